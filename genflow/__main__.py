@@ -1,0 +1,5 @@
+"""``python -m genflow``."""
+
+from genflow.cli.main import main
+
+main()

@@ -1,0 +1,88 @@
+"""``genflow evaluate`` and ``genflow report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genflow.cli.options import common, configure, emit, quiet
+
+
+def print_table(entries, as_json):
+    """The comparison: JSON, or a table on a terminal of any width."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from genflow.evaluation.evaluate import table
+
+    metrics = list(dict.fromkeys(name for entry in entries for name in entry["metrics"]))
+    header, rows = table(entries, metrics)
+    drawn = Table(*header, box=None, header_style="bold")
+    for row in rows:
+        drawn.add_row(*row)
+    if as_json:
+        emit(True, entries, "")
+    else:
+        # a pipe has no width: never cut a number
+        Console(width=None if click.get_text_stream("stdout").isatty() else 200).print(drawn)
+
+
+@click.command("evaluate")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@common
+@click.option(
+    "--zoo",
+    "zoo_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Zoo for the baselines mean, nearest and perturbed (default: the one in DIR).",
+)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Metric; repeatable (default: all that fit).")
+@click.option(
+    "--baseline",
+    "baseline_names",
+    multiple=True,
+    metavar="NAME",
+    help="random, mean, nearest, perturbed or none; repeatable (default: all).",
+)
+def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_folder, metrics, baseline_names):
+    """Measure the populations in DIR (one population, a zoo, or a run) beside their baselines.
+
+    \b
+    Example:
+      genflow evaluate runs/policies --zoo runs/zoo --json
+    """
+    from genflow import pipeline
+
+    names = [] if baseline_names == ("none",) else list(baseline_names) or None
+    populations, zoo = pipeline.load_for_evaluation(folder, zoo_folder, env, structures)
+    config = configure(
+        populations[0].structure.env,
+        (),
+        file,
+        seed,
+        overrides,
+        **{"evaluation.metrics": list(metrics) or None, "evaluation.baselines": names},
+    )
+    entries = pipeline.compare(config, populations, zoo, quiet(as_json))
+    if out is not None:
+        pipeline.write_evaluation(out, entries, config)
+    print_table(entries, as_json)
+
+
+@click.command("report")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write (default: DIR/report.html).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
+def report(folder, out, as_json):
+    """Write the self-contained HTML report of a run.
+
+    \b
+    Example:
+      genflow report runs/demo
+    """
+    from genflow.evaluation.report import write_report
+
+    path = write_report(folder, out)
+    emit(as_json, {"report": str(path)}, f"report: {path}")

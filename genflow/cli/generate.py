@@ -1,0 +1,83 @@
+"""``genflow generate`` and ``genflow finetune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genflow.cli.options import common, configure, emit, quiet
+from genflow.errors import GenflowError
+
+_generator = click.option(
+    "--generator", "generator_folder", type=click.Path(path_type=Path), metavar="DIR", help="Trained generator, or the run that holds it."
+)
+_num = click.option("--num", type=int, metavar="N", help="Policies a structure.")
+
+
+def _load_generator(folder, config):
+    """The generator that --generator names, else that of the default run folder."""
+    from genflow.generator import CARD, Generator
+
+    default = Path("runs") / config.env / "generator"
+    if folder is None and not (default / CARD).exists():
+        raise GenflowError(f"no generator is named and {default} holds none; give --generator DIR, or train one with `genflow train-ldm`")
+    return Generator.from_pretrained(folder or default, config.torch_device())
+
+
+@click.command("generate")
+@common
+@_generator
+@_num
+def generate(env, structures, file, out, seed, overrides, as_json, generator_folder, num):
+    """Generate policies for a structure, whether the generator was trained on it or not.
+
+    \b
+    Example:
+      genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --generator runs/demo --out runs/policies
+    """
+    from genflow import pipeline
+
+    config = configure(env, structures, file, seed, overrides, **{"generate.num": num})
+    if not config.structures:
+        raise GenflowError("no structure is named; give --structure NAME or --structure key=value,...")
+    wanted = config.training_structures()
+    generator = _load_generator(generator_folder, config)
+    folder = out or Path("runs") / config.env / "generated" / "+".join(s.name for s in wanted)
+    populations = pipeline.generate(config, generator, wanted, folder, quiet(as_json))
+    facts = [
+        {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "seen": p.seen, "seconds": p.provenance["seconds"]}
+        for p in populations
+    ]
+    emit(as_json, facts, f"{sum(len(p) for p in populations)} policies in {folder}")
+
+
+@click.command("finetune")
+@click.argument("population_folder", type=click.Path(path_type=Path), metavar="[POPULATION]", required=False)
+@common
+@_generator
+@_num
+def finetune(population_folder, env, structures, file, out, seed, overrides, as_json, generator_folder, num):
+    """Train policies further: those of POPULATION, or ones generated for --structure; a random start is trained beside them.
+
+    \b
+    Example:
+      genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
+    """
+    from genflow import pipeline
+    from genflow.zoo import load_population
+
+    if population_folder is not None:
+        population = load_population(population_folder)[:num]
+        if env not in (None, population.structure.env):
+            raise GenflowError(f"{population_folder} is of environment {population.structure.env!r}, not {env!r}")
+        env = population.structure.env
+    config = configure(env, structures, file, seed, overrides, **{"generate.num": num})
+    if population_folder is None:
+        if len(config.structures) != 1:
+            raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
+        population = _load_generator(generator_folder, config).generate(config.training_structures()[0], config.generate.num, config.seed)
+    folder = out or Path("runs") / config.env / "finetuned" / population.structure.name
+    entries = pipeline.finetune_run(config, population, folder, quiet(as_json))
+    lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
+    emit(as_json, entries, "\n".join([*lines, f"populations in {folder}"]))

@@ -1,0 +1,93 @@
+"""``genflow``: the click group, its lazily loaded commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from genflow import __version__
+from genflow.errors import GenflowError, did_you_mean
+
+#: command -> (module, short help); modules are imported when their command is run, so that --help starts at once
+COMMANDS = {
+    "run": ("genflow.cli.train", "Run the whole job of a TOML file."),
+    "train-zoo": ("genflow.cli.train", "Train a zoo of policies from scratch."),
+    "train-ae": ("genflow.cli.train", "Train the autoencoder of weights."),
+    "train-ldm": ("genflow.cli.train", "Train the latent diffusion model."),
+    "generate": ("genflow.cli.generate", "Generate policies for a structure."),
+    "finetune": ("genflow.cli.generate", "Train policies further."),
+    "evaluate": ("genflow.cli.evaluate", "Measure populations beside their baselines."),
+    "report": ("genflow.cli.evaluate", "Write the HTML report of a run."),
+    "list-plugins": ("genflow.cli.plugins", "List plugins and what they provide."),
+}
+
+
+class Commands(click.Group):
+    """Built-in commands by lazy import, plus those of plugins."""
+
+    def _load_plugins(self) -> None:
+        if not self.__dict__.get("_plugins_loaded"):
+            self._plugins_loaded = True
+            from genflow.registry import registry
+
+            registry().add_commands(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Built-in commands in the order of the work, then those of plugins."""
+        self._load_plugins()
+        return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the module of a built-in command, or ask the plugins."""
+        if name in COMMANDS:
+            module = importlib.import_module(COMMANDS[name][0])
+            return getattr(module, name.replace("-", "_"))
+        self._load_plugins()
+        if name not in self.commands:
+            raise GenflowError(f"unknown command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
+        return self.commands[name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help of the group, without importing any command."""
+        rows = [(name, help_text) for name, (_, help_text) in COMMANDS.items()]
+        extra = [name for name in self.list_commands(ctx) if name not in COMMANDS]
+        rows += [(name, self.commands[name].get_short_help_str()) for name in extra]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="genflow")
+def cli() -> None:
+    """Generate GFlowNet policies from the structure of their task, instead of training them.
+
+    \b
+    Example:
+      genflow run examples/hypergrid.toml
+    """
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line: status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted."""
+    try:
+        cli.main(args=args, prog_name="genflow", standalone_mode=False)
+    except GenflowError as error:
+        _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("genflow: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"genflow: {' '.join(message.split())}", err=True)
+    sys.exit(2)

@@ -1,0 +1,108 @@
+"""The options that commands share, and how they become a `Config`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genflow.errors import GenflowError
+
+if TYPE_CHECKING:
+    from genflow.config import Config
+    from genflow.progress import Progress
+    from genflow.zoo import Zoo
+
+_OPTIONS = [
+    click.option("--env", metavar="NAME", help="Environment, e.g. hypergrid."),
+    click.option(
+        "--structure",
+        "structures",
+        multiple=True,
+        metavar="NAME|key=value,...",
+        help="Structure: a preset, key=value pairs, or both; repeatable.",
+    ),
+    click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="TOML file; the command line wins over it."),
+    click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder (default: runs/<env>)."),
+    click.option("--seed", type=int, metavar="N", help="Seed of everything random."),
+    click.option("-o", "overrides", multiple=True, metavar="section.key=value", help="Set any key of the configuration; repeatable."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."),
+]
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), function)
+
+
+def configure(
+    env: str | None, structures: tuple[str, ...], file: Path | None, seed: int | None, overrides: tuple[str, ...], **more: Any
+) -> Config:
+    """Build the configuration of a command; `more` are its own options by their dotted key.
+
+    Raises:
+        GenflowError: see `load_config`.
+    """
+    from genflow.config import load_config, parse_override
+
+    given = {"env": env, "seed": seed, "structures": list(structures) or None, **more}
+    return load_config(file, **{**given, **dict(parse_override(text) for text in overrides)})
+
+
+def quiet(as_json: bool) -> Progress:
+    """Progress for a command: silent with --json."""
+    from genflow.progress import Progress
+
+    return Progress(quiet=as_json)
+
+
+def output_root(config: Config, out: Path | None) -> Path:
+    """The folder of all stages.
+
+    Raises:
+        GenflowError: it is a file, or holds the run of another command.
+    """
+    from genflow.runs import MANIFEST, read_json
+
+    root = out or Path("runs") / config.env
+    if root.exists() and not root.is_dir():
+        raise GenflowError(f"{root} is a file; give a folder with --out")
+    if (root / MANIFEST).exists() and (stage := read_json(root / MANIFEST).get("stage")) != "run":
+        raise GenflowError(f"{root} holds another run (stage {stage!r}); choose another --out")
+    return root
+
+
+def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress) -> Zoo:
+    """The zoo that --zoo names, else the one under the output folder, collected first if it is missing.
+
+    Raises:
+        GenflowError: the zoo is unusable, is of another environment, or lacks a structure that was asked for.
+    """
+    from genflow.pipeline import train_zoo
+    from genflow.zoo import Zoo
+
+    if folder is None:
+        return train_zoo(config, config.training_structures(), config.zoo, root / "zoo", progress)
+    zoo = Zoo(folder)
+    for structure in zoo.structures:
+        if structure.env != config.env:
+            raise GenflowError(f"the zoo {folder} is of environment {structure.env!r}, not {config.env!r}")
+    if config.structures:
+        wanted = config.training_structures()
+        for structure in wanted:
+            if structure not in zoo.structures:
+                raise GenflowError(
+                    f"the zoo {folder} has no structure {structure.name}; it has {', '.join(s.name for s in zoo.structures)}"
+                )
+        zoo = zoo.only(wanted)
+    return zoo
+
+
+def emit(as_json: bool, data: Any, text: str) -> None:
+    """Print the result: JSON, or a line for a person."""
+    import json
+
+    click.echo(json.dumps(data, indent=1) if as_json else text)

@@ -1,0 +1,34 @@
+"""``genflow list-plugins``. Imports no torch unless ``--check`` is given."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("list-plugins")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--check", is_flag=True, help="Import every class that is registered, and list what fails.")
+def list_plugins(as_json: bool, check: bool) -> None:
+    """List the installed plugins, what they provide, and why one cannot be used.
+
+    \b
+    Example:
+      genflow list-plugins --json
+    """
+    from genflow.registry import DISABLE_VARIABLE, registry
+
+    if check:
+        registry().check()
+    for name in registry().unknown_disabled:
+        click.echo(f"genflow: {DISABLE_VARIABLE} names {name!r}, which is no installed plugin", err=True)
+    if as_json:
+        click.echo(json.dumps({"plugins": [plugin.as_json() for plugin in registry().plugins]}, indent=1))
+        return
+    for plugin in registry().plugins:
+        click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})")
+        for kind, names in plugin.provides().items():
+            click.echo(f"  {kind}: {', '.join(names)}")
+        if plugin.error:
+            click.echo(f"  not usable: {plugin.error}")

@@ -1,0 +1,106 @@
+"""``genflow run``, ``train-zoo``, ``train-ae`` and ``train-ldm``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from genflow.cli.options import common, configure, emit, find_zoo, output_root, quiet
+
+_zoo = click.option(
+    "--zoo",
+    "zoo_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Zoo to learn from; without it one is collected under --out.",
+)
+
+
+@click.command("run")
+@click.argument("config_file", type=click.Path(path_type=Path), metavar="FILE.toml")
+@common
+def run(config_file, env, structures, file, out, seed, overrides, as_json):
+    """Run the whole job: zoo, autoencoder, diffusion model, generation, evaluation and report.
+
+    \b
+    Example:
+      genflow run examples/hypergrid.toml --out runs/demo
+    """
+    from genflow import pipeline
+    from genflow.cli.evaluate import print_table
+
+    config = configure(env, structures, config_file, seed, overrides)
+    root = output_root(config, out)
+    entries = pipeline.run(config, root, quiet(as_json))
+    print_table(entries, as_json)
+    if not as_json:
+        click.echo(f"report: {root / 'report.html'}")
+
+
+@click.command("train-zoo")
+@common
+@click.option("--num", type=int, metavar="N", help="Policies a structure.")
+def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
+    """Train a zoo: policies for each structure, from scratch. One folder a structure is written to --out.
+
+    \b
+    Example:
+      genflow train-zoo --env hypergrid --structure ndim=4,height=8 --num 16 --out runs/zoo
+    """
+    from genflow import pipeline
+
+    config = configure(env, structures, file, seed, overrides, **{"zoo.num": num})
+    folder = out or Path("runs") / config.env / "zoo"
+    zoo = pipeline.train_zoo(config, config.training_structures(), config.zoo, folder, quiet(as_json))
+    facts = [
+        {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "members": p.provenance["members"]}
+        for p in zoo.populations
+    ]
+    emit(as_json, facts, f"zoo of {len(zoo.populations)} structures in {folder}")
+
+
+@click.command("train-ae")
+@common
+@_zoo
+def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
+    """Train the autoencoder of weights on a zoo, which is collected first if it is missing.
+
+    \b
+    Example:
+      genflow train-ae --env hypergrid --zoo runs/zoo --out runs/mine
+    """
+    from genflow import pipeline
+    from genflow.runs import read_json
+
+    config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
+    root = output_root(config, out)
+    zoo = find_zoo(config, zoo_folder, root, progress)
+    pipeline.train_autoencoder(config, zoo, root / "autoencoder", progress)
+    facts = read_json(root / "autoencoder" / pipeline.AUTOENCODER)
+    emit(as_json, {"reconstruction": facts["reconstruction"], "seconds": facts["seconds"]}, f"autoencoder in {root / 'autoencoder'}")
+
+
+@click.command("train-ldm")
+@common
+@_zoo
+@click.option(
+    "--autoencoder", type=click.Path(path_type=Path), metavar="DIR", help="Trained autoencoder; without it one is trained under --out."
+)
+def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, autoencoder):
+    """Train the latent diffusion model; zoo and autoencoder are made first if they are missing.
+
+    \b
+    Example:
+      genflow train-ldm --env hypergrid --zoo runs/zoo --out runs/mine
+    """
+    from genflow import pipeline
+
+    config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
+    root = output_root(config, out)
+    zoo = find_zoo(config, zoo_folder, root, progress)
+    if autoencoder is None:
+        autoencoder = root / "autoencoder"
+        pipeline.train_autoencoder(config, zoo, autoencoder, progress)
+    generator = pipeline.train_generator(config, zoo, autoencoder, root / "generator", progress)
+    emit(as_json, generator.card.model_dump(mode="json", exclude={"provenance"}), f"generator in {root / 'generator'}")

@@ -1,0 +1,1 @@
+"""Baselines, exact and sampled evaluation, and the HTML report."""

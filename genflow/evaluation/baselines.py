@@ -1,0 +1,97 @@
+"""What generated policies are compared with: populations that need no generator.
+
+random: untrained. mean: the average of a structure's checkpoints. nearest: checkpoints of the nearest other structure.
+perturbed: checkpoints plus Gaussian noise. For a structure that the zoo lacks, "mean" and "perturbed" start from the
+nearest structure's checkpoints too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from genflow.population import Population
+from genflow.structure import Structure
+from genflow.zoo import Zoo
+
+
+def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float) -> list[Population]:
+    """Build the named baselines; those that need a zoo, or another structure in it, are left out where there is none.
+
+    Args:
+        structure: the task.
+        zoo: trained populations, or None.
+        names: of random, mean, nearest, perturbed.
+        num: policies of each (one for "mean").
+        seed: of the randomness.
+        noise: of "perturbed", relative to each tensor's standard deviation.
+    """
+    others = [p for p in zoo.populations if (p.structure.env, p.structure.policy) == (structure.env, structure.policy)] if zoo else []
+    own = next((p for p in others if p.structure == structure), None)
+    others = [p for p in others if p.structure != structure]
+    near = transplant(min(others, key=lambda p: distance(p.structure, structure)), structure) if others else None
+    base = own or near
+    makers: dict[str, Callable[[], Population | None]] = {
+        "random": lambda: Population.initialised(structure, num, seed),
+        "mean": lambda: base and replace(base, weights=base.weights.mean(0, keepdim=True)),
+        "nearest": lambda: near and near[:num],
+        "perturbed": lambda: base and perturb(base[:num], noise, seed),
+    }
+    made = []
+    for name in names:
+        began = time.perf_counter()
+        population = makers[name]()
+        if population is not None:
+            facts = {key: value for key, value in population.provenance.items() if key in ("training_structures", "transplanted_from")}
+            made.append(replace(population, provenance={**facts, "source": name, "seconds": time.perf_counter() - began}))
+    return made
+
+
+def distance(a: Structure, b: Structure) -> float:
+    """Euclidean distance of the logarithms of two conditions."""
+    return float((a.condition().abs().log1p() - b.condition().abs().log1p()).norm())
+
+
+def perturb(population: Population, noise: float, seed: int) -> Population:
+    """Add Gaussian noise of `noise` times each tensor's standard deviation."""
+    rng = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, tensor in population.state_dict().items():
+        scale = tensor.flatten(1).std(1, correction=0).reshape(-1, *[1] * (tensor.ndim - 1))
+        tensors[name] = tensor + noise * scale * torch.randn(tensor.shape, generator=rng)
+    return replace(population, weights=population.layout.flatten(tensors))
+
+
+def transplant(population: Population, structure: Structure) -> Population:
+    """The same policies on another structure: each unit takes the weights of the nearest unit of the source.
+
+    Input and action units are matched by their coordinates, hidden units by their index; hidden units that the source
+    lacks get zero weights, which leaves the function as it is.
+    """
+    source, target = population.layout, structure.layout
+    tensors = {}
+    for name, tensor in population.state_dict().items():
+        for axis, label in enumerate(target.axes[name]):
+            size = target.shapes[name][axis]
+            if label in target.coordinates:
+                index = torch.cdist(target.coordinates[label], source.coordinates[label]).argmin(1)
+                tensor = tensor.index_select(axis + 1, index)
+            else:
+                tensor = _resize(tensor, axis + 1, size)
+        tensors[name] = tensor
+    provenance = {**population.provenance, "transplanted_from": population.structure.fields()}
+    return Population(structure, target.flatten(tensors), provenance)
+
+
+def _resize(tensor: Tensor, axis: int, size: int) -> Tensor:
+    """Cut or zero-pad one axis."""
+    kept = tensor.narrow(axis, 0, min(size, tensor.shape[axis]))
+    if kept.shape[axis] == size:
+        return kept
+    shape = list(kept.shape)
+    shape[axis] = size - kept.shape[axis]
+    return torch.cat([kept, kept.new_zeros(shape)], dim=axis)

@@ -1,0 +1,95 @@
+"""Measuring populations: one entry a population, ready for tables, JSON and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from genflow.errors import GenflowError, did_you_mean
+from genflow.interfaces import Metric
+from genflow.measure import all_metrics
+from genflow.population import Population
+from genflow.structure import Structure
+
+#: exact distributions held at once, in numbers
+MAX_DISTRIBUTION = 2**26
+
+
+def choose_metrics(structure: Structure, names: Sequence[str] = ()) -> dict[str, Metric]:
+    """The named metrics, or all that fit the structure.
+
+    Raises:
+        GenflowError: a name is unknown, or a named metric is exact and the task too large to enumerate.
+    """
+    known = all_metrics()
+    if not names:
+        return {name: metric for name, metric in known.items() if structure.environment.enumerable or not metric.exact}
+    chosen = {}
+    for name in names:
+        if name not in known:
+            raise GenflowError(f"unknown metric {name!r}{did_you_mean(name, known)}")
+        if known[name].exact:
+            structure.environment.require_enumerable(f"metric {name!r}")
+        chosen[name] = known[name]
+    return chosen
+
+
+def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, Any]:
+    """Measure a population.
+
+    Args:
+        population: what to measure.
+        metrics: registered names; empty: all that fit.
+
+    Returns:
+        ``{"env", "structure", "source", "seen", "num", "metrics": {name: {"mean", "min", "max"}}, "seconds"}``;
+        `seen` is whether the structure was trained on, by provenance; `seconds` is what it took to make the population.
+
+    Raises:
+        GenflowError: see `choose_metrics`.
+    """
+    structure = population.structure
+    chosen = choose_metrics(structure, metrics)
+    chunk = (
+        max(1, MAX_DISTRIBUTION // structure.environment.n_states)
+        if structure.environment.enumerable and structure.environment.n_states
+        else 64
+    )
+    values: dict[str, list[torch.Tensor]] = {name: [] for name in chosen}
+    for start in range(0, len(population), chunk):
+        part = population[start : start + chunk]
+        for name, metric in chosen.items():
+            values[name].append(metric(part).double())
+    joined = {name: torch.cat(parts) for name, parts in values.items()}
+    return {
+        "env": structure.env,
+        "structure": structure.fields(),
+        "name": structure.name,
+        "policy": structure.policy,
+        "source": population.source,
+        "seen": population.seen,
+        "num": len(population),
+        "metrics": {name: {"mean": float(v.mean()), "min": float(v.min()), "max": float(v.max())} for name, v in joined.items()},
+        "seconds": population.provenance.get("seconds"),
+    }
+
+
+def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the comparison table, one row an entry; means of the metrics that any entry has."""
+    entries = list(entries)
+    shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
+    header = ["structure", "seen", "source", "num", *shown, "seconds"]
+    rows = []
+    for entry in entries:
+        figures = [number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
+        rows.append(
+            [entry["name"], "yes" if entry["seen"] else "no", entry["source"], str(entry["num"]), *figures, number(entry["seconds"])]
+        )
+    return header, rows
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or a dash."""
+    return "-" if value is None else f"{value:.4g}"

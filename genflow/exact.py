@@ -1,0 +1,154 @@
+"""Exact distributions of enumerable tasks by dynamic programming over their state graph.
+
+Shapes: S states, A actions (the last one is exit), M policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from genflow.errors import GenflowError
+
+if TYPE_CHECKING:
+    from gfn.env import DiscreteEnv
+
+NO_CHILD = -1
+
+
+@dataclass(frozen=True, eq=False)
+class StateGraph:
+    """Every state of a task and the edges between them.
+
+    Attributes:
+        states: (S, *state_shape) torchgfn state tensors; state 0 is the initial one.
+        children: (S, A-1) index of the state that each non-exit action leads to, `NO_CHILD` where it is not allowed.
+        can_exit: (S,) whether a trajectory may end here.
+        levels: index tensors in topological order: every edge leads from a level to a later one.
+    """
+
+    states: Tensor
+    children: Tensor
+    can_exit: Tensor
+    levels: tuple[Tensor, ...]
+
+    @cached_property
+    def n_parents(self) -> Tensor:
+        """(S,) number of edges into each state, the support of a uniform backward policy."""
+        edges = self.children[self.children != NO_CHILD]
+        return torch.bincount(edges.long(), minlength=len(self.states))
+
+    def mask(self, index: Tensor) -> Tensor:
+        """Allowed actions of the states at `index`: (len(index), A) bool."""
+        return torch.cat([self.children[index] != NO_CHILD, self.can_exit[index, None]], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Flows:
+    """The flow that samples the target exactly under a uniform backward policy.
+
+    Attributes:
+        state: (S,) log F(s).
+        policy: (S, A) P_F(a | s) = F(s -> s') / F(s); rows sum to 1.
+        visit: (S,) probability that a trajectory passes through a state.
+        log_z: log of the partition function, log F(s_0).
+    """
+
+    state: Tensor
+    policy: Tensor
+    visit: Tensor
+    log_z: float
+
+
+def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
+    """Enumerate the states of a graded torchgfn environment breadth first.
+
+    Graded: all trajectories to a state have the same length, as when every action adds one piece.
+
+    Raises:
+        GenflowError: there are more than `max_states` states, or the task is not graded.
+    """
+    level = env.s0.reshape(1, -1).cpu()
+    shape = env.s0.shape
+    seen: dict[bytes, int] = {level.numpy().tobytes(): 0}
+    states, children, can_exit, levels = [level], [], [], [torch.tensor([0])]
+    while len(level):
+        wrapped = env.States(level.reshape(-1, *shape))
+        mask = wrapped.forward_masks.cpu()
+        rows, actions = mask[:, :-1].nonzero(as_tuple=True)
+        table = torch.full((len(level), mask.shape[1] - 1), NO_CHILD)
+        can_exit.append(mask[:, -1])
+        children.append(table)
+        if not len(rows):
+            break
+        stepped = env.step(env.States(level[rows].reshape(-1, *shape)), env.actions_from_tensor(actions[:, None])).tensor
+        unique, inverse = stepped.reshape(len(rows), -1).cpu().unique(dim=0, return_inverse=True)
+        if len(seen) + len(unique) > max_states:
+            raise GenflowError(f"this task has more than {max_states:,} states; use a metric that samples instead of an exact one")
+        start = len(seen)
+        for row in unique.numpy():
+            if row.tobytes() in seen:
+                raise GenflowError("a state is reached by trajectories of different lengths: such an environment must override `graph()`")
+            seen[row.tobytes()] = len(seen)
+        table[rows, actions] = start + inverse
+        level = unique
+        states.append(unique)
+        levels.append(torch.arange(start, len(seen)))
+    return StateGraph(torch.cat(states).reshape(-1, *shape), torch.cat(children), torch.cat(can_exit), tuple(levels))
+
+
+def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
+    """Solve for the flows by backward dynamic programming, F(s) = R(s) + sum over children F(s') P_B(s | s').
+
+    P_B is uniform over the parents of s'. Source: Bengio et al., "GFlowNet Foundations", JMLR 2023.
+
+    Args:
+        graph: the task's states.
+        log_reward: (S,) float64, read where a trajectory may end.
+    """
+    n_states, n_children = graph.children.shape
+    logits = torch.full((n_states, n_children + 1), -torch.inf, dtype=torch.float64)
+    logits[:, -1] = log_reward.double().masked_fill(~graph.can_exit, -torch.inf)
+    log_flow = torch.empty(n_states, dtype=torch.float64)
+    log_parents = graph.n_parents.clamp(min=1).double().log()
+    for index in reversed(graph.levels):
+        child = graph.children[index].long()
+        inflow = log_flow[child.clamp(min=0)] - log_parents[child.clamp(min=0)]
+        logits[index, :-1] = inflow.masked_fill(child == NO_CHILD, -torch.inf)
+        log_flow[index] = logits[index].logsumexp(dim=1)
+    policy = (logits - log_flow[:, None]).exp()
+    visit = (log_flow - log_flow[0]).exp()
+    return Flows(log_flow, policy, visit, float(log_flow[0]))
+
+
+def terminal_distribution(graph: StateGraph, policy: Callable[[Tensor], Tensor], n_policies: int, max_rows: int) -> Tensor:
+    """Probability that each of M policies ends in each state, exactly: (M, S) float64, rows sum to 1.
+
+    One pass over the levels: the probability of a state is spread over its actions. Cost is linear in the edges.
+
+    Args:
+        graph: the task's states.
+        policy: maps state indices (B,) to logits (M, B, A).
+        n_policies: M.
+        max_rows: states evaluated at once, which bounds the memory.
+    """
+    n_states = len(graph.states)
+    reach_SM = torch.zeros(n_states, n_policies, dtype=torch.float64)
+    reach_SM[0] = 1.0
+    end_SM = torch.zeros(n_states, n_policies, dtype=torch.float64)
+    for level in graph.levels:
+        for index in level.split(max_rows):
+            logits = policy(index).double().cpu()
+            probs_BMA = logits.masked_fill(~graph.mask(index), -torch.inf).softmax(dim=-1).transpose(0, 1)
+            flow_BMA = probs_BMA * reach_SM[index, :, None]
+            end_SM[index] = flow_BMA[:, :, -1]
+            child_BA = graph.children[index]
+            for action in range(child_BA.shape[1]):
+                allowed = child_BA[:, action] != NO_CHILD
+                reach_SM.index_add_(0, child_BA[allowed, action].long(), flow_BMA[allowed, :, action])
+    return end_SM.T.contiguous()

@@ -1,0 +1,182 @@
+"""`Generator`: encoder, denoiser and noise schedule together: condition -> population.
+
+Shapes: M policies, Z latent size, C conditions.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from genflow.errors import GenflowError
+from genflow.interfaces import Denoiser, Encoder
+from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
+from genflow.population import Population
+from genflow.registry import registry
+from genflow.runs import read_json, read_tensors, write_json, write_tensors
+from genflow.schema import Schema, validate
+from genflow.structure import Structure
+
+CARD = "generator.json"
+TENSORS = "generator.safetensors"
+FORMAT = "genflow-generator-1"
+
+
+class EncoderCard(Schema):
+    """What rebuilds an encoder: its registered name, options and spec."""
+
+    name: str
+    options: dict[str, Any]
+    spec: dict[str, Any]
+
+    @classmethod
+    def of(cls, name: str, encoder: Encoder) -> EncoderCard:
+        """Describe an encoder."""
+        return cls(name=name, options=encoder.config.model_dump(mode="json"), spec=encoder.spec())
+
+    def build(self) -> Encoder:
+        """An encoder of the same shape, untrained."""
+        encoder_cls = registry().load("encoder", self.name)
+        return encoder_cls.from_spec(validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec)
+
+
+class Card(Schema):
+    """The model card: everything about a generator but its tensors.
+
+    `training_structures` are the fields of every structure in the zoo; `figures` holds measured quality.
+    """
+
+    format: str
+    env: str
+    policy: str
+    training_structures: list[dict[str, Any]]
+    encoder: EncoderCard
+    denoiser: str
+    denoiser_options: dict[str, Any]
+    latent_size: int
+    condition_size: int
+    noise: NoiseOptions
+    sampling: SamplingOptions
+    provenance: dict[str, Any] = {}
+
+
+@dataclass(eq=False)
+class Generator:
+    """Generates populations for structures, known and unknown.
+
+    Attributes:
+        card: what it was trained on and how.
+        encoder, denoiser: the networks.
+        latent_mean, latent_std: (Z,) the normalisation of the latents.
+    """
+
+    card: Card
+    encoder: Encoder
+    denoiser: Denoiser
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> Self:
+        """Load a generator that `save_pretrained` wrote.
+
+        Raises:
+            GenflowError: a file is missing, truncated or foreign.
+        """
+        folder = Path(folder)
+        if not (folder / CARD).exists() and (folder / "generator" / CARD).exists():
+            folder = folder / "generator"
+        if not (folder / CARD).exists():
+            raise GenflowError(f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`")
+        facts = read_json(folder / CARD)
+        if facts.get("format") != FORMAT:
+            raise GenflowError(f"{folder / CARD} has format {facts.get('format')!r}, this genflow reads {FORMAT!r}")
+        card = validate(Card, facts, str(folder / CARD))
+        denoiser_cls = registry().load("denoiser", card.denoiser)
+        options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
+        denoiser = denoiser_cls(options, latent_size=card.latent_size, condition_size=card.condition_size)
+        encoder = card.encoder.build()
+        tensors, _ = read_tensors(folder / TENSORS)
+        try:
+            encoder.load_state_dict(_part(tensors, "encoder."))
+            denoiser.load_state_dict(_part(tensors, "denoiser."))
+            mean, std = tensors["latent_mean"], tensors["latent_std"]
+        except (RuntimeError, KeyError) as error:
+            raise GenflowError(f"{folder / TENSORS} does not fit {CARD}: {str(error).splitlines()[0]}") from error
+        return cls(card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device))
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write ``generator.safetensors`` and its model card ``generator.json``."""
+        folder = Path(folder)
+        tensors = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items()}
+        tensors |= {f"denoiser.{n}": t for n, t in self.denoiser.state_dict().items()}
+        write_tensors(folder / TENSORS, {**tensors, "latent_mean": self.latent_mean, "latent_std": self.latent_std}, {"format": FORMAT})
+        write_json(folder / CARD, self.card.model_dump(mode="json"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.latent_mean.device
+
+    def check(self, structure: Structure) -> None:
+        """Refuse a structure that this generator cannot know.
+
+        Raises:
+            GenflowError: another environment or architecture, or a field that the condition does not express differs from
+                every training structure.
+        """
+        card = self.card
+        for kind, asked, known in (("environment", structure.env, card.env), ("policy", structure.policy, card.policy)):
+            if asked != known:
+                raise GenflowError(
+                    f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with --env {structure.env}"
+                )
+        fixed = structure.fixed_fields()
+        trained = [{key: fields.get(key) for key in fixed} for fields in card.training_structures]
+        if fixed not in trained:
+            key = next(k for k in fixed if fixed[k] not in [t[k] for t in trained] or len(fixed) == 1)
+            values = sorted({str(t[key]) for t in trained})
+            raise GenflowError(
+                f"this generator's condition does not express {key!r}: it was trained on {key} = {', '.join(values)}, not on {fixed[key]}"
+            )
+
+    def generate(
+        self, structure: Structure, num: int, seed: int = 0, sampling: SamplingOptions | None = None, **overrides: Any
+    ) -> Population:
+        """Generate `num` policies for a structure.
+
+        Args:
+            structure: need not have been trained on; ``population.seen`` tells whether it was.
+            num: M.
+            seed: of the latents.
+            sampling: sampler, steps and guidance; None: as trained.
+            overrides: single fields of `sampling`, e.g. ``steps=20``.
+
+        Raises:
+            GenflowError: the structure is outside what this generator covers.
+        """
+        self.check(structure)
+        sampling = validate(SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling")
+        began = time.perf_counter()
+        rng = torch.Generator(device=self.device).manual_seed(seed)
+        condition = structure.condition().to(self.device)
+        latents = sample_latents(self.denoiser, condition, num, self.card.noise, sampling, rng)
+        with torch.no_grad():
+            weights = self.encoder.decode(latents * self.latent_std + self.latent_mean, structure.layout, condition).cpu()
+        provenance = {
+            "source": "generated",
+            "training_structures": self.card.training_structures,
+            "seed": seed,
+            "seconds": time.perf_counter() - began,
+            "sampling": sampling.model_dump(mode="json"),
+        }
+        return Population(structure, weights.float(), provenance)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

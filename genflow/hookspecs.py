@@ -1,0 +1,50 @@
+"""The hooks of a genflow plugin. A plugin is a module named by an entry point of group ``genflow``.
+
+Each ``register_*`` hook calls ``register("name", "module:Class")``; the class is imported only when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+PROJECT = "genflow"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+Register = Callable[[str, str], None]
+
+
+@hookspec
+def register_environments(register: Register) -> None:
+    """Register subclasses of `genflow.Environment`: tasks to sample from."""
+
+
+@hookspec
+def register_policies(register: Register) -> None:
+    """Register subclasses of `genflow.PolicyArch`: network architectures of the forward policy."""
+
+
+@hookspec
+def register_encoders(register: Register) -> None:
+    """Register subclasses of `genflow.Encoder`: autoencoders of weights."""
+
+
+@hookspec
+def register_denoisers(register: Register) -> None:
+    """Register subclasses of `genflow.Denoiser`: networks of the conditional latent diffusion model."""
+
+
+@hookspec
+def register_metrics(register: Register) -> None:
+    """Register subclasses of `genflow.Metric`: one number a policy."""
+
+
+@hookspec
+def register_commands(cli: click.Group) -> None:
+    """Add click commands to the `genflow` command line with ``cli.add_command`` or ``@cli.command``."""

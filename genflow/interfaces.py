@@ -1,0 +1,276 @@
+"""The five interfaces that plugins implement: Environment, PolicyArch, Encoder, Denoiser, Metric.
+
+Shapes: M policies, D parameters a policy, Z latent size, S states, A actions (the last is exit), s inputs, C conditions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from genflow import exact
+from genflow.errors import GenflowError
+from genflow.layout import WeightLayout
+from genflow.schema import Schema, validate
+
+if TYPE_CHECKING:
+    from gfn.env import DiscreteEnv
+    from gfn.preprocessors import Preprocessor
+
+    from genflow.population import Population
+
+#: Above this many states a task counts as too large to enumerate.
+MAX_STATES = 2_000_000
+
+
+class Configured:
+    """A component that is built from a frozen, validated `Config`."""
+
+    class Config(Schema):
+        """Options of this component; unknown keys are refused."""
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__()
+        self.config = config if config is not None else self.Config()
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Build from plain values.
+
+        Raises:
+            GenflowError: a value is wrong or a key unknown; `where` leads the message.
+        """
+        return cls(validate(cls.Config, values, where or cls.__name__))
+
+
+class Environment(Configured, ABC):
+    """One GFlowNet task. Subclasses wrap a torchgfn `DiscreteEnv` with a uniform backward policy.
+
+    Only the five abstract methods are needed. A task with `n_states` gets the exact abilities (`target`,
+    `terminal_distribution`, `optimal_flows`) from its `graph`, which is enumerated from the torchgfn environment
+    unless the subclass computes it faster.
+    """
+
+    #: Named structures: preset name -> fields of the environment and of the policy.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    #: Presets that a zoo is trained on when none is named.
+    default_structures: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
+        """Build the torchgfn environment and the preprocessor whose output is the policy's input."""
+
+    @abstractmethod
+    def condition(self) -> dict[str, float]:
+        """The environment's part of c, e.g. ``{"state_dim": s, "height": h, "ndim": n}``.
+
+        A key that is also a field of the Config is a field that a generator can vary.
+        """
+
+    @abstractmethod
+    def input_coordinates(self) -> Tensor:
+        """(s, F) float: what each input unit means."""
+
+    @abstractmethod
+    def action_coordinates(self) -> Tensor:
+        """(A, G) float: what each action means; the last row is exit."""
+
+    @property
+    def n_states(self) -> int | None:
+        """Number of states, or None if it is not known."""
+        return None
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether exact metrics can be computed."""
+        return self.n_states is not None and self.n_states <= MAX_STATES
+
+    @cached_property
+    def gfn(self) -> tuple[DiscreteEnv, Preprocessor]:
+        """The torchgfn environment and preprocessor on the CPU, built once."""
+        return self.make("cpu")
+
+    def inputs(self, states: Tensor) -> Tensor:
+        """torchgfn state tensors (B, *state_shape) -> policy inputs (B, s) float32."""
+        env, preprocessor = self.gfn
+        return preprocessor(env.States(states)).float()
+
+    def log_reward(self, states: Tensor) -> Tensor:
+        """(B, *state_shape) -> (B,) float64 log R(x)."""
+        env, _ = self.gfn
+        return env.log_reward(env.States(states)).double()
+
+    def require_enumerable(self, what: str) -> None:
+        """Refuse an exact computation on a task that is too large for it.
+
+        Raises:
+            GenflowError: names the metrics to use instead.
+        """
+        if not self.enumerable:
+            size = f"{self.n_states:,}" if self.n_states is not None else "an unknown number of"
+            raise GenflowError(
+                f"{what} needs every state, but this structure has {size} states (the limit is {MAX_STATES:,});"
+                " use sampled metrics instead: --metric mean_reward --metric log_z_bound"
+            )
+
+    @cached_property
+    def graph(self) -> exact.StateGraph:
+        """Every state; torchgfn's state order is the order of `target`."""
+        self.require_enumerable("the state graph")
+        return exact.enumerate_states(self.gfn[0], MAX_STATES)
+
+    @cached_property
+    def _log_reward_S(self) -> Tensor:
+        graph = self.graph
+        log_reward = torch.full((len(graph.states),), -torch.inf, dtype=torch.float64)
+        log_reward[graph.can_exit] = self.log_reward(graph.states[graph.can_exit])
+        return log_reward
+
+    def log_partition(self) -> float:
+        """Log of the sum of rewards over all terminal states."""
+        return float(self._log_reward_S.logsumexp(0))
+
+    def target(self) -> Tensor:
+        """(S,) float64: R(x) / Z."""
+        return self._log_reward_S.softmax(0)
+
+    @cached_property
+    def _flows(self) -> exact.Flows:
+        return exact.optimal_flows(self.graph, self._log_reward_S)
+
+    def optimal_flows(self) -> exact.Flows:
+        """The flows, and the policy, that sample the target exactly."""
+        return self._flows
+
+    def terminal_distribution(self, population: Population, max_floats: int = 2**24) -> Tensor:
+        """(M, S) float64: the exact probability of ending in each state.
+
+        Args:
+            population: policies of this environment.
+            max_floats: bound on the activations held at once.
+        """
+        graph = self.graph
+        widest = max(max(shape) for shape in population.layout.shapes.values())
+        rows = max(1, max_floats // (len(population) * widest))
+        with torch.no_grad():
+            return exact.terminal_distribution(
+                graph, lambda index: population.logits(self.inputs(graph.states[index])), len(population), rows
+            )
+
+
+class PolicyArch(Configured, ABC):
+    """An architecture of the forward policy: a family of networks from state features to action logits."""
+
+    @abstractmethod
+    def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
+        """A freshly initialised network (B, n_inputs) -> (B, n_outputs)."""
+
+    @abstractmethod
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """Parameter name -> label of each axis; the input axis is ``"input"``, the output axis ``"action"``."""
+
+    @abstractmethod
+    def condition(self) -> dict[str, float]:
+        """The architecture's part of c, e.g. ``{"width": d}``."""
+
+    def layout(self, environment: Environment) -> WeightLayout:
+        """The layout of this architecture's weights for an environment."""
+        coordinates = {"input": environment.input_coordinates().float(), "action": environment.action_coordinates().float()}
+        with torch.device("meta"):  # shapes only: nothing is allocated, no random numbers are drawn
+            module = self.build(len(coordinates["input"]), len(coordinates["action"]))
+        return WeightLayout.of(module, self.axes(), coordinates)
+
+    def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Evaluate M networks at once.
+
+        Args:
+            module: a network of this architecture, whose own weights are not read.
+            weights: {name: (M, *shape)}.
+            x: (B, s) shared by all networks or (M, B, s).
+
+        Returns:
+            (M, B, outputs)
+        """
+        single = lambda w, inputs: torch.func.functional_call(module, w, (inputs,))  # noqa: E731
+        return torch.func.vmap(single, in_dims=(0, 0 if x.ndim == 3 else None))(dict(weights), x)
+
+
+class Encoder(Configured, nn.Module, ABC):
+    """Autoencoder of policy weights.
+
+    `for_zoo` sizes and normalises it, the training loop calls `reconstruct` on batches, and everything that `decode` needs
+    is in `spec` and ``state_dict()``.
+    """
+
+    #: Z
+    latent_size: int
+
+    @classmethod
+    @abstractmethod
+    def for_zoo(cls, config: Any, populations: list[Population]) -> Self:
+        """An untrained encoder that fits a zoo: its sizes, and its normalisation as buffers."""
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """JSON-able facts that `from_spec` needs."""
+
+    @classmethod
+    @abstractmethod
+    def from_spec(cls, config: Any, spec: dict[str, Any]) -> Self:
+        """Rebuild a module of the same shape, before its ``state_dict()`` is loaded."""
+
+    @abstractmethod
+    def encode(self, population: Population) -> Tensor:
+        """(M, D) weights of one structure -> (M, Z) latents, without noise."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
+        """(M, Z) latents -> (M, D) weights for a layout and its condition (C,).
+
+        Raises:
+            GenflowError: the layout is outside what this encoder can decode.
+        """
+
+    @abstractmethod
+    def reconstruct(self, populations: list[Population], rng: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        """One training pass, with the encoder's own noise.
+
+        Returns:
+            The loss on weights (scalar), and for each population its reconstructed weights (M, D) with gradient.
+        """
+
+
+class Denoiser(Configured, nn.Module, ABC):
+    """Network of the conditional latent diffusion model. Noise schedules and samplers are not its business."""
+
+    def __init__(self, config: Any = None, *, latent_size: int, condition_size: int) -> None:
+        super().__init__(config)
+        self.latent_size = latent_size
+        self.condition_size = condition_size
+
+    @abstractmethod
+    def forward(self, z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """Predict epsilon, v or x0 (B, Z) from noised latents (B, Z), steps (B,) and conditions (B, C).
+
+        A row of NaN in `condition` means "no condition" (classifier-free guidance).
+        """
+
+
+class Metric(Configured, ABC):
+    """One number a policy."""
+
+    #: Which direction is good: ``"lower"`` or ``"higher"``.
+    better: ClassVar[str]
+    #: Whether every state must be enumerated.
+    exact: ClassVar[bool] = False
+    #: Whether progress bars and tables show it first.
+    primary: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64 values."""

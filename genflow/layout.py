@@ -1,0 +1,72 @@
+"""`WeightLayout`: the names, shapes and per-axis meaning of a policy's parameters.
+
+Shapes: D parameters a policy, M policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """Where each parameter tensor of a policy lies in one flat vector, and what its axes mean.
+
+    Attributes:
+        shapes: parameter name (as in ``state_dict()``) -> shape, in the order of the flat vector.
+        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels mean the same units.
+        coordinates: axis label -> (units, F) float description of each unit, for the labels that have a meaning
+            (``"input"`` and ``"action"``); hidden units have none.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    axes: Mapping[str, tuple[str, ...]]
+    coordinates: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(cls, module: nn.Module, axes: Mapping[str, tuple[str, ...]], coordinates: Mapping[str, Tensor]) -> WeightLayout:
+        """Read the layout off a built module; `axes` labels every parameter's axes.
+
+        Raises:
+            ValueError: a label is missing, or a coordinate table does not fit its axis.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        if shapes.keys() != axes.keys() or any(len(shapes[name]) != len(axes[name]) for name in shapes):
+            raise ValueError(f"axis labels {dict(axes)} do not fit the parameters {shapes}")
+        for name, shape in shapes.items():
+            for size, label in zip(shape, axes[name], strict=True):
+                if label in coordinates and len(coordinates[label]) != size:
+                    raise ValueError(f"{len(coordinates[label])} coordinates for the {size} units of axis {label!r} of {name}")
+        return cls(shapes, dict(axes), dict(coordinates))
+
+    @property
+    def size(self) -> int:
+        """D, the number of parameters of one policy."""
+        return sum(prod(shape) for shape in self.shapes.values())
+
+    def slices(self) -> dict[str, slice]:
+        """Name -> its place in the flat vector."""
+        places, start = {}, 0
+        for name, shape in self.shapes.items():
+            places[name] = slice(start, start + prod(shape))
+            start += prod(shape)
+        return places
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Stacked tensors {name: (M, *shape)} -> (M, D)."""
+        return torch.cat([tensors[name].reshape(len(tensors[name]), -1) for name in self.shapes], dim=1)
+
+    def unflatten(self, weights: Tensor) -> dict[str, Tensor]:
+        """(M, D) -> {name: (M, *shape)}, views where possible.
+
+        Raises:
+            ValueError: `weights` is not (M, D).
+        """
+        if weights.ndim != 2 or weights.shape[1] != self.size:
+            raise ValueError(f"expected weights of shape (M, {self.size}), got {tuple(weights.shape)}")
+        return {name: weights[:, place].reshape(-1, *self.shapes[name]) for name, place in self.slices().items()}

@@ -1,0 +1,42 @@
+"""Measuring populations with every metric that fits, without naming one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from genflow.interfaces import Metric
+from genflow.population import Population
+from genflow.registry import registry
+
+
+def exact_metrics() -> dict[str, Metric]:
+    """Every registered exact metric with its default configuration; broken ones are left out (see ``list-plugins --check``)."""
+    return {name: metric for name, metric in all_metrics().items() if metric.exact}
+
+
+def all_metrics() -> dict[str, Metric]:
+    """Every registered metric with its default configuration, primary ones first."""
+    metrics = {name: registry().load("metric", name)() for name in registry().names("metric")}
+    return dict(sorted(metrics.items(), key=lambda item: (not item[1].primary, not item[1].exact)))
+
+
+def primary_metrics() -> dict[str, Metric]:
+    """The metrics that progress bars show."""
+    return {name: metric for name, metric in exact_metrics().items() if metric.primary}
+
+
+def figures_of(population: Population) -> dict[str, float]:
+    """Mean of the primary metrics, for a progress bar."""
+    return {name: float(metric(population).mean()) for name, metric in primary_metrics().items()}
+
+
+def measure(population: Population) -> Population:
+    """Write each member's exact metrics into its provenance; unchanged if the task is too large to enumerate."""
+    members = population.provenance.get("members")
+    if not members or not population.structure.environment.enumerable:
+        return population
+    values: dict[str, Tensor] = {name: metric(population) for name, metric in exact_metrics().items()}
+    measured = [{**m, "metrics": {name: float(v[i]) for name, v in values.items()}} for i, m in enumerate(members)]
+    return replace(population, provenance={**population.provenance, "members": measured})

@@ -1,0 +1,65 @@
+"""Noise schedules and samplers of the latent diffusion model, from diffusers. The denoiser is any network.
+
+Shapes: B latents, Z their size, C conditions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genflow.interfaces import Denoiser
+from genflow.schema import Schema
+
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+
+
+class NoiseOptions(Schema):
+    """The forward process and what the denoiser predicts; diffusers' names."""
+
+    timesteps: int = Field(default=1000, ge=2)
+    betas: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+
+
+class SamplingOptions(Schema):
+    """The reverse process: `steps` of a `sampler`; `guidance` > 1 strengthens the condition (needs training with `drop_condition`)."""
+
+    sampler: Sampler = "ddim"
+    steps: int = Field(default=50, ge=1)
+    guidance: float = Field(default=1.0, ge=0)
+
+
+def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
+    """The diffusers scheduler of a noise process; latents are normalised, and not clipped to [-1, 1]."""
+    import diffusers
+
+    common = {"num_train_timesteps": noise.timesteps, "beta_schedule": noise.betas, "prediction_type": noise.prediction}
+    if sampler == "ddpm":
+        return diffusers.DDPMScheduler(**common, clip_sample=False)
+    if sampler == "ddim":
+        return diffusers.DDIMScheduler(**common, clip_sample=False)
+    return diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++")
+
+
+@torch.no_grad()
+def sample_latents(
+    denoiser: Denoiser, condition: Tensor, num: int, noise: NoiseOptions, sampling: SamplingOptions, rng: torch.Generator
+) -> Tensor:
+    """Draw (num, Z) normalised latents for one condition (C,)."""
+    process = scheduler(noise, sampling.sampler)
+    process.set_timesteps(min(sampling.steps, noise.timesteps), device=condition.device)
+    z = torch.randn(num, denoiser.latent_size, generator=rng, device=condition.device) * process.init_noise_sigma
+    conditions = condition.expand(num, -1)
+    extra = {"generator": rng} if sampling.sampler in ("ddpm", "dpm++") else {}
+    for t in process.timesteps:
+        steps = t.expand(num)
+        predicted = denoiser(z, steps, conditions)
+        if sampling.guidance != 1.0:
+            free = denoiser(z, steps, torch.full_like(conditions, torch.nan))
+            predicted = free + sampling.guidance * (predicted - free)
+        z = process.step(predicted, t, z, **extra).prev_sample
+    return z

@@ -1,0 +1,142 @@
+"""`Population`: M policies of one structure, the noun that flows through the whole house.
+
+Shapes: M policies, D parameters a policy, B states, s inputs, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from genflow.layout import WeightLayout
+from genflow.structure import Structure
+
+if TYPE_CHECKING:
+    from gfn.estimators import DiscretePolicyEstimator
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """M policies of one structure: one (M, D) float32 matrix, its layout, and where they come from.
+
+    Attributes:
+        structure: the task and the architecture.
+        weights: (M, D).
+        provenance: JSON-able: ``source`` (trained, generated, random, mean, nearest, perturbed), ``training_structures``
+            (fields of every structure that was trained on to make these), ``members`` (a dict a policy), and more.
+    """
+
+    structure: Structure
+    weights: Tensor
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2 or self.weights.shape[1] != self.layout.size:
+            raise ValueError(f"expected weights of shape (M, {self.layout.size}), got {tuple(self.weights.shape)}")
+
+    @classmethod
+    def from_modules(cls, structure: Structure, modules: Sequence[nn.Module], provenance: Mapping[str, Any] | None = None) -> Population:
+        """Stack separately built or trained networks."""
+        states = [module.state_dict() for module in modules]
+        stacked = {name: torch.stack([state[name] for state in states]) for name in structure.layout.shapes}
+        return cls(structure, structure.layout.flatten(stacked), provenance or {})
+
+    @classmethod
+    def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
+        """`num` untrained networks, the architecture's own initialisation."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            modules = [structure.module() for _ in range(num)]
+        return cls.from_modules(structure, modules, {"source": "random", "seed": seed, "training_structures": []})
+
+    @property
+    def layout(self) -> WeightLayout:
+        """Names, shapes and meaning of the parameters."""
+        return self.structure.layout
+
+    @property
+    def source(self) -> str:
+        """Where the policies come from, for tables and reports."""
+        return str(self.provenance.get("source", "trained"))
+
+    @property
+    def seen(self) -> bool:
+        """Whether this structure was trained on to make these policies, by provenance."""
+        return self.structure.fields() in self.provenance.get("training_structures", [])
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __getitem__(self, index: int | slice) -> Population:
+        """A population of one, or a slice; ``population[i].to_estimator()`` is a torchgfn policy."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"policy {index} of {len(self)}")
+            index = slice(index, index + 1) if index != -1 else slice(index, None)
+        members = self.provenance.get("members")
+        provenance = self.provenance if members is None else {**self.provenance, "members": list(members)[index]}
+        return replace(self, weights=self.weights[index], provenance=provenance)
+
+    def __iter__(self) -> Iterator[Population]:
+        return (self[i] for i in range(len(self)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The policy's ``state_dict()`` names, each tensor with a leading M."""
+        return self.layout.unflatten(self.weights)
+
+    @cached_property
+    def _module(self) -> nn.Module:
+        return self.structure.module()
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Action logits of every policy: (B, s) shared or (M, B, s) -> (M, B, A), unmasked."""
+        return self.structure.arch.forward(self._module, self.state_dict(), inputs)
+
+    @cached_property
+    def _terminal(self) -> Tensor:
+        return self.structure.environment.terminal_distribution(self)
+
+    def terminal_distribution(self) -> Tensor:
+        """(M, S) float64: exact probability of each terminal state, computed once.
+
+        Raises:
+            GenflowError: the task is too large to enumerate.
+        """
+        return self._terminal
+
+    def module(self) -> nn.Module:
+        """The network of a population of one, with its weights.
+
+        Raises:
+            ValueError: there is more than one policy.
+        """
+        if len(self) != 1:
+            raise ValueError(f"this population has {len(self)} policies; take one, e.g. population[0]")
+        module = self.structure.module()
+        module.load_state_dict({name: tensor[0] for name, tensor in self.state_dict().items()})
+        return module
+
+    def to_estimator(self) -> DiscretePolicyEstimator:
+        """torchgfn's forward policy estimator of a population of one.
+
+        Use it with the environment of ``structure.environment.make()``.
+
+        Raises:
+            ValueError: there is more than one policy.
+        """
+        from gfn.estimators import DiscretePolicyEstimator
+
+        env, preprocessor = self.structure.environment.gfn
+        return DiscretePolicyEstimator(self.module(), n_actions=env.n_actions, preprocessor=preprocessor)
+
+
+def concatenate(populations: Sequence[Population]) -> Population:
+    """Join populations of one structure; the provenance of the first is kept, ``members`` are joined."""
+    members = [member for population in populations for member in population.provenance.get("members", [])]
+    provenance = {**populations[0].provenance, "members": members}
+    return replace(populations[0], weights=torch.cat([p.weights for p in populations]), provenance=provenance)

@@ -1,0 +1,223 @@
+"""Plugins and names: entry points of group ``genflow`` -> names -> lazy ``"module:Class"`` targets.
+
+Each plugin is loaded on its own. One that is broken contributes nothing, is listed with its error, and stops only a
+command that asks for one of its names. No plugin's classes, and no torch, are imported before a name is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from genflow import hookspecs
+from genflow.errors import GenflowError, did_you_mean
+
+if TYPE_CHECKING:
+    import click
+
+GROUP = "genflow"
+DISABLE_VARIABLE = "GENFLOW_DISABLE_PLUGINS"
+OWN_DISTRIBUTION = "genflow"
+
+#: kind -> (hook that registers it, interface that its classes implement)
+KINDS = {
+    "environment": ("register_environments", "Environment"),
+    "policy": ("register_policies", "PolicyArch"),
+    "encoder": ("register_encoders", "Encoder"),
+    "denoiser": ("register_denoisers", "Denoiser"),
+    "metric": ("register_metrics", "Metric"),
+}
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass
+class Plugin:
+    """One entry point: what it provides, or why it does not."""
+
+    name: str
+    distribution: str | None
+    version: str | None
+    targets: dict[str, dict[str, str]] = field(default_factory=dict)
+    error: str | None = None
+
+    def provides(self) -> dict[str, list[str]]:
+        """Kind -> names, without those of a plugin in error."""
+        return {kind: sorted(names) for kind, names in self.targets.items() if names} if self.error is None else {}
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry that ``list-plugins --json`` prints."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "distribution": self.distribution,
+            "provides": self.provides(),
+            "error": self.error,
+        }
+
+
+class Registry:
+    """All plugins and the names they provide."""
+
+    def __init__(self, points: list[EntryPoint], disabled: set[str]) -> None:
+        self._hooks = pluggy.PluginManager(hookspecs.PROJECT)
+        self._hooks.add_hookspecs(hookspecs)
+        self.plugins: list[Plugin] = []
+        # genflow's own first, then by name: who wins a name does not depend on the order of installation
+        for point in sorted(points, key=lambda p: (p.dist is None or p.dist.name != OWN_DISTRIBUTION, p.name, p.value)):
+            plugin = Plugin(point.name, point.dist.name if point.dist else None, point.dist.version if point.dist else None)
+            try:
+                if point.name in disabled:
+                    raise GenflowError(f"disabled by {DISABLE_VARIABLE}")
+                self._load(point, plugin)
+            except GenflowError as error:
+                plugin.error = str(error)
+            self.plugins.append(plugin)
+        #: names in GENFLOW_DISABLE_PLUGINS that are no plugin's
+        self.unknown_disabled = sorted(disabled - {p.name for p in self.plugins})
+
+    def _load(self, point: EntryPoint, plugin: Plugin) -> None:
+        earlier = next((p for p in self.plugins if p.name == plugin.name), None)
+        if earlier is not None:
+            raise GenflowError(f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall one of them")
+        try:
+            module = point.load()
+        except Exception as error:  # a plugin's import may raise anything
+            raise GenflowError(f"import of {point.value} failed: {type(error).__name__}: {error}") from error
+        try:
+            self._hooks.register(module, name=plugin.name)
+            self._hooks.check_pending()
+        except Exception as error:  # pluggy reports a bad hook in several ways
+            self._hooks.unregister(name=plugin.name)
+            raise GenflowError(self._bad_hook(module, error)) from error
+        try:
+            if not self._hooks.get_hookcallers(module):
+                raise GenflowError(f"{point.value} implements no hook; mark its functions with @genflow.hookimpl")
+            self._collect(module, plugin)
+        except GenflowError:
+            self._hooks.unregister(name=plugin.name)
+            raise
+
+    def _bad_hook(self, module: Any, error: Exception) -> str:
+        known = {name for name in vars(hookspecs) if name.startswith("register_")}
+        marked = [n for n, f in vars(module).items() if getattr(f, f"{hookspecs.PROJECT}_impl", None)]
+        unknown = [n for n in marked if n not in known]
+        if unknown:
+            return f"unknown hook {unknown[0]!r}{did_you_mean(unknown[0], known)}"
+        return f"bad hook: {error}"
+
+    def _collect(self, module: Any, plugin: Plugin) -> None:
+        for kind, (hook, _) in KINDS.items():
+            names: dict[str, str] = {}
+            plugin.targets[kind] = names
+
+            def register(name: str, target: str, kind: str = kind, hook: str = hook, names: dict[str, str] = names) -> None:
+                if not (isinstance(name, str) and _NAME.fullmatch(name)):
+                    raise GenflowError(f"{hook}: {name!r} is no valid name")
+                if not (isinstance(target, str) and _TARGET.fullmatch(target)):
+                    raise GenflowError(f"{hook}: {kind} {name!r} must be given as 'module:Class', not {target!r}")
+                owner = next((p for p in self.plugins if p.error is None and name in p.targets.get(kind, {})), None)
+                if owner is not None or name in names:
+                    by = owner.name if owner else plugin.name
+                    raise GenflowError(f"{hook}: {kind} {name!r} is already registered by plugin {by!r}")
+                names[name] = target
+
+            function = getattr(module, hook, None)
+            if function is not None and getattr(function, f"{hookspecs.PROJECT}_impl", None):
+                try:
+                    function(register=register)
+                except GenflowError:
+                    raise
+                except Exception as error:  # a plugin's code may raise anything
+                    raise GenflowError(f"{hook} failed: {type(error).__name__}: {error}") from error
+
+    def names(self, kind: str) -> list[str]:
+        """Every usable name of a kind, sorted."""
+        return sorted(name for plugin in self.plugins if plugin.error is None for name in plugin.targets.get(kind, {}))
+
+    def load(self, kind: str, name: str) -> type[Any]:
+        """Import the class registered as `name`.
+
+        Raises:
+            GenflowError: the name is unknown or its plugin is broken or disabled, its module cannot be imported, or the
+                class does not implement the kind's interface.
+        """
+        broken = None
+        for plugin in self.plugins:
+            target = plugin.targets.get(kind, {}).get(name)
+            if target and plugin.error is None:
+                return _import_target(kind, name, plugin, target)
+            if plugin.error is not None and (target or plugin.name == name):
+                broken = plugin
+        if broken is not None:
+            raise GenflowError(f"{kind} {name!r} comes from plugin {broken.name!r}, which cannot be used: {broken.error}")
+        failed = [plugin.name for plugin in self.plugins if plugin.error is not None]
+        hint = f" (not usable: {', '.join(failed)}; see `genflow list-plugins`)" if failed else ""
+        raise GenflowError(f"unknown {kind} {name!r}{did_you_mean(name, self.names(kind))}{hint}")
+
+    def check(self) -> None:
+        """Import every target and put what fails into its plugin's `error`. Imports torch."""
+        for plugin in self.plugins:
+            for kind, names in plugin.targets.items() if plugin.error is None else ():
+                for name, target in names.items():
+                    try:
+                        _import_target(kind, name, plugin, target)
+                    except GenflowError as error:
+                        plugin.error = str(error)
+
+    def add_commands(self, cli: click.Group) -> None:
+        """Let each plugin add its commands; one that fails, or takes a name that is there, is put in error."""
+        for plugin in self.plugins:
+            module = self._hooks.get_plugin(plugin.name) if plugin.error is None else None
+            function = getattr(module, "register_commands", None)
+            if function is None or not getattr(function, f"{hookspecs.PROJECT}_impl", None):
+                continue
+            before = dict(cli.commands)
+            try:
+                function(cli=cli)
+                taken = [name for name, command in before.items() if cli.commands.get(name) is not command]
+                if taken:
+                    raise GenflowError(f"register_commands: command {taken[0]!r} is already there")
+            except Exception as error:  # a plugin's code may raise anything
+                cli.commands.clear()
+                cli.commands.update(before)
+                plugin.error = str(error) if isinstance(error, GenflowError) else f"register_commands failed: {error!r}"
+
+
+def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[Any]:
+    from genflow import interfaces
+
+    module_name, _, class_name = target.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+    except Exception as error:  # a plugin's import may raise anything
+        raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}: {error}") from error
+    interface = getattr(interfaces, KINDS[kind][1])
+    if not (isinstance(cls, type) and issubclass(cls, interface)):
+        raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: {target} is not a subclass of genflow.{interface.__name__}")
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: {target} does not implement {', '.join(missing)}")
+    return cls
+
+
+@cache
+def default_name(kind: str) -> str:
+    """The plugin name that ``defaults.toml`` uses for a kind where none is given."""
+    return str(tomllib.loads(resources.files("genflow").joinpath("defaults.toml").read_text())[kind])
+
+
+@cache
+def registry() -> Registry:
+    """The registry of this process, built from the installed entry points on first use."""
+    disabled = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
+    return Registry(list(entry_points(group=GROUP)), disabled)

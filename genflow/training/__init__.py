@@ -1,0 +1,1 @@
+"""Training of policies, autoencoders and diffusion models, all through one resumable loop."""

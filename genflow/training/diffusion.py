@@ -1,0 +1,80 @@
+"""Training the denoiser of the conditional latent diffusion model.
+
+Shapes: B latents, Z their size, C conditions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genflow.interfaces import Denoiser
+from genflow.noise import NoiseOptions, SamplingOptions, scheduler
+from genflow.training.loop import Schedule, Trainee
+
+
+class DiffusionOptions(Schedule):
+    """How the denoiser is trained.
+
+    `denoiser` is a registered name and `options` its own. `ema` is the decay of the averaged weights, which are the ones kept.
+    `drop_condition` is the share of latents trained without a condition, for classifier-free guidance.
+    """
+
+    denoiser: str
+    options: dict[str, Any] = {}
+    steps: int = Field(default=2000, ge=1)
+    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    clip: float | None = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=64, ge=1)
+    ema: float = Field(default=0.995, ge=0, lt=1)
+    drop_condition: float = Field(default=0.0, ge=0, le=1)
+    noise: NoiseOptions = NoiseOptions()
+    sampling: SamplingOptions = SamplingOptions()
+
+
+class DiffusionTrainee(Trainee):
+    """A denoiser, its averaged copy, and the normalised latents it learns."""
+
+    def __init__(self, denoiser: Denoiser, latents: Tensor, conditions: Tensor, options: DiffusionOptions, *, device: str) -> None:
+        self.denoiser = denoiser.to(device)
+        self.latents, self.conditions = latents.to(device), conditions.to(device)
+        self.options = options
+        self._scheduler = scheduler(options.noise)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.denoiser.state_dict().items()}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """All of the denoiser's parameters."""
+        return [{"params": list(self.denoiser.parameters())}]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The denoiser's state and its average."""
+        return {f"now.{n}": t for n, t in self.denoiser.state_dict().items()} | {f"average.{n}": t for n, t in self.average.items()}
+
+    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Ho et al. 2020's simple loss, the paper's eq. 3, with t uniform."""
+        device = self.latents.device
+        index = torch.randint(len(self.latents), (self.options.batch_size,), generator=rng, device=device)
+        z, condition = self.latents[index], self.conditions[index]
+        noise = torch.randn(z.shape, generator=rng, device=device)
+        t = torch.randint(self.options.noise.timesteps, (len(z),), generator=rng, device=device)
+        if self.options.drop_condition:
+            dropped = torch.rand(len(z), generator=rng, device=device) < self.options.drop_condition
+            condition = condition.masked_fill(dropped[:, None], torch.nan)
+        predicted = self.denoiser(self._scheduler.add_noise(z, noise, t), t, condition)
+        loss = (predicted - self._wanted(z, noise, t)).square().mean()
+        return loss, {"loss": loss.item()}
+
+    def _wanted(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        if self.options.noise.prediction == "epsilon":
+            return noise
+        return z if self.options.noise.prediction == "sample" else self._scheduler.get_velocity(z, noise, t)
+
+    def after_step(self, step: int) -> None:
+        """Average the weights; early averages forget faster, so that the start does not linger."""
+        decay = min(self.options.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, tensor in self.denoiser.state_dict().items():
+                self.average[name].lerp_(tensor, 1 - decay) if tensor.is_floating_point() else self.average[name].copy_(tensor)

@@ -1,0 +1,228 @@
+"""Training M policies of one structure together, as one stacked population.
+
+Shapes: M policies, D parameters, B trajectories or states a step, K rows, S states, A actions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genflow.errors import GenflowError
+from genflow.measure import figures_of, measure
+from genflow.population import Population
+from genflow.progress import Progress
+from genflow.structure import Structure
+from genflow.training import objectives
+from genflow.training.initialisation import Init, initial_weights
+from genflow.training.loop import Schedule, Trainee, remove_checkpoint, train
+from genflow.training.rollouts import sample
+
+#: exact figures are shown while training up to this many states
+CHEAP_STATES = 10_000
+#: share of the distilled states that is drawn by visit probability; the rest is uniform
+VISITED = 0.75
+
+
+class PolicyOptions(Schedule):
+    """How policies are trained.
+
+    `objective`: trajectory balance ("tb"), detailed balance ("db"), sub-trajectory balance ("subtb"), or "distill",
+    which fits the exact optimal policy where the task is enumerable. `batch_size` is trajectories a policy and step, or
+    states a step for "distill". `epsilon` is the share of random actions, falling linearly to 0. `log_z_rate` and
+    `flow_rate` multiply the learning rate of log Z and of the state flows.
+    """
+
+    steps: int = Field(default=1000, ge=1)
+    lr: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
+    decay: float = Field(default=0.5, ge=0, le=1)
+    objective: Literal["tb", "db", "subtb", "distill"] = "tb"
+    batch_size: int = Field(default=64, ge=1)
+    epsilon: float = Field(default=0.05, ge=0, lt=1)
+    log_z_rate: float = Field(default=20.0, gt=0)
+    flow_rate: float = Field(default=1.0, gt=0)
+
+
+class ZooOptions(PolicyOptions):
+    """How a zoo is collected.
+
+    `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints of their last
+    steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see `initial_weights`.
+    """
+
+    num: int = Field(default=32, ge=1)
+    seeds: int = Field(default=8, ge=1)
+    checkpoint_every: int = Field(default=5, ge=1)
+    init: Init = "shared"
+    init_noise: float = Field(default=0.1, ge=0)
+
+    def split(self) -> tuple[int, int]:
+        """(runs, checkpoints a run); their product is at least `num`."""
+        runs = min(self.num, self.seeds)
+        return runs, -(-self.num // runs)
+
+
+class PopulationTrainee(Trainee):
+    """M policies under one objective; the losses are summed, so each learns exactly as it would alone."""
+
+    def __init__(
+        self, structure: Structure, weights: Tensor, options: PolicyOptions, *, seed: int, device: str, checkpoints: int, every: int
+    ) -> None:
+        self.structure, self.options = structure, options
+        self.environment = structure.environment
+        self.members = len(weights)
+        if checkpoints > 1 and (checkpoints - 1) * every >= options.steps:
+            raise GenflowError(
+                f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps"
+            )
+        self.weights = {n: t.to(device).clone().requires_grad_() for n, t in structure.layout.unflatten(weights).items()}
+        self._module = structure.module().to(device)
+        self._env, _ = self.environment.make(device)
+        self.log_z = torch.zeros(self.members, device=device, requires_grad=True)
+        self.flow: dict[str, Tensor] = {}
+        if options.objective in objectives.WITH_STATE_FLOW:
+            self._flow_module, self.flow = _state_flow(structure, self.members, seed, device)
+        if options.objective == "distill":
+            self.environment.require_enumerable("objective 'distill'")
+            flows = self.environment.optimal_flows()
+            self._optimal, self._visit = flows.policy.float(), flows.visit.float()
+        # the checkpoint of step steps-1-j*every is row j
+        self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size)
+        self._every = every
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Weights, log Z and state flows."""
+        groups = [{"params": list(self.weights.values())}]
+        if self.options.objective == "tb":
+            groups.append({"params": [self.log_z], "lr_scale": self.options.log_z_rate})
+        if self.flow:
+            groups.append({"params": list(self.flow.values()), "lr_scale": self.options.flow_rate})
+        return groups
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights, log Z, state flows and the checkpoints taken so far."""
+        tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {f"flow.{n}": t for n, t in self.flow.items()}
+        return tensors | {"log_z": self.log_z, "snapshots": self.snapshots}
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """(M, B, s) or (B, s) -> (M, B, A)."""
+        return self.structure.arch.forward(self._module, self.weights, inputs)
+
+    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """The members' losses, summed; the figure is their mean."""
+        if self.options.objective == "distill":
+            per_member = self._distill(rng)
+            figures = {}
+        else:
+            per_member, reward = self._balance(step, rng)
+            figures = {"reward": reward}
+        loss = per_member.sum()
+        return loss, {"loss": loss.item() / self.members, **figures}
+
+    def _balance(self, step: int, rng: torch.Generator) -> tuple[Tensor, float]:
+        options = self.options
+        epsilon = options.epsilon * (1 - step / options.steps)
+        shape = (self.members, options.batch_size)
+        rollouts = sample(self._env, self.environment.inputs, self.logits, shape, epsilon, rng)
+        log_pf = rollouts.log_pf(self.logits(rollouts.inputs))
+        reward = rollouts.log_reward.exp().mean().item()
+        if options.objective == "tb":
+            return objectives.trajectory_balance(rollouts, log_pf, self.log_z), reward
+        log_flow = self.structure.arch.forward(self._flow_module, self.flow, rollouts.inputs).squeeze(-1)
+        balance = objectives.detailed_balance if options.objective == "db" else objectives.sub_trajectory_balance
+        return balance(rollouts, log_pf, log_flow), reward
+
+    def _distill(self, rng: torch.Generator) -> Tensor:
+        graph = self.environment.graph
+        visited = round(VISITED * self.options.batch_size)
+        cpu_rng = rng if rng.device.type == "cpu" else None
+        index = torch.cat([
+            torch.multinomial(self._visit, visited, replacement=True, generator=cpu_rng) if visited else torch.empty(0, dtype=torch.long),
+            torch.randint(len(self._visit), (self.options.batch_size - visited,), generator=cpu_rng),
+        ])  # fmt: skip
+        device = self.log_z.device
+        inputs = self.environment.inputs(graph.states[index].to(device))
+        return objectives.distillation(self.logits(inputs), graph.mask(index).to(device), self._optimal[index].to(device))
+
+    def after_step(self, step: int) -> None:
+        """Keep the dense checkpoints of the last steps."""
+        behind = self.options.steps - 1 - step
+        if behind % self._every == 0 and behind // self._every < len(self.snapshots):
+            self.snapshots[behind // self._every] = self._flat()
+
+    def figures(self) -> dict[str, float]:
+        """The primary exact metric where it is cheap."""
+        if not self.environment.enumerable or (self.environment.n_states or 0) > CHEAP_STATES:
+            return {}
+        return figures_of(Population(self.structure, self._flat()))
+
+    def _flat(self) -> Tensor:
+        return self.structure.layout.flatten({name: tensor.detach().cpu() for name, tensor in self.weights.items()})
+
+
+def _state_flow(structure: Structure, members: int, seed: int, device: str) -> tuple[torch.nn.Module, dict[str, Tensor]]:
+    """A log-flow network a member: the policy's architecture with one output."""
+    n_inputs = len(structure.layout.coordinates["input"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1)
+        modules = [structure.arch.build(n_inputs, 1) for _ in range(members)]
+    stacked = {name: torch.stack([m.state_dict()[name] for m in modules]).to(device).requires_grad_() for name in modules[0].state_dict()}
+    return modules[0].to(device), stacked
+
+
+def train_population(
+    structure: Structure,
+    options: PolicyOptions,
+    *,
+    start: Tensor,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    device: str = "cpu",
+    checkpoints: int = 1,
+    every: int = 1,
+) -> Population:
+    """Train (M, D) starting weights; checkpoints and the resumable state lie in `folder`.
+
+    Returns:
+        A population of M * checkpoints members, the last step's first. ``provenance`` holds seconds, budget, history and,
+        for each member, its run, step and exact metrics.
+
+    Raises:
+        GenflowError: the objective does not fit the task, or the loss is not finite.
+    """
+    trainee = PopulationTrainee(structure, start, options, seed=seed, device=device, checkpoints=checkpoints, every=every)
+    history, seconds = train(trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device)
+    members = [
+        {"run": run, "seed": seed, "step": options.steps - row * every} for row in range(checkpoints) for run in range(trainee.members)
+    ]
+    provenance = {
+        "source": "trained",
+        "training_structures": [structure.fields()],
+        "seed": seed,
+        "seconds": seconds,
+        "budget": {"objective": options.objective, "steps": options.steps, "batch_size": options.batch_size, "runs": trainee.members},
+        "log_z": trainee.log_z.tolist() if options.objective == "tb" else None,
+        "history": history,
+        "members": members,
+    }
+    population = Population(structure, trainee.snapshots.reshape(-1, structure.layout.size).clone(), provenance)
+    return measure(population)
+
+
+def train_members(
+    structure: Structure, options: ZooOptions, *, seed: int, folder: Path, progress: Progress, device: str = "cpu"
+) -> Population:
+    """Train the `options.num` members of one structure of a zoo from scratch."""
+    runs, checkpoints = options.split()
+    start = initial_weights(structure, runs, seed, options.init, options.init_noise)
+    population = train_population(
+        structure, options, start=start, seed=seed, folder=folder, progress=progress, device=device,
+        checkpoints=checkpoints, every=options.checkpoint_every,
+    )  # fmt: skip
+    remove_checkpoint(folder)
+    return population[: options.num]

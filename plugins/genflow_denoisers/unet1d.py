@@ -1,0 +1,106 @@
+"""The paper's denoiser: a U-Net of 1-D convolutions over the latent, with the structure's embedding added to its features.
+
+Shapes: B latents, Z their size, L positions of a level, C conditions, E embedding size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genflow import Denoiser, Schema
+
+MAX_PERIOD = 10_000.0
+
+
+def time_embedding(t: Tensor, size: int) -> Tensor:
+    """(B,) steps -> (B, size) sinusoids (Vaswani et al. 2017)."""
+    frequencies = torch.exp(-math.log(MAX_PERIOD) * torch.arange(size // 2, device=t.device) / (size // 2))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class StructureEncoder(nn.Module):
+    """The paper's tau: c = [s, h, n, d] -> embedding. Conditions are positive and span decades, so their logarithm is used."""
+
+    def __init__(self, n_conditions: int, size: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(n_conditions, size), nn.SiLU(), nn.Linear(size, size))
+        #: embedding of "no condition", for classifier-free guidance
+        self.unconditional = nn.Parameter(torch.zeros(size))
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """(B, C) -> (B, E); rows of NaN give the unconditional embedding."""
+        missing = condition.isnan().any(1, keepdim=True)
+        return torch.where(missing, self.unconditional, self.net(condition.nan_to_num().abs().log1p()))
+
+
+class Block(nn.Module):
+    """Two convolutions with a residual; the embedding is added between them."""
+
+    def __init__(self, channels_in: int, channels_out: int, embedding: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(min(groups, channels_in), channels_in)
+        self.conv1 = nn.Conv1d(channels_in, channels_out, 3, padding=1)
+        self.embed = nn.Linear(embedding, channels_out)
+        self.norm2 = nn.GroupNorm(min(groups, channels_out), channels_out)
+        self.conv2 = nn.Conv1d(channels_out, channels_out, 3, padding=1)
+        self.skip = nn.Conv1d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """(B, channels_in, L), (B, E) -> (B, channels_out, L)."""
+        h = self.conv1(F.silu(self.norm1(x))) + self.embed(embedding)[..., None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class UNet1d(Denoiser):
+    """Four levels down and up, each halving the length and widening the channels."""
+
+    class Config(Schema):
+        """`channels` of the levels, `embedding` size E, `groups` of the normalisation."""
+
+        channels: tuple[int, ...] = Field(default=(32, 64, 128, 256), min_length=1)
+        embedding: int = Field(default=128, ge=2, multiple_of=2)
+        groups: int = Field(default=8, ge=1)
+
+    def __init__(self, config: Any = None, *, latent_size: int, condition_size: int) -> None:
+        super().__init__(config, latent_size=latent_size, condition_size=condition_size)
+        c = self.config
+        size, groups = c.embedding, c.groups
+        self.structure = StructureEncoder(condition_size, size)
+        self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
+        # a learned channel tells positions apart: the entries of a latent have no natural order
+        self.position = nn.Parameter(0.02 * torch.randn(c.channels[0], self._padded()))
+        self.first = nn.Conv1d(1, c.channels[0], 3, padding=1)
+        pairs = list(zip(c.channels, (*c.channels[1:], c.channels[-1]), strict=True))
+        self.down = nn.ModuleList(Block(a, a, size, groups) for a, _ in pairs)
+        self.shrink = nn.ModuleList(nn.Conv1d(a, b, 3, stride=2, padding=1) for a, b in pairs)
+        self.middle = Block(c.channels[-1], c.channels[-1], size, groups)
+        self.grow = nn.ModuleList(nn.ConvTranspose1d(b, a, 4, stride=2, padding=1) for a, b in reversed(pairs))
+        self.up = nn.ModuleList(Block(2 * a, a, size, groups) for a, _ in reversed(pairs))
+        self.last = nn.Conv1d(c.channels[0], 1, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def _padded(self) -> int:
+        factor = 2 ** len(self.config.channels)
+        return -(-self.latent_size // factor) * factor
+
+    def forward(self, z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """(B, Z), (B,), (B, C) -> (B, Z)."""
+        embedding = self.time(time_embedding(t, self.config.embedding)) + self.structure(condition)
+        x = self.first(F.pad(z_t, (0, self._padded() - self.latent_size))[:, None]) + self.position
+        skips = []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            x = block(x, embedding)
+            skips.append(x)
+            x = shrink(x)
+        x = self.middle(x, embedding)
+        for grow, block in zip(self.grow, self.up, strict=True):
+            x = block(torch.cat([grow(x), skips.pop()], dim=1), embedding)
+        return self.last(x)[:, 0, : self.latent_size]

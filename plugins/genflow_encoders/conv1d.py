@@ -1,0 +1,131 @@
+"""The paper's autoencoder: 1-D convolutions over the flattened weights.
+
+Shapes: M policies, D parameters of the largest structure, padded to P (a multiple of stride^levels), Z latent size.
+A level trades length for channels, so that every level holds P numbers: P x 1, P/4 x 4, P/16 x 16, ...
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genflow import Encoder, GenflowError, Population, Schema, WeightLayout
+
+MIN_STD = 1e-6
+SLOPE = 0.2
+
+
+class Conv1dEncoder(Encoder):
+    """Flatten, pad, normalise per layer; four levels of strided convolutions each way; Gaussian noise on weights and latents; MSE."""
+
+    class Config(Schema):
+        """Noise is relative: `weight_noise` to the normalised weights, `latent_noise` to the latents' own standard deviation."""
+
+        latent_size: int = Field(default=256, ge=1)
+        levels: int = Field(default=4, ge=1, le=8)
+        stride: int = Field(default=4, ge=2, le=8)
+        kernel: int = Field(default=9, ge=1, le=63)
+        weight_noise: float = Field(default=0.01, ge=0)
+        latent_noise: float = Field(default=0.1, ge=0)
+
+    def __init__(self, config: Any = None, *, names: tuple[str, ...] = (), length: int = 1) -> None:
+        """Build for parameters called `names` and vectors of at most `length`."""
+        super().__init__(config)
+        c = self.config
+        if c.kernel < c.stride or (c.kernel - c.stride) % 2 == 0:
+            raise GenflowError(
+                f"conv1d: kernel {c.kernel} must be odd for an even stride and even for an odd one, and at least stride {c.stride}"
+            )
+        self.latent_size = c.latent_size
+        self.names, self.length = tuple(names), length
+        factor = c.stride**c.levels
+        self.padded = -(-length // factor) * factor
+        channels = [c.stride**level for level in range(c.levels + 1)]
+        pad = (c.kernel - c.stride + 1) // 2
+        self.down = nn.ModuleList(nn.Conv1d(a, b, c.kernel, c.stride, pad) for a, b in itertools.pairwise(channels))
+        self.to_latent = nn.Linear(self.padded, c.latent_size)
+        self.from_latent = nn.Linear(c.latent_size, self.padded)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose1d(b, a, c.kernel, c.stride, pad, output_padding=c.stride - (c.kernel - 2 * pad))
+            for a, b in reversed(list(itertools.pairwise(channels)))
+        )
+        # one row a parameter tensor, in the order of `names`
+        self.register_buffer("mean", torch.zeros(len(names)))
+        self.register_buffer("std", torch.ones(len(names)))
+
+    @classmethod
+    def from_spec(cls, config: Any, spec: dict[str, Any]) -> Self:
+        """Rebuild from `spec`."""
+        return cls(config, names=tuple(spec["names"]), length=int(spec["length"]))
+
+    def spec(self) -> dict[str, Any]:
+        """Parameter names and the longest vector."""
+        return {"names": list(self.names), "length": self.length}
+
+    @classmethod
+    def for_zoo(cls, config: Any, populations: list[Population]) -> Self:
+        """Size and normalise for a zoo: mean and standard deviation of each parameter tensor over all structures."""
+        names = populations[0].layout.shapes.keys()
+        encoder = cls(config, names=tuple(names), length=max(p.layout.size for p in populations))
+        for row, name in enumerate(names):
+            values = torch.cat([p.state_dict()[name].flatten() for p in populations])
+            encoder.mean[row] = values.mean()
+            encoder.std[row] = values.std().nan_to_num().clamp(min=MIN_STD)
+        return encoder
+
+    def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
+        """(D,) mean and standard deviation of each parameter of a layout."""
+        if tuple(layout.shapes) != self.names or layout.size > self.length:
+            raise GenflowError(
+                f"this conv1d encoder decodes at most {self.length:,} parameters of {', '.join(self.names)}; the structure has"
+                f" {layout.size:,} of {', '.join(layout.shapes)}: train on a larger structure, or use a smaller width"
+            )
+        sizes = torch.tensor([place.stop - place.start for place in layout.slices().values()], device=self.mean.device)
+        return self.mean.repeat_interleave(sizes), self.std.repeat_interleave(sizes)
+
+    def _normalise(self, population: Population) -> Tensor:
+        mean, std = self._statistics(population.layout)
+        return F.pad((population.weights.to(mean.device) - mean) / std, (0, self.padded - population.layout.size))
+
+    def _denormalise(self, padded: Tensor, layout: WeightLayout) -> Tensor:
+        mean, std = self._statistics(layout)
+        return padded[:, : layout.size] * std + mean
+
+    def _to_latent(self, padded: Tensor) -> Tensor:
+        x = padded[:, None]
+        for conv in self.down:
+            x = F.leaky_relu(conv(x), SLOPE)
+        # unit scale, so that the latent noise means the same for every zoo
+        return F.layer_norm(self.to_latent(x.flatten(1)), (self.latent_size,))
+
+    def _from_latent(self, latents: Tensor) -> Tensor:
+        channels = self.config.stride**self.config.levels
+        x = self.from_latent(latents).reshape(len(latents), channels, -1)
+        for conv in self.up:
+            x = conv(F.leaky_relu(x, SLOPE))
+        return x[:, 0]
+
+    def encode(self, population: Population) -> Tensor:
+        """(M, D) -> (M, Z)."""
+        return self._to_latent(self._normalise(population))
+
+    def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
+        """(M, Z) -> (M, D); the condition is not used: in the paper only the diffusion model sees it."""
+        return self._denormalise(self._from_latent(latents), layout)
+
+    def reconstruct(self, populations: list[Population], rng: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+        """MSE of the normalised weights over the real (not padded) entries, with noise on weights and latents."""
+        clean = torch.cat([self._normalise(p) for p in populations])
+        real = torch.cat([(torch.arange(self.padded, device=clean.device) < p.layout.size).expand(len(p), -1) for p in populations])
+        noise = torch.randn(clean.shape, generator=rng, device=clean.device) * real
+        latents = self._to_latent(clean + self.config.weight_noise * noise)
+        latents = latents + self.config.latent_noise * torch.randn(latents.shape, generator=rng, device=clean.device)
+        padded = self._from_latent(latents)
+        loss = ((padded - clean).square() * real).sum() / real.sum()
+        parts = padded.split([len(p) for p in populations])
+        return loss, [self._denormalise(part, p.layout) for part, p in zip(parts, populations, strict=True)]

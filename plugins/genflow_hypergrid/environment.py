@@ -1,0 +1,144 @@
+"""The hypergrid: n counters from 0 to h-1; each action increments one, or exits.
+
+Shapes: n dimensions, h positions each, S = h**n states in row-major order (torchgfn's), s = n*h one-hot inputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from genflow import Environment, Schema, StateGraph
+
+from . import rewards
+
+if TYPE_CHECKING:
+    from gfn.env import DiscreteEnv
+    from gfn.preprocessors import Preprocessor
+
+#: the paper's structures: name -> (height, ndim); its s is n*h and its d is sqrt(s) in all twelve
+PAPER = {
+    "A": (16, 4), "B": (6, 6), "C": (5, 5), "D": (9, 4),
+    "A*": (3, 3), "B*": (4, 4), "C*": (12, 3), "D*": (7, 7), "E*": (2, 2), "F*": (8, 2), "G*": (27, 3), "H*": (25, 4),
+}  # fmt: skip
+DEFAULT_WIDTH = 128
+
+
+def _presets() -> dict[str, dict[str, int]]:
+    presets = {}
+    for name, (height, ndim) in PAPER.items():
+        presets[name] = {"ndim": ndim, "height": height, "width": DEFAULT_WIDTH}
+        presets[f"{name}:paper"] = presets[name] | {"width": round((ndim * height) ** 0.5)}
+    return presets
+
+
+class Hypergrid(Environment):
+    """torchgfn's HyperGrid with an exact reward, exact flows and exact terminal distributions."""
+
+    presets = _presets()
+    default_structures = ("A", "B", "C", "D")
+
+    class Config(Schema):
+        """The grid and its reward.
+
+        `reward` is "original" (positions x/(H-1)), "paper" (x/H, as the paper prints it) or one of torchgfn's others;
+        `outer` and `band` bound |x/(H-1) - 0.5| for R1 and R2.
+        """
+
+        ndim: int = Field(ge=1, le=64)
+        height: int = Field(ge=2, le=1024)
+        reward: Literal[
+            "original", "paper", "cosine", "sparse", "deceptive", "bitwise_xor", "multiplicative_coprime", "conditional_multiscale"
+        ] = "original"
+        R0: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+        R1: float = Field(default=0.5, ge=0, allow_inf_nan=False)
+        R2: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+        outer: float = Field(default=0.25, ge=0, le=0.5)
+        band: tuple[float, float] = (0.3, 0.4)
+
+        @model_validator(mode="before")
+        @classmethod
+        def _band_as_text(cls, values: dict) -> dict:
+            band = values.get("band")
+            if isinstance(band, str):
+                values = values | {"band": tuple(band.strip("()[] ").split(","))}
+            return values
+
+        @model_validator(mode="after")
+        def _band_in_order(self) -> Hypergrid.Config:
+            if not 0 <= self.band[0] < self.band[1] <= 0.51:
+                raise ValueError(f"band must be two increasing numbers in [0, 0.5], not {self.band}")
+            return self
+
+    @property
+    def n_states(self) -> int:
+        """h**n."""
+        return self.config.height**self.config.ndim
+
+    @cached_property
+    def _indicators(self) -> tuple[Tensor, Tensor]:
+        c = self.config
+        return rewards.indicators(c.height, c.reward, c.outer, c.band)
+
+    def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
+        """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot preprocessor."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from gfn.preprocessors import KHotPreprocessor
+
+            from .grid import ExactHyperGrid
+
+        return ExactHyperGrid(self.config, device), KHotPreprocessor(self.config.height, self.config.ndim)
+
+    def condition(self) -> dict[str, float]:
+        """s, h, n of c = [s, h, n, d]."""
+        n, h = self.config.ndim, self.config.height
+        return {"state_dim": float(n * h), "height": float(h), "ndim": float(n)}
+
+    def input_coordinates(self) -> Tensor:
+        """(n*h, 4): dimension i, u = k/(h-1), in the outer region, in the band. The last two are 0 for torchgfn's rewards."""
+        n, h = self.config.ndim, self.config.height
+        dimension = torch.arange(n).repeat_interleave(h)
+        position = torch.linspace(0, 1, h).repeat(n)
+        if self.config.reward in rewards.EXACT_REWARDS:
+            outer, band = (indicator.float().repeat(n) for indicator in self._indicators)
+        else:
+            outer = band = torch.zeros(n * h)
+        return torch.stack([dimension.float(), position, outer, band], dim=1)
+
+    def action_coordinates(self) -> Tensor:
+        """(n+1, 2): the dimension that is incremented (-1 for exit), is exit."""
+        n = self.config.ndim
+        return torch.stack([torch.tensor([*range(n), -1.0]), torch.tensor([0.0] * n + [1.0])], dim=1)
+
+    def inputs(self, states: Tensor) -> Tensor:
+        """(B, n) positions -> (B, n*h) one-hot, built in place: the preprocessor's int64 detour costs most of an evaluation."""
+        n, h = self.config.ndim, self.config.height
+        one_hot = torch.zeros(len(states), n * h, device=states.device)
+        return one_hot.scatter_(1, states + h * torch.arange(n, device=states.device), 1.0)
+
+    def log_reward(self, states: Tensor) -> Tensor:
+        """(B, n) -> (B,) float64."""
+        if self.config.reward not in rewards.EXACT_REWARDS:
+            return super().log_reward(states)
+        outer, band = self._indicators
+        c = self.config
+        return rewards.log_reward(states, outer.to(states.device), band.to(states.device), c.R0, c.R1, c.R2)
+
+    @cached_property
+    def graph(self) -> StateGraph:
+        """All h**n states by index arithmetic; the level of a state is the sum of its positions."""
+        self.require_enumerable("the state graph")
+        n, h = self.config.ndim, self.config.height
+        index = torch.arange(h**n)
+        place = h ** torch.arange(n - 1, -1, -1)
+        states = index[:, None] // place % h
+        children = torch.where(states < h - 1, index[:, None] + place, -1)
+        order = states.sum(1)
+        levels = torch.argsort(order, stable=True).split(torch.bincount(order).tolist())
+        return StateGraph(states, children, torch.ones(len(index), dtype=torch.bool), tuple(levels))

@@ -1,0 +1,14 @@
+"""Built-in metrics: exact divergences, the paper's histogram protocol, and rewards."""
+
+import genflow
+
+
+@genflow.hookimpl
+def register_metrics(register):
+    """Exact: js, kl, kl_reverse, l1, tv. Histogram: hist_js, hist_kl, hist_l1. Sampled: mean_reward, log_z_error, log_z_bound."""
+    for name, cls in {"js": "JS", "kl": "KL", "kl_reverse": "ReverseKL", "l1": "MeanL1", "tv": "TotalVariation"}.items():
+        register(name, f"genflow_metrics.divergence:{cls}")
+    for name, cls in {"hist_js": "HistogramJS", "hist_kl": "HistogramKL", "hist_l1": "HistogramL1"}.items():
+        register(name, f"genflow_metrics.divergence:{cls}")
+    for name, cls in {"mean_reward": "MeanReward", "log_z_bound": "LogZBound", "log_z_error": "LogZError"}.items():
+        register(name, f"genflow_metrics.reward:{cls}")

@@ -1,0 +1,131 @@
+"""Divergences between the target and the distribution of terminal states, exact or from a histogram of draws.
+
+Shapes: M policies, S states. p is the target, q the policy's distribution; logarithms are natural.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genflow import Metric, Population, Schema
+
+#: the paper's KL of a histogram is finite, so empty cells must have been floored; its value is not stated
+HISTOGRAM_FLOOR = 1e-10
+
+
+def kl(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) over the last axis: 0 log 0 = 0; infinite where p > 0 = q."""
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+
+
+def js(p: Tensor, q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence, between 0 and ln 2: half of KL(p || m) + KL(q || m) with m = (p + q) / 2."""
+    m = (p + q) / 2
+    return 0.5 * (kl(p.expand_as(m), m) + kl(q.expand_as(m), m))
+
+
+def mean_l1(p: Tensor, q: Tensor) -> Tensor:
+    """Mean over states of |p - q|, the paper's empirical L1 loss."""
+    return (p - q).abs().mean(-1)
+
+
+def total_variation(p: Tensor, q: Tensor) -> Tensor:
+    """Half the sum over states of |p - q|, between 0 and 1."""
+    return 0.5 * (p - q).abs().sum(-1)
+
+
+class _Exact(Metric):
+    """A divergence from the target, by dynamic programming over all states."""
+
+    better = "lower"
+    exact = True
+
+    @abstractmethod
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """(S,), (M, S) -> (M,)."""
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return self.divergence(population.structure.environment.target(), population.terminal_distribution())
+
+
+class JS(_Exact):
+    """Exact Jensen-Shannon divergence."""
+
+    primary = True
+    divergence = staticmethod(js)
+
+
+class KL(_Exact):
+    """Exact KL(target || policy)."""
+
+    divergence = staticmethod(kl)
+
+
+class ReverseKL(_Exact):
+    """Exact KL(policy || target)."""
+
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """KL with its arguments exchanged."""
+        return kl(q, p.expand_as(q))
+
+
+class MeanL1(_Exact):
+    """Exact mean L1 distance over states."""
+
+    divergence = staticmethod(mean_l1)
+
+
+class TotalVariation(_Exact):
+    """Exact total variation distance."""
+
+    divergence = staticmethod(total_variation)
+
+
+class _Histogram(Metric):
+    """The paper's protocol: the target against a histogram of `draws` samples, which is biased upwards by the noise of the draws."""
+
+    better = "lower"
+    exact = True
+
+    class Config(Schema):
+        """`draws` samples a policy; the paper's numbers fit about 200 (see docs/metrics.md). `seed` of the draws."""
+
+        draws: int = Field(default=256, ge=1)
+        seed: int = 0
+
+    def histogram(self, population: Population) -> Tensor:
+        """(M, S) shares of the draws. Draws come from the exact distribution, which is what trajectories sample."""
+        rng = torch.Generator().manual_seed(self.config.seed)
+        q = population.terminal_distribution()
+        counts = torch.zeros_like(q)
+        drawn = torch.multinomial(q, self.config.draws, replacement=True, generator=rng)
+        return counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=q.dtype)) / self.config.draws
+
+
+class HistogramJS(_Histogram):
+    """JS of the histogram."""
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return js(population.structure.environment.target(), self.histogram(population))
+
+
+class HistogramKL(_Histogram):
+    """KL(target || histogram), empty cells floored at 1e-10."""
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return kl(population.structure.environment.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR))
+
+
+class HistogramL1(_Histogram):
+    """Mean L1 of the histogram."""
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return mean_l1(population.structure.environment.target(), self.histogram(population))

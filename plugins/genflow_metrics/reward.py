@@ -1,0 +1,66 @@
+"""Figures from sampled trajectories: mean reward and bounds on log Z. They need no enumeration.
+
+Shapes: M policies, B trajectories.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genflow import Metric, Population, Schema
+from genflow.training.rollouts import Rollouts, sample
+
+
+class _Sampled(Metric):
+    """A figure of trajectories sampled from each policy."""
+
+    class Config(Schema):
+        """`draws` trajectories a policy; `seed` of the draws."""
+
+        draws: int = Field(default=1024, ge=1)
+        seed: int = 0
+
+    def rollouts(self, population: Population) -> Rollouts:
+        """`draws` trajectories of each policy, without exploration."""
+        environment = population.structure.environment
+        rng = torch.Generator().manual_seed(self.config.seed)
+        return sample(environment.gfn[0], environment.inputs, population.logits, (len(population), self.config.draws), 0.0, rng)
+
+    def bound(self, population: Population) -> Tensor:
+        """(M,) mean of log R(x) + log P_B - log P_F: a lower bound of log Z in expectation (Jensen), tight for a perfect policy."""
+        rollouts = self.rollouts(population)
+        log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
+        return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).double().mean(1)
+
+
+class MeanReward(_Sampled):
+    """Mean reward of sampled objects."""
+
+    better = "higher"
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return self.rollouts(population).log_reward.double().exp().mean(1)
+
+
+class LogZBound(_Sampled):
+    """Sampled lower bound of log Z."""
+
+    better = "higher"
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return self.bound(population)
+
+
+class LogZError(_Sampled):
+    """|log Z - sampled bound|; in expectation it is KL(P_F || P_B R / Z) over trajectories."""
+
+    better = "lower"
+    exact = True
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        return (population.structure.environment.log_partition() - self.bound(population)).abs()
