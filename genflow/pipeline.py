@@ -24,9 +24,9 @@ import torch
 from genflow.config import Config
 from genflow.errors import GenflowError
 from genflow.evaluation.baselines import baselines
-from genflow.evaluation.evaluate import evaluate
+from genflow.evaluation.evaluate import choose_metrics, evaluate
 from genflow.generator import FORMAT, Card, EncoderCard, Generator
-from genflow.interfaces import Encoder
+from genflow.interfaces import Denoiser, Encoder
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.progress import Progress
@@ -44,6 +44,41 @@ from genflow.zoo import FACTS, Zoo, find_populations, load_population, save_popu
 AUTOENCODER = "autoencoder.json"
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
 EVALUATION = "evaluation.json"
+
+
+def encoder_of(config: Config) -> tuple[type[Encoder], Any]:
+    """The encoder's class and its validated options.
+
+    Raises:
+        GenflowError: the name or an option is wrong.
+    """
+    encoder_cls = registry().load("encoder", config.autoencoder.encoder)
+    where = f"autoencoder.options of encoder {config.autoencoder.encoder!r}"
+    return encoder_cls, validate(encoder_cls.Config, config.autoencoder.options, where)
+
+
+def denoiser_of(config: Config) -> tuple[type[Denoiser], Any]:
+    """The denoiser's class and its validated options.
+
+    Raises:
+        GenflowError: the name or an option is wrong.
+    """
+    denoiser_cls = registry().load("denoiser", config.diffusion.denoiser)
+    where = f"diffusion.options of denoiser {config.diffusion.denoiser!r}"
+    return denoiser_cls, validate(denoiser_cls.Config, config.diffusion.options, where)
+
+
+def check(config: Config) -> None:
+    """Refuse an impossible configuration before the first stage writes anything.
+
+    Raises:
+        GenflowError: a structure, plugin, option, metric or device is wrong.
+    """
+    encoder_of(config)
+    denoiser_of(config)
+    config.torch_device()
+    for structure in [*config.training_structures(), *config.unseen_structures()]:
+        choose_metrics(structure, config.evaluation.metrics)
 
 
 def train_zoo(config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress) -> Zoo:
@@ -75,8 +110,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
         GenflowError: `out` holds another run, or the training fails.
     """
     options, device = config.autoencoder, config.torch_device()
-    encoder_cls = registry().load("encoder", options.encoder)
-    encoder_config = validate(encoder_cls.Config, options.options, f"autoencoder.options of encoder {options.encoder!r}")
+    encoder_cls, encoder_config = encoder_of(config)
     identity = {"env": config.env, "policy": config.policy, "zoo": zoo_digest(zoo), "autoencoder": _dump(options)}
     with RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
         if run.complete:
@@ -136,8 +170,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
     """
     options, device = config.diffusion, config.torch_device()
     encoder, card = load_autoencoder(autoencoder)
-    denoiser_cls = registry().load("denoiser", options.denoiser)
-    denoiser_config = validate(denoiser_cls.Config, options.options, f"diffusion.options of denoiser {options.denoiser!r}")
+    denoiser_cls, denoiser_config = denoiser_of(config)
     digest = zoo_digest(zoo)
     trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
     if trained_on != digest:
@@ -195,7 +228,7 @@ def generate(config: Config, generator: Generator, structures: Sequence[Structur
     for structure in structures:
         generator.check(structure)
     options = config.generate
-    overrides = {k: v for k, v in (("sampler", options.sampler), ("steps", options.steps), ("guidance", options.guidance)) if v is not None}
+    overrides: dict[str, Any] = {k: v for k, v in (("sampler", options.sampler), ("steps", options.steps), ("guidance", options.guidance)) if v is not None}
     identity = {
         "structures": [s.to_json() for s in structures],
         "generate": _dump(options),
@@ -302,9 +335,9 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
     from genflow.evaluation.report import write_report
 
     out, progress = Path(out), progress or Progress()
+    check(config)
     known, unknown = config.training_structures(), config.unseen_structures()
     with RunDirectory.open(out, "run", config.model_dump(mode="json"), config.seed) as run:
-        run.update(started=True)
         zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
         train_autoencoder(config, zoo, out / "autoencoder", progress)
         generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)

@@ -6,23 +6,23 @@ command that asks for one of its names. No plugin's classes, and no torch, are i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import click
 import pluggy
 
 from genflow import hookspecs
 from genflow.errors import GenflowError, did_you_mean
-
-if TYPE_CHECKING:
-    import click
 
 GROUP = "genflow"
 DISABLE_VARIABLE = "GENFLOW_DISABLE_PLUGINS"
@@ -78,7 +78,8 @@ class Registry:
             try:
                 if point.name in disabled:
                     raise GenflowError(f"disabled by {DISABLE_VARIABLE}")
-                self._load(point, plugin)
+                with _no_output():
+                    self._load(point, plugin)
             except GenflowError as error:
                 plugin.error = str(error)
             self.plugins.append(plugin)
@@ -91,8 +92,11 @@ class Registry:
             raise GenflowError(f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall one of them")
         try:
             module = point.load()
-        except Exception as error:  # a plugin's import may raise anything
+        except (Exception, SystemExit) as error:  # a plugin's import may raise anything
             raise GenflowError(f"import of {point.value} failed: {type(error).__name__}: {error}") from error
+        same = self._hooks.get_name(module)
+        if same is not None:
+            raise GenflowError(f"{point.value} is plugin {same!r} already; remove one of the two entry points")
         try:
             self._hooks.register(module, name=plugin.name)
             self._hooks.check_pending()
@@ -137,7 +141,7 @@ class Registry:
                     function(register=register)
                 except GenflowError:
                     raise
-                except Exception as error:  # a plugin's code may raise anything
+                except (Exception, SystemExit) as error:  # a plugin's code may raise anything
                     raise GenflowError(f"{hook} failed: {type(error).__name__}: {error}") from error
 
     def names(self, kind: str) -> list[str]:
@@ -182,15 +186,23 @@ class Registry:
             if function is None or not getattr(function, f"{hookspecs.PROJECT}_impl", None):
                 continue
             before = dict(cli.commands)
+            # those of genflow itself are listed, but loaded late and so not in cli.commands
+            known = cli.list_commands(click.Context(cli))
             try:
-                function(cli=cli)
-                taken = [name for name, command in before.items() if cli.commands.get(name) is not command]
+                with _no_output():
+                    function(cli=cli)
+                taken = [name for name in known if cli.commands.get(name) is not before.get(name)]
                 if taken:
                     raise GenflowError(f"register_commands: command {taken[0]!r} is already there")
-            except Exception as error:  # a plugin's code may raise anything
+            except (Exception, SystemExit) as error:  # a plugin's code may raise anything
                 cli.commands.clear()
                 cli.commands.update(before)
                 plugin.error = str(error) if isinstance(error, GenflowError) else f"register_commands failed: {error!r}"
+
+
+def _no_output() -> contextlib.AbstractContextManager[object]:
+    """What a plugin prints goes to standard error: standard output belongs to the command's result, e.g. to --json."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[Any]:
@@ -198,8 +210,9 @@ def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[An
 
     module_name, _, class_name = target.partition(":")
     try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # a plugin's import may raise anything
+        with _no_output():
+            cls = getattr(importlib.import_module(module_name), class_name)
+    except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}: {error}") from error
     interface = getattr(interfaces, KINDS[kind][1])
     if not (isinstance(cls, type) and issubclass(cls, interface)):

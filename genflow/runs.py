@@ -139,7 +139,7 @@ class RunDirectory:
             manifest = {**identity, "digest": digest, "versions": versions(), "complete": False}
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / _LOCK, "w")
+            lock = open(path / _LOCK, "w")  # noqa: SIM115  held until the run ends
         except OSError as error:
             raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
         try:
@@ -153,8 +153,8 @@ class RunDirectory:
                 write_json(manifest_path, manifest)
             yield run
         except GenflowError:
-            # nothing came of a run that was refused at its start
-            if fresh and not run.manifest.get("started"):
+            # a run that was refused before it made anything leaves nothing behind
+            if fresh and {entry.name for entry in path.iterdir()} <= {MANIFEST, _LOCK}:
                 shutil.rmtree(path, ignore_errors=True)
             raise
         finally:

@@ -51,7 +51,8 @@ class Structure:
         where = f"structure of {env!r}"
         env_config = validate(env_cls.Config, {k: v for k, v in fields.items() if k in env_keys}, where)
         arch_config = validate(arch_cls.Config, {k: v for k, v in fields.items() if k in arch_keys}, where)
-        return _cached(cls, env, policy, env_cls, arch_cls, env_config, arch_config)
+        identity: tuple[Any, ...] = (cls, env, policy, env_cls, arch_cls, env_config, arch_config)
+        return _cached(*identity)
 
     @classmethod
     def parse(cls, env: str, text: str, policy: str | None = None) -> Structure:
@@ -147,5 +148,5 @@ def _split(text: str) -> list[str]:
 
 # the enumerated graph of a large task takes 100 MB, so few are kept
 @lru_cache(maxsize=8)
-def _cached(cls: type[Structure], env: str, policy: str, env_cls: Any, arch_cls: Any, env_config: Any, arch_config: Any) -> Structure:
+def _cached(cls: Any, env: str, policy: str, env_cls: Any, arch_cls: Any, env_config: Any, arch_config: Any) -> Structure:
     return cls(env, policy, env_cls(env_config), arch_cls(arch_config), (env_config, arch_config))

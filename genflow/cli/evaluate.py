@@ -24,8 +24,10 @@ def print_table(entries, as_json):
     if as_json:
         emit(True, entries, "")
     else:
-        # a pipe has no width: never cut a number
-        Console(width=None if click.get_text_stream("stdout").isatty() else 200).print(drawn)
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=240)  # a pipe has no width: never cut a number
+        console.print(drawn)
 
 
 @click.command("evaluate")

@@ -10,7 +10,8 @@ import click
 @click.command("list-plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--check", is_flag=True, help="Import every class that is registered, and list what fails.")
-def list_plugins(as_json: bool, check: bool) -> None:
+@click.pass_context
+def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
     """List the installed plugins, what they provide, and why one cannot be used.
 
     \b
@@ -19,6 +20,9 @@ def list_plugins(as_json: bool, check: bool) -> None:
     """
     from genflow.registry import DISABLE_VARIABLE, registry
 
+    root = context.find_root().command
+    if isinstance(root, click.Group):
+        root.list_commands(context)  # lets plugins add their commands, so that one that fails at it is listed too
     if check:
         registry().check()
     for name in registry().unknown_disabled:

@@ -74,6 +74,7 @@ def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     from genflow.runs import read_json
 
     config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
+    pipeline.check(config)
     root = output_root(config, out)
     zoo = find_zoo(config, zoo_folder, root, progress)
     pipeline.train_autoencoder(config, zoo, root / "autoencoder", progress)
@@ -97,6 +98,7 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
     from genflow import pipeline
 
     config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
+    pipeline.check(config)
     root = output_root(config, out)
     zoo = find_zoo(config, zoo_folder, root, progress)
     if autoencoder is None:

@@ -1,2 +1,248 @@
-def write_report(folder, out=None):
-    return folder
+"""The report of a run: one HTML file with everything in it, to read, to keep and to send."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from genflow.evaluation import chapters, pictures
+from genflow.evaluation.evaluate import number
+from genflow.evaluation.findings import SOURCES, Entry, Figures, Findings, read_findings
+from genflow.measure import primary_metrics
+from genflow.runs import write_bytes
+
+REPORT = "report.html"
+
+STYLE = """
+body { margin: 0 auto; max-width: 68rem; padding: 1rem 1.2rem 4rem; color: #1a1a1a; background: #fff;
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 1rem 0 .6rem; }
+h2 { margin: 2.6rem 0 .5rem; font-size: 1.3rem; border-bottom: 1px solid #ddd; }
+h3 { margin: 1.6rem 0 .3rem; font-size: 1rem; overflow-wrap: anywhere; }
+p, li, dd, figcaption { max-width: 48rem; overflow-wrap: anywhere; }
+ul { padding-left: 1.2rem; } a { color: #1f5fa8; } nav { margin-top: .8rem; } nav a { margin-right: 1rem; white-space: nowrap; }
+summary { cursor: pointer; } pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .8rem; }
+.scroll { overflow-x: auto; border: 1px solid #ddd; border-radius: 4px; }
+figcaption, small, .tag { color: #595959; font-weight: 400; }
+table { border-collapse: separate; border-spacing: 0; font-size: .88rem; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-top: 1px solid #eee; vertical-align: top; }
+thead th { border: 0; }
+th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 500; }
+tr.group th { background: #f1f4f7; font-weight: 600; }
+tr.group th > span { position: sticky; left: .65rem; }
+td small { display: block; font-size: .78em; }
+td.best { font-weight: 700; background: #e2f3e4; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
+dt { font-weight: 600; }
+dd { margin: 0; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
+figure { margin: .6rem 0; flex: 0 1 32rem; min-width: 0; max-width: 40rem; }
+figure.wide { flex-basis: 100%; max-width: 52rem; }
+figure.wide > div { overflow-x: auto; }
+img { display: block; max-width: 100%; height: auto; }
+figure.wide img { min-width: 38rem; }
+figcaption { font-size: .88rem; margin-top: .2rem; }
+"""
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a run, of a fine-tuning, or of a folder with populations or an evaluation.
+
+    Args:
+        folder: what `genflow run`, `finetune`, `train-zoo`, `generate` or `evaluate` wrote.
+        out: the file to write; None: ``report.html`` in `folder`.
+
+    Returns:
+        The file written.
+
+    Raises:
+        GenflowError: there is nothing to show, or a file is broken.
+    """
+    findings = read_findings(Path(folder))
+    made = {
+        "Comparison": _comparison(findings),
+        "Target and learned distributions": chapters.distributions(findings),
+        "Fine-tuning": chapters.finetuning(findings),
+        "Training": chapters.training(findings),
+        "Weights": chapters.weights(findings),
+    }
+    sections = [(f"part{i}", title, body) for i, (title, body) in enumerate(made.items()) if body]
+    envs = sorted({e.env for e in findings.evaluation.entries} | {s.structure.env for s in findings.saved})
+    title = escape(f"GFlowNet policies: {', '.join(envs)}" if envs else "GFlowNet policies")
+    links = " ".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in sections)
+    page = (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{_summary(findings)}{_facts(findings)}"
+        f"<nav>{links}</nav>\n"
+        + "".join(f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n' for anchor, heading, body in sections)
+        + "</body></html>\n"
+    )
+    path = Path(out) if out is not None else Path(folder) / REPORT
+    # a JSON file may hold half a surrogate pair, which has no UTF-8
+    write_bytes(path, page.encode("utf-8", "replace"))
+    return path
+
+
+def _summary(findings: Findings) -> str:
+    """The figures that matter, in plain words."""
+    headline, groups = _headline(findings), findings.evaluation.groups()
+    if headline is None:
+        structures = {s.structure.name for s in findings.saved}
+        what = f"policies for {_count(len(structures), 'structure')}" if structures else "the history of a training"
+        hint = "<code>genflow evaluate DIR --zoo DIR --out DIR</code> makes one"
+        lead = f"<p>This folder holds {what} and no measured comparison; {hint}.</p>"
+        lines = []
+    else:
+        lead = (
+            f"<p>Policies for {_count(len(groups), 'structure')}, compared by <b>{escape(headline)}</b>:"
+            f" {escape(_describe(findings, headline))}. Figures are means over structures.</p>"
+        )
+        unseen = [entries for entries in groups.values() if not entries[0].seen]
+        seen = [entries for entries in groups.values() if entries[0].seen]
+        lines = [
+            _verdict(findings, headline, unseen, "that the generator was <b>not</b> trained on"),
+            _verdict(findings, headline, seen, "that the generator was trained on"),
+            _costs(findings),
+        ]
+    for (_, name), group in chapters.finetunings(findings).items():
+        for saved in group:
+            ends = {key: points for key in saved.training.history if (points := saved.training.points(key))}
+            figures = [f"{escape(key)} {_short(points[0][1])} → <b>{_short(points[-1][1])}</b>" for key, points in ends.items()]
+            steps = _count(max((int(points[-1][0]) for points in ends.values()), default=0), "step")
+            lines.append(f"{escape(name)}, {escape(saved.label)}, {steps}, first → last value: {', '.join(figures)}.")
+    return lead + "<ul>" + "".join(f"<li>{line}</li>" for line in lines if line) + "</ul>\n"
+
+
+def _verdict(findings: Findings, metric: str, groups: Sequence[Sequence[Entry]], words: str) -> str:
+    """Generated policies against their rivals, on some structures."""
+    chosen = [{e.source: v for e in entries if (v := e.value(metric)) is not None} for entries in groups]
+    chosen = [values for values in chosen if "generated" in values]
+    if not chosen:
+        return ""
+    lower = metric in findings.metrics and findings.metrics[metric].better == "lower"
+    rivals = []
+    for source, phrase in (("trained", "trained from scratch"), ("nearest", "copied from the nearest structure"), ("random", "untrained")):
+        pairs = [(values["generated"], values[source]) for values in chosen if source in values]
+        if pairs:
+            wins = sum(own < other if lower else own > other for own, other in pairs)
+            beaten = f" (generated is better on {wins} of {len(pairs)})" if metric in findings.metrics else ""
+            rivals.append(f"{phrase} <b>{_short(sum(other for _, other in pairs) / len(pairs))}</b>{beaten}")
+    own = sum(values["generated"] for values in chosen) / len(chosen)
+    return f"On {_count(len(chosen), 'structure')} {words}: {', '.join([f'generated <b>{_short(own)}</b>', *rivals])}."
+
+
+def _costs(findings: Findings) -> str:
+    """Seconds to generate against seconds to train."""
+    made = {}
+    for source in ("generated", "trained"):
+        timed = [(e.seconds, e.num) for e in findings.evaluation.entries if e.source == source and e.seconds is not None]
+        if not timed:
+            return ""
+        low, high = min(num for _, num in timed), max(num for _, num in timed)
+        policies = _count(high, "policy", "policies") if low == high else f"{low} to {high} policies"
+        made[source] = f"<b>{_short(sum(seconds for seconds, _ in timed) / len(timed))} s</b> ({policies})"
+    once = {"zoo": sum(s.training.seconds or 0 for s in findings.saved if s.folder.parent.name == "zoo")}
+    once |= {"autoencoder": findings.autoencoder.seconds or 0, "diffusion model": findings.generator.seconds or 0}
+    spent = ", ".join(f"{name} {_short(seconds)} s" for name, seconds in once.items() if seconds)
+    more = f" Not counted is what the generator itself cost, once: {spent}." if spent else ""
+    return f"Time for one structure, mean: {made['generated']} to generate, {made['trained']} to train from scratch.{more}"
+
+
+def _facts(findings: Findings) -> str:
+    """Versions, seed and configuration, folded away."""
+    versions = findings.evaluation.versions or findings.manifest.get("versions") or {}
+    config = findings.evaluation.config or findings.manifest.get("config") or {}
+    if not (versions or config):
+        return ""
+    listed = ", ".join(f"{name} {value}" for name, value in versions.items()) if isinstance(versions, dict) else str(versions)
+    return (
+        f"<details><summary>Versions, seed and configuration</summary><p>{escape(listed)}; seed {findings.seed}</p>"
+        f"<pre>{escape(json.dumps(config, indent=1, ensure_ascii=False))}</pre></details>\n"
+    )
+
+
+def _comparison(findings: Findings) -> str:
+    """The overview picture, the table of all entries, and what its columns mean."""
+    headline, groups, entries = _headline(findings), findings.evaluation.groups(), findings.evaluation.entries
+    if headline is None:
+        return ""
+    rows = []
+    for group in sorted(groups.values(), key=lambda group: group[0].seen):
+        values = {e.source: v for e in group if (v := e.value(headline)) is not None}
+        if values:
+            rows.append((f"{group[0].name}{'' if group[0].seen else ' (unseen)'}", values))
+    better = findings.metrics[headline].better if headline in findings.metrics else ""
+    side = {"lower": " Further left is better.", "higher": " Further right is better."}.get(better, "")
+    caption = f"Mean {headline} of the policies from each source, one line for each structure.{side}"
+    picture = chapters.figure(pictures.overview(rows, headline), caption, caption)
+
+    present = {name for e in entries for name in e.metrics}
+    columns = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))
+    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("source", "num", *columns, "seconds"))
+    bodies = "".join(_rows(findings, group, columns) for group in groups.values())
+    table = f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>{bodies}</table></div>'
+    note = (
+        "<p>Mean over the policies; below it the smallest and the largest value. The best mean for a structure is bold on green."
+        " A structure is <i>seen</i> if the generator was trained on it. A dash stands for a value that is missing or not finite.</p>"
+    )
+    sources = {source: text for source, text in SOURCES.items() if any(e.source == source for e in entries)}
+    hint = "<p>For a structure that the zoo lacks, mean and perturbed start from the nearest one's policies.</p>"
+    terms = {
+        "num": "number of policies",
+        **{name: _describe(findings, name) for name in columns},
+        "seconds": "what it took to make these policies; for trained ones the training",
+    }
+    return f"{picture}{note}{table}<h3>Sources</h3>{_terms(sources)}{hint}<h3>Columns</h3>{_terms(terms)}"
+
+
+def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) -> str:
+    """One structure of the table."""
+    best = {}
+    for name in columns:
+        values = [v for e in group if (v := e.value(name)) is not None]
+        if values and name in findings.metrics:
+            best[name] = min(values) if findings.metrics[name].better == "lower" else max(values)
+    tag = f'<span class="tag">{escape(group[0].env)}, {"seen" if group[0].seen else "unseen"}</span>'
+    lines = [f'<tr class="group"><th colspan="{len(columns) + 3}" scope="rowgroup"><span>{escape(group[0].name)} {tag}</span></th></tr>']
+    for e in group:
+        cells = []
+        for name in columns:
+            figures, value = e.metrics.get(name, Figures()), e.value(name)
+            low, high = ("-" if v is None else _short(v) for v in (figures.min, figures.max))
+            spread = f"<small>{low} to {high}</small>" if e.num > 1 and value is not None else ""
+            title = f"mean {figures.mean}, min {figures.min}, max {figures.max}"
+            mark = ' class="best"' if value is not None and value == best.get(name) else ""
+            cells.append(f'<td{mark} title="{escape(title)}">{number(value)}{spread}</td>')
+        lines.append(f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}<td>{number(e.seconds)}</td></tr>')
+    return f"<tbody>{''.join(lines)}</tbody>\n"
+
+
+def _headline(findings: Findings) -> str | None:
+    """The metric that the summary speaks of: the first primary one that was measured, else the first measured one."""
+    present = {name for e in findings.evaluation.entries for name in e.metrics if e.value(name) is not None}
+    measured = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))
+    return next((name for name in primary_metrics() if name in measured), next(iter(measured), None))
+
+
+def _describe(findings: Findings, name: str) -> str:
+    """The first line of a metric's documentation, and which direction is good."""
+    if name not in findings.metrics:
+        return "a metric that is not installed here"
+    metric = findings.metrics[name]
+    first = (inspect.getdoc(type(metric)) or name).splitlines()[0].rstrip(".")
+    return f"{first}; {metric.better} is better"
+
+
+def _terms(terms: dict[str, str]) -> str:
+    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in terms.items())}</dl>"
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _count(n: int, one: str, many: str = "") -> str:
+    return f"{n:,} {one if n == 1 else many or f'{one}s'}"

@@ -30,12 +30,12 @@ class AutoencoderOptions(Schedule):
     """
 
     encoder: str
-    options: dict[str, Any] = {}
-    steps: int = Field(default=1500, ge=1)
-    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    options: dict[str, Any] = Field(default_factory=dict)
+    steps: int = Field(default=500, ge=1)
+    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     clip: float | None = Field(default=1.0, gt=0)
     batch_size: int = Field(default=32, ge=2)
-    behaviour: float = Field(default=1.0, ge=0)
+    behaviour: float = Field(default=0.0, ge=0)
     states: int = Field(default=256, ge=1)
 
 

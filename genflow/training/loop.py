@@ -199,19 +199,27 @@ def _restore(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, rng
         own = trainee.tensors()
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(tensors[f"model.{name}"])
+                tensor.copy_(_fitting(tensors, f"model.{name}", tensor))
+        params = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
                 _, index, slot = name.split(".")
-                state.setdefault(int(index), {})[slot] = tensor
+                state.setdefault(int(index), {})[slot] = _fitting(tensors, name, params[int(index)]) if tensor.ndim else tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         rng.set_state(tensors["rng"].cpu())
         history.points = facts["history"]
         history._sums = {name: (total, count) for name, (total, count) in facts["sums"].items()}
         return int(facts["step"]), float(facts["seconds"])
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         raise GenflowError(f"the checkpoint {path} does not fit this run ({error}); remove it to start again") from error
+
+
+def _fitting(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
+    # copy_ would broadcast, and a fused optimiser reads past the end of a shorter slot
+    if tensors[name].shape != like.shape:
+        raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(like.shape)}")
+    return tensors[name]
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -96,7 +96,7 @@ class PopulationTrainee(Trainee):
 
     def groups(self) -> list[dict[str, Any]]:
         """Weights, log Z and state flows."""
-        groups = [{"params": list(self.weights.values())}]
+        groups: list[dict[str, Any]] = [{"params": list(self.weights.values())}]
         if self.options.objective == "tb":
             groups.append({"params": [self.log_z], "lr_scale": self.options.log_z_rate})
         if self.flow:

@@ -89,7 +89,8 @@ def _roll(
     for _ in range(MAX_STEPS):
         mask = env.States(states).forward_masks
         logits = forward(inputs(states).reshape(members, trajectories, -1)).reshape(count, -1)
-        probs = logits.masked_fill(~mask, -torch.inf).softmax(dim=-1)
+        # a policy that has diverged to NaN walks at random, so that its loss is NaN, which the training loop explains
+        probs = logits.masked_fill(~mask, -torch.inf).softmax(dim=-1).nan_to_num(1.0) * mask
         if epsilon:
             probs = (1 - epsilon) * probs + epsilon * mask / mask.sum(-1, keepdim=True)
         # argmax of p / Exp(1) draws from p, without a kernel launch a row

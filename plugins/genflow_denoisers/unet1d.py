@@ -64,7 +64,7 @@ class UNet1d(Denoiser):
     class Config(Schema):
         """`channels` of the levels, `embedding` size E, `groups` of the normalisation."""
 
-        channels: tuple[int, ...] = Field(default=(32, 64, 128, 256), min_length=1)
+        channels: tuple[int, ...] = Field(default=(32, 64, 64, 128), min_length=1)
         embedding: int = Field(default=128, ge=2, multiple_of=2)
         groups: int = Field(default=8, ge=1)
 

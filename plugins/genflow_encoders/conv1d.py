@@ -24,12 +24,16 @@ class Conv1dEncoder(Encoder):
     """Flatten, pad, normalise per layer; four levels of strided convolutions each way; Gaussian noise on weights and latents; MSE."""
 
     class Config(Schema):
-        """Noise is relative: `weight_noise` to the normalised weights, `latent_noise` to the latents' own standard deviation."""
+        """Noise is relative: `weight_noise` to the normalised weights, `latent_noise` to latents of unit scale.
+
+        Without `residual` a level has no skip connection (see docs/decisions/0002-autoencoder.md).
+        """
 
         latent_size: int = Field(default=256, ge=1)
         levels: int = Field(default=4, ge=1, le=8)
         stride: int = Field(default=4, ge=2, le=8)
         kernel: int = Field(default=9, ge=1, le=63)
+        residual: bool = True
         weight_noise: float = Field(default=0.01, ge=0)
         latent_noise: float = Field(default=0.1, ge=0)
 
@@ -99,15 +103,16 @@ class Conv1dEncoder(Encoder):
     def _to_latent(self, padded: Tensor) -> Tensor:
         x = padded[:, None]
         for conv in self.down:
-            x = F.leaky_relu(conv(x), SLOPE)
+            skip = _fold(x, self.config.stride) if self.config.residual else 0.0
+            x = skip + conv(F.leaky_relu(x, SLOPE))
         # unit scale, so that the latent noise means the same for every zoo
         return F.layer_norm(self.to_latent(x.flatten(1)), (self.latent_size,))
 
     def _from_latent(self, latents: Tensor) -> Tensor:
-        channels = self.config.stride**self.config.levels
-        x = self.from_latent(latents).reshape(len(latents), channels, -1)
+        x = self.from_latent(latents).reshape(len(latents), self.config.stride**self.config.levels, -1)
         for conv in self.up:
-            x = conv(F.leaky_relu(x, SLOPE))
+            skip = _unfold(x, self.config.stride) if self.config.residual else 0.0
+            x = skip + conv(F.leaky_relu(x, SLOPE))
         return x[:, 0]
 
     def encode(self, population: Population) -> Tensor:
@@ -129,3 +134,13 @@ class Conv1dEncoder(Encoder):
         loss = ((padded - clean).square() * real).sum() / real.sum()
         parts = padded.split([len(p) for p in populations])
         return loss, [self._denormalise(part, p.layout) for part, p in zip(parts, populations, strict=True)]
+
+
+def _fold(x: Tensor, stride: int) -> Tensor:
+    """(B, C, L * stride) -> (B, C * stride, L): neighbours become channels, the skip connection of a level down."""
+    return x.unflatten(2, (-1, stride)).transpose(2, 3).flatten(1, 2)
+
+
+def _unfold(x: Tensor, stride: int) -> Tensor:
+    """(B, C * stride, L) -> (B, C, L * stride), the inverse of `_fold`."""
+    return x.unflatten(1, (-1, stride)).transpose(2, 3).flatten(2, 3)

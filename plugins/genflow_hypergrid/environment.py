@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from genflow import Environment, Schema, StateGraph
+from genflow import Environment, GenflowError, Schema, StateGraph
 
 from . import rewards
 
@@ -66,7 +66,7 @@ class Hypergrid(Environment):
         def _band_as_text(cls, values: dict) -> dict:
             band = values.get("band")
             if isinstance(band, str):
-                values = values | {"band": tuple(band.strip("()[] ").split(","))}
+                values = values | {"band": tuple(band.strip("()[] ").replace("+", ",").split(","))}  # "+" as in a structure's name
             return values
 
         @model_validator(mode="after")
@@ -86,14 +86,22 @@ class Hypergrid(Environment):
         return rewards.indicators(c.height, c.reward, c.outer, c.band)
 
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
-        """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot preprocessor."""
+        """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot preprocessor.
+
+        Raises:
+            GenflowError: torchgfn's reward does not fit this grid, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from gfn.preprocessors import KHotPreprocessor
 
             from .grid import ExactHyperGrid
 
-        return ExactHyperGrid(self.config, device), KHotPreprocessor(self.config.height, self.config.ndim)
+        try:
+            env = ExactHyperGrid(self.config, device)
+        except (AssertionError, ValueError) as error:
+            raise GenflowError(f"torchgfn's reward {self.config.reward!r} does not fit this grid: {error}") from error
+        return env, KHotPreprocessor(self.config.height, self.config.ndim)
 
     def condition(self) -> dict[str, float]:
         """s, h, n of c = [s, h, n, d]."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from genflow import Metric, Population, Schema
 
-#: the paper's KL of a histogram is finite, so empty cells must have been floored; its value is not stated
-HISTOGRAM_FLOOR = 1e-10
+#: the paper's KL of a histogram is finite, so empty cells must have been floored; its value is not stated, but 1e-8 brings a
+#: perfect sampler of structure A to 7.5, beside the paper's 7.28, and 1e-10 to 12
+HISTOGRAM_FLOOR = 1e-8
 
 
 def kl(p: Tensor, q: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ class HistogramJS(_Histogram):
 
 
 class HistogramKL(_Histogram):
-    """KL(target || histogram), empty cells floored at 1e-10."""
+    """KL(target || histogram), empty cells floored at 1e-8."""
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""

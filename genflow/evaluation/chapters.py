@@ -1,0 +1,160 @@
+"""The chapters of the report that are made of pictures. Each returns HTML, empty if there is nothing to show."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from genflow.evaluation import pictures
+from genflow.evaluation.evaluate import number
+from genflow.evaluation.findings import Findings, Saved
+from genflow.measure import primary_metrics
+from genflow.population import Population
+from genflow.structure import Structure
+
+#: structures larger than this, and structures beyond this many, are not drawn
+MAX_STATES, MAX_STRUCTURES = 100_000, 8
+#: policies among which the median one is sought
+MAX_POLICIES = 16
+#: structures whose weights are drawn, tensors of each, policies of each source
+MAX_WEIGHTS, MAX_TENSORS, MATRICES = 2, 4, 4
+
+
+def distributions(findings: Findings) -> str:
+    """What the policies sample, beside the target."""
+
+    def small(structure: Structure, _: Mapping[str, Saved]) -> bool:
+        return structure.environment.enumerable and (structure.environment.n_states or 0) <= MAX_STATES
+
+    chosen = findings.choose(MAX_STRUCTURES, small)
+    if not chosen:
+        return ""
+    judge = next(iter(primary_metrics()), None)
+    choice = f"the one with the median {escape(judge)} of its population" if judge else "the first of its population"
+    total = len(findings.populations())
+    count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
+    intro = f"<p>{count}Exact probabilities. From each source one policy is shown, {choice}.</p>"
+    return intro + "".join(_distribution(findings, structure, saved) for structure, saved in chosen)
+
+
+def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, Saved]) -> str:
+    policies = {label: s.load(MAX_POLICIES) for label, s in saved.items()}
+    policies["random"] = Population.initialised(structure, MATRICES, findings.seed or 0)
+    shown = {"target": structure.environment.target()}
+    figures: list[str] = []
+    for label, population in policies.items():
+        index = 0
+        for name, metric in list(primary_metrics().items())[:1]:
+            values = metric(population)
+            # the lower median, so that it is a policy's own value
+            index = int(values.argsort()[(len(population) - 1) // 2])
+            figures.append(f"{label} {number(float(values[index]))}" if figures else f"{name}: {label} {number(float(values[index]))}")
+        shown[label] = population.terminal_distribution()[index]
+    names = ", ".join(shown)
+    measured = f" {', '.join(figures)}." if figures else ""
+    marginals = pictures.marginals(structure.environment.graph.states, shown)
+    left = marginals and figure(
+        marginals,
+        f"Marginal distributions for {structure.name}: {names}",
+        f"Where trajectories end, seen along the first coordinates. Each panel should look like the target.{measured}",
+    )
+    right = figure(
+        pictures.ranks(shown),
+        f"Probability by rank for {structure.name}: {names}",
+        "Every state, the one with the most target probability first. A mark on the black line is right, above it a state comes too often,"
+        f" below it too seldom; at the lower edge it hardly comes at all.{'' if left else measured}",
+    )
+    return f"<h3>{heading(findings, structure)}</h3><div class='pictures'>{left or ''}{right}</div>"
+
+
+def training(findings: Findings) -> str:
+    """Loss curves of the zoo, the autoencoder and the diffusion model."""
+    zoo = [s for s in findings.saved if not s.finetuned and s.training.history]
+    caption = "Policies trained from scratch: {} over the steps, mean of a structure's policies."
+    parts = [
+        _curves({s.structure.name: s.training.points(name) for s in zoo}, name, caption.format(name))
+        for name in ("loss", *primary_metrics())
+    ]
+    for label, model, caption in (
+        (
+            "autoencoder loss",
+            findings.autoencoder,
+            "Autoencoder of the weights: loss and its parts over the steps. It should have levelled out.",
+        ),
+        ("diffusion loss", findings.generator, "Latent diffusion model: loss over the steps. It should have levelled out."),
+    ):
+        parts.append(_curves({name: model.points(name) for name in model.history}, label, caption))
+    return f'<div class="pictures">{"".join(parts)}</div>' if any(parts) else ""
+
+
+def finetunings(findings: Findings) -> dict[tuple[Path, str], list[Saved]]:
+    """The results of fine-tuning, those that belong together in one list."""
+    grouped: dict[tuple[Path, str], list[Saved]] = {}
+    for saved in findings.saved:
+        if saved.finetuned and saved.training.history:
+            grouped.setdefault((saved.folder.parent, saved.structure.name), []).append(saved)
+    return grouped
+
+
+def finetuning(findings: Findings) -> str:
+    """Curves of fine-tuning against a random start."""
+    blocks = []
+    for (_, name), group in finetunings(findings).items():
+        drawn = []
+        for key in dict.fromkeys(key for saved in group for key in saved.training.history):
+            better = "lower" if key == "loss" else findings.metrics[key].better if key in findings.metrics else ""
+            side = f" {better.capitalize()} is better." if better else ""
+            caption = f"{key} over the steps, mean of the policies, with the same budget from each start.{side}"
+            drawn.append(_curves({s.label: s.training.points(key) for s in group}, key, caption, logarithmic=better == "lower"))
+        blocks.append(f'<h3>{escape(name)}</h3><div class="pictures">{"".join(drawn)}</div>')
+    return "".join(blocks)
+
+
+def weights(findings: Findings) -> str:
+    """Weight matrices of several policies of each source."""
+    blocks = []
+    for structure, saved in findings.choose(MAX_WEIGHTS, lambda _, saved: "generated" in saved or len(saved) > 1):
+        states = {label: s.load(MATRICES).state_dict() for label, s in saved.items()}
+        shapes = {name: shape for name, shape in structure.layout.shapes.items() if len(shape) == 2}
+        drawn = [
+            figure(
+                pictures.matrices({label: state[name] for label, state in states.items()}, *structure.layout.axes[name]),
+                f"Weight matrices {name} of {structure.name}: {', '.join(states)}",
+                f"{name}, {shape[0]} by {shape[1]}: a panel for each policy, a row for each source ({', '.join(states)})."
+                + (f" Only the first {pictures.MAX_UNITS} units of an axis are shown." if max(shape) > pictures.MAX_UNITS else ""),
+                wide=True,
+            )
+            for name, shape in list(shapes.items())[:MAX_TENSORS]
+        ]
+        blocks.append(f"<h3>{heading(findings, structure)}</h3>{''.join(drawn)}")
+    intro = (
+        "<p>Each picture has one colour scale, symmetric around 0. Compare the strength and the texture of the rows;"
+        " panels of a row that are alike in every detail would be copies of one policy.</p>"
+    )
+    return intro + "".join(blocks) if blocks else ""
+
+
+def figure(png: bytes, alt: str, caption: str, wide: bool = False) -> str:
+    """A picture with its caption; `alt` is read out where the picture is not seen."""
+    data = base64.b64encode(png).decode()
+    return (
+        f'<figure{" class=wide" if wide else ""}><div><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
+    )
+
+
+def heading(findings: Findings, structure: Structure) -> str:
+    """A structure's name, and whether it was seen."""
+    seen = {True: "seen", False: "unseen", None: ""}[findings.seen(structure)]
+    return f'{escape(structure.name)} <span class="tag">{seen}</span>'
+
+
+def _curves(lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, caption: str, logarithmic: bool = True) -> str:
+    kept = {label: points for label, points in lines.items() if points}
+    if not kept:
+        return ""
+    more = f" {len(kept)} lines, dark to light in the order of their names." if len(kept) > pictures.MAX_LEGEND else ""
+    alt = f"{ylabel} over the steps: {', '.join(list(kept)[: pictures.MAX_LEGEND])}"
+    return figure(pictures.curves(kept, ylabel, logarithmic), alt, caption + more)

@@ -1,0 +1,197 @@
+"""What lies in a folder: the material of the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from genflow.errors import GenflowError
+from genflow.generator import CARD
+from genflow.interfaces import Metric
+from genflow.measure import all_metrics
+from genflow.population import Population
+from genflow.runs import MANIFEST, read_json
+from genflow.schema import Schema, validate
+from genflow.structure import Structure
+from genflow.zoo import FACTS, find_populations, load_population
+
+EVALUATION = "evaluation.json"
+AUTOENCODER = "autoencoder.json"
+
+#: source of policies -> what it means, in the order in which they are shown
+SOURCES = {
+    "trained": "trained from scratch on the structure itself",
+    "generated": "made by the generator; no training on the structure afterwards",
+    "random": "untrained",
+    "mean": "the average of the trained weights",
+    "nearest": "trained policies of the nearest other structure, carried over",
+    "perturbed": "trained weights plus noise",
+}
+
+
+class _Lenient(Schema):
+    """Read from a file: keys that the report does not use are none of its business."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Figures(_Lenient):
+    """A metric over the policies of a population; None stands for a number that is not finite."""
+
+    mean: float | None = None
+    min: float | None = None
+    max: float | None = None
+
+
+class Entry(_Lenient):
+    """One population or baseline of ``evaluation.json``."""
+
+    env: str
+    name: str
+    source: str
+    seen: bool
+    num: int
+    metrics: dict[str, Figures]
+    seconds: float | None = None
+
+    def value(self, metric: str) -> float | None:
+        """The mean, if it is a finite number."""
+        mean = self.metrics.get(metric, Figures()).mean
+        return mean if mean is not None and math.isfinite(mean) else None
+
+
+class Evaluation(_Lenient):
+    """``evaluation.json``."""
+
+    entries: tuple[Entry, ...] = ()
+    config: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, Any] = Field(default_factory=dict)
+
+    def groups(self) -> dict[tuple[str, str], list[Entry]]:
+        """The entries of each structure, in the order of the file."""
+        grouped: dict[tuple[str, str], list[Entry]] = {}
+        for entry in self.entries:
+            grouped.setdefault((entry.env, entry.name), []).append(entry)
+        return grouped
+
+
+class Training(_Lenient):
+    """The curves of a training and what it cost."""
+
+    history: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
+    seconds: float | None = None
+
+    def points(self, name: str) -> list[tuple[float, float]]:
+        """The finite points of a curve."""
+        return [(step, value) for step, value in self.history.get(name, []) if value is not None and math.isfinite(value)]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A population on disk; its weights are read when they are drawn."""
+
+    folder: Path
+    structure: Structure
+    provenance: Mapping[str, Any]
+    training: Training
+
+    @property
+    def label(self) -> str:
+        """Where the policies come from."""
+        if self.finetuned:
+            return "random start" if self.provenance["started_from"] == "random" else "fine-tuned"
+        return str(self.provenance.get("source", "trained"))
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether this is one of the results of a fine-tuning."""
+        return "started_from" in self.provenance
+
+    @property
+    def seen(self) -> bool:
+        """Whether the structure was trained on to make these policies."""
+        return self.structure.fields() in self.provenance.get("training_structures", [])
+
+    def load(self, limit: int) -> Population:
+        """At most `limit` of the policies."""
+        return load_population(self.folder)[:limit]
+
+
+Fits = Callable[[Structure, Mapping[str, Saved]], bool]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything in a folder that a report can show."""
+
+    manifest: Mapping[str, Any]
+    evaluation: Evaluation
+    saved: Sequence[Saved]
+    autoencoder: Training
+    generator: Training
+    metrics: Mapping[str, Metric]
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run, if it is known."""
+        seed = self.evaluation.config.get("seed", self.manifest.get("seed"))
+        return seed if isinstance(seed, int) else None
+
+    def populations(self) -> dict[Structure, dict[str, Saved]]:
+        """The saved populations of each structure by label: trained, generated, others."""
+        order = list(SOURCES)
+        grouped: dict[Structure, dict[str, Saved]] = {}
+        for saved in sorted(self.saved, key=lambda s: (order.index(s.label) if s.label in order else len(order), s.label)):
+            grouped.setdefault(saved.structure, {}).setdefault(saved.label, saved)
+        return grouped
+
+    def seen(self, structure: Structure) -> bool | None:
+        """Whether the generator was trained on a structure; None if nothing tells."""
+        told = [e.seen for e in self.evaluation.entries if (e.env, e.name) == (structure.env, structure.name)]
+        told += [s.seen for s in self.saved if s.structure == structure and s.label == "generated"]
+        return told[0] if told else None
+
+    def choose(self, limit: int, fits: Fits) -> list[tuple[Structure, dict[str, Saved]]]:
+        """At most `limit` of the structures that fit, unseen and others by turns, those with generated policies first."""
+        fitting = sorted((item for item in self.populations().items() if fits(*item)), key=lambda item: "generated" not in item[1])
+        unseen = [item for item in fitting if self.seen(item[0]) is False]
+        others = [item for item in fitting if self.seen(item[0]) is not False]
+        return [item for item in chain.from_iterable(zip_longest(unseen, others)) if item is not None][:limit]
+
+
+def read_findings(folder: Path) -> Findings:
+    """Read a run, a fine-tuning, a zoo, or a folder with populations or an evaluation.
+
+    Raises:
+        GenflowError: there is nothing to show, or a file is broken.
+    """
+    saved = []
+    for path in find_populations(folder):
+        facts = read_json(path / FACTS)
+        provenance = facts.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise GenflowError(f"{path / FACTS}: 'provenance' must be an object")
+        try:
+            structure = Structure.from_json(facts)
+        except GenflowError as error:
+            raise GenflowError(f"{path / FACTS}: {error}") from error
+        saved.append(Saved(path, structure, provenance, validate(Training, provenance, str(path / FACTS))))
+    evaluation = validate(Evaluation, *_read(folder, EVALUATION))
+    autoencoder = validate(Training, *_read(folder, AUTOENCODER, f"autoencoder/{AUTOENCODER}"))
+    card, where = _read(folder, CARD, f"generator/{CARD}")
+    generator = validate(Training, card.get("provenance") or {}, where)
+    if not (saved or evaluation.entries or autoencoder.history or generator.history):
+        raise GenflowError(f"{folder} holds no population and no {EVALUATION}: nothing to report; make a run with `genflow run --out DIR`")
+    return Findings(_read(folder, MANIFEST)[0], evaluation, saved, autoencoder, generator, all_metrics())
+
+
+def _read(folder: Path, *names: str) -> tuple[dict[str, Any], str]:
+    """The first of the files that is there, and its path for messages."""
+    path = next((folder / name for name in names if (folder / name).exists()), None)
+    return (read_json(path), str(path)) if path else ({}, "")

@@ -1,0 +1,207 @@
+"""Pictures of the report, as PNG bytes. Only matplotlib's object interface is used, so nothing global changes.
+
+Shapes: S states, n coordinates of a state, K policies, (R, C) a weight matrix.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from torch import Tensor
+
+DPI = 150
+#: colour and marker of each source of policies; others take the next one in `OTHERS`
+SOURCES = {
+    "target": ("black", "_"),
+    "trained": ("#2166ac", "o"),
+    "generated": ("#d6604d", "D"),
+    "random": ("#878787", "x"),
+    "mean": ("#1b9e77", "s"),
+    "nearest": ("#7b3294", "^"),
+    "perturbed": ("#b8860b", "v"),
+    "fine-tuned": ("#d6604d", "D"),
+    "random start": ("#2166ac", "o"),
+}
+OTHERS = ("#d6604d", "#2166ac", "#1b9e77", "#7b3294", "#b8860b", "#e7298a", "#17a2b8", "#666600", "#8c510a", "#444444")
+#: coordinates with more values than this are not drawn
+MAX_VALUES = 512
+#: points of a rank plot, and lines that still get a legend
+MAX_POINTS, MAX_LEGEND = 1500, len(OTHERS)
+#: characters of a label
+MAX_TEXT = 60
+#: a palette of this many colours keeps a picture small
+COLOURS = 256
+#: a weight matrix is drawn with at most this many rows and columns
+MAX_UNITS = 256
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # a name may hold a character that the font lacks
+        warnings.simplefilter("ignore")
+        figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    small = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+        small, format="PNG", optimize=True
+    )
+    return small.getvalue()
+
+
+def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> bytes:
+    """One line a structure, one mark a source of policies: (label, {source: value}); logarithmic if all values are positive."""
+    sources = list(dict.fromkeys(source for _, values in rows for source in values))
+    figure = Figure(figsize=(6.2, 1.3 + 0.3 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    for rank, source in enumerate(sorted(sources, key=lambda s: list(SOURCES).index(s) if s in SOURCES else len(SOURCES))):
+        x, y = zip(*((values[source], row) for row, (_, values) in enumerate(rows) if source in values), strict=True)
+        colour, marker = SOURCES.get(source, (OTHERS[-1], "."))
+        axes.scatter(x, y, color=colour, marker=marker, s=38, label=_plain(source), zorder=9 - rank)
+    if all(value > 0 for _, values in rows for value in values.values()):
+        axes.set_xscale("log")
+    axes.set_yticks(range(len(rows)), [_plain(label) for label, _ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(_plain(metric))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", which="both", color="#e6e6e6")
+    axes.grid(axis="y", color="#f2f2f2")
+    _frame(axes)
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9, handletextpad=0, columnspacing=0.8)
+    return png(figure)
+
+
+def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | None:
+    """The marginal over the first two coordinates of each distribution, or over the only one; None if there is nothing to draw.
+
+    Args:
+        states: (S, n) integers, else there is nothing to draw.
+        distributions: label -> (S,); the colour scale follows the first one, the target.
+    """
+    if states.ndim != 2 or states.is_floating_point() or not states.shape[1]:
+        return None
+    places = states[:, :2].long() - states[:, :2].long().amin(0)
+    sizes = (places.amax(0) + 1).tolist()
+    if max(sizes) > MAX_VALUES:
+        return None
+    first = states[:, :2].amin(0).tolist()
+    columns = 2 if len(distributions) in (1, 2, 4) else 3
+    rows = math.ceil(len(distributions) / columns)
+    figure = Figure(figsize=(5.2, 0.5 + 4.6 * rows / columns), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    tables = {}
+    for label, distribution in distributions.items():
+        index = places[:, 0] * sizes[1] + places[:, 1] if len(sizes) == 2 else places[:, 0]
+        tables[label] = torch.zeros(math.prod(sizes), dtype=torch.float64).index_add_(0, index, distribution.double()).reshape(sizes)
+    # room above the target's peak tells too much from just right
+    highest = 1.25 * float(next(iter(tables.values())).max())
+    image = None
+    for axes, (label, table) in zip(grid.flat, tables.items(), strict=False):
+        axes.set_title(_plain(label), fontsize=10)
+        if table.ndim == 1:
+            colour = SOURCES.get(label, (OTHERS[0], ""))[0]
+            axes.bar(range(first[0], first[0] + sizes[0]), table.tolist(), width=0.9, color=colour if label != "target" else "#444444")
+        else:
+            extent = (first[0] - 0.5, first[0] + sizes[0] - 0.5, first[1] - 0.5, first[1] + sizes[1] - 0.5)
+            image = axes.imshow(table.T, origin="lower", extent=extent, vmin=0, vmax=highest, cmap="viridis", aspect="auto")
+            axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    for axes in grid.flat[len(tables) :]:
+        axes.set_axis_off()
+    figure.supxlabel("first coordinate", fontsize=10)
+    figure.supylabel("probability" if image is None else "second coordinate", fontsize=10)
+    if image is not None:
+        figure.colorbar(image, ax=grid, label="probability", extend="max", shrink=0.9)
+    return png(figure)
+
+
+def ranks(distributions: Mapping[str, Tensor]) -> bytes:
+    """The first distribution, the target, in falling order, and what the others give to the same states; (S,) each, log-log."""
+    target = next(iter(distributions.values()))
+    order = torch.argsort(target, descending=True, stable=True)
+    order = order[target[order] > 0]
+    picked = torch.logspace(0, math.log10(max(len(order), 1)), MAX_POINTS, dtype=torch.float64).round().long().unique() - 1
+    floor, top = float(target[order].min()) / 1000, 1.0
+    figure = Figure(figsize=(5.2, 5.0), layout="constrained")
+    axes = figure.add_subplot()
+    for label, distribution in reversed(list(distributions.items())):
+        values = distribution[order][picked].clamp(min=floor)
+        colour, marker = SOURCES.get(label, (OTHERS[len(axes.lines) % len(OTHERS)], "."))
+        if distribution is target:
+            axes.plot(picked + 1, values, color=colour, linewidth=2, label=_plain(label), zorder=4)
+        else:
+            size = 5 if len(picked) < 60 else 3
+            axes.plot(picked + 1, values, marker, color=colour, markersize=size, alpha=0.6, markeredgewidth=0.8, label=_plain(label))
+    axes.set(xscale="log", yscale="log", xlabel="state, ranked by target probability", ylabel="probability", ylim=(floor * 0.8, top))
+    axes.grid(color="#e6e6e6")
+    _frame(axes)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=4, frameon=False, handletextpad=0.3, columnspacing=1.0)
+    return png(figure)
+
+
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, logarithmic: bool = True) -> bytes:
+    """Histories: label -> (step, value); `logarithmic` is dropped if a value is not positive. A legend for few lines only."""
+    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+    axes = figure.add_subplot()
+    many = len(lines) > MAX_LEGEND
+    for index, (label, points) in enumerate(lines.items()):
+        colour = to_hex(matplotlib.colormaps["viridis"](index / len(lines))) if many else OTHERS[index]
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3, label=_plain(label), marker="o" if len(points) == 1 else None)
+    if logarithmic and all(value > 0 for points in lines.values() for _, value in points):
+        axes.set_yscale("log")
+    axes.set(xlabel="step", ylabel=_plain(ylabel))
+    axes.grid(color="#e6e6e6")
+    _frame(axes)
+    if len(lines) > 1 and not many:
+        widest = max(map(len, lines))
+        figure.legend(loc="outside upper center", ncols=1 if widest > 36 else 2 if widest > 12 else 3, frameon=False, fontsize=8.5)
+    return png(figure)
+
+
+def matrices(groups: Mapping[str, Tensor], ylabel: str, xlabel: str) -> bytes:
+    """Weight matrices of several groups of policies, a row each: label -> (K, R, C); one symmetric colour scale."""
+    columns = max(len(group) for group in groups.values())
+    figure = Figure(figsize=(8.2, 0.9 + 1.75 * len(groups)), layout="constrained")
+    grid = figure.subplots(len(groups), columns, squeeze=False, sharex=True, sharey=True)
+    # a few large weights must not bleach the rest
+    shown = {label: group[:, :MAX_UNITS, :MAX_UNITS].float() for label, group in groups.items()}
+    reach = max(float(group.abs().flatten().quantile(0.995)) for group in shown.values()) or 1.0
+    image = None
+    for row, (label, group) in zip(grid, shown.items(), strict=True):
+        row[0].set_ylabel(_plain(label), fontsize=11)
+        for axes in row[len(group) :]:
+            axes.set_axis_off()
+        for axes, matrix in zip(row, group, strict=False):
+            image = axes.imshow(matrix, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+            axes.tick_params(labelsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.supxlabel(_plain(xlabel), fontsize=10)
+    figure.supylabel(_plain(ylabel), fontsize=10)
+    if image is not None:
+        figure.colorbar(image, ax=grid, label="weight", extend="both", shrink=0.9)
+    return png(figure)
+
+
+def _frame(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _plain(text: str) -> str:
+    """Text of a sensible length that matplotlib can draw, does not read as a formula, and does not leave out of a legend."""
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    text = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+    return " " * text.startswith("_") + text.replace("$", r"\$")

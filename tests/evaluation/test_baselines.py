@@ -1,0 +1,178 @@
+"""What generated policies are compared with: each baseline is what its name says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles import grid, lively
+
+from genflow import Population, Structure, Zoo
+from genflow.evaluation.baselines import baselines, distance, perturb, transplant
+from genflow.zoo import save_population
+
+NAMES = ["random", "mean", "nearest", "perturbed"]
+
+
+def trained(structure: Structure, num: int, seed: int) -> Population:
+    population = lively(structure, num, seed)
+    provenance = {
+        "source": "trained",
+        "training_structures": [structure.fields()],
+        "seconds": 100.0,
+        "members": [{"run": i} for i in range(num)],
+    }
+    return Population(structure, population.weights, provenance)
+
+
+@pytest.fixture
+def zoo(tmp_path):
+    for seed, height in enumerate((4, 6, 12)):
+        save_population(trained(grid(2, height), 5, seed), tmp_path / str(height))
+    return Zoo(tmp_path)
+
+
+def made(structure, zoo, names=NAMES, num=3, seed=0, noise=0.1):
+    return {p.source: p for p in baselines(structure, zoo, names, num, seed, noise)}
+
+
+def every_logit(population: Population) -> torch.Tensor:
+    environment = population.structure.environment
+    with torch.no_grad():
+        return population.logits(environment.inputs(environment.graph.states))
+
+
+def test_transplant_to_the_same_structure_is_the_identity():
+    population = trained(grid(3, 5), 3, 0)
+    assert transplant(population, grid(3, 5)).weights.equal(population.weights)
+
+
+@pytest.mark.parametrize("width", [9, 16, 40])
+def test_transplant_to_a_larger_width_keeps_the_function(width):
+    population = trained(grid(2, 5), 3, 0)
+    wider = transplant(population, grid(2, 5, width=width))
+    assert wider.structure == grid(2, 5, width=width)
+    torch.testing.assert_close(every_logit(wider), every_logit(population), rtol=1e-5, atol=1e-5)
+    # and back again nothing is lost
+    assert transplant(wider, grid(2, 5)).weights.equal(population.weights)
+
+
+def test_transplant_to_a_smaller_width_keeps_the_first_units():
+    population = trained(grid(2, 5), 2, 0)
+    narrower = transplant(population, grid(2, 5, width=3)).state_dict()
+    own = population.state_dict()
+    assert narrower["net.0.weight"].equal(own["net.0.weight"][:, :3])
+    assert narrower["net.2.weight"].equal(own["net.2.weight"][:, :3, :3])
+    assert narrower["net.4.weight"].equal(own["net.4.weight"][:, :, :3])
+    assert narrower["net.2.bias"].equal(own["net.2.bias"][:, :3])
+
+
+# without indicators a unit's meaning is its dimension and its position u = k/(h-1) alone
+@pytest.mark.parametrize(("small", "large"), [(4, 7), (4, 10), (5, 9), (3, 11)])
+def test_transplant_to_a_larger_grid_takes_the_nearest_position_of_the_same_dimension(small, large):
+    source, target = grid(3, small, reward="cosine"), grid(3, large, reward="cosine")
+    population = trained(source, 2, 0)
+    own, moved = population.state_dict(), transplant(population, target).state_dict()
+    for i in range(3):
+        for k in range(large):
+            gaps = [abs(k / (large - 1) - j / (small - 1)) for j in range(small)]
+            nearest = [j for j in range(small) if gaps[j] < min(gaps) + 1e-6]
+            column = moved["net.0.weight"][:, :, i * large + k]
+            assert any(column.equal(own["net.0.weight"][:, :, i * small + j]) for j in nearest)
+    for name in ("net.0.bias", "net.2.weight", "net.2.bias", "net.4.weight", "net.4.bias"):
+        assert moved[name].equal(own[name])
+
+
+def test_transplant_between_dimensions_keeps_exit_and_the_shared_dimensions():
+    population = trained(grid(2, 5), 2, 0)
+    own, moved = population.state_dict(), transplant(population, grid(4, 5)).state_dict()
+    for name in ("net.4.weight", "net.4.bias"):
+        assert moved[name][:, -1].equal(own[name][:, -1])
+        assert moved[name][:, :2].equal(own[name][:, :2])
+        assert moved[name][:, 3].equal(own[name][:, 1])
+    assert moved["net.0.weight"][:, :, :10].equal(own["net.0.weight"])
+    fewer = transplant(population, grid(1, 5)).state_dict()
+    assert fewer["net.4.bias"].equal(own["net.4.bias"][:, [0, 2]])
+
+
+def test_transplant_says_where_the_policies_come_from():
+    moved = transplant(trained(grid(2, 4), 2, 0), grid(2, 6))
+    assert moved.provenance["transplanted_from"] == grid(2, 4).fields()
+    assert moved.provenance["training_structures"] == [grid(2, 4).fields()]
+    assert not moved.seen
+
+
+def test_perturb_adds_noise_in_proportion_to_each_tensor_of_each_member():
+    structure = grid(3, 6, width=64)
+    weights = Population.initialised(structure, 2, 0).weights * torch.tensor([[1.0], [10.0]])
+    population = Population(structure, weights)
+    noisy = perturb(population, 0.5, seed=1)
+    for name, tensor in population.state_dict().items():
+        added = (noisy.state_dict()[name] - tensor).flatten(1)
+        for member in range(2):
+            scale = float(tensor[member].std(correction=0))
+            count = added.shape[1]
+            # five standard errors of a standard deviation
+            assert float(added[member].std()) == pytest.approx(0.5 * scale, rel=5 / (2 * count) ** 0.5)
+            assert abs(float(added[member].mean())) < 5 * 0.5 * scale / count**0.5
+    assert perturb(population, 0.0, seed=1).weights.equal(population.weights)
+    assert noisy.weights.equal(perturb(population, 0.5, seed=1).weights)
+    assert not noisy.weights.equal(perturb(population, 0.5, seed=2).weights)
+
+
+def test_distance_is_zero_to_itself_symmetric_and_grows():
+    a = grid(3, 8)
+    assert distance(a, grid(3, 8)) == 0
+    assert distance(a, grid(3, 9)) == distance(grid(3, 9), a)
+    assert 0 < distance(a, grid(3, 9)) < distance(a, grid(3, 16)) < distance(a, grid(6, 16))
+
+
+def test_baselines_of_a_structure_in_the_zoo(zoo):
+    structure = grid(2, 6)
+    own = zoo.get(structure)
+    found = made(structure, zoo)
+    assert list(found) == NAMES
+    assert all(p.structure == structure for p in found.values())
+    assert {name: len(p) for name, p in found.items()} == {"random": 3, "mean": 1, "nearest": 3, "perturbed": 3}
+    assert {name: p.seen for name, p in found.items()} == {"random": False, "mean": True, "nearest": False, "perturbed": True}
+    torch.testing.assert_close(found["mean"].weights[0], own.weights.mean(0))
+    # the nearest is another structure, here (2, 4): log 13/9 to (2, 6) is less than log 25/13
+    assert found["nearest"].weights.equal(transplant(zoo.get(grid(2, 4)), structure).weights[:3])
+    assert found["nearest"].provenance["transplanted_from"] == grid(2, 4).fields()
+    assert found["perturbed"].weights.equal(perturb(own[:3], 0.1, 0).weights)
+    assert found["random"].weights.equal(Population.initialised(structure, 3, 0).weights)
+    assert "transplanted_from" not in found["mean"].provenance
+    # time is that of making the baseline, not of training what it is made from
+    assert all(0 <= p.provenance["seconds"] < 100 for p in found.values())
+
+
+def test_baselines_of_a_structure_that_the_zoo_lacks_start_from_the_nearest(zoo):
+    structure = grid(2, 11)
+    near = transplant(zoo.get(grid(2, 12)), structure)
+    found = made(structure, zoo)
+    assert list(found) == NAMES
+    assert not any(p.seen for p in found.values())
+    assert found["nearest"].weights.equal(near.weights[:3])
+    torch.testing.assert_close(found["mean"].weights[0], near.weights.mean(0))
+    assert found["perturbed"].weights.equal(perturb(near[:3], 0.1, 0).weights)
+    for name in ("mean", "nearest", "perturbed"):
+        assert found[name].provenance["transplanted_from"] == grid(2, 12).fields()
+
+
+def test_without_a_zoo_only_random_is_left():
+    assert list(made(grid(2, 5), None)) == ["random"]
+
+
+def test_nearest_needs_another_structure(tmp_path):
+    save_population(trained(grid(2, 4), 2, 0), tmp_path / "only")
+    found = made(grid(2, 4), Zoo(tmp_path))
+    assert list(found) == ["random", "mean", "perturbed"]
+
+
+def test_only_the_named_baselines_are_made_in_that_order(zoo):
+    assert list(made(grid(2, 6), zoo, ["nearest", "random"])) == ["nearest", "random"]
+    assert made(grid(2, 6), zoo, []) == {}
+
+
+def test_fewer_members_than_asked_for_are_all_that_there_are(zoo):
+    found = made(grid(2, 6), zoo, num=9)
+    assert {name: len(p) for name, p in found.items()} == {"random": 9, "mean": 1, "nearest": 5, "perturbed": 5}

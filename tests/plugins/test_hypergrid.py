@@ -1,0 +1,231 @@
+"""The hypergrid against torchgfn's own, and its reward against exact fractions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gfn.gym import HyperGrid
+from gfn.gym.hypergrid import get_reward_presets
+from oracles import cells, grid, reward
+
+from genflow import GenflowError, Structure
+
+#: heights at which torchgfn's float32 puts a position with |x/(H-1) - 0.5| = 0.4 exactly into the open band (0.3, 0.4)
+INEXACT = (11, 21, 31, 41, 51, 61)
+#: the paper's table of structures: name -> (s, h, n, d)
+PAPER = {
+    "A": (64, 16, 4, 8), "B": (36, 6, 6, 6), "C": (25, 5, 5, 5), "D": (36, 9, 4, 6),
+    "A*": (9, 3, 3, 3), "B*": (16, 4, 4, 4), "C*": (36, 12, 3, 6), "D*": (49, 7, 7, 7),
+    "E*": (4, 2, 2, 2), "F*": (16, 8, 2, 4), "G*": (81, 27, 3, 9), "H*": (100, 25, 4, 10),
+}  # fmt: skip
+
+
+def rewards(structure: Structure) -> torch.Tensor:
+    """(S,) in row-major order."""
+    environment = structure.environment
+    return environment.log_reward(environment.graph.states).exp()
+
+
+def torchgfn_rewards(ndim: int, height: int, name: str, kwargs: dict) -> torch.Tensor:
+    env = HyperGrid(ndim=ndim, height=height, reward_fn_str=name, reward_fn_kwargs=kwargs, validate_modes=False)
+    return env.reward(env.States(torch.tensor(cells(ndim, height)))).double()
+
+
+@pytest.mark.parametrize("height", range(2, 65))
+def test_reward_is_exact_at_every_height_and_equals_torchgfns_but_for_its_rounding(height):
+    found = rewards(grid(2, height))
+    expected = torch.tensor([reward(cell, height, height - 1) for cell in cells(2, height)], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    square = found.reshape(height, height)
+    assert square.equal(square.flip(0)), "not symmetric under x -> H-1-x"
+    assert square.equal(square.T)
+
+    theirs = torchgfn_rewards(2, height, "original", {"R0": 0.1, "R1": 0.5, "R2": 2.0})
+    differs = {cell for cell, wrong in zip(cells(2, height), (found - theirs).abs() > 1e-5, strict=True) if wrong}
+    if height not in INEXACT:
+        assert not differs
+        return
+    # one of the two boundary positions counts as in the band: every cell that has it, with band positions beside it, gets R2
+    edge = 9 * (height - 1) // 10
+    band = {k for k in range(height) if 3 * (height - 1) < abs(10 * k - 5 * (height - 1)) < 4 * (height - 1)}
+    assert differs == {(i, j) for i, j in cells(2, height) if edge in (i, j) and {i, j} <= band | {edge}}
+    for cell in differs:
+        index = cell[0] * height + cell[1]
+        assert float(found[index]) == pytest.approx(0.6)
+        assert float(theirs[index]) == pytest.approx(2.6)
+
+
+@pytest.mark.parametrize(("ndim", "height"), [(1, 16), (3, 8), (4, 6), (5, 4)])
+def test_reward_equals_torchgfns_in_other_dimensions(ndim, height):
+    theirs = torchgfn_rewards(ndim, height, "original", {"R0": 0.1, "R1": 0.5, "R2": 2.0})
+    torch.testing.assert_close(rewards(grid(ndim, height)), theirs, rtol=1e-6, atol=0)
+
+
+def test_r2_is_never_paid_at_heights_2_to_6_and_11_and_at_all_others():
+    unpaid = {height for height in range(2, 65) if float(rewards(grid(1, height)).max()) < 2}
+    assert unpaid == {2, 3, 4, 5, 6, 11}
+
+
+@pytest.mark.parametrize("height", [2, 5, 6, 7, 8, 10, 16, 20, 27])
+def test_the_papers_reward_divides_by_h(height):
+    found = rewards(grid(2, height, reward="paper"))
+    expected = torch.tensor([reward(cell, height, height) for cell in cells(2, height)], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_the_two_forms_reward_other_cells():
+    assert not rewards(grid(2, 16)).equal(rewards(grid(2, 16, reward="paper")))
+    # |k/16 - 0.5| lies in (0.3, 0.4) for k = 2, 3, 13 and 14, but |k/15 - 0.5| for k = 2 and 13 only
+    for form, band in {"original": [2, 13], "paper": [2, 3, 13, 14]}.items():
+        assert (rewards(grid(1, 16, reward=form)) > 2).nonzero().flatten().tolist() == band
+
+
+@pytest.mark.parametrize("height", [6, 9, 16, 21])
+@pytest.mark.parametrize("form", ["original", "paper"])
+def test_r0_r1_r2_and_the_bands_are_free(height, form):
+    fields = {"R0": 0.003, "R1": 1.25, "R2": 7.0, "outer": 0.1, "band": (0.15, 0.45)}
+    divisor = height if form == "paper" else height - 1
+    expected = [reward(c, height, divisor, 0.003, 1.25, 7.0, "0.1", ("0.15", "0.45")) for c in cells(2, height)]
+    assert len(set(expected)) == 3
+    found = rewards(grid(2, height, reward=form, **fields))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "ndim", "height"),
+    [
+        *(
+            (name, *size)
+            for name in ("cosine", "deceptive", "sparse", "bitwise_xor", "multiplicative_coprime")
+            for size in ((2, 8), (3, 8))
+        ),
+        ("conditional_multiscale", 2, 16),
+        ("conditional_multiscale", 1, 64),
+    ],
+)
+def test_torchgfns_other_rewards_are_its_own(name, ndim, height):
+    kwargs = {
+        "cosine": {"R0": 0.2, "R1": 0.7},
+        "deceptive": {"R0": 0.2, "R1": 0.7, "R2": 3.0},
+        "sparse": {},
+    }.get(name)
+    if kwargs is None:
+        kwargs = {**get_reward_presets(name, ndim, height)["easy"], "R0": 0.2}
+    theirs = torchgfn_rewards(ndim, height, name, kwargs)
+    assert len(theirs.unique()) > 1
+    structure = grid(ndim, height, reward=name, R0=0.2, R1=0.7, R2=3.0)
+    torch.testing.assert_close(rewards(structure), theirs, rtol=1e-5, atol=1e-12)
+    env, _ = structure.environment.make()
+    torch.testing.assert_close(env.reward(env.States(torch.tensor(cells(ndim, height)))).double(), theirs, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["original", "paper"])
+def test_the_torchgfn_environment_pays_the_same_reward(form):
+    structure = grid(2, 21, reward=form)
+    env, _ = structure.environment.make()
+    states = env.States(torch.tensor(cells(2, 21)))
+    torch.testing.assert_close(env.reward(states).double(), rewards(structure), rtol=1e-6, atol=0)
+    torch.testing.assert_close(env.log_reward(states).double(), rewards(structure).log(), rtol=1e-6, atol=1e-7)
+    assert env.reward(states).dtype == torch.float32
+    # torchgfn hands (T, B) batches of states over as well
+    assert env.log_reward(env.States(torch.zeros(5, 3, 2, dtype=torch.long))).shape == (5, 3)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_presets_are_the_papers_structures(name):
+    s, h, n, d = PAPER[name]
+    ours, papers = Structure.parse("hypergrid", name), Structure.parse("hypergrid", f"{name}:paper")
+    assert papers.condition().tolist() == [s, h, n, d]
+    assert ours.condition()[:3].tolist() == [s, h, n]
+    assert s == h * n
+    assert d * d == s
+    assert ours.fields()["width"] > d
+    assert {k: v for k, v in ours.fields().items() if k != "width"} == {k: v for k, v in papers.fields().items() if k != "width"}
+    assert papers.layout.shapes["net.0.weight"] == (d, s)
+    assert papers.layout.shapes["net.4.weight"] == (n + 1, d)
+    assert ours.environment.n_states == h**n
+
+
+def test_presets_are_these_and_no_others():
+    assert set(Structure.parse("hypergrid", "A").environment.presets) == {f"{name}{form}" for name in PAPER for form in ("", ":paper")}
+
+
+@pytest.mark.parametrize("fields", [{}, {"reward": "paper"}, {"outer": 0.1, "band": (0.15, 0.45)}], ids=str)
+@pytest.mark.parametrize(("ndim", "height"), [(1, 2), (3, 8), (2, 21)])
+def test_input_unit_i_h_k_means_dimension_i_position_k(ndim, height, fields):
+    structure = grid(ndim, height, **fields)
+    environment = structure.environment
+    coordinates = environment.input_coordinates()
+    assert coordinates.shape == (ndim * height, 4)
+    divisor = height if fields.get("reward") == "paper" else height - 1
+    bounds = {"outer": str(fields.get("outer", 0.25)), "band": tuple(map(str, fields.get("band", (0.3, 0.4))))}
+    for i in range(ndim):
+        for k in range(height):
+            dimension, position, outer, band = coordinates[i * height + k].tolist()
+            assert dimension == i
+            assert position == pytest.approx(k / (height - 1))
+            assert outer == reward((k,), height, divisor, r0=0, r1=1, r2=0, **bounds)
+            assert band == reward((k,), height, divisor, r0=0, r1=0, r2=1, **bounds)
+
+    states = torch.randint(height, (20, ndim), generator=torch.Generator().manual_seed(1))
+    inputs = environment.inputs(states)
+    assert inputs.dtype == torch.float32
+    for x, cell in zip(inputs, states.tolist(), strict=True):
+        assert x.nonzero().flatten().tolist() == [i * height + k for i, k in enumerate(cell)]
+        assert x.max() == 1
+    env, preprocessor = environment.make()
+    assert inputs.equal(preprocessor(env.States(states)).float())
+
+
+def test_torchgfns_own_rewards_have_no_indicators():
+    coordinates = grid(2, 8, reward="cosine").environment.input_coordinates()
+    assert coordinates[:, 2:].abs().sum() == 0
+
+
+def test_action_i_increments_dimension_i_and_the_last_is_exit():
+    environment = grid(3, 4).environment
+    assert environment.action_coordinates().tolist() == [[0, 0], [1, 0], [2, 0], [-1, 1]]
+    env, _ = environment.make()
+    assert env.n_actions == 4
+    start = torch.tensor([[1, 0, 3]] * 2)
+    moved = env.step(env.States(start), env.actions_from_tensor(torch.tensor([[0], [1]]))).tensor
+    assert moved.tolist() == [[2, 0, 3], [1, 1, 3]]
+    assert env.States(start[:1]).forward_masks.tolist() == [[True, True, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("ndim=2,height=8,R0=0", "R0"),
+        ("ndim=2,height=8,R0=nan", "R0"),
+        ("ndim=2,height=8,R1=-1", "R1"),
+        ("ndim=2,height=8,R2=inf", "R2"),
+        ("ndim=2,height=8,outer=nan", "outer"),
+        ("ndim=2,height=8,outer=0.6", "outer"),
+        ("ndim=2,height=8,band=(0.4,0.3)", "band"),
+        ("ndim=2,height=8,band=(0.3,)", "band"),
+        ("ndim=2,height=8,band=(nan,0.4)", "band"),
+        ("ndim=2,height=8,band=0.3", "band"),
+        ("ndim=2,height=8,reward=cosinus", "reward"),
+        ("ndim=0,height=8", "ndim"),
+        ("ndim=2.5,height=8", "ndim"),
+        ("ndim=2,height=1", "height"),
+        ("height=8", "ndim"),
+    ],
+)
+def test_impossible_grids_are_refused_by_name(text, word):
+    with pytest.raises(GenflowError, match=word):
+        Structure.parse("hypergrid", text)
+
+
+@pytest.mark.parametrize("name", ["bitwise_xor", "multiplicative_coprime", "sparse", "cosine", "deceptive"])
+@pytest.mark.parametrize(("ndim", "height"), [(1, 2), (1, 5), (2, 3), (3, 5), (4, 7)])
+def test_torchgfns_rewards_make_a_target_on_any_grid(name, ndim, height):
+    target = grid(ndim, height, reward=name).environment.target()
+    assert float(target.sum()) == pytest.approx(1)
+    assert torch.isfinite(target).all()
+
+
+def test_a_reward_that_does_not_fit_the_height_is_refused():
+    with pytest.raises(GenflowError, match=r"conditional_multiscale.*power of base=4"):
+        grid(2, 8, reward="conditional_multiscale").environment.make()

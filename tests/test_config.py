@@ -1,0 +1,86 @@
+"""Configuration: layers, suggestions, refusals."""
+
+import pytest
+
+from genflow import GenflowError, load_config
+from genflow.config import parse_override
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_command_line_wins_over_file_wins_over_defaults(tmp_path):
+    file = write(tmp_path, 'env = "hypergrid"\nseed = 3\n[zoo]\nnum = 5\nsteps = 7\n')
+    config = load_config(file, **{"zoo.num": 9, "seed": None})
+    assert (config.zoo.num, config.zoo.steps, config.seed) == (9, 7, 3)
+    assert config.zoo.batch_size == load_config(env="hypergrid").zoo.batch_size
+    assert config.policy == "mlp3"
+
+
+def test_overrides_reach_nested_options_without_losing_their_neighbours(tmp_path):
+    file = write(tmp_path, 'env = "hypergrid"\n[autoencoder.options]\nlatent_size = 32\n')
+    config = load_config(file, **{"autoencoder.options.kernel": 7})
+    assert config.autoencoder.options == {"latent_size": 32, "kernel": 7}
+    assert config.autoencoder.encoder == "conv1d"
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ('env = "hypergrid"\n[zoo]\nstps = 3\n', ["zoo.stps", "did you mean 'steps'"]),
+        ('env = "hypergrid"\n[zooo]\nnum = 3\n', ["zooo", "did you mean 'zoo'"]),
+        ('env = "hypergrid"\n[zoo]\nnum = 0\n', ["zoo.num", "greater than or equal to 1"]),
+        ('env = "hypergrid"\n[zoo]\nobjective = "tbb"\n', ["zoo.objective", "'tb'"]),
+        ("seed = 1\n", ["--env"]),
+        ("env = [", ["not valid TOML"]),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, fragments):
+    file = write(tmp_path, text)
+    with pytest.raises(GenflowError) as caught:
+        load_config(file)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(fragment in message for fragment in fragments), message
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(GenflowError, match=r"absent\.toml"):
+        load_config(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("zoo.num=3", ("zoo.num", 3)),
+        ("zoo.lr=1e-3", ("zoo.lr", 1e-3)),
+        ("zoo.init=shared", ("zoo.init", "shared")),
+        ("evaluation.metrics=['js','tv']", ("evaluation.metrics", ["js", "tv"])),
+        ("train_tests=false", ("train_tests", False)),
+    ],
+)
+def test_override_values_are_toml_or_text(text, expected):
+    assert parse_override(text) == expected
+
+
+def test_an_override_without_equals_is_refused():
+    with pytest.raises(GenflowError, match=r"section\.key=value"):
+        parse_override("zoo.num")
+
+
+def test_training_and_test_structures():
+    config = load_config(env="hypergrid")
+    assert [s.fields()["height"] for s in config.training_structures()] == [16, 6, 5, 9]  # the paper's A to D
+    both = load_config(env="hypergrid", structures=["A"], test_structures=["ndim=4,height=16"])
+    with pytest.raises(GenflowError, match="also trained on"):
+        both.unseen_structures()
+    with pytest.raises(GenflowError, match="named twice"):
+        load_config(env="hypergrid", structures=["A", "A"]).training_structures()
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(GenflowError, match="nonsense"):
+        load_config(env="hypergrid", device="nonsense").torch_device()

@@ -1,0 +1,98 @@
+"""`WeightLayout`: flattening is lossless and in a fixed order."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+from oracles import Lookup, grid
+from torch import nn
+
+from genflow import WeightLayout
+
+RANDOM = random.Random(7)
+SIZES = [(RANDOM.randint(1, 6), RANDOM.randint(2, 12), RANDOM.randint(1, 20)) for _ in range(12)]
+
+
+@pytest.mark.parametrize(("ndim", "height", "width"), SIZES)
+def test_flatten_and_unflatten_are_inverse(ndim, height, width):
+    layout = grid(ndim, height, width=width).layout
+    rng = torch.Generator().manual_seed(ndim * height * width)
+    members = int(torch.randint(1, 6, (), generator=rng))
+    weights = torch.randn(members, layout.size, generator=rng)
+    tensors = layout.unflatten(weights)
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == {name: (members, *shape) for name, shape in layout.shapes.items()}
+    assert layout.flatten(tensors).equal(weights)
+    again = layout.unflatten(layout.flatten(tensors))
+    assert all(again[name].equal(tensor) for name, tensor in tensors.items())
+    # the order of the mapping that is handed over does not matter
+    assert layout.flatten(dict(reversed(tensors.items()))).equal(weights)
+
+
+@pytest.mark.parametrize(("ndim", "height", "width"), SIZES[:4])
+def test_layout_is_that_of_the_networks_state_dict(ndim, height, width):
+    structure = grid(ndim, height, width=width)
+    layout, module = structure.layout, structure.module()
+    state = module.state_dict()
+    assert list(layout.shapes) == list(state)
+    assert {name: tuple(t.shape) for name, t in state.items()} == dict(layout.shapes)
+    assert layout.size == sum(p.numel() for p in module.parameters())
+    flat = layout.flatten({name: t[None] for name, t in state.items()})[0]
+    assert flat.equal(nn.utils.parameters_to_vector(module.parameters()))
+
+
+def test_slices_tile_the_flat_vector():
+    layout = grid(3, 4).layout
+    places = list(layout.slices().values())
+    assert places[0].start == 0
+    assert places[-1].stop == layout.size
+    assert all(a.stop == b.start for a, b in itertools.pairwise(places))
+    weights = torch.arange(2.0 * layout.size).reshape(2, -1)
+    for name, place in layout.slices().items():
+        assert layout.unflatten(weights)[name].reshape(2, -1).equal(weights[:, place])
+
+
+def test_unflatten_is_a_view_so_gradients_flow():
+    layout = grid(2, 3).layout
+    weights = torch.zeros(2, layout.size, requires_grad=True)
+    layout.unflatten(weights)["net.2.bias"].sum().backward()
+    touched = torch.zeros(layout.size)
+    touched[layout.slices()["net.2.bias"]] = 1
+    assert weights.grad.equal(touched.expand(2, -1))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (0,), (2, 1, 1)])
+def test_weights_of_the_wrong_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="expected weights of shape"):
+        grid(2, 3).layout.unflatten(torch.zeros(shape))
+
+
+def test_axis_labels_match_the_parameters_and_their_meaning():
+    structure = grid(3, 5, width=7)
+    layout = structure.layout
+    sizes = {"input": 15, "hidden1": 7, "hidden2": 7, "action": 4}
+    for name, shape in layout.shapes.items():
+        assert shape == tuple(sizes[label] for label in layout.axes[name])
+    assert layout.coordinates["input"].equal(structure.environment.input_coordinates())
+    assert layout.coordinates["action"].equal(structure.environment.action_coordinates())
+
+
+def test_labels_that_do_not_fit_are_refused():
+    module = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="axis labels"):
+        WeightLayout.of(module, {"weight": ("action", "input")}, {})
+    with pytest.raises(ValueError, match="axis labels"):
+        WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action", "input")}, {})
+    with pytest.raises(ValueError, match="4 coordinates for the 3 units"):
+        WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action",)}, {"input": torch.zeros(4, 1)})
+
+
+def test_building_a_layout_draws_no_random_numbers():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Lookup().layout(grid(2, 3).environment)
+    grid(2, 29, width=3).layout  # noqa: B018
+    assert torch.rand(3).equal(expected)

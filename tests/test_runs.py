@@ -1,0 +1,104 @@
+"""Run directories: atomic files, one owner, refusal of foreign folders."""
+
+import json
+
+import pytest
+import torch
+
+from genflow import GenflowError
+from genflow.runs import MANIFEST, RunDirectory, read_json, read_tensors, write_bytes, write_json, write_tensors
+
+
+def test_files_are_replaced_whole_and_leave_no_temporary(tmp_path):
+    path = tmp_path / "deep" / "file"
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_failed_write_keeps_the_old_file_and_is_one_line(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("genflow.runs.os.fsync", full)
+    with pytest.raises(GenflowError, match="No space left on device"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_json_writes_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"x": float("nan"), "y": [1.5, float("inf")]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [1.5, None]}
+
+
+def test_tensors_round_trip_bit_for_bit(tmp_path):
+    tensors = {"a": torch.randn(3, 4), "b": torch.arange(5, dtype=torch.uint8), "c": torch.tensor(2.0)}
+    write_tensors(tmp_path / "t.safetensors", tensors, {"k": "v"})
+    loaded, metadata = read_tensors(tmp_path / "t.safetensors")
+    assert metadata == {"k": "v"}
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty", "missing", "header"])
+def test_a_damaged_tensor_file_is_one_line(tmp_path, damage):
+    path = tmp_path / "t.safetensors"
+    write_tensors(path, {"a": torch.randn(100)})
+    data = path.read_bytes()
+    changed = {"cut": data[:-7], "foreign": b"PK\x03\x04" + data, "empty": b"", "header": b"\xff" * 8 + data[8:]}
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(changed[damage])
+    with pytest.raises(GenflowError) as caught:
+        read_tensors(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "\xff", "[" * 100_000])
+def test_a_file_that_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(GenflowError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+
+
+def test_the_same_run_may_come_back_and_another_is_refused(tmp_path):
+    with RunDirectory.open(tmp_path / "r", "zoo", {"steps": 3}, seed=0) as run:
+        assert not run.complete
+        run.update(complete=True)
+    with RunDirectory.open(tmp_path / "r", "zoo", {"steps": 3}, seed=0) as run:
+        assert run.complete
+    for stage, config, seed, why in [("ae", {"steps": 3}, 0, "stage"), ("zoo", {"steps": 4}, 0, "'steps'"), ("zoo", {"steps": 3}, 1, "seed")]:
+        with pytest.raises(GenflowError, match=why), RunDirectory.open(tmp_path / "r", stage, config, seed):
+            pass
+
+
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(GenflowError, match="not empty"), RunDirectory.open(tmp_path, "zoo", {}, 0):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with (
+        RunDirectory.open(tmp_path / "r", "zoo", {}, 0),
+        pytest.raises(GenflowError, match="in use"),
+        RunDirectory.open(tmp_path / "r", "zoo", {}, 0),
+    ):
+        pass
+
+
+def test_a_run_that_is_refused_at_once_leaves_nothing_but_one_that_made_something_stays(tmp_path):
+    with pytest.raises(GenflowError, match="impossible"), RunDirectory.open(tmp_path / "a", "zoo", {}, 0):
+        raise GenflowError("impossible")
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(GenflowError, match="later"), RunDirectory.open(tmp_path / "b", "zoo", {}, 0) as run:
+        write_json(run.path / "result.json", {})
+        raise GenflowError("later")
+    assert (tmp_path / "b" / "result.json").exists()
+    assert (tmp_path / "b" / MANIFEST).exists()

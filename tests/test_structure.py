@@ -1,0 +1,156 @@
+"""`Structure`: parsing, names, equality, and errors that are one line."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from oracles import grid
+
+from genflow import GenflowError, Structure
+
+
+def parse(text: str) -> Structure:
+    return Structure.parse("hypergrid", text)
+
+
+def test_key_value_pairs():
+    structure = parse("ndim=3,height=12,width=64,R0=0.01")
+    fields = structure.fields()
+    assert (fields["ndim"], fields["height"], fields["width"], fields["R0"]) == (3, 12, 64, 0.01)
+    assert structure.condition().tolist() == [36, 12, 3, 64]
+    assert structure.condition().dtype == torch.float32
+    assert structure == grid(3, 12, width=64, R0=0.01)
+
+
+@pytest.mark.parametrize("text", [" ndim=3 , height=12 ", "height=12,ndim=3", "ndim=3,height=12,", "ndim=03,height=12"])
+def test_spaces_order_and_a_last_comma_do_not_matter(text):
+    assert parse(text) == parse("ndim=3,height=12")
+    assert parse(text).name == parse("ndim=3,height=12").name
+
+
+def test_presets_and_overrides():
+    assert parse("A") == parse("ndim=4,height=16,width=128")
+    assert parse("D*:paper") == parse("ndim=7,height=7,width=7")
+    assert parse("A,width=32,R0=0.5") == parse("ndim=4,height=16,width=32,R0=0.5")
+    assert parse("A,height=5") != parse("A")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Z", "no preset 'Z'"),
+        ("A:papr", "did you mean 'A:paper'?"),
+        ("ndim=3,heigth=12", "unknown key 'heigth'; did you mean 'height'?"),
+        ("ndim=3,height=12,colour=red", "unknown key 'colour'"),
+        ("ndim=3,height=1", "height must be greater than or equal to 2"),
+        ("ndim=3,height=0", "height"),
+        ("ndim=-1,height=4", "ndim"),
+        ("ndim=3,height=12,width=0", "width must be greater than or equal to 1"),
+        ("ndim=3,height=12,width=many", "width"),
+        ("ndim=x,height=12", "ndim"),
+        ("ndim=,height=12", "ndim"),
+        ("ndim=3", "'height' is missing"),
+        ("", "is missing"),
+        ("ndim=3,A", "'A' is not key=value"),
+        ("ndim=3,height=12,=5", "unknown key ''"),
+        ("ndim=3\nheight=12", "ndim"),
+        ("ndim=3,height=99999999999999999999", "height"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_them(text, says):
+    with pytest.raises(GenflowError) as caught:
+        parse(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_unknown_environments_and_policies_are_refused_with_a_suggestion():
+    with pytest.raises(GenflowError, match="unknown environment 'hypergird'; did you mean 'hypergrid'"):
+        Structure.parse("hypergird", "A")
+    with pytest.raises(GenflowError, match="unknown policy 'mlp'; did you mean 'mlp3'"):
+        Structure.parse("hypergrid", "A", policy="mlp")
+
+
+RANDOM = random.Random(11)
+VARIANTS = [
+    {"ndim": RANDOM.randint(1, 9), "height": RANDOM.randint(2, 40), "width": RANDOM.randint(1, 200)}
+    | ({"R0": RANDOM.choice([0.1, 0.01, 1e-5, 0.3])} if RANDOM.random() < 0.5 else {})
+    | ({"reward": RANDOM.choice(["original", "paper", "cosine"])} if RANDOM.random() < 0.5 else {})
+    | ({"outer": RANDOM.choice([0.25, 0.2])} if RANDOM.random() < 0.3 else {})
+    | ({"band": RANDOM.choice([(0.3, 0.4), (0.1, 0.2)])} if RANDOM.random() < 0.4 else {})
+    for _ in range(60)
+]
+
+
+def test_names_are_unique_fit_a_folder_and_parse_again(tmp_path):
+    structures = [Structure.build("hypergrid", fields) for fields in VARIANTS]
+    names = {}
+    for structure in structures:
+        assert names.setdefault(structure.name, structure) == structure, f"two structures are called {structure.name}"
+        assert parse(structure.name) == structure
+        (tmp_path / structure.name).mkdir(exist_ok=True)
+        assert "/" not in structure.name
+    assert len(names) > 50
+    assert {path.name for path in tmp_path.iterdir()} == set(names)
+
+
+def test_equality_and_hash_are_by_value():
+    a, b = parse("ndim=3,height=4"), Structure.build("hypergrid", {"ndim": 3, "height": 4})
+    assert a == b
+    assert len({a, b, parse("ndim=3,height=5"), parse("ndim=3,height=4,R0=0.2")}) == 3
+
+
+def test_json_round_trip():
+    for fields in VARIANTS[:10]:
+        structure = Structure.build("hypergrid", fields)
+        assert Structure.from_json(structure.to_json()) == structure
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"env": "hypergrid", "policy": "mlp3"},
+        {"env": 3, "policy": "mlp3", "structure": {"ndim": 2, "height": 3}},
+        {"env": "hypergrid", "policy": None, "structure": {"ndim": 2, "height": 3}},
+        {"env": "hypergrid", "policy": "mlp3", "structure": [2, 3]},
+        {"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": None}},
+        {"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": [3]}},
+        {"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 3, "band": 5}},
+        {"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 3, "weight": 5}},
+        {"env": "elsewhere", "policy": "mlp3", "structure": {"ndim": 2, "height": 3}},
+    ],
+    ids=str,
+)
+def test_a_malformed_saved_structure_is_a_genflow_error(data):
+    with pytest.raises(GenflowError) as caught:
+        Structure.from_json(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_fields_are_split_into_what_a_generator_can_vary_and_what_it_cannot():
+    structure = grid(3, 8, R0=0.01)
+    assert structure.varying_fields() == {"ndim": 3, "height": 8, "width": 8}
+    fixed = structure.fixed_fields()
+    assert fixed["R0"] == 0.01
+    assert fixed["reward"] == "original"
+    assert fixed.keys() | structure.varying_fields().keys() == structure.fields().keys()
+    assert not fixed.keys() & structure.varying_fields().keys()
+
+
+def test_a_module_is_a_fresh_network_of_the_right_size():
+    structure = grid(3, 5, width=6)
+    x = torch.randn(4, 15)
+    first, second = structure.module(), structure.module()
+    assert first(x).shape == (4, 4)
+    assert not first(x).equal(second(x))
+    # Linear, LeakyReLU, Linear, LeakyReLU, Linear
+    w = first.state_dict()
+    h = x
+    for layer in (0, 2, 4):
+        h = h @ w[f"net.{layer}.weight"].T + w[f"net.{layer}.bias"]
+        h = h if layer == 4 else torch.where(h > 0, h, 0.01 * h)
+    torch.testing.assert_close(first(x), h)

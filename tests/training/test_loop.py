@@ -1,0 +1,259 @@
+"""The training loop: schedule, resuming after a stop, and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from genflow import GenflowError
+from genflow.progress import Progress
+from genflow.runs import read_tensors, write_tensors
+from genflow.training.loop import CHECKPOINT, Schedule, Trainee, remove_checkpoint, train
+
+STEPS = 230  # more than 200, so that the history averages over several steps
+
+
+class Regression(Trainee):
+    """A noisy regression with two rates and an average that is not a parameter."""
+
+    def __init__(self, size: int = 3) -> None:
+        rng = torch.Generator().manual_seed(1)
+        self.w = torch.randn(size, 2, generator=rng).requires_grad_()
+        self.b = torch.zeros(2, requires_grad=True)
+        self.average = torch.zeros(size, 2)
+        self.steps: list[int] = []
+        self.at: dict[int, object] = {}
+
+    def groups(self):
+        return [{"params": [self.w]}, {"params": [self.b], "lr_scale": 10.0}]
+
+    def tensors(self):
+        return {"w": self.w, "b": self.b, "average": self.average}
+
+    def loss(self, step, rng):
+        x = torch.randn(4, len(self.w), generator=rng)
+        loss = (x @ self.w + self.b - x.sum(1, keepdim=True)).square().mean()
+        if self.at.get(step) == "nan":
+            loss = loss * torch.nan
+        return loss, {"loss": loss.item()}
+
+    def after_step(self, step):
+        self.steps.append(step)
+        self.average.lerp_(self.w.detach(), 0.1)
+        event = self.at.get(step)
+        if callable(event):
+            event()
+
+    def figures(self):
+        return {"norm": float(self.w.detach().norm())}
+
+
+def run(folder, trainee=None, seed=0, **options):
+    trainee = trainee or Regression()
+    schedule = Schedule(**{"steps": STEPS, "lr": 0.01, **options})
+    history, seconds = train(trainee, schedule, folder=folder, seed=seed, progress=Progress(quiet=True), label="toy")
+    return trainee, history, seconds
+
+
+def same(a: Regression, b: Regression) -> bool:
+    return all(t.equal(b.tensors()[name]) for name, t in a.tensors().items())
+
+
+def test_rate_rises_stays_and_falls():
+    schedule = Schedule(steps=100, lr=1.0, warmup=0.1, decay=0.5, final_rate=0.2)
+    assert [schedule.rate(step) for step in (0, 4, 8)] == pytest.approx([0.1, 0.5, 0.9])
+    assert [schedule.rate(step) for step in (9, 30, 49)] == [1.0, 1.0, 1.0]
+    assert schedule.rate(74) == pytest.approx(0.2 + 0.8 * 0.5)
+    assert schedule.rate(99) == pytest.approx(0.2)
+    falling = [schedule.rate(step) for step in range(49, 100)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_rate_without_warmup_or_decay():
+    constant = Schedule(steps=7, lr=1.0, warmup=0, decay=0)
+    assert [constant.rate(step) for step in range(7)] == [1.0] * 7
+    cosine = Schedule(steps=4, lr=1.0, warmup=0, decay=1, final_rate=0)
+    assert [cosine.rate(step) for step in range(4)] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 4)) for k in (1, 2, 3, 4)])
+    assert all(0 < Schedule(steps=1, lr=1.0, warmup=w, decay=d).rate(0) <= 1 for w in (0, 0.5, 1) for d in (0, 0.5, 1))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"steps": 0}, {"lr": 0}, {"lr": float("nan")}, {"lr": float("inf")}, {"warmup": 1.5}, {"clip": 0}, {"optimizer": "sgd"}, {"step": 3}],
+)
+def test_impossible_schedules_are_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        Schedule(**{"steps": 10, "lr": 0.1, **values})
+
+
+@pytest.mark.parametrize("options", [{}, {"clip": 0.05}, {"optimizer": "adamw"}, {"warmup": 0.3, "decay": 0.5}], ids=str)
+def test_the_loop_is_torchs_optimizer_under_the_schedule(tmp_path, options):
+    schedule = Schedule(steps=20, lr=0.01, **options)
+    found, _, _ = run(tmp_path, steps=20, **options)
+    expected = Regression()
+    optimizer_class = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
+    optimizer = optimizer_class([{"params": [expected.w]}, {"params": [expected.b]}], lr=0.01)
+    rng = torch.Generator().manual_seed(0)
+    for step in range(20):
+        optimizer.param_groups[0]["lr"] = 0.01 * schedule.rate(step)
+        optimizer.param_groups[1]["lr"] = 0.1 * schedule.rate(step)
+        loss, _ = expected.loss(step, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        if schedule.clip:
+            torch.nn.utils.clip_grad_norm_([expected.w, expected.b], schedule.clip)
+        optimizer.step()
+    torch.testing.assert_close(found.w, expected.w, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.b, expected.b, rtol=1e-5, atol=1e-6)
+    assert (found.w - Regression().w).abs().max() > 0.01
+
+
+def test_it_learns_and_records_how(tmp_path):
+    trainee, history, seconds = run(tmp_path)
+    assert trainee.steps == list(range(STEPS))
+    assert history["loss"][-1][1] < 0.2 * history["loss"][0][1]
+    assert [point[0] for point in history["loss"]] == list(range(1, STEPS + 1))
+    assert history["norm"][-1] == [STEPS, float(trainee.w.detach().norm())]
+    assert 40 <= len(history["norm"]) <= 60
+    assert seconds >= 0
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_long_histories_are_means_over_several_steps(tmp_path):
+    _, every, _ = run(tmp_path / "a", steps=399)
+    _, history, _ = run(tmp_path / "b", steps=400)
+    assert len(every["loss"]) == 399
+    assert [point[0] for point in history["loss"]] == list(range(2, 401, 2))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
+    first, history, _ = run(tmp_path)
+    second, again, _ = run(tmp_path)
+    assert same(first, second)
+    assert history == again
+    assert not same(first, run(tmp_path, seed=1)[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stops", [(0,), (100,), (7, 8, 201), (STEPS - 1,)], ids=str)
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(tmp_path, number, stops):
+    # an odd number of steps a history point, so that a stop falls inside one
+    options = {"steps": 610} if stops == (7, 8, 201) else {}
+    expected, history, _ = run(tmp_path / "whole", **options)
+    before = signal.getsignal(number)
+    for stop in stops:
+        trainee = Regression()
+        trainee.at = {stop: lambda: signal.raise_signal(number)}
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", trainee, **options)
+        assert trainee.steps[-1] == stop
+        assert signal.getsignal(number) is before
+    found, again, _ = run(tmp_path / "parts", **options)
+    assert found.steps == list(range(stops[-1] + 1, options.get("steps", STEPS)))
+    assert same(found, expected)
+    assert again == history
+
+
+def test_a_run_that_dies_goes_on_from_its_last_checkpoint(tmp_path):
+    expected, history, _ = run(tmp_path / "whole")
+
+    def die():
+        raise RuntimeError("power cut")
+
+    trainee = Regression()
+    trainee.at = {60: die}
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "parts", trainee, checkpoint_seconds=1e-9)
+    found, again, _ = run(tmp_path / "parts")
+    assert found.steps[0] == 60
+    assert same(found, expected)
+    assert again == history
+
+
+def test_a_second_signal_stops_at_once_without_a_checkpoint(tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    trainee = Regression()
+    trainee.at = {5: twice}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, trainee)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_nothing_but_the_checkpoint_is_written_and_it_can_be_removed(tmp_path):
+    run(tmp_path, checkpoint_seconds=1e-9)
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+    remove_checkpoint(tmp_path)
+    remove_checkpoint(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    trainee = Regression()
+    trainee.at = {41: "nan"}
+    with pytest.raises(GenflowError, match=r"toy: the loss became nan at step 42; lower the learning rate \(no checkpoint") as caught:
+        run(tmp_path, trainee)
+    assert "\n" not in str(caught.value)
+    # the weights are those of the last good step
+    assert trainee.steps[-1] == 40
+    assert torch.isfinite(trainee.w).all()
+    with pytest.raises(GenflowError, match=f"step 42.*{CHECKPOINT}"):
+        failing = Regression()
+        failing.at = {41: "nan"}
+        run(tmp_path, failing, checkpoint_seconds=1e-9)
+    # the last good checkpoint serves
+    assert same(run(tmp_path)[0], run(tmp_path / "whole")[0])
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A folder with the checkpoint of a stopped run."""
+    trainee = Regression()
+    trainee.at = {20: lambda: signal.raise_signal(signal.SIGINT)}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, trainee)
+    return tmp_path
+
+
+def change(folder, tensors=lambda t: t, facts=lambda f: f):
+    held, metadata = read_tensors(folder / CHECKPOINT)
+    write_tensors(folder / CHECKPOINT, tensors(held), {"genflow": json.dumps(facts(json.loads(metadata["genflow"])))})
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "foreign": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(300)),
+    "another safetensors file": lambda path: save_file({"x": torch.zeros(3)}, path),
+    "no facts": lambda path: save_file(load_file(path), path),
+    "facts are no json": lambda path: write_tensors(path, read_tensors(path)[0], {"genflow": "{step"}),
+    "facts are a list": lambda path: change(path.parent, facts=lambda f: [f]),
+    "no step": lambda path: change(path.parent, facts=lambda f: {k: v for k, v in f.items() if k != "step"}),
+    "a weight is missing": lambda path: change(path.parent, lambda t: {k: v for k, v in t.items() if k != "model.w"}),
+    "a weight has another shape": lambda path: change(path.parent, lambda t: {**t, "model.w": torch.zeros(4, 2)}),
+    "a weight has a shape that broadcasts": lambda path: change(path.parent, lambda t: {**t, "model.w": torch.zeros(1, 2)}),
+    "no random state": lambda path: change(path.parent, lambda t: {k: v for k, v in t.items() if k != "rng"}),
+    "broken random state": lambda path: change(path.parent, lambda t: {**t, "rng": t["rng"][:10]}),
+    "odd optimizer slot": lambda path: change(path.parent, lambda t: {**t, "optimizer.first.step": torch.zeros(1)}),
+    "optimizer state of another shape": lambda path: change(path.parent, lambda t: {**t, "optimizer.0.exp_avg": torch.zeros(5, 2)}),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_file(stopped, kind):
+    DAMAGE[kind](stopped / CHECKPOINT)
+    with pytest.raises(GenflowError, match=CHECKPOINT) as caught:
+        run(stopped)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_a_smaller_trainee_is_refused(stopped):
+    with pytest.raises(GenflowError, match="remove it to start again"):
+        run(stopped, Regression(size=4))
