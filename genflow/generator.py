@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
@@ -62,7 +63,7 @@ class Card(Schema):
     condition_size: int
     noise: NoiseOptions
     sampling: SamplingOptions
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -88,15 +89,7 @@ class Generator:
         Raises:
             GenflowError: a file is missing, truncated or foreign.
         """
-        folder = Path(folder)
-        if not (folder / CARD).exists() and (folder / "generator" / CARD).exists():
-            folder = folder / "generator"
-        if not (folder / CARD).exists():
-            raise GenflowError(f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`")
-        facts = read_json(folder / CARD)
-        if facts.get("format") != FORMAT:
-            raise GenflowError(f"{folder / CARD} has format {facts.get('format')!r}, this genflow reads {FORMAT!r}")
-        card = validate(Card, facts, str(folder / CARD))
+        folder, card = load_card(Path(folder))
         denoiser_cls = registry().load("denoiser", card.denoiser)
         options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
         denoiser = denoiser_cls(options, latent_size=card.latent_size, condition_size=card.condition_size)
@@ -136,6 +129,7 @@ class Generator:
                 raise GenflowError(
                     f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with --env {structure.env}"
                 )
+        self.encoder.check(structure.layout)
         fixed = structure.fixed_fields()
         trained = [{key: fields.get(key) for key in fixed} for fields in card.training_structures]
         if fixed not in trained:
@@ -176,6 +170,22 @@ class Generator:
             "sampling": sampling.model_dump(mode="json"),
         }
         return Population(structure, weights.float(), provenance)
+
+
+def load_card(folder: Path) -> tuple[Path, Card]:
+    """The folder that holds a generator, which is `folder` or the ``generator`` inside a run, and its model card.
+
+    Raises:
+        GenflowError: there is none, or it is of another format.
+    """
+    if not (folder / CARD).exists() and (folder / "generator" / CARD).exists():
+        folder = folder / "generator"
+    if not (folder / CARD).exists():
+        raise GenflowError(f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`")
+    facts = read_json(folder / CARD)
+    if facts.get("format") != FORMAT:
+        raise GenflowError(f"{folder / CARD} has format {facts.get('format')!r}, this genflow reads {FORMAT!r}")
+    return folder, validate(Card, facts, str(folder / CARD))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -236,6 +236,13 @@ class Encoder(Configured, nn.Module, ABC):
             GenflowError: the layout is outside what this encoder can decode.
         """
 
+    def check(self, layout: WeightLayout) -> None:
+        """Refuse a layout that `decode` cannot make; by default all are fine.
+
+        Raises:
+            GenflowError: says what this encoder covers.
+        """
+
     @abstractmethod
     def reconstruct(self, populations: list[Population], rng: torch.Generator) -> tuple[Tensor, list[Tensor]]:
         """One training pass, with the encoder's own noise.
@@ -268,8 +275,10 @@ class Metric(Configured, ABC):
     better: ClassVar[str]
     #: Whether every state must be enumerated.
     exact: ClassVar[bool] = False
-    #: Whether progress bars and tables show it first.
+    #: Whether progress bars show it, and tables and summaries lead with it.
     primary: ClassVar[bool] = False
+    #: Whether the short table of a terminal shows it.
+    brief: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, population: Population) -> Tensor:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 from torch import Tensor
 
+from genflow.errors import GenflowError
 from genflow.interfaces import Metric
 from genflow.population import Population
 from genflow.registry import registry
 
 
 def exact_metrics() -> dict[str, Metric]:
-    """Every registered exact metric with its default configuration; broken ones are left out (see ``list-plugins --check``)."""
+    """Every registered exact metric with its default configuration."""
     return {name: metric for name, metric in all_metrics().items() if metric.exact}
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Every registered metric with its default configuration, primary ones first."""
-    metrics = {name: registry().load("metric", name)() for name in registry().names("metric")}
+    """Every registered metric with its default configuration, primary ones first; unusable ones are left out."""
+    metrics: dict[str, Metric] = {}
+    for name in registry().names("metric"):
+        with contextlib.suppress(GenflowError):
+            metrics[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")
     return dict(sorted(metrics.items(), key=lambda item: (not item[1].primary, not item[1].exact)))
 
 

@@ -22,14 +22,14 @@ class NoiseOptions(Schema):
 
     timesteps: int = Field(default=1000, ge=2)
     betas: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "epsilon"
+    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
 
 
 class SamplingOptions(Schema):
     """The reverse process: `steps` of a `sampler`; `guidance` > 1 strengthens the condition (needs training with `drop_condition`)."""
 
-    sampler: Sampler = "ddim"
-    steps: int = Field(default=50, ge=1)
+    sampler: Sampler = "ddpm"
+    steps: int = Field(default=100, ge=1)
     guidance: float = Field(default=1.0, ge=0)
 
 
@@ -42,7 +42,14 @@ def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
         return diffusers.DDPMScheduler(**common, clip_sample=False)
     if sampler == "ddim":
         return diffusers.DDIMScheduler(**common, clip_sample=False)
-    return diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++")
+    # the cosine schedule ends at log-SNR -inf, where the solver needs a bound; diffusers recommends -5.1
+    return diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", lambda_min_clipped=-5.1)
+
+
+def _levels(process: Any, noise: NoiseOptions) -> int:
+    """How many different noise levels a scheduler can step through; asked for more, DPM-Solver++ divides by zero."""
+    bound = process.config.get("lambda_min_clipped")
+    return noise.timesteps if bound is None else int((process.lambda_t >= bound).sum()) - 1
 
 
 @torch.no_grad()
@@ -51,7 +58,7 @@ def sample_latents(
 ) -> Tensor:
     """Draw (num, Z) normalised latents for one condition (C,)."""
     process = scheduler(noise, sampling.sampler)
-    process.set_timesteps(min(sampling.steps, noise.timesteps), device=condition.device)
+    process.set_timesteps(min(sampling.steps, _levels(process, noise)), device=condition.device)
     z = torch.randn(num, denoiser.latent_size, generator=rng, device=condition.device) * process.init_noise_sigma
     conditions = condition.expand(num, -1)
     extra = {"generator": rng} if sampling.sampler in ("ddpm", "dpm++") else {}

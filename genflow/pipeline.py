@@ -25,6 +25,7 @@ from genflow.config import Config
 from genflow.errors import GenflowError
 from genflow.evaluation.baselines import baselines
 from genflow.evaluation.evaluate import choose_metrics, evaluate
+from genflow.evaluation.findings import AUTOENCODER, EVALUATION
 from genflow.generator import FORMAT, Card, EncoderCard, Generator
 from genflow.interfaces import Denoiser, Encoder
 from genflow.measure import primary_metrics
@@ -41,9 +42,7 @@ from genflow.training.loop import remove_checkpoint, train
 from genflow.training.policies import ZooOptions, train_members
 from genflow.zoo import FACTS, Zoo, find_populations, load_population, save_population
 
-AUTOENCODER = "autoencoder.json"
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
-EVALUATION = "evaluation.json"
 
 
 def encoder_of(config: Config) -> tuple[type[Encoder], Any]:
@@ -74,11 +73,16 @@ def check(config: Config) -> None:
     Raises:
         GenflowError: a structure, plugin, option, metric or device is wrong.
     """
-    encoder_of(config)
+    encoder_cls, encoder_config = encoder_of(config)
     denoiser_of(config)
     config.torch_device()
-    for structure in [*config.training_structures(), *config.unseen_structures()]:
+    known, unknown = config.training_structures(), config.unseen_structures()
+    for structure in [*known, *unknown]:
         choose_metrics(structure, config.evaluation.metrics)
+    if unknown:
+        untrained = encoder_cls.for_zoo(encoder_config, [Population.initialised(structure, 2, config.seed) for structure in known])
+        for structure in unknown:
+            untrained.check(structure.layout)
 
 
 def train_zoo(config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress) -> Zoo:
@@ -228,7 +232,9 @@ def generate(config: Config, generator: Generator, structures: Sequence[Structur
     for structure in structures:
         generator.check(structure)
     options = config.generate
-    overrides: dict[str, Any] = {k: v for k, v in (("sampler", options.sampler), ("steps", options.steps), ("guidance", options.guidance)) if v is not None}
+    overrides: dict[str, Any] = {
+        k: v for k, v in (("sampler", options.sampler), ("steps", options.steps), ("guidance", options.guidance)) if v is not None
+    }
     identity = {
         "structures": [s.to_json() for s in structures],
         "generate": _dump(options),

@@ -5,6 +5,7 @@ Shapes: M policies, D parameters a policy, B states, s inputs, A actions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -132,6 +133,8 @@ class Population:
         from gfn.estimators import DiscretePolicyEstimator
 
         env, preprocessor = self.structure.environment.gfn
+        preprocessor = copy.copy(preprocessor)
+        preprocessor.target_dtype = self.weights.dtype  # torchgfn's one-hots are integers
         return DiscretePolicyEstimator(self.module(), n_actions=env.n_actions, preprocessor=preprocessor)
 
 

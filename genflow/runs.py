@@ -128,7 +128,7 @@ class RunDirectory:
         identity = {"stage": stage, "seed": seed, "config": _finite(dict(config))}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         manifest_path = path / MANIFEST
-        fresh = not path.exists()
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         if manifest_path.exists():
             manifest = read_json(manifest_path)
             if manifest.get("digest") != digest:
@@ -154,8 +154,11 @@ class RunDirectory:
             yield run
         except GenflowError:
             # a run that was refused before it made anything leaves nothing behind
-            if fresh and {entry.name for entry in path.iterdir()} <= {MANIFEST, _LOCK}:
+            if made and {entry.name for entry in path.iterdir()} <= {MANIFEST, _LOCK}:
                 shutil.rmtree(path, ignore_errors=True)
+                for parent in made[1:]:
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
             raise
         finally:
             lock.close()

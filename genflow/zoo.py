@@ -55,6 +55,9 @@ def load_population(folder: Path) -> Population:
     provenance = facts.get("provenance", {})
     if not isinstance(provenance, dict):
         raise GenflowError(f"{folder / FACTS}: 'provenance' must be an object")
+    members = provenance.get("members", [{}] * num)
+    if not isinstance(members, list) or len(members) != num or not all(isinstance(member, dict) for member in members):
+        raise GenflowError(f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies")
     return Population(structure, structure.layout.flatten(tensors).float(), provenance)
 
 

@@ -72,7 +72,11 @@ def test_the_same_run_may_come_back_and_another_is_refused(tmp_path):
         run.update(complete=True)
     with RunDirectory.open(tmp_path / "r", "zoo", {"steps": 3}, seed=0) as run:
         assert run.complete
-    for stage, config, seed, why in [("ae", {"steps": 3}, 0, "stage"), ("zoo", {"steps": 4}, 0, "'steps'"), ("zoo", {"steps": 3}, 1, "seed")]:
+    for stage, config, seed, why in [
+        ("ae", {"steps": 3}, 0, "stage"),
+        ("zoo", {"steps": 4}, 0, "'steps'"),
+        ("zoo", {"steps": 3}, 1, "seed"),
+    ]:
         with pytest.raises(GenflowError, match=why), RunDirectory.open(tmp_path / "r", stage, config, seed):
             pass
 

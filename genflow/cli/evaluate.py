@@ -9,25 +9,24 @@ import click
 from genflow.cli.options import common, configure, emit, quiet
 
 
-def print_table(entries, as_json):
-    """The comparison: JSON, or a table on a terminal of any width."""
+def print_table(entries, as_json, metrics=()):
+    """The comparison: JSON with everything, or a table of `metrics` (default: the brief ones) on a terminal of any width."""
     from rich.console import Console
     from rich.table import Table
 
-    from genflow.evaluation.evaluate import table
+    from genflow.evaluation.evaluate import brief_metrics, table
 
-    metrics = list(dict.fromkeys(name for entry in entries for name in entry["metrics"]))
-    header, rows = table(entries, metrics)
-    drawn = Table(*header, box=None, header_style="bold")
-    for row in rows:
-        drawn.add_row(*row)
     if as_json:
         emit(True, entries, "")
-    else:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=240)  # a pipe has no width: never cut a number
-        console.print(drawn)
+        return
+    header, rows = table(entries, metrics or brief_metrics())
+    drawn = Table(*header, box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        drawn.add_row(*row, end_section=following is None or following[0] != row[0])
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width: never cut a number
+    console.print(drawn)
 
 
 @click.command("evaluate")
@@ -70,7 +69,7 @@ def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_f
     entries = pipeline.compare(config, populations, zoo, quiet(as_json))
     if out is not None:
         pipeline.write_evaluation(out, entries, config)
-    print_table(entries, as_json)
+    print_table(entries, as_json, metrics)
 
 
 @click.command("report")

@@ -15,6 +15,13 @@ _generator = click.option(
 _num = click.option("--num", type=int, metavar="N", help="Policies a structure.")
 
 
+def _env_of(env, folder):
+    """The environment that is named, else that of the generator that is."""
+    from genflow.generator import load_card
+
+    return env if env is not None or folder is None else load_card(folder)[1].env
+
+
 def _load_generator(folder, config):
     """The generator that --generator names, else that of the default run folder."""
     from genflow.generator import CARD, Generator
@@ -38,7 +45,7 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
     """
     from genflow import pipeline
 
-    config = configure(env, structures, file, seed, overrides, **{"generate.num": num})
+    config = configure(_env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num})
     if not config.structures:
         raise GenflowError("no structure is named; give --structure NAME or --structure key=value,...")
     wanted = config.training_structures()
@@ -72,7 +79,7 @@ def finetune(population_folder, env, structures, file, out, seed, overrides, as_
         if env not in (None, population.structure.env):
             raise GenflowError(f"{population_folder} is of environment {population.structure.env!r}, not {env!r}")
         env = population.structure.env
-    config = configure(env, structures, file, seed, overrides, **{"generate.num": num})
+    config = configure(_env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num})
     if population_folder is None:
         if len(config.structures) != 1:
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")

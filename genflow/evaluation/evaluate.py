@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from genflow.errors import GenflowError, did_you_mean
 from genflow.interfaces import Metric
 from genflow.measure import all_metrics
 from genflow.population import Population
+from genflow.registry import registry
 from genflow.structure import Structure
 
 #: exact distributions held at once, in numbers
@@ -29,7 +29,7 @@ def choose_metrics(structure: Structure, names: Sequence[str] = ()) -> dict[str,
     chosen = {}
     for name in names:
         if name not in known:
-            raise GenflowError(f"unknown metric {name!r}{did_you_mean(name, known)}")
+            known[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")  # says why it is not usable
         if known[name].exact:
             structure.environment.require_enumerable(f"metric {name!r}")
         chosen[name] = known[name]
@@ -45,7 +45,8 @@ def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, A
 
     Returns:
         ``{"env", "structure", "source", "seen", "num", "metrics": {name: {"mean", "min", "max"}}, "seconds"}``;
-        `seen` is whether the structure was trained on, by provenance; `seconds` is what it took to make the population.
+        `seen` is whether the structure was trained on, by provenance; `seconds` is what it took to make the population,
+        and ``"budget"`` what was spent on training it, if it was trained.
 
     Raises:
         GenflowError: see `choose_metrics`.
@@ -73,23 +74,30 @@ def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, A
         "num": len(population),
         "metrics": {name: {"mean": float(v.mean()), "min": float(v.min()), "max": float(v.max())} for name, v in joined.items()},
         "seconds": population.provenance.get("seconds"),
+        "budget": population.provenance.get("budget"),
     }
 
 
+def brief_metrics() -> list[str]:
+    """Names of the metrics that a short table shows."""
+    return [name for name, metric in all_metrics().items() if metric.brief]
+
+
 def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the comparison table, one row an entry; means of the metrics that any entry has."""
+    """Header and rows of the comparison table: one row an entry, the means of the metrics that any entry has."""
     entries = list(entries)
     shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
-    header = ["structure", "seen", "source", "num", *shown, "seconds"]
+    header = ["structure", "seen", "source", "num", *shown, "seconds", "budget"]
     rows = []
     for entry in entries:
         figures = [number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
-        rows.append(
-            [entry["name"], "yes" if entry["seen"] else "no", entry["source"], str(entry["num"]), *figures, number(entry["seconds"])]
-        )
+        budget = entry.get("budget")
+        spent = f"{budget['objective']}, {budget['steps']} steps of {budget['batch_size']}" if budget else ""
+        seen = "yes" if entry["seen"] else "no"
+        rows.append([entry["name"], seen, entry["source"], str(entry["num"]), *figures, number(entry["seconds"]), spent])
     return header, rows
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, or a dash."""
-    return "-" if value is None else f"{value:.4g}"
+    """Three significant digits, or a dash."""
+    return "-" if value is None else f"{value:.3g}"

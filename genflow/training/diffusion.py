@@ -25,8 +25,8 @@ class DiffusionOptions(Schedule):
 
     denoiser: str
     options: dict[str, Any] = Field(default_factory=dict)
-    steps: int = Field(default=1500, ge=1)
-    lr: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    steps: int = Field(default=2000, ge=1)
+    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
     clip: float | None = Field(default=1.0, gt=0)
     batch_size: int = Field(default=32, ge=1)
     ema: float = Field(default=0.995, ge=0, lt=1)

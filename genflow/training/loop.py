@@ -71,6 +71,10 @@ class Trainee(ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Everything that changes while training, as tensors that a checkpoint may be copied into."""
 
+    def clip(self, max_norm: float) -> None:
+        """Scale the gradients down to a norm of at most `max_norm`."""
+        torch.nn.utils.clip_grad_norm_([p for group in self.groups() for p in group["params"]], max_norm)
+
     def after_step(self, step: int) -> None:
         """Called after each optimiser step, e.g. for averages and snapshots."""
 
@@ -136,7 +140,7 @@ def train(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 if schedule.clip is not None:
-                    torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], schedule.clip)
+                    trainee.clip(schedule.clip)
                 optimizer.step()
                 trainee.after_step(step)
                 history.add(step, figures)

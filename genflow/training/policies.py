@@ -148,6 +148,14 @@ class PopulationTrainee(Trainee):
         inputs = self.environment.inputs(graph.states[index].to(device))
         return objectives.distillation(self.logits(inputs), graph.mask(index).to(device), self._optimal[index].to(device))
 
+    def clip(self, max_norm: float) -> None:
+        """Clip each member by its own norm, so that it still learns as it would alone."""
+        grads = [p.grad for group in self.groups() for p in group["params"] if p.grad is not None]
+        norm_M = torch.stack([grad.reshape(self.members, -1).square().sum(1) for grad in grads]).sum(0).sqrt()
+        scale_M = (max_norm / (norm_M + 1e-6)).clamp(max=1.0)
+        for grad in grads:
+            grad.mul_(scale_M.reshape(-1, *[1] * (grad.ndim - 1)))
+
     def after_step(self, step: int) -> None:
         """Keep the dense checkpoints of the last steps."""
         behind = self.options.steps - 1 - step

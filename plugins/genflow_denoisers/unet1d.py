@@ -62,9 +62,10 @@ class UNet1d(Denoiser):
     """Four levels down and up, each halving the length and widening the channels."""
 
     class Config(Schema):
-        """`channels` of the levels, `embedding` size E, `groups` of the normalisation."""
+        """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, `groups` of the normalisation."""
 
-        channels: tuple[int, ...] = Field(default=(32, 64, 64, 128), min_length=1)
+        channels: tuple[int, ...] = Field(default=(64, 64, 128, 128), min_length=1)
+        patch: int = Field(default=4, ge=1)
         embedding: int = Field(default=128, ge=2, multiple_of=2)
         groups: int = Field(default=8, ge=1)
 
@@ -75,26 +76,28 @@ class UNet1d(Denoiser):
         self.structure = StructureEncoder(condition_size, size)
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         # a learned channel tells positions apart: the entries of a latent have no natural order
-        self.position = nn.Parameter(0.02 * torch.randn(c.channels[0], self._padded()))
-        self.first = nn.Conv1d(1, c.channels[0], 3, padding=1)
+        self.position = nn.Parameter(0.02 * torch.randn(c.channels[0], self._length()))
+        self.first = nn.Conv1d(c.patch, c.channels[0], 3, padding=1)
         pairs = list(zip(c.channels, (*c.channels[1:], c.channels[-1]), strict=True))
         self.down = nn.ModuleList(Block(a, a, size, groups) for a, _ in pairs)
         self.shrink = nn.ModuleList(nn.Conv1d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.middle = Block(c.channels[-1], c.channels[-1], size, groups)
         self.grow = nn.ModuleList(nn.ConvTranspose1d(b, a, 4, stride=2, padding=1) for a, b in reversed(pairs))
         self.up = nn.ModuleList(Block(2 * a, a, size, groups) for a, _ in reversed(pairs))
-        self.last = nn.Conv1d(c.channels[0], 1, 3, padding=1)
+        self.last = nn.Conv1d(c.channels[0], c.patch, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
-    def _padded(self) -> int:
+    def _length(self) -> int:
+        """L of the first level, a multiple of what the levels halve."""
         factor = 2 ** len(self.config.channels)
-        return -(-self.latent_size // factor) * factor
+        return factor * math.ceil(self.latent_size / (self.config.patch * factor))
 
     def forward(self, z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """(B, Z), (B,), (B, C) -> (B, Z)."""
         embedding = self.time(time_embedding(t, self.config.embedding)) + self.structure(condition)
-        x = self.first(F.pad(z_t, (0, self._padded() - self.latent_size))[:, None]) + self.position
+        padded = F.pad(z_t, (0, self._length() * self.config.patch - self.latent_size))
+        x = self.first(padded.unflatten(1, (-1, self.config.patch)).transpose(1, 2)) + self.position
         skips = []
         for block, shrink in zip(self.down, self.shrink, strict=True):
             x = block(x, embedding)
@@ -103,4 +106,4 @@ class UNet1d(Denoiser):
         x = self.middle(x, embedding)
         for grow, block in zip(self.grow, self.up, strict=True):
             x = block(torch.cat([grow(x), skips.pop()], dim=1), embedding)
-        return self.last(x)[:, 0, : self.latent_size]
+        return self.last(x).transpose(1, 2).flatten(1)[:, : self.latent_size]

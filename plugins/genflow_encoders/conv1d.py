@@ -82,13 +82,17 @@ class Conv1dEncoder(Encoder):
             encoder.std[row] = values.std().nan_to_num().clamp(min=MIN_STD)
         return encoder
 
-    def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
-        """(D,) mean and standard deviation of each parameter of a layout."""
+    def check(self, layout: WeightLayout) -> None:
+        """Refuse other parameters than the zoo's, and more of them."""
         if tuple(layout.shapes) != self.names or layout.size > self.length:
             raise GenflowError(
                 f"this conv1d encoder decodes at most {self.length:,} parameters of {', '.join(self.names)}; the structure has"
                 f" {layout.size:,} of {', '.join(layout.shapes)}: train on a larger structure, or use a smaller width"
             )
+
+    def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
+        """(D,) mean and standard deviation of each parameter of a layout."""
+        self.check(layout)
         sizes = torch.tensor([place.stop - place.start for place in layout.slices().values()], device=self.mean.device)
         return self.mean.repeat_interleave(sizes), self.std.repeat_interleave(sizes)
 

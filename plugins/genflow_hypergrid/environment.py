@@ -101,7 +101,9 @@ class Hypergrid(Environment):
             env = ExactHyperGrid(self.config, device)
         except (AssertionError, ValueError) as error:
             raise GenflowError(f"torchgfn's reward {self.config.reward!r} does not fit this grid: {error}") from error
-        return env, KHotPreprocessor(self.config.height, self.config.ndim)
+        preprocessor = KHotPreprocessor(self.config.height, self.config.ndim)
+        preprocessor.target_dtype = torch.get_default_dtype()  # its one-hots are integers, which no linear layer takes
+        return env, preprocessor
 
     def condition(self) -> dict[str, float]:
         """s, h, n of c = [s, h, n, d]."""

@@ -2,7 +2,7 @@
 
 The product rewards of the field, R(x) = R0 + R1 prod_i [outer(x_i)] + R2 prod_i [band(x_i)], need two yes/no answers a
 position. They are decided here in exact fractions, so that they are symmetric in x; torchgfn decides them in float32,
-where its tolerance of 1e-12 vanishes and one boundary cell is wrong at heights 11, 21, 31, 41, 51 and 61.
+where its tolerance of 1e-12 vanishes: at heights 11, 21, 31, 41, 51 and 61 the boundary position 0.9 (H-1) counts as in the band.
 """
 
 from __future__ import annotations

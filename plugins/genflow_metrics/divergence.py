@@ -58,12 +58,14 @@ class JS(_Exact):
     """Exact Jensen-Shannon divergence."""
 
     primary = True
+    brief = True
     divergence = staticmethod(js)
 
 
 class KL(_Exact):
     """Exact KL(target || policy)."""
 
+    brief = True
     divergence = staticmethod(kl)
 
 
@@ -78,6 +80,7 @@ class ReverseKL(_Exact):
 class MeanL1(_Exact):
     """Exact mean L1 distance over states."""
 
+    brief = True
     divergence = staticmethod(mean_l1)
 
 

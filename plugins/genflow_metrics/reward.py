@@ -38,6 +38,7 @@ class _Sampled(Metric):
 class MeanReward(_Sampled):
     """Mean reward of sampled objects."""
 
+    brief = True
     better = "higher"
 
     def __call__(self, population: Population) -> Tensor:

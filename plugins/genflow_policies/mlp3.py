@@ -32,8 +32,8 @@ class Network(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., s) -> (..., outputs); whole numbers are cast, as torchgfn's own modules do: its preprocessors give them."""
-        return self.net(x if x.is_floating_point() else x.to(torch.get_default_dtype()))
+        """(..., s) -> (..., outputs)."""
+        return self.net(x)
 
 
 class MLP3(PolicyArch):

@@ -219,7 +219,9 @@ def test_an_interrupted_training_resumes_to_the_same_numbers(tmp_path, number):
     assert "Traceback" not in stderr
     genflow(*command(tmp_path / "a"))
     genflow(*command(tmp_path / "b"))
-    assert (tmp_path / "a" / TINY[0] / "population.safetensors").read_bytes() == (tmp_path / "b" / TINY[0] / "population.safetensors").read_bytes()
+    assert (tmp_path / "a" / TINY[0] / "population.safetensors").read_bytes() == (
+        tmp_path / "b" / TINY[0] / "population.safetensors"
+    ).read_bytes()
     assert not checkpoint.exists()
 
 

@@ -1,0 +1,128 @@
+"""The whole chain in Python: training, saving, loading, generating, refusing."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluate, load_config
+from genflow.pipeline import check, load_autoencoder, run, train_autoencoder, train_generator, train_zoo
+from genflow.progress import Progress
+
+STRUCTURES = ["ndim=2,height=4,width=16", "ndim=2,height=6,width=16"]
+QUIET = Progress(quiet=True)
+
+
+def config(**more):
+    options = {"zoo.num": 6, "zoo.steps": 300, "autoencoder.steps": 150, "autoencoder.options.latent_size": 32, "diffusion.steps": 600}
+    options |= {"diffusion.options.channels": [32, 32], "diffusion.options.patch": 1}
+    return load_config(**{"env": "hypergrid", "structures": STRUCTURES, **options, **more})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    root, settings = tmp_path_factory.mktemp("generator"), config()
+    zoo = train_zoo(settings, settings.training_structures(), settings.zoo, root / "zoo", QUIET)
+    train_autoencoder(settings, zoo, root / "autoencoder", QUIET)
+    train_generator(settings, zoo, root / "autoencoder", root / "generator", QUIET)
+    return root
+
+
+def mean_js(population):
+    return evaluate(population, ["js"])["metrics"]["js"]["mean"]
+
+
+def test_known_structures_are_generated_far_better_than_random(trained):
+    generator = Generator.from_pretrained(trained)
+    for text in STRUCTURES:
+        structure = Structure.parse("hypergrid", text)
+        generated = generator.generate(structure, 8)
+        assert len(generated) == 8 and generated.source == "generated" and generated.seen
+        assert mean_js(generated) < 0.5 * mean_js(Population.initialised(structure, 8, 0))
+
+
+def test_reconstruction_keeps_behaviour(trained):
+    for entry in json.loads((trained / "autoencoder" / "autoencoder.json").read_text())["reconstruction"]:
+        assert entry["metrics"]["js"]["reconstructed"] < entry["metrics"]["js"]["member"] + 0.01
+
+
+def test_seen_is_told_by_provenance(trained):
+    generator = Generator.from_pretrained(trained)
+    unseen = generator.generate(Structure.parse("hypergrid", "ndim=2,height=5,width=16"), 2)
+    assert not unseen.seen
+    assert [s["height"] for s in unseen.provenance["training_structures"]] == [4, 6]
+
+
+def test_save_and_load_generate_the_same(trained, tmp_path):
+    generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
+    generator.save_pretrained(tmp_path)
+    again = Generator.from_pretrained(tmp_path)
+    assert torch.equal(generator.generate(structure, 3, seed=1).weights, again.generate(structure, 3, seed=1).weights)
+    assert not torch.equal(generator.generate(structure, 3, seed=1).weights, generator.generate(structure, 3, seed=2).weights)
+
+
+def test_sampler_and_steps_can_be_chosen_when_generating(trained):
+    generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
+    for sampler in ("ddim", "dpm++"):
+        assert mean_js(generator.generate(structure, 4, sampler=sampler, steps=25)) < 0.3
+    with pytest.raises(GenflowError, match="samplr"):
+        generator.generate(structure, 1, samplr="ddim")
+
+
+def test_refusals(trained):
+    generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
+    with pytest.raises(GenflowError, match="trained on environment 'hypergrid', not on 'line'"):
+        generator.check(dataclasses.replace(structure, env="line"))
+    with pytest.raises(GenflowError, match="'R1'"):
+        generator.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"))
+    with pytest.raises(GenflowError, match="at most"):
+        generator.check(Structure.parse("hypergrid", "ndim=2,height=30,width=16"))
+
+
+def test_a_finished_stage_is_loaded_and_not_trained_again(trained):
+    settings, zoo = config(), Zoo(trained)
+    before = (trained / "autoencoder" / "autoencoder.safetensors").stat().st_mtime_ns
+    encoder = train_autoencoder(settings, zoo, trained / "autoencoder", QUIET)
+    assert (trained / "autoencoder" / "autoencoder.safetensors").stat().st_mtime_ns == before
+    loaded, _ = load_autoencoder(trained / "autoencoder")
+    assert torch.equal(encoder.encode(zoo.populations[0]), loaded.encode(zoo.populations[0]))
+
+
+def test_an_autoencoder_of_another_zoo_is_refused(trained, tmp_path):
+    settings = config(**{"zoo.steps": 5})
+    other = train_zoo(settings, settings.training_structures(), settings.zoo, tmp_path / "zoo", QUIET)
+    with pytest.raises(GenflowError, match="another zoo"):
+        train_generator(settings, other, trained / "autoencoder", tmp_path / "generator", QUIET)
+
+
+@pytest.mark.parametrize("behaviour", [0.0, 1.0])
+def test_the_same_seed_trains_the_same_autoencoder(trained, tmp_path, behaviour):
+    zoo, settings = Zoo(trained), config(**{"autoencoder.steps": 5, "autoencoder.behaviour": behaviour})
+    one, two = (train_autoencoder(settings, zoo, tmp_path / name, QUIET).state_dict() for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_behaviour_loss_lowers_the_divergence_of_policies(trained, tmp_path):
+    """At a budget at which the weights are still badly reconstructed, comparing behaviour pays."""
+    zoo = Zoo(trained)
+    figures = {}
+    for behaviour in (0.0, 3.0):
+        settings = config(**{"autoencoder.steps": 25, "autoencoder.behaviour": behaviour})
+        train_autoencoder(settings, zoo, tmp_path / str(behaviour), QUIET)
+        facts = json.loads((tmp_path / str(behaviour) / "autoencoder.json").read_text())
+        figures[behaviour] = sum(entry["metrics"]["js"]["reconstructed"] for entry in facts["reconstruction"])
+    assert figures[3.0] < figures[0.0]
+
+
+def test_an_impossible_run_is_refused_before_anything_is_written(tmp_path):
+    for more, why in [
+        ({"test_structures": ["ndim=2,height=30,width=16"]}, "at most"),
+        ({"evaluation.metrics": ["jss"]}, "unknown metric 'jss'"),
+        ({"diffusion.options": {"chanels": [8]}}, "did you mean 'channels'"),
+        ({"structures": ["ndim=9,height=20,width=8"], "evaluation.metrics": ["js"]}, "states"),
+    ]:
+        with pytest.raises(GenflowError, match=why):
+            run(config(**more), tmp_path / "out", QUIET)
+        assert not (tmp_path / "out").exists()
+    check(config())

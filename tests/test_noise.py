@@ -1,0 +1,62 @@
+"""Schedules and samplers against the closed form: with the exact denoiser of a known distribution, sampling returns it."""
+
+import pytest
+import torch
+from torch import nn
+
+from genflow.noise import NoiseOptions, SamplingOptions, sample_latents, scheduler
+
+TIMESTEPS = 200
+
+
+class Exact(nn.Module):
+    """The optimal denoiser when the latents are N(mean(c), std^2), for each of the three predictions."""
+
+    def __init__(self, noise, std):
+        super().__init__()
+        self.latent_size, self.noise, self.std = 5, noise, std
+        self.alphas = scheduler(noise).alphas_cumprod
+
+    def forward(self, z, t, condition):
+        a = self.alphas[t.long()][:, None]
+        mean = condition[:, :1].nan_to_num(0.0)
+        # posterior mean of x0 under a Gaussian prior
+        x0 = mean + a.sqrt() * self.std**2 / (a * self.std**2 + 1 - a) * (z - a.sqrt() * mean)
+        epsilon = (z - a.sqrt() * x0) / (1 - a).sqrt()
+        v = a.sqrt() * epsilon - (1 - a).sqrt() * x0
+        return {"epsilon": epsilon, "sample": x0, "v_prediction": v}[self.noise.prediction]
+
+
+def draw(prediction="epsilon", sampler="ddpm", betas="squaredcos_cap_v2", std=0.5, num=400, **more):
+    noise = NoiseOptions(timesteps=TIMESTEPS, betas=betas, prediction=prediction)
+    sampling = SamplingOptions(sampler=sampler, steps=more.pop("steps", TIMESTEPS), **more)
+    rng = torch.Generator().manual_seed(0)
+    return sample_latents(Exact(noise, std), torch.tensor([3.0, 1.0]), num, noise, sampling, rng)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_every_sampler_and_prediction_recovers_a_gaussian(sampler, prediction):
+    z = draw(prediction, sampler)
+    assert z.shape == (400, 5)
+    assert z.mean().item() == pytest.approx(3.0, abs=0.06)
+    assert z.std().item() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_few_steps_are_enough_for_the_fast_samplers(sampler):
+    assert draw("v_prediction", sampler, steps=20).mean().item() == pytest.approx(3.0, abs=0.1)
+
+
+def test_more_steps_than_the_schedule_has_are_cut():
+    assert torch.equal(draw(steps=TIMESTEPS), draw(steps=10 * TIMESTEPS))
+
+
+def test_guidance_extrapolates_away_from_the_unconditional_mean():
+    # the unconditional mean of `Exact` is 0, the conditional one 3
+    weak, plain, strong = (draw("sample", "ddim", guidance=g).mean().item() for g in (0.5, 1.0, 1.5))
+    assert weak < plain - 0.5 < plain + 0.5 < strong
+
+
+def test_the_seed_decides():
+    assert torch.equal(draw(), draw())
