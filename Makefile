@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-all lint bench docs clean
+.PHONY: setup demo test test-all lint docs clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+docs: demo
+	$(BIN)/python docs/result.py runs/demo D
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

@@ -105,23 +105,20 @@ class Environment(Configured, ABC):
         env, _ = self.gfn
         return env.log_reward(env.States(states)).double()
 
-    def require_enumerable(self, what: str) -> None:
+    def require_enumerable(self, what: str, instead: str) -> None:
         """Refuse an exact computation on a task that is too large for it.
 
         Raises:
-            GenflowError: names the metrics to use instead.
+            GenflowError: says what to do `instead`.
         """
         if not self.enumerable:
             size = f"{self.n_states:,}" if self.n_states is not None else "an unknown number of"
-            raise GenflowError(
-                f"{what} needs every state, but this structure has {size} states (the limit is {MAX_STATES:,});"
-                " use sampled metrics instead: --metric mean_reward --metric log_z_bound"
-            )
+            raise GenflowError(f"{what} needs every state, but this structure has {size} states (the limit is {MAX_STATES:,}); {instead}")
 
     @cached_property
     def graph(self) -> exact.StateGraph:
         """Every state; torchgfn's state order is the order of `target`."""
-        self.require_enumerable("the state graph")
+        self.require_enumerable("the state graph", "use metrics that sample")
         return exact.enumerate_states(self.gfn[0], MAX_STATES)
 
     @cached_property

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from genflow.errors import GenflowError
 from genflow.interfaces import Metric
 from genflow.population import Population
 from genflow.registry import registry
+
+#: numbers of exact distributions held at once
+MAX_DISTRIBUTION = 2**26
 
 
 def exact_metrics() -> dict[str, Metric]:
@@ -37,11 +42,20 @@ def figures_of(population: Population) -> dict[str, float]:
     return {name: float(metric(population).mean()) for name, metric in primary_metrics().items()}
 
 
+def values_of(population: Population, metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
+    """Each metric's (M,) float64 values, a few policies at a time where distributions are large."""
+    environment = population.structure.environment
+    chunk = max(1, MAX_DISTRIBUTION // environment.n_states) if environment.enumerable and environment.n_states else len(population)
+    parts = [population[start : start + chunk] for start in range(0, len(population), chunk)]
+    rows = [{name: metric(part).double() for name, metric in metrics.items()} for part in parts]
+    return {name: torch.cat([row[name] for row in rows]) for name in metrics}
+
+
 def measure(population: Population) -> Population:
     """Write each member's exact metrics into its provenance; unchanged if the task is too large to enumerate."""
     members = population.provenance.get("members")
     if not members or not population.structure.environment.enumerable:
         return population
-    values: dict[str, Tensor] = {name: metric(population) for name, metric in exact_metrics().items()}
+    values = values_of(population, exact_metrics())
     measured = [{**m, "metrics": {name: float(v[i]) for name, v in values.items()}} for i, m in enumerate(members)]
     return replace(population, provenance={**population.provenance, "members": measured})

@@ -1,70 +1,66 @@
 """The main job, top to bottom as the paper's method: zoo, autoencoder, latent diffusion, generation, evaluation.
 
-Each stage owns a folder under the output folder and is skipped when that folder is complete:
-
-    OUT/zoo/<structure>/        train_zoo           populations trained from scratch
-    OUT/autoencoder/            train_autoencoder   weights <-> latents
-    OUT/generator/              train_generator     condition -> latents -> weights
-    OUT/generated/<structure>/  generate            policies for known and unknown structures
-    OUT/trained/<structure>/    train_zoo           unknown structures trained from scratch, only to compare
-    OUT/evaluation.json         compare             every population and baseline, measured
-    OUT/report.html             evaluation/report.py
+OUT/zoo/<structure>/        train_zoo           populations trained from scratch
+OUT/autoencoder/            train_autoencoder   weights <-> latents
+OUT/generator/              train_generator     condition -> latents -> weights
+OUT/generated/<structure>/  generate            policies for known and unknown structures
+OUT/trained/<structure>/    train_zoo           unknown structures trained from scratch, only to compare
+OUT/evaluation.json         compare             every population and baseline, measured
+OUT/report.html             write_report        tables and pictures
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from genflow.config import Config
 from genflow.errors import GenflowError
 from genflow.evaluation.baselines import baselines
 from genflow.evaluation.evaluate import choose_metrics, evaluate
-from genflow.evaluation.findings import AUTOENCODER, EVALUATION
-from genflow.generator import FORMAT, Card, EncoderCard, Generator
-from genflow.interfaces import Denoiser, Encoder
-from genflow.measure import primary_metrics
+from genflow.evaluation.findings import EVALUATION
+from genflow.evaluation.report import write_report
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.registry import registry
-from genflow.runs import MANIFEST, RunDirectory, read_json, read_tensors, versions, write_json, write_tensors
-from genflow.schema import validate
+from genflow.runs import MANIFEST, RunDirectory, read_json, versions, write_json
+from genflow.stages import denoiser_of, encoder_of, generate, train_autoencoder, train_generator, train_zoo
 from genflow.structure import Structure
-from genflow.training.autoencoder import AutoencoderTrainee, reconstruct
-from genflow.training.diffusion import DiffusionTrainee
-from genflow.training.finetune import finetune
-from genflow.training.loop import remove_checkpoint, train
-from genflow.training.policies import ZooOptions, train_members
-from genflow.zoo import FACTS, Zoo, find_populations, load_population, save_population
-
-AUTOENCODER_TENSORS = "autoencoder.safetensors"
+from genflow.zoo import Zoo, find_populations, load_population
 
 
-def encoder_of(config: Config) -> tuple[type[Encoder], Any]:
-    """The encoder's class and its validated options.
+def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
+    """The whole job: train, generate for known and unknown structures, compare, report.
 
-    Raises:
-        GenflowError: the name or an option is wrong.
-    """
-    encoder_cls = registry().load("encoder", config.autoencoder.encoder)
-    where = f"autoencoder.options of encoder {config.autoencoder.encoder!r}"
-    return encoder_cls, validate(encoder_cls.Config, config.autoencoder.options, where)
+    Args:
+        config: see `load_config`.
+        out: the output folder.
+        progress: where to report to.
 
-
-def denoiser_of(config: Config) -> tuple[type[Denoiser], Any]:
-    """The denoiser's class and its validated options.
+    Returns:
+        One entry for each population and baseline, see `evaluate`.
 
     Raises:
-        GenflowError: the name or an option is wrong.
+        GenflowError: something in the configuration is impossible, or `out` holds another run.
     """
-    denoiser_cls = registry().load("denoiser", config.diffusion.denoiser)
-    where = f"diffusion.options of denoiser {config.diffusion.denoiser!r}"
-    return denoiser_cls, validate(denoiser_cls.Config, config.diffusion.options, where)
+    out, progress = Path(out), progress or Progress()
+    check(config)
+    known, unknown = config.training_structures(), config.unseen_structures()
+    with RunDirectory.open(out, "run", config.model_dump(mode="json"), config.seed) as run:
+        zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
+        train_autoencoder(config, zoo, out / "autoencoder", progress)
+        generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)
+        generated = generate(config, generator, [*known, *unknown], out / "generated", progress)
+        trained = list(zoo.populations)
+        if unknown and config.train_tests:
+            alike = config.zoo.model_copy(update={"num": config.evaluation.num})
+            trained += train_zoo(config, unknown, alike, out / "trained", progress).populations
+        trained.sort(key=lambda p: [*known, *unknown].index(p.structure))
+        entries = compare(config, [*trained, *generated], zoo, progress)
+        write_evaluation(out, entries, config)
+        write_report(out)
+        run.update(complete=True)
+    return entries
 
 
 def check(config: Config) -> None:
@@ -83,177 +79,6 @@ def check(config: Config) -> None:
         untrained = encoder_cls.for_zoo(encoder_config, [Population.initialised(structure, 2, config.seed) for structure in known])
         for structure in unknown:
             untrained.check(structure.layout)
-
-
-def train_zoo(config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress) -> Zoo:
-    """Train `options.num` policies for each structure, from scratch.
-
-    Raises:
-        GenflowError: `out` holds another run, or a training fails.
-    """
-    device = config.torch_device()
-    identity = {"env": config.env, "policy": config.policy, "structures": [s.fields() for s in structures], "zoo": _dump(options)}
-    with RunDirectory.open(out, "zoo", identity, config.seed) as run:
-        for index, structure in enumerate(structures):
-            folder = out / structure.name
-            if (folder / FACTS).exists():
-                continue
-            population = train_members(structure, options, seed=config.seed + index, folder=folder, progress=progress, device=device)
-            save_population(population, folder)
-            progress.note(
-                f"zoo: {structure.name}: {len(population)} policies in {population.provenance['seconds']:.1f} s{_quality(population)}"
-            )
-        run.update(complete=True)
-    return Zoo(out)
-
-
-def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
-    """Train the autoencoder of weights on a zoo, and measure what reconstruction does to its members.
-
-    Raises:
-        GenflowError: `out` holds another run, or the training fails.
-    """
-    options, device = config.autoencoder, config.torch_device()
-    encoder_cls, encoder_config = encoder_of(config)
-    identity = {"env": config.env, "policy": config.policy, "zoo": zoo_digest(zoo), "autoencoder": _dump(options)}
-    with RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
-        if run.complete:
-            return load_autoencoder(out)[0]
-        encoder = _seeded(config.seed, lambda: encoder_cls.for_zoo(encoder_config, zoo.populations))
-        trainee = AutoencoderTrainee(encoder, zoo.populations, options, seed=config.seed, device=device)
-        history, seconds = train(trainee, options, folder=out, seed=config.seed, progress=progress, label="autoencoder", device=device)
-        encoder.eval()
-        write_tensors(out / AUTOENCODER_TENSORS, encoder.state_dict())
-        figures = reconstruction_figures(encoder, zoo)
-        card = EncoderCard.of(options.encoder, encoder).model_dump(mode="json")
-        write_json(out / AUTOENCODER, {"encoder": card, "seconds": seconds, "history": history, "reconstruction": figures})
-        remove_checkpoint(out)
-        run.update(complete=True)
-        progress.note(f"autoencoder: {options.steps} steps in {seconds:.1f} s")
-        for entry in figures:
-            for name, values in entry["metrics"].items():
-                progress.note(f"  {entry['name']}: median {name} {values['member']:.4g} -> reconstructed {values['reconstructed']:.4g}")
-        return encoder
-
-
-def reconstruction_figures(encoder: Encoder, zoo: Zoo) -> list[dict[str, Any]]:
-    """For each enumerable structure, the median of the primary exact metrics of the members and of their reconstructions."""
-    entries = []
-    for population in zoo.populations:
-        if population.structure.environment.enumerable:
-            rebuilt = reconstruct(encoder, population)
-            metrics = {
-                name: {"member": float(metric(population).median()), "reconstructed": float(metric(rebuilt).median())}
-                for name, metric in primary_metrics().items()
-            }
-            entries.append({"name": population.structure.name, "structure": population.structure.fields(), "metrics": metrics})
-    return entries
-
-
-def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
-    """Load what `train_autoencoder` wrote.
-
-    Raises:
-        GenflowError: it is missing or unusable.
-    """
-    card = validate(EncoderCard, read_json(folder / AUTOENCODER).get("encoder", {}), str(folder / AUTOENCODER))
-    encoder = card.build()
-    tensors, _ = read_tensors(folder / AUTOENCODER_TENSORS)
-    try:
-        encoder.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise GenflowError(f"{folder / AUTOENCODER_TENSORS} does not fit {AUTOENCODER}: {str(error).splitlines()[0]}") from error
-    return encoder.eval(), card
-
-
-def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, progress: Progress) -> Generator:
-    """Train the latent diffusion model on a zoo's latents, and join it with the autoencoder to a generator.
-
-    Raises:
-        GenflowError: `out` holds another run, the autoencoder is missing, or the training fails.
-    """
-    options, device = config.diffusion, config.torch_device()
-    encoder, card = load_autoencoder(autoencoder)
-    denoiser_cls, denoiser_config = denoiser_of(config)
-    digest = zoo_digest(zoo)
-    trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
-    if trained_on != digest:
-        raise GenflowError(
-            f"the autoencoder in {autoencoder} was trained on another zoo than {zoo.folder}; train one with `genflow train-ae`"
-        )
-    identity = {
-        "env": config.env,
-        "policy": config.policy,
-        "zoo": digest,
-        "encoder": card.model_dump(mode="json"),
-        "diffusion": _dump(options),
-    }
-    with RunDirectory.open(out, "generator", identity, config.seed) as run:
-        if run.complete:
-            return Generator.from_pretrained(out, device)
-        encoder = encoder.to(device)
-        with torch.no_grad():
-            latents = torch.cat([encoder.encode(p) for p in zoo.populations])
-        conditions = torch.cat([p.structure.condition().expand(len(p), -1) for p in zoo.populations])
-        mean, std = latents.mean(0), latents.std(0, correction=0).clamp(min=1e-6)
-        sizes = {"latent_size": latents.shape[1], "condition_size": conditions.shape[1]}
-        denoiser = _seeded(config.seed, lambda: denoiser_cls(denoiser_config, **sizes))
-        trainee = DiffusionTrainee(denoiser, (latents - mean) / std, conditions, options, device=device)
-        history, seconds = train(trainee, options, folder=out, seed=config.seed, progress=progress, label="diffusion", device=device)
-        denoiser.load_state_dict(trainee.average)
-        structures = zoo.structures
-        full = Card(
-            format=FORMAT,
-            env=structures[0].env,
-            policy=structures[0].policy,
-            training_structures=[s.fields() for s in structures],
-            encoder=card,
-            denoiser=options.denoiser,
-            denoiser_options=denoiser_config.model_dump(mode="json"),
-            **sizes,
-            noise=options.noise,
-            sampling=options.sampling,
-            provenance={"seed": config.seed, "zoo": digest, "seconds": seconds, "history": history, "versions": run.manifest["versions"]},
-        )
-        generator = Generator(full, encoder, denoiser.eval(), mean, std)
-        generator.save_pretrained(out)
-        remove_checkpoint(out)
-        run.update(complete=True)
-        progress.note(f"diffusion: {options.steps} steps in {seconds:.1f} s")
-        return generator
-
-
-def generate(config: Config, generator: Generator, structures: Sequence[Structure], out: Path, progress: Progress) -> list[Population]:
-    """Generate a population for each structure: in `out` itself for one structure, else in a folder each.
-
-    Raises:
-        GenflowError: `out` holds another run, or the generator does not cover a structure.
-    """
-    for structure in structures:
-        generator.check(structure)
-    options = config.generate
-    overrides: dict[str, Any] = {
-        k: v for k, v in (("sampler", options.sampler), ("steps", options.steps), ("guidance", options.guidance)) if v is not None
-    }
-    identity = {
-        "structures": [s.to_json() for s in structures],
-        "generate": _dump(options),
-        "generator": generator.card.model_dump(mode="json", exclude={"provenance"}),
-        "latents": _digest(generator.latent_mean, generator.latent_std),
-    }
-    populations = []
-    with RunDirectory.open(out, "generate", identity, config.seed) as run:
-        for structure in structures:
-            folder = out if len(structures) == 1 else out / structure.name
-            if run.complete:
-                populations.append(load_population(folder))
-                continue
-            population = generator.generate(structure, options.num, config.seed, **overrides)
-            save_population(population, folder)
-            populations.append(population)
-            progress.note(f"generated: {structure.name}: {len(population)} policies in {population.provenance['seconds']:.3f} s")
-        run.update(complete=True)
-    return populations
 
 
 def compare(config: Config, populations: Sequence[Population], zoo: Zoo | None, progress: Progress) -> list[dict[str, Any]]:
@@ -299,92 +124,3 @@ def load_for_evaluation(
 def write_evaluation(out: Path, entries: list[dict[str, Any]], config: Config) -> None:
     """Write ``evaluation.json``."""
     write_json(out / EVALUATION, {"entries": entries, "config": config.model_dump(mode="json"), "versions": versions()})
-
-
-def finetune_run(config: Config, population: Population, out: Path, progress: Progress) -> list[dict[str, Any]]:
-    """Fine-tune a population, and the same budget from a random start; both are written under `out`.
-
-    Returns:
-        One entry each: ``{"name", "figures", "history"}``.
-
-    Raises:
-        GenflowError: `out` holds another run, or the training fails.
-    """
-    identity = {"finetune": _dump(config.finetune), "structure": population.structure.to_json(), "start": _digest(population.weights)}
-    with RunDirectory.open(out, "finetune", identity, config.seed) as run:
-        if not run.complete:
-            trained = finetune(population, config.finetune, seed=config.seed, folder=out, progress=progress, device=config.torch_device())
-            for name, result in trained.items():
-                save_population(result, out / name)
-            run.update(complete=True)
-        entries = []
-        for path in find_populations(out):
-            history = load_population(path).provenance["history"]
-            entries.append({"name": path.name, "figures": {k: points[-1][1] for k, points in history.items()}, "history": history})
-    return entries
-
-
-def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
-    """The whole job: train, generate for known and unknown structures, compare, report.
-
-    Args:
-        config: see `load_config`.
-        out: the output folder.
-        progress: where to report to.
-
-    Returns:
-        One entry for each population and baseline, see `evaluate`.
-
-    Raises:
-        GenflowError: something in the configuration is impossible, or `out` holds another run.
-    """
-    from genflow.evaluation.report import write_report
-
-    out, progress = Path(out), progress or Progress()
-    check(config)
-    known, unknown = config.training_structures(), config.unseen_structures()
-    with RunDirectory.open(out, "run", config.model_dump(mode="json"), config.seed) as run:
-        zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
-        train_autoencoder(config, zoo, out / "autoencoder", progress)
-        generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)
-        generated = generate(config, generator, [*known, *unknown], out / "generated", progress)
-        trained = list(zoo.populations)
-        if unknown and config.train_tests:
-            alike = config.zoo.model_copy(update={"num": config.evaluation.num})
-            trained += train_zoo(config, unknown, alike, out / "trained", progress).populations
-        trained.sort(key=lambda p: [*known, *unknown].index(p.structure))
-        entries = compare(config, [*trained, *generated], zoo, progress)
-        write_evaluation(out, entries, config)
-        write_report(out)
-        run.update(complete=True)
-    return entries
-
-
-def zoo_digest(zoo: Zoo) -> str:
-    """A fingerprint of a zoo's structures and weights."""
-    names = json.dumps([structure.to_json() for structure in zoo.structures], sort_keys=True)
-    return hashlib.sha256((names + _digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[:16]
-
-
-def _digest(*tensors: torch.Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _seeded(seed: int, build: Callable[[], Any]) -> Any:
-    """Build a module whose initial weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build()
-
-
-def _dump(options: Any) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude={"checkpoint_seconds"})
-
-
-def _quality(population: Population) -> str:
-    members = [m["metrics"] for m in population.provenance.get("members", []) if "metrics" in m]
-    figures = [f"{name} {sum(m[name] for m in members) / len(members):.4g}" for name in primary_metrics() if members]
-    return f", mean {', '.join(figures)}" if figures else ""

@@ -161,9 +161,7 @@ class RunDirectory:
                         parent.rmdir()
             raise
         finally:
-            lock.close()
-            with contextlib.suppress(OSError):
-                (path / _LOCK).unlink()
+            lock.close()  # the file stays: removing it would let a third command lock another one of the same name
 
     @property
     def complete(self) -> bool:

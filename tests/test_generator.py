@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluate, load_config
-from genflow.pipeline import check, load_autoencoder, run, train_autoencoder, train_generator, train_zoo
+from genflow.pipeline import check, run
 from genflow.progress import Progress
+from genflow.stages import load_autoencoder, train_autoencoder, train_generator, train_zoo
 
 STRUCTURES = ["ndim=2,height=4,width=16", "ndim=2,height=6,width=16"]
 QUIET = Progress(quiet=True)

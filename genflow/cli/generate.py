@@ -43,7 +43,7 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
     Example:
       genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --generator runs/demo --out runs/policies
     """
-    from genflow import pipeline
+    from genflow import stages
 
     config = configure(_env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num})
     if not config.structures:
@@ -51,7 +51,7 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
     wanted = config.training_structures()
     generator = _load_generator(generator_folder, config)
     folder = out or Path("runs") / config.env / "generated" / "+".join(s.name for s in wanted)
-    populations = pipeline.generate(config, generator, wanted, folder, quiet(as_json))
+    populations = stages.generate(config, generator, wanted, folder, quiet(as_json))
     facts = [
         {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "seen": p.seen, "seconds": p.provenance["seconds"]}
         for p in populations
@@ -71,7 +71,7 @@ def finetune(population_folder, env, structures, file, out, seed, overrides, as_
     Example:
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
     """
-    from genflow import pipeline
+    from genflow import stages
     from genflow.zoo import load_population
 
     if population_folder is not None:
@@ -85,6 +85,6 @@ def finetune(population_folder, env, structures, file, out, seed, overrides, as_
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
         population = _load_generator(generator_folder, config).generate(config.training_structures()[0], config.generate.num, config.seed)
     folder = out or Path("runs") / config.env / "finetuned" / population.structure.name
-    entries = pipeline.finetune_run(config, population, folder, quiet(as_json))
+    entries = stages.finetune_both(config, population, folder, quiet(as_json))
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
     emit(as_json, entries, "\n".join([*lines, f"populations in {folder}"]))

@@ -81,7 +81,7 @@ def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress
     Raises:
         GenflowError: the zoo is unusable, is of another environment, or lacks a structure that was asked for.
     """
-    from genflow.pipeline import train_zoo
+    from genflow.stages import train_zoo
     from genflow.zoo import Zoo
 
     if folder is None:

@@ -48,11 +48,11 @@ def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
     Example:
       genflow train-zoo --env hypergrid --structure ndim=4,height=8 --num 16 --out runs/zoo
     """
-    from genflow import pipeline
+    from genflow import stages
 
     config = configure(env, structures, file, seed, overrides, **{"zoo.num": num})
     folder = out or Path("runs") / config.env / "zoo"
-    zoo = pipeline.train_zoo(config, config.training_structures(), config.zoo, folder, quiet(as_json))
+    zoo = stages.train_zoo(config, config.training_structures(), config.zoo, folder, quiet(as_json))
     facts = [
         {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "members": p.provenance["members"]}
         for p in zoo.populations
@@ -70,15 +70,15 @@ def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     Example:
       genflow train-ae --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow import pipeline
+    from genflow import pipeline, stages
     from genflow.runs import read_json
 
     config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
     pipeline.check(config)
     root = output_root(config, out)
     zoo = find_zoo(config, zoo_folder, root, progress)
-    pipeline.train_autoencoder(config, zoo, root / "autoencoder", progress)
-    facts = read_json(root / "autoencoder" / pipeline.AUTOENCODER)
+    stages.train_autoencoder(config, zoo, root / "autoencoder", progress)
+    facts = read_json(root / "autoencoder" / stages.AUTOENCODER)
     emit(as_json, {"reconstruction": facts["reconstruction"], "seconds": facts["seconds"]}, f"autoencoder in {root / 'autoencoder'}")
 
 
@@ -95,7 +95,7 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
     Example:
       genflow train-ldm --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow import pipeline
+    from genflow import pipeline, stages
 
     config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
     pipeline.check(config)
@@ -103,6 +103,6 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
     zoo = find_zoo(config, zoo_folder, root, progress)
     if autoencoder is None:
         autoencoder = root / "autoencoder"
-        pipeline.train_autoencoder(config, zoo, autoencoder, progress)
-    generator = pipeline.train_generator(config, zoo, autoencoder, root / "generator", progress)
+        stages.train_autoencoder(config, zoo, autoencoder, progress)
+    generator = stages.train_generator(config, zoo, autoencoder, root / "generator", progress)
     emit(as_json, generator.card.model_dump(mode="json", exclude={"provenance"}), f"generator in {root / 'generator'}")

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
-
 from genflow.interfaces import Metric
-from genflow.measure import all_metrics
+from genflow.measure import all_metrics, values_of
 from genflow.population import Population
 from genflow.registry import registry
 from genflow.structure import Structure
-
-#: exact distributions held at once, in numbers
-MAX_DISTRIBUTION = 2**26
 
 
 def choose_metrics(structure: Structure, names: Sequence[str] = ()) -> dict[str, Metric]:
@@ -31,7 +26,8 @@ def choose_metrics(structure: Structure, names: Sequence[str] = ()) -> dict[str,
         if name not in known:
             known[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")  # says why it is not usable
         if known[name].exact:
-            structure.environment.require_enumerable(f"metric {name!r}")
+            sampled = ", ".join(other for other, metric in known.items() if not metric.exact)
+            structure.environment.require_enumerable(f"metric {name!r}", f"use one that samples: {sampled}")
         chosen[name] = known[name]
     return chosen
 
@@ -52,18 +48,7 @@ def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, A
         GenflowError: see `choose_metrics`.
     """
     structure = population.structure
-    chosen = choose_metrics(structure, metrics)
-    chunk = (
-        max(1, MAX_DISTRIBUTION // structure.environment.n_states)
-        if structure.environment.enumerable and structure.environment.n_states
-        else 64
-    )
-    values: dict[str, list[torch.Tensor]] = {name: [] for name in chosen}
-    for start in range(0, len(population), chunk):
-        part = population[start : start + chunk]
-        for name, metric in chosen.items():
-            values[name].append(metric(part).double())
-    joined = {name: torch.cat(parts) for name, parts in values.items()}
+    values = values_of(population, choose_metrics(structure, metrics))
     return {
         "env": structure.env,
         "structure": structure.fields(),
@@ -72,7 +57,7 @@ def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, A
         "source": population.source,
         "seen": population.seen,
         "num": len(population),
-        "metrics": {name: {"mean": float(v.mean()), "min": float(v.min()), "max": float(v.max())} for name, v in joined.items()},
+        "metrics": {name: {"mean": float(v.mean()), "min": float(v.min()), "max": float(v.max())} for name, v in values.items()},
         "seconds": population.provenance.get("seconds"),
         "budget": population.provenance.get("budget"),
     }

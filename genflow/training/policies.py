@@ -87,9 +87,10 @@ class PopulationTrainee(Trainee):
         if options.objective in objectives.WITH_STATE_FLOW:
             self._flow_module, self.flow = _state_flow(structure, self.members, seed, device)
         if options.objective == "distill":
-            self.environment.require_enumerable("objective 'distill'")
+            self.environment.require_enumerable("objective 'distill'", "use a balance objective, e.g. zoo.objective=tb")
             flows = self.environment.optimal_flows()
-            self._optimal, self._visit = flows.policy.float(), flows.visit.float()
+            self._optimal = flows.policy.float()
+            self._visit_cdf = flows.visit.cumsum(0) / flows.visit.sum()
         # the checkpoint of step steps-1-j*every is row j
         self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size)
         self._every = every
@@ -138,12 +139,11 @@ class PopulationTrainee(Trainee):
 
     def _distill(self, rng: torch.Generator) -> Tensor:
         graph = self.environment.graph
-        visited = round(VISITED * self.options.batch_size)
-        cpu_rng = rng if rng.device.type == "cpu" else None
-        index = torch.cat([
-            torch.multinomial(self._visit, visited, replacement=True, generator=cpu_rng) if visited else torch.empty(0, dtype=torch.long),
-            torch.randint(len(self._visit), (self.options.batch_size - visited,), generator=cpu_rng),
-        ])  # fmt: skip
+        # by inverse distribution function, so that one generator serves on any device
+        uniform = torch.rand(self.options.batch_size, dtype=torch.float64, generator=rng, device=rng.device).cpu()
+        visited = round(VISITED * len(uniform))
+        by_visit = torch.searchsorted(self._visit_cdf, uniform[:visited])
+        index = torch.cat([by_visit, (uniform[visited:] * len(graph.states)).long()])
         device = self.log_z.device
         inputs = self.environment.inputs(graph.states[index].to(device))
         return objectives.distillation(self.logits(inputs), graph.mask(index).to(device), self._optimal[index].to(device))

@@ -143,7 +143,7 @@ class Hypergrid(Environment):
     @cached_property
     def graph(self) -> StateGraph:
         """All h**n states by index arithmetic; the level of a state is the sum of its positions."""
-        self.require_enumerable("the state graph")
+        self.require_enumerable("the state graph", "use metrics that sample")
         n, h = self.config.ndim, self.config.height
         index = torch.arange(h**n)
         place = h ** torch.arange(n - 1, -1, -1)

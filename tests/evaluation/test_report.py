@@ -16,8 +16,8 @@ import genflow
 from genflow import GenflowError, Population, Structure, load_config
 from genflow.evaluation.evaluate import number
 from genflow.evaluation.report import write_report
-from genflow.pipeline import finetune_run
 from genflow.progress import Progress
+from genflow.stages import finetune_both
 from genflow.zoo import save_population
 
 SEEN = ("ndim=2,height=3,width=8", "ndim=1,height=4,width=8")
@@ -267,7 +267,7 @@ def test_a_finetuning_is_shown_against_a_random_start(run, tmp_path):
     from genflow.zoo import load_population
 
     config = load_config(env="hypergrid", **TINY)
-    finetune_run(config, load_population(run / "generated" / UNSEEN), tmp_path / "tuned", Progress())
+    finetune_both(config, load_population(run / "generated" / UNSEEN), tmp_path / "tuned", Progress())
     page = Page(write_report(tmp_path / "tuned"))
     alts = [str(image["alt"]) for image in page.images]
     for figure in ("loss", "reward", "js"):

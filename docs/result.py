@@ -1,0 +1,23 @@
+"""Draw docs/result.png, the picture of the README, from a finished run: `python docs/result.py runs/demo D`."""
+
+import sys
+from pathlib import Path
+
+from genflow import Population, Structure
+from genflow.evaluation.pictures import marginals
+from genflow.runs import write_bytes
+from genflow.zoo import find_populations, load_population
+
+
+def main(run: Path, preset: str) -> None:
+    structure = Structure.parse("hypergrid", preset)
+    found = {p.source: p for p in map(load_population, find_populations(run)) if p.structure == structure}
+    shown = {"trained": found["trained"], "generated": found["generated"], "random": Population.initialised(structure, 1, 0)}
+    distributions = {"target": structure.environment.target()}
+    distributions |= {source: population[0].terminal_distribution()[0] for source, population in shown.items()}
+    picture = marginals(structure.environment.graph.states, distributions)
+    assert picture is not None
+    write_bytes(Path(__file__).parent / "result.png", picture)
+
+
+main(Path(sys.argv[1]), sys.argv[2])
