@@ -24,7 +24,7 @@ from genflow.evaluation.report import write_report
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.runs import MANIFEST, RunDirectory, read_json, versions, write_json
-from genflow.stages import denoiser_of, encoder_of, generate, train_autoencoder, train_generator, train_zoo
+from genflow.stages import check_components, component, generate, train_autoencoder, train_generator, train_zoo
 from genflow.structure import Structure
 from genflow.zoo import Zoo, find_populations, load_population
 
@@ -69,9 +69,8 @@ def check(config: Config) -> None:
     Raises:
         GenflowError: a structure, plugin, option, metric or device is wrong.
     """
-    encoder_cls, encoder_config = encoder_of(config)
-    denoiser_of(config)
-    config.torch_device()
+    encoder_cls, encoder_config = component(config, "encoder")
+    check_components(config)
     known, unknown = config.training_structures(), config.unseen_structures()
     for structure in [*known, *unknown]:
         choose_metrics(structure, config.evaluation.metrics)

@@ -78,7 +78,7 @@ class Registry:
             try:
                 if point.name in disabled:
                     raise GenflowError(f"disabled by {DISABLE_VARIABLE}")
-                with _no_output():
+                with _stdout_to_stderr():
                     self._load(point, plugin)
             except GenflowError as error:
                 plugin.error = str(error)
@@ -189,7 +189,7 @@ class Registry:
             # those of genflow itself are listed, but loaded late and so not in cli.commands
             known = cli.list_commands(click.Context(cli))
             try:
-                with _no_output():
+                with _stdout_to_stderr():
                     function(cli=cli)
                 taken = [name for name in known if cli.commands.get(name) is not before.get(name)]
                 if taken:
@@ -200,7 +200,7 @@ class Registry:
                 plugin.error = str(error) if isinstance(error, GenflowError) else f"register_commands failed: {error!r}"
 
 
-def _no_output() -> contextlib.AbstractContextManager[object]:
+def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
     """What a plugin prints goes to standard error: standard output belongs to the command's result, e.g. to --json."""
     return contextlib.redirect_stdout(sys.stderr)
 
@@ -210,7 +210,7 @@ def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[An
 
     module_name, _, class_name = target.partition(":")
     try:
-        with _no_output():
+        with _stdout_to_stderr():
             cls = getattr(importlib.import_module(module_name), class_name)
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}: {error}") from error

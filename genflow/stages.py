@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,7 +17,7 @@ from genflow.config import Config
 from genflow.errors import GenflowError
 from genflow.evaluation.findings import AUTOENCODER
 from genflow.generator import FORMAT, Card, EncoderCard, Generator
-from genflow.interfaces import Denoiser, Encoder
+from genflow.interfaces import Encoder
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.progress import Progress
@@ -35,26 +35,27 @@ from genflow.zoo import FACTS, Zoo, find_populations, load_population, save_popu
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
 
 
-def encoder_of(config: Config) -> tuple[type[Encoder], Any]:
-    """The encoder's class and its validated options.
+def component(config: Config, kind: Literal["encoder", "denoiser"]) -> tuple[type[Any], Any]:
+    """The class and the validated options of the encoder or the denoiser that is configured.
 
     Raises:
         GenflowError: the name or an option is wrong.
     """
-    encoder_cls = registry().load("encoder", config.autoencoder.encoder)
-    where = f"autoencoder.options of encoder {config.autoencoder.encoder!r}"
-    return encoder_cls, validate(encoder_cls.Config, config.autoencoder.options, where)
+    section, options = ("autoencoder", config.autoencoder) if kind == "encoder" else ("diffusion", config.diffusion)
+    name = getattr(options, kind)
+    cls = registry().load(kind, name)
+    return cls, validate(cls.Config, options.options, f"{section}.options of {kind} {name!r}")
 
 
-def denoiser_of(config: Config) -> tuple[type[Denoiser], Any]:
-    """The denoiser's class and its validated options.
+def check_components(config: Config) -> None:
+    """Refuse a wrong encoder, denoiser or device before anything is trained.
 
     Raises:
-        GenflowError: the name or an option is wrong.
+        GenflowError: says which.
     """
-    denoiser_cls = registry().load("denoiser", config.diffusion.denoiser)
-    where = f"diffusion.options of denoiser {config.diffusion.denoiser!r}"
-    return denoiser_cls, validate(denoiser_cls.Config, config.diffusion.options, where)
+    component(config, "encoder")
+    component(config, "denoiser")
+    config.torch_device()
 
 
 def train_zoo(config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress) -> Zoo:
@@ -86,7 +87,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
         GenflowError: `out` holds another run, or the training fails.
     """
     options, device = config.autoencoder, config.torch_device()
-    encoder_cls, encoder_config = encoder_of(config)
+    encoder_cls, encoder_config = component(config, "encoder")
     identity = {"env": config.env, "policy": config.policy, "zoo": zoo_digest(zoo), "autoencoder": _dump(options)}
     with RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
         if run.complete:
@@ -146,7 +147,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
     """
     options, device = config.diffusion, config.torch_device()
     encoder, card = load_autoencoder(autoencoder)
-    denoiser_cls, denoiser_config = denoiser_of(config)
+    denoiser_cls, denoiser_config = component(config, "denoiser")
     digest = zoo_digest(zoo)
     trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
     if trained_on != digest:

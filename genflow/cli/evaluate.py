@@ -74,7 +74,7 @@ def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_f
 
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Where to write (default: DIR/report.html).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html|DIR", help="Where to write (default: DIR/report.html).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
 def report(folder, out, as_json):
     """Write the self-contained HTML report of a run.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from genflow.progress import Progress
     from genflow.zoo import Zoo
 
+_FILE = click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="TOML file; the command line wins over it.")
 _OPTIONS = [
     click.option("--env", metavar="NAME", help="Environment, e.g. hypergrid."),
     click.option(
@@ -25,7 +26,6 @@ _OPTIONS = [
         metavar="NAME|key=value,...",
         help="Structure: a preset, key=value pairs, or both; repeatable.",
     ),
-    click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="TOML file; the command line wins over it."),
     click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder (default: runs/<env>)."),
     click.option("--seed", type=int, metavar="N", help="Seed of everything random."),
     click.option("-o", "overrides", multiple=True, metavar="section.key=value", help="Set any key of the configuration; repeatable."),
@@ -35,6 +35,11 @@ _OPTIONS = [
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options."""
+    return common_without_file(_FILE(function))
+
+
+def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a command whose TOML file is an argument."""
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), function)
 
 

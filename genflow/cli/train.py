@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genflow.cli.options import common, configure, emit, find_zoo, output_root, quiet
+from genflow.cli.options import common, common_without_file, configure, emit, find_zoo, output_root, quiet
 
 _zoo = click.option(
     "--zoo",
@@ -19,8 +19,8 @@ _zoo = click.option(
 
 @click.command("run")
 @click.argument("config_file", type=click.Path(path_type=Path), metavar="FILE.toml")
-@common
-def run(config_file, env, structures, file, out, seed, overrides, as_json):
+@common_without_file
+def run(config_file, env, structures, out, seed, overrides, as_json):
     """Run the whole job: zoo, autoencoder, diffusion model, generation, evaluation and report.
 
     \b
@@ -60,6 +60,16 @@ def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
     emit(as_json, facts, f"zoo of {len(zoo.populations)} structures in {folder}")
 
 
+def _start(env, structures, file, out, seed, overrides, as_json, zoo_folder):
+    """What the stages after the zoo begin with: configuration, progress, output folder and the zoo itself."""
+    from genflow import stages
+
+    config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
+    stages.check_components(config)
+    root = output_root(config, out)
+    return config, progress, root, find_zoo(config, zoo_folder, root, progress)
+
+
 @click.command("train-ae")
 @common
 @_zoo
@@ -70,13 +80,10 @@ def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     Example:
       genflow train-ae --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow import pipeline, stages
+    from genflow import stages
     from genflow.runs import read_json
 
-    config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
-    pipeline.check(config)
-    root = output_root(config, out)
-    zoo = find_zoo(config, zoo_folder, root, progress)
+    config, progress, root, zoo = _start(env, structures, file, out, seed, overrides, as_json, zoo_folder)
     stages.train_autoencoder(config, zoo, root / "autoencoder", progress)
     facts = read_json(root / "autoencoder" / stages.AUTOENCODER)
     emit(as_json, {"reconstruction": facts["reconstruction"], "seconds": facts["seconds"]}, f"autoencoder in {root / 'autoencoder'}")
@@ -95,12 +102,9 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
     Example:
       genflow train-ldm --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow import pipeline, stages
+    from genflow import stages
 
-    config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
-    pipeline.check(config)
-    root = output_root(config, out)
-    zoo = find_zoo(config, zoo_folder, root, progress)
+    config, progress, root, zoo = _start(env, structures, file, out, seed, overrides, as_json, zoo_folder)
     if autoencoder is None:
         autoencoder = root / "autoencoder"
         stages.train_autoencoder(config, zoo, autoencoder, progress)

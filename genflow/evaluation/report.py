@@ -53,7 +53,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
     Args:
         folder: what `genflow run`, `finetune`, `train-zoo`, `generate` or `evaluate` wrote.
-        out: the file to write; None: ``report.html`` in `folder`.
+        out: the file to write, if it ends in ``.html``, else the folder to write ``report.html`` to; None: `folder`.
 
     Returns:
         The file written.
@@ -80,7 +80,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         + "".join(f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n' for anchor, heading, body in sections)
         + "</body></html>\n"
     )
-    path = Path(out) if out is not None else Path(folder) / REPORT
+    path = Path(folder if out is None else out)
+    path = path if path.suffix == ".html" else path / REPORT
     # a JSON file may hold half a surrogate pair, which has no UTF-8
     write_bytes(path, page.encode("utf-8", "replace"))
     return path
