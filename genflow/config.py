@@ -12,6 +12,9 @@ import torch
 from pydantic import Field
 
 from genflow.errors import GenflowError
+from genflow.noise import Sampler
+from genflow.registry import registry
+from genflow.runs import read_json
 from genflow.schema import Schema, validate
 from genflow.structure import Structure
 from genflow.training.autoencoder import AutoencoderOptions
@@ -23,9 +26,9 @@ from genflow.training.policies import ZooOptions
 class GenerateOptions(Schema):
     """How policies are generated: `num` a structure; the sampler, its steps and guidance (None: as trained)."""
 
-    num: int = Field(default=8, ge=1)
-    sampler: Literal["ddpm", "ddim", "dpm++"] | None = None
-    steps: int | None = Field(default=None, ge=1)
+    num: int = Field(default=8, ge=1, le=100_000)
+    sampler: Sampler | None = None
+    steps: int | None = Field(default=None, ge=1, le=100_000)
     guidance: float | None = Field(default=None, ge=0)
 
 
@@ -37,7 +40,7 @@ class EvaluationOptions(Schema):
 
     metrics: tuple[str, ...] = ()
     baselines: tuple[Literal["random", "mean", "nearest", "perturbed"], ...] = ("random", "mean", "nearest", "perturbed")
-    num: int = Field(default=8, ge=1)
+    num: int = Field(default=8, ge=1, le=100_000)
     noise: float = Field(default=0.1, ge=0)
 
 
@@ -48,8 +51,8 @@ class Config(Schema):
     scratch too, for comparison. `policy` may be any registered architecture. `device` is "auto", "cpu", "cuda", ...
     """
 
-    env: str
-    policy: str
+    env: str = Field(min_length=1)
+    policy: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: str = "auto"
     structures: tuple[str | dict[str, Any], ...] = ()
@@ -68,8 +71,6 @@ class Config(Schema):
         Raises:
             GenflowError: one is impossible, or none is named and the environment has no defaults.
         """
-        from genflow.registry import registry
-
         named = self.structures or registry().load("environment", self.env).default_structures
         if not named:
             raise GenflowError(f"environment {self.env!r} has no default structures; name some with --structure")
@@ -118,7 +119,7 @@ def load_config(file: Path | str | None = None, **overrides: Any) -> Config:
     """Build a configuration.
 
     Args:
-        file: a TOML file, or None.
+        file: a TOML file, or the ``run.json`` of a run to repeat, or None.
         overrides: top-level keys, and nested ones with dots, e.g. ``**{"zoo.steps": 300}``; None means "not given".
 
     Raises:
@@ -128,7 +129,7 @@ def load_config(file: Path | str | None = None, **overrides: Any) -> Config:
     where = "configuration"
     if file is not None:
         where = str(file)
-        _merge(values, _read_toml(Path(file)))
+        _merge(values, _read(Path(file)))
     for key, value in overrides.items():
         if value is not None:
             *sections, last = key.split(".")
@@ -149,16 +150,21 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise GenflowError(f"-o {text!r} is not section.key=value")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return key.strip(), value.strip()
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".json":
+        config = read_json(path).get("config")
+        if not isinstance(config, dict) or "env" not in config or "diffusion" not in config:
+            raise GenflowError(f"{path} holds no configuration to repeat; give the run.json of `genflow run`, or a TOML file")
+        return config
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise GenflowError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GenflowError(f"{path} is not valid TOML: {error}") from error
 
 

@@ -136,6 +136,9 @@ def terminal_distribution(graph: StateGraph, policy: Callable[[Tensor], Tensor],
         policy: maps state indices (B,) to logits (M, B, A).
         n_policies: M.
         max_rows: states evaluated at once, which bounds the memory.
+
+    Raises:
+        GenflowError: a policy's logits are not finite.
     """
     n_states = len(graph.states)
     reach_SM = torch.zeros(n_states, n_policies, dtype=torch.float64)
@@ -151,4 +154,6 @@ def terminal_distribution(graph: StateGraph, policy: Callable[[Tensor], Tensor],
             for action in range(child_BA.shape[1]):
                 allowed = child_BA[:, action] != NO_CHILD
                 reach_SM.index_add_(0, child_BA[allowed, action].long(), flow_BMA[allowed, :, action])
+    if not torch.isfinite(end_SM).all():
+        raise GenflowError("a policy's logits are not finite, so it samples nothing; its weights are too large")
     return end_SM.T.contiguous()

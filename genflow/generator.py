@@ -49,7 +49,7 @@ class EncoderCard(Schema):
 class Card(Schema):
     """The model card: everything about a generator but its tensors.
 
-    `training_structures` are the fields of every structure in the zoo; `figures` holds measured quality.
+    `training_structures` are the fields of every structure in the zoo.
     """
 
     format: str
@@ -59,8 +59,8 @@ class Card(Schema):
     encoder: EncoderCard
     denoiser: str
     denoiser_options: dict[str, Any]
-    latent_size: int
-    condition_size: int
+    latent_size: int = Field(ge=1, le=65_536)
+    condition_size: int = Field(ge=1, le=65_536)
     noise: NoiseOptions
     sampling: SamplingOptions
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -90,21 +90,28 @@ class Generator:
             GenflowError: a file is missing, truncated or foreign.
         """
         folder, card = load_card(Path(folder))
-        denoiser_cls = registry().load("denoiser", card.denoiser)
-        options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
-        denoiser = denoiser_cls(options, latent_size=card.latent_size, condition_size=card.condition_size)
-        encoder = card.encoder.build()
         tensors, _ = read_tensors(folder / TENSORS)
         try:
+            # on the meta device first: a wrong card must not make us allocate more than the file holds
+            with torch.device("meta"):
+                _check_shapes(tensors, *_build(card))
+            encoder, denoiser = _build(card)
             encoder.load_state_dict(_part(tensors, "encoder."))
             denoiser.load_state_dict(_part(tensors, "denoiser."))
             mean, std = tensors["latent_mean"], tensors["latent_std"]
-        except (RuntimeError, KeyError) as error:
-            raise GenflowError(f"{folder / TENSORS} does not fit {CARD}: {str(error).splitlines()[0]}") from error
+            size = (card.latent_size,)
+            if (encoder.latent_size,) != size or mean.shape != size or std.shape != size or not torch.isfinite(mean + std).all():
+                raise ValueError("latent_mean and latent_std must be finite and of the latent size")
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise GenflowError(f"{folder / TENSORS} does not fit {CARD}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
         return cls(card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device))
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write ``generator.safetensors`` and its model card ``generator.json``."""
+        """Write ``generator.safetensors`` and its model card ``generator.json``.
+
+        Raises:
+            GenflowError: a file cannot be written.
+        """
         folder = Path(folder)
         tensors = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items()}
         tensors |= {f"denoiser.{n}": t for n, t in self.denoiser.state_dict().items()}
@@ -133,11 +140,9 @@ class Generator:
         fixed = structure.fixed_fields()
         trained = [{key: fields.get(key) for key in fixed} for fields in card.training_structures]
         if fixed not in trained:
-            key = next(k for k in fixed if fixed[k] not in [t[k] for t in trained] or len(fixed) == 1)
-            values = sorted({str(t[key]) for t in trained})
-            raise GenflowError(
-                f"this generator's condition does not express {key!r}: it was trained on {key} = {', '.join(values)}, not on {fixed[key]}"
-            )
+            nearest = min(trained, key=lambda t: sum(t[key] != fixed[key] for key in fixed), default=dict.fromkeys(fixed))
+            odd = [f"{key} = {nearest[key]}, not {fixed[key]}" for key in fixed if nearest[key] != fixed[key]]
+            raise GenflowError(f"this generator was trained on {'; '.join(odd)}, and its condition does not express the difference")
 
     def generate(
         self, structure: Structure, num: int, seed: int = 0, sampling: SamplingOptions | None = None, **overrides: Any
@@ -162,6 +167,8 @@ class Generator:
         latents = sample_latents(self.denoiser, condition, num, self.card.noise, sampling, rng)
         with torch.no_grad():
             weights = self.encoder.decode(latents * self.latent_std + self.latent_mean, structure.layout, condition).cpu()
+        if not torch.isfinite(weights).all():
+            raise GenflowError("the generated weights are not finite; lower the guidance, or use another sampler or more steps")
         provenance = {
             "source": "generated",
             "training_structures": self.card.training_structures,
@@ -186,6 +193,22 @@ def load_card(folder: Path) -> tuple[Path, Card]:
     if facts.get("format") != FORMAT:
         raise GenflowError(f"{folder / CARD} has format {facts.get('format')!r}, this genflow reads {FORMAT!r}")
     return folder, validate(Card, facts, str(folder / CARD))
+
+
+def _build(card: Card) -> tuple[Encoder, Denoiser]:
+    """Untrained networks of a card."""
+    denoiser_cls = registry().load("denoiser", card.denoiser)
+    options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
+    return card.encoder.build(), denoiser_cls(options, latent_size=card.latent_size, condition_size=card.condition_size)
+
+
+def _check_shapes(tensors: dict[str, Tensor], encoder: Encoder, denoiser: Denoiser) -> None:
+    own = {f"encoder.{n}": t.shape for n, t in encoder.state_dict().items()} | {
+        f"denoiser.{n}": t.shape for n, t in denoiser.state_dict().items()
+    }
+    odd = sorted(name for name, shape in own.items() if name not in tensors or tensors[name].shape != shape)
+    if odd:
+        raise ValueError(f"tensor {odd[0]!r} is missing or of another shape")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

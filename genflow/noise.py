@@ -20,7 +20,7 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 class NoiseOptions(Schema):
     """The forward process and what the denoiser predicts; diffusers' names."""
 
-    timesteps: int = Field(default=1000, ge=2)
+    timesteps: int = Field(default=1000, ge=2, le=100_000)
     betas: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
 
@@ -29,7 +29,7 @@ class SamplingOptions(Schema):
     """The reverse process: `steps` of a `sampler`; `guidance` > 1 strengthens the condition (needs training with `drop_condition`)."""
 
     sampler: Sampler = "ddpm"
-    steps: int = Field(default=100, ge=1)
+    steps: int = Field(default=100, ge=1, le=100_000)
     guidance: float = Field(default=1.0, ge=0)
 
 

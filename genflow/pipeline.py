@@ -23,10 +23,11 @@ from genflow.evaluation.findings import EVALUATION
 from genflow.evaluation.report import write_report
 from genflow.population import Population
 from genflow.progress import Progress
+from genflow.registry import registry
 from genflow.runs import MANIFEST, RunDirectory, read_json, versions, write_json
-from genflow.stages import check_components, component, generate, train_autoencoder, train_generator, train_zoo
+from genflow.stages import check_components, component, digest, generate, train_autoencoder, train_generator, train_zoo
 from genflow.structure import Structure
-from genflow.zoo import Zoo, find_populations, load_population
+from genflow.zoo import Zoo, find_populations, load_population, read_facts
 
 
 def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -73,6 +74,7 @@ def check(config: Config) -> None:
     check_components(config)
     known, unknown = config.training_structures(), config.unseen_structures()
     for structure in [*known, *unknown]:
+        config.zoo.check(structure)
         choose_metrics(structure, config.evaluation.metrics)
     if unknown:
         untrained = encoder_cls.for_zoo(encoder_config, [Population.initialised(structure, 2, config.seed) for structure in known])
@@ -108,16 +110,38 @@ def load_for_evaluation(
     Raises:
         GenflowError: there is no population left, or one is unusable.
     """
-    found = [load_population(path) for path in find_populations(folder)]
-    wanted = [Structure.parse(env or p.structure.env, text, p.structure.policy) for p in found[:1] for text in structures]
-    populations = [p for p in found if env in (None, p.structure.env) and (not wanted or p.structure in wanted)]
-    if not populations:
+    if env is not None:
+        registry().load("environment", env)
+    found = [(path, read_facts(path)[0]) for path in find_populations(folder)]
+    chosen = [(path, s) for path, s in found if env in (None, s.env)]
+    if structures:
+        chosen = [(path, s) for path, s in chosen if s in [Structure.parse(s.env, text, s.policy) for text in structures]]
+    if not chosen:
         raise GenflowError(f"{folder} holds no population{' of these structures' if found else '; make some with `genflow generate`'}")
+    populations = [load_population(path) for path, _ in chosen]
     if zoo_folder is not None:
         return populations, Zoo(zoo_folder)
     inside = folder / "zoo" if (folder / "zoo").is_dir() else folder
     is_zoo = (inside / MANIFEST).exists() and read_json(inside / MANIFEST).get("stage") == "zoo"
     return populations, Zoo(inside) if is_zoo else None
+
+
+def evaluate_folder(
+    config: Config, populations: Sequence[Population], zoo: Zoo | None, out: Path | None, progress: Progress
+) -> list[dict[str, Any]]:
+    """`compare`, with the result written to ``OUT/evaluation.json`` if a folder is given.
+
+    Raises:
+        GenflowError: `out` holds another run.
+    """
+    if out is None:
+        return compare(config, populations, zoo, progress)
+    identity = {"evaluation": config.evaluation.model_dump(mode="json"), "populations": [digest(p.weights) for p in populations]}
+    with RunDirectory.open(out, "evaluate", identity, config.seed) as run:
+        entries = compare(config, populations, zoo, progress)
+        write_evaluation(out, entries, config)
+        run.update(complete=True)
+    return entries
 
 
 def write_evaluation(out: Path, entries: list[dict[str, Any]], config: Config) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.layout import WeightLayout
+from genflow.rollouts import Rollouts, sample
 from genflow.structure import Structure
 
 if TYPE_CHECKING:
@@ -110,6 +111,17 @@ class Population:
         """
         return self._terminal
 
+    @cached_property
+    def _rollouts(self) -> dict[tuple[int, int], Rollouts]:
+        return {}
+
+    def rollouts(self, num: int, seed: int = 0) -> Rollouts:
+        """`num` trajectories of each policy, without exploration, sampled once for each (num, seed)."""
+        if (num, seed) not in self._rollouts:
+            environment, rng = self.structure.environment, torch.Generator().manual_seed(seed)
+            self._rollouts[num, seed] = sample(environment.gfn[0], environment.inputs, self.logits, (len(self), num), 0.0, rng)
+        return self._rollouts[num, seed]
+
     def module(self) -> nn.Module:
         """The network of a population of one, with its weights.
 
@@ -136,10 +148,3 @@ class Population:
         preprocessor = copy.copy(preprocessor)
         preprocessor.target_dtype = self.weights.dtype  # torchgfn's one-hots are integers
         return DiscretePolicyEstimator(self.module(), n_actions=env.n_actions, preprocessor=preprocessor)
-
-
-def concatenate(populations: Sequence[Population]) -> Population:
-    """Join populations of one structure; the provenance of the first is kept, ``members`` are joined."""
-    members = [member for population in populations for member in population.provenance.get("members", [])]
-    provenance = {**populations[0].provenance, "members": members}
-    return replace(populations[0], weights=torch.cat([p.weights for p in populations]), provenance=provenance)

@@ -43,7 +43,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically; NaN and infinity become null."""
-    write_bytes(path, (json.dumps(_finite(data), indent=1, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(finite(data), indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,13 +87,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise GenflowError(f"{path} is not a usable safetensors file ({error}); it may be cut short or of another format") from error
 
 
-def _finite(data: Any) -> Any:
+def finite(data: Any) -> Any:
+    """JSON-able data with NaN and infinity, which JSON cannot say, as None."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):
-        return {str(key): _finite(value) for key, value in data.items()}
+        return {str(key): finite(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
+        return [finite(value) for value in data]
     return data
 
 
@@ -125,7 +126,7 @@ class RunDirectory:
         Raises:
             GenflowError: the folder holds another run, other files, or is in use.
         """
-        identity = {"stage": stage, "seed": seed, "config": _finite(dict(config))}
+        identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         manifest_path = path / MANIFEST
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -152,8 +153,8 @@ class RunDirectory:
             if not manifest_path.exists():
                 write_json(manifest_path, manifest)
             yield run
-        except GenflowError:
-            # a run that was refused before it made anything leaves nothing behind
+        except Exception:
+            # a run that failed before it made anything leaves nothing behind
             if made and {entry.name for entry in path.iterdir()} <= {MANIFEST, _LOCK}:
                 shutil.rmtree(path, ignore_errors=True)
                 for parent in made[1:]:

@@ -13,7 +13,7 @@ from genflow.errors import GenflowError, did_you_mean
 class Schema(BaseModel):
     """Base of all configurations: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=BaseModel)

@@ -65,6 +65,8 @@ def train_zoo(config: Config, structures: Sequence[Structure], options: ZooOptio
         GenflowError: `out` holds another run, or a training fails.
     """
     device = config.torch_device()
+    for structure in structures:
+        options.check(structure)
     identity = {"env": config.env, "policy": config.policy, "structures": [s.fields() for s in structures], "zoo": _dump(options)}
     with RunDirectory.open(out, "zoo", identity, config.seed) as run:
         for index, structure in enumerate(structures):
@@ -148,16 +150,16 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
     options, device = config.diffusion, config.torch_device()
     encoder, card = load_autoencoder(autoencoder)
     denoiser_cls, denoiser_config = component(config, "denoiser")
-    digest = zoo_digest(zoo)
+    fingerprint = zoo_digest(zoo)
     trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
-    if trained_on != digest:
+    if trained_on != fingerprint:
         raise GenflowError(
             f"the autoencoder in {autoencoder} was trained on another zoo than {zoo.folder}; train one with `genflow train-ae`"
         )
     identity = {
         "env": config.env,
         "policy": config.policy,
-        "zoo": digest,
+        "zoo": fingerprint,
         "encoder": card.model_dump(mode="json"),
         "diffusion": _dump(options),
     }
@@ -186,7 +188,13 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             **sizes,
             noise=options.noise,
             sampling=options.sampling,
-            provenance={"seed": config.seed, "zoo": digest, "seconds": seconds, "history": history, "versions": run.manifest["versions"]},
+            provenance={
+                "seed": config.seed,
+                "zoo": fingerprint,
+                "seconds": seconds,
+                "history": history,
+                "versions": run.manifest["versions"],
+            },
         )
         generator = Generator(full, encoder, denoiser.eval(), mean, std)
         generator.save_pretrained(out)
@@ -212,7 +220,7 @@ def generate(config: Config, generator: Generator, structures: Sequence[Structur
         "structures": [s.to_json() for s in structures],
         "generate": _dump(options),
         "generator": generator.card.model_dump(mode="json", exclude={"provenance"}),
-        "latents": _digest(generator.latent_mean, generator.latent_std),
+        "latents": digest(generator.latent_mean, generator.latent_std),
     }
     populations = []
     with RunDirectory.open(out, "generate", identity, config.seed) as run:
@@ -238,7 +246,7 @@ def finetune_both(config: Config, population: Population, out: Path, progress: P
     Raises:
         GenflowError: `out` holds another run, or the training fails.
     """
-    identity = {"finetune": _dump(config.finetune), "structure": population.structure.to_json(), "start": _digest(population.weights)}
+    identity = {"finetune": _dump(config.finetune), "structure": population.structure.to_json(), "start": digest(population.weights)}
     with RunDirectory.open(out, "finetune", identity, config.seed) as run:
         if not run.complete:
             trained = finetune(population, config.finetune, seed=config.seed, folder=out, progress=progress, device=config.torch_device())
@@ -255,14 +263,15 @@ def finetune_both(config: Config, population: Population, out: Path, progress: P
 def zoo_digest(zoo: Zoo) -> str:
     """A fingerprint of a zoo's structures and weights."""
     names = json.dumps([structure.to_json() for structure in zoo.structures], sort_keys=True)
-    return hashlib.sha256((names + _digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[:16]
+    return hashlib.sha256((names + digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[:16]
 
 
-def _digest(*tensors: torch.Tensor) -> str:
-    digest = hashlib.sha256()
+def digest(*tensors: torch.Tensor) -> str:
+    """A fingerprint of some tensors."""
+    total = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
 
 
 def _seeded(seed: int, build: Callable[[], Any]) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from genflow.interfaces import Environment, PolicyArch
 from genflow.layout import WeightLayout
 from genflow.registry import default_name, registry
 from genflow.schema import validate
+
+#: characters of a structure's name
+MAX_NAME = 150
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,20 @@ class Structure:
             GenflowError: an unknown preset or key, or a value that does not fit.
         """
         fields: dict[str, Any] = {}
+        preset: set[str] = set()
         for position, part in enumerate(_split(text)):
             key, equals, value = part.partition("=")
+            if equals and key.strip() in fields and key.strip() not in preset:
+                raise GenflowError(f"structure {text!r}: {key.strip()!r} is given twice")
             if equals:
                 fields[key.strip()] = value.strip()
+                preset.discard(key.strip())
             elif position == 0:
                 presets = registry().load("environment", env).presets
                 if part not in presets:
                     raise GenflowError(f"environment {env!r} has no preset {part!r}{did_you_mean(part, presets)}")
                 fields.update(presets[part])
+                preset.update(presets[part])
             else:
                 raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
         return cls.build(env, fields, policy)
@@ -98,7 +108,11 @@ class Structure:
                 value = getattr(config, key)
                 if info.is_required() or value != info.default or key in self.varying_fields():
                     parts.append(f"{key}={_plain(value)}")
-        return ",".join(parts)
+        # a field may hold any text, which must neither leave the folder nor outgrow a file name
+        name = quote(",".join(parts), safe="=,+ ")
+        if len(name) <= MAX_NAME:
+            return name
+        return name[: MAX_NAME - 17] + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
 
     @cached_property
     def layout(self) -> WeightLayout:

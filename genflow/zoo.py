@@ -8,18 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ConfigDict, Field
 
 from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.runs import read_json, read_tensors, write_json, write_tensors
+from genflow.schema import Schema, validate
 from genflow.structure import Structure
 
 TENSORS = "population.safetensors"
 FACTS = "population.json"
 #: how deep `find_populations` looks: a run directory holds zoo/<structure>/
 DEPTH = 3
+
+
+class Budget(Schema):
+    """What a training spent."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    objective: str
+    steps: int
+    batch_size: int
+
+
+class Provenance(Schema):
+    """The keys of a provenance that other code reads; a population may carry more."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    source: str = "trained"
+    started_from: str | None = None
+    training_structures: list[dict[str, Any]] = Field(default_factory=list)
+    seconds: float | None = None
+    budget: Budget | None = None
+    members: list[dict[str, Any]] | None = None
 
 
 def save_population(population: Population, folder: Path) -> None:
@@ -34,11 +60,7 @@ def load_population(folder: Path) -> Population:
     Raises:
         GenflowError: a file is missing, truncated or foreign, or the tensors do not fit the structure.
     """
-    facts = read_json(folder / FACTS)
-    try:
-        structure = Structure.from_json(facts)
-    except GenflowError as error:
-        raise GenflowError(f"{folder / FACTS}: {error}") from error
+    structure, facts = read_facts(folder)
     tensors, _ = read_tensors(folder / TENSORS)
     shapes = structure.layout.shapes
     num = len(next(iter(tensors.values()))) if tensors and next(iter(tensors.values())).ndim else 0
@@ -52,13 +74,28 @@ def load_population(folder: Path) -> Population:
             raise GenflowError(f"{folder / TENSORS}: tensor {name!r} has shape {tuple(tensors[name].shape)}, expected (M, {str(shape)[1:]}")
         if not tensors[name].dtype.is_floating_point or not torch.isfinite(tensors[name]).all():
             raise GenflowError(f"{folder / TENSORS}: tensor {name!r} must hold finite floating-point numbers")
-    provenance = facts.get("provenance", {})
-    if not isinstance(provenance, dict):
-        raise GenflowError(f"{folder / FACTS}: 'provenance' must be an object")
-    members = provenance.get("members", [{}] * num)
-    if not isinstance(members, list) or len(members) != num or not all(isinstance(member, dict) for member in members):
+    members = facts["provenance"].get("members")
+    if members is not None and len(members) != num:
         raise GenflowError(f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies")
-    return Population(structure, structure.layout.flatten(tensors).float(), provenance)
+    return Population(structure, structure.layout.flatten(tensors).float(), facts["provenance"])
+
+
+def read_facts(folder: Path) -> tuple[Structure, dict[str, Any]]:
+    """Read what ``population.json`` says, without the weights: the structure, and the whole object with a checked provenance.
+
+    Raises:
+        GenflowError: the file is missing or malformed, or names something that is not installed.
+    """
+    path = folder / FACTS
+    facts = read_json(path)
+    facts.setdefault("provenance", {})
+    if not isinstance(facts["provenance"], dict):
+        raise GenflowError(f"{path}: 'provenance' must be an object")
+    validate(Provenance, facts["provenance"], f"{path}: provenance")
+    try:
+        return Structure.from_json(facts), facts
+    except GenflowError as error:
+        raise GenflowError(f"{path}: {error}") from error
 
 
 def find_populations(folder: Path) -> list[Path]:

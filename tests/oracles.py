@@ -16,7 +16,7 @@ from gfn.estimators import DiscretePolicyEstimator
 from torch import Tensor, nn
 
 from genflow import PolicyArch, Population, Structure
-from genflow.training.rollouts import Rollouts
+from genflow.rollouts import Rollouts
 
 
 class Table(nn.Module):

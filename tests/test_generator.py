@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
 
 from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluate, load_config
-from genflow.pipeline import check, run
+from genflow.pipeline import check, evaluate_folder, run
 from genflow.progress import Progress
 from genflow.stages import load_autoencoder, train_autoencoder, train_generator, train_zoo
 
@@ -75,7 +76,7 @@ def test_refusals(trained):
     generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
     with pytest.raises(GenflowError, match="trained on environment 'hypergrid', not on 'line'"):
         generator.check(dataclasses.replace(structure, env="line"))
-    with pytest.raises(GenflowError, match="'R1'"):
+    with pytest.raises(GenflowError, match=r"R1 = 0\.5, not 0\.7"):
         generator.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"))
     with pytest.raises(GenflowError, match="at most"):
         generator.check(Structure.parse("hypergrid", "ndim=2,height=30,width=16"))
@@ -127,3 +128,80 @@ def test_an_impossible_run_is_refused_before_anything_is_written(tmp_path):
             run(config(**more), tmp_path / "out", QUIET)
         assert not (tmp_path / "out").exists()
     check(config())
+
+
+def damaged(trained, tmp_path, change):
+    """A copy of the generator whose card was changed."""
+    shutil.copytree(trained / "generator", tmp_path / "damaged")
+    path = tmp_path / "damaged" / "generator.json"
+    card = json.loads(path.read_text())
+    change(card)
+    path.write_text(json.dumps(card))
+    return tmp_path / "damaged"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: card["encoder"].update(spec={}),
+        lambda card: card["encoder"]["spec"].update(length="x"),
+        lambda card: card["encoder"]["spec"].update(length=10**13),
+        lambda card: card["encoder"]["spec"].update(names=3),
+        lambda card: card["encoder"]["options"].update(levels=8, stride=8, kernel=9),
+        lambda card: card["encoder"]["options"].update(latent_size=31),
+        lambda card: card["denoiser_options"].update(channels=[0]),
+        lambda card: card.update(latent_size=31),
+        lambda card: card.update(latent_size=10**12),
+        lambda card: card["noise"].update(timesteps=10**12),
+        lambda card: card.update(format="genflow-generator-0"),
+        lambda card: card.pop("encoder"),
+        lambda card: card.update(denoiser="unet2d"),
+    ],
+)
+def test_a_damaged_model_card_is_refused_in_one_line(trained, tmp_path, change):
+    with pytest.raises(GenflowError) as caught:
+        Generator.from_pretrained(damaged(trained, tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_of_mixed_rewards_refuses_a_combination_that_was_not_trained(trained, tmp_path):
+    def change(card):
+        card["training_structures"][0]["R0"] = 0.2
+        card["training_structures"][1]["R1"] = 0.6
+
+    generator = Generator.from_pretrained(damaged(trained, tmp_path, change))
+    with pytest.raises(GenflowError, match=r"R1 = 0\.5, not 0\.6"):
+        generator.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R0=0.2,R1=0.6"))
+
+
+def test_weights_that_are_not_finite_are_not_handed_out(trained):
+    generator = Generator.from_pretrained(trained)
+    generator.latent_std = generator.latent_std * float("inf")
+    with pytest.raises(GenflowError, match="not finite"):
+        generator.generate(Structure.parse("hypergrid", STRUCTURES[0]), 2)
+
+
+def test_a_failed_stage_leaves_no_folder_that_refuses_the_next_try(trained, tmp_path):
+    zoo = Zoo(trained)
+    with pytest.raises(GenflowError):
+        train_autoencoder(config(**{"autoencoder.options.kernel": 8}), zoo, tmp_path / "autoencoder", QUIET)
+    train_autoencoder(config(**{"autoencoder.steps": 2}), zoo, tmp_path / "autoencoder", QUIET)
+
+
+def test_an_evaluation_does_not_overwrite_another_run(trained, tmp_path):
+    settings, zoo = config(), Zoo(trained)
+    evaluate_folder(settings, zoo.populations, None, tmp_path / "e", QUIET)
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["entries"]
+    with pytest.raises(GenflowError, match="another run"):
+        evaluate_folder(settings, zoo.populations[:1], None, tmp_path / "e", QUIET)
+    with pytest.raises(GenflowError, match="another run"):
+        evaluate_folder(settings, zoo.populations, None, trained / "zoo", QUIET)
+
+
+def test_a_run_is_repeated_from_its_own_record(tmp_path):
+    small = config(**{"zoo.num": 2, "zoo.steps": 5, "autoencoder.steps": 2, "diffusion.steps": 2, "evaluation.metrics": ["js"]})
+    first = run(small, tmp_path / "one", QUIET)
+    again = run(load_config(tmp_path / "one" / "run.json"), tmp_path / "two", QUIET)
+    assert [e["metrics"] for e in first] == [e["metrics"] for e in again]
+    with pytest.raises(GenflowError, match="no configuration to repeat"):
+        load_config(tmp_path / "one" / "zoo" / "run.json")

@@ -8,7 +8,6 @@ from gfn.samplers import Sampler
 from oracles import Lookup, grid, lively, lookup
 
 from genflow import PolicyArch, Population
-from genflow.population import concatenate
 
 SIZES = [(1, 4, 3), (2, 6, 8), (4, 3, 5), (3, 7, 16)]
 
@@ -140,13 +139,6 @@ def test_iterating_gives_each_member_once():
     population = with_members(4)
     assert [one.provenance["members"][0]["run"] for one in population] == [0, 1, 2, 3]
     assert torch.cat([one.weights for one in population]).equal(population.weights)
-
-
-def test_concatenate_is_the_inverse_of_slicing():
-    population = with_members(5)
-    joined = concatenate([population[:2], population[2:3], population[3:]])
-    assert joined.weights.equal(population.weights)
-    assert joined.provenance == population.provenance
 
 
 def test_slicing_does_not_reuse_what_was_computed_for_the_whole():

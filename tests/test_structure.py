@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -154,3 +155,13 @@ def test_a_module_is_a_fresh_network_of_the_right_size():
         h = h @ w[f"net.{layer}.weight"].T + w[f"net.{layer}.bias"]
         h = h if layer == 4 else torch.where(h > 0, h, 0.01 * h)
     torch.testing.assert_close(first(x), h)
+
+
+def test_a_name_stays_in_its_folder_and_within_a_file_name():
+    structure = Structure.build("hypergrid", {"ndim": 2, "height": 4})
+    for text in ("../../evil", "a/b", "x" * 400, "\0", "é" * 100):
+        config = structure.environment.config.model_copy(update={"reward": text})
+        odd = dataclasses.replace(structure, environment=type(structure.environment)(config))
+        assert "/" not in odd.name and "\0" not in odd.name
+        assert len(odd.name.encode()) <= 150
+    assert structure.name == "ndim=2,height=4,width=128"

@@ -66,9 +66,7 @@ def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_f
         overrides,
         **{"evaluation.metrics": list(metrics) or None, "evaluation.baselines": names},
     )
-    entries = pipeline.compare(config, populations, zoo, quiet(as_json))
-    if out is not None:
-        pipeline.write_evaluation(out, entries, config)
+    entries = pipeline.evaluate_folder(config, populations, zoo, out, quiet(as_json))
     print_table(entries, as_json, metrics)
 
 

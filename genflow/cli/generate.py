@@ -50,7 +50,9 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
         raise GenflowError("no structure is named; give --structure NAME or --structure key=value,...")
     wanted = config.training_structures()
     generator = _load_generator(generator_folder, config)
-    folder = out or Path("runs") / config.env / "generated" / "+".join(s.name for s in wanted)
+    folder = out or Path("runs") / config.env / "generated" / (
+        wanted[0].name if len(wanted) == 1 else f"{wanted[0].name} and {len(wanted) - 1} more"
+    )
     populations = stages.generate(config, generator, wanted, folder, quiet(as_json))
     facts = [
         {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "seen": p.seen, "seconds": p.provenance["seconds"]}

@@ -82,8 +82,12 @@ def main(args: list[str] | None = None) -> Any:
     except click.ClickException as error:
         _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        click.echo("genflow: interrupted", err=True)
+        click.echo("genflow: interrupted; give the same command again to go on", err=True)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        _fail("not enough memory; use fewer or smaller policies, or a smaller batch")
     except BrokenPipeError:
         sys.exit(1)
 

@@ -110,4 +110,6 @@ def emit(as_json: bool, data: Any, text: str) -> None:
     """Print the result: JSON, or a line for a person."""
     import json
 
-    click.echo(json.dumps(data, indent=1) if as_json else text)
+    from genflow.runs import finite
+
+    click.echo(json.dumps(finite(data), indent=1, allow_nan=False) if as_json else text)

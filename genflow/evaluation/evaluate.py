@@ -42,7 +42,7 @@ def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, A
     Returns:
         ``{"env", "structure", "source", "seen", "num", "metrics": {name: {"mean", "min", "max"}}, "seconds"}``;
         `seen` is whether the structure was trained on, by provenance; `seconds` is what it took to make the population,
-        and ``"budget"`` what was spent on training it, if it was trained.
+        ``"budget"`` what was spent on training it and ``"started_from"`` the source of its start, if it was trained.
 
     Raises:
         GenflowError: see `choose_metrics`.
@@ -60,6 +60,7 @@ def evaluate(population: Population, metrics: Sequence[str] = ()) -> dict[str, A
         "metrics": {name: {"mean": float(v.mean()), "min": float(v.min()), "max": float(v.max())} for name, v in values.items()},
         "seconds": population.provenance.get("seconds"),
         "budget": population.provenance.get("budget"),
+        "started_from": population.provenance.get("started_from"),
     }
 
 
@@ -78,6 +79,7 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
         figures = [number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
         budget = entry.get("budget")
         spent = f"{budget['objective']}, {budget['steps']} steps of {budget['batch_size']}" if budget else ""
+        spent += f", from {entry['started_from']}" if entry.get("started_from") else ""
         seen = "yes" if entry["seen"] else "no"
         rows.append([entry["name"], seen, entry["source"], str(entry["num"]), *figures, number(entry["seconds"]), spent])
     return header, rows

@@ -19,7 +19,7 @@ from genflow.population import Population
 from genflow.runs import MANIFEST, read_json
 from genflow.schema import Schema, validate
 from genflow.structure import Structure
-from genflow.zoo import FACTS, find_populations, load_population
+from genflow.zoo import FACTS, find_populations, load_population, read_facts
 
 EVALUATION = "evaluation.json"
 AUTOENCODER = "autoencoder.json"
@@ -173,14 +173,8 @@ def read_findings(folder: Path) -> Findings:
     """
     saved = []
     for path in find_populations(folder):
-        facts = read_json(path / FACTS)
-        provenance = facts.get("provenance", {})
-        if not isinstance(provenance, dict):
-            raise GenflowError(f"{path / FACTS}: 'provenance' must be an object")
-        try:
-            structure = Structure.from_json(facts)
-        except GenflowError as error:
-            raise GenflowError(f"{path / FACTS}: {error}") from error
+        structure, facts = read_facts(path)
+        provenance = facts["provenance"]
         saved.append(Saved(path, structure, provenance, validate(Training, provenance, str(path / FACTS))))
     evaluation = validate(Evaluation, *_read(folder, EVALUATION))
     autoencoder = validate(Training, *_read(folder, AUTOENCODER, f"autoencoder/{AUTOENCODER}"))

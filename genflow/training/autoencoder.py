@@ -14,8 +14,8 @@ from torch import Tensor
 
 from genflow.interfaces import Encoder
 from genflow.population import Population
+from genflow.rollouts import sample
 from genflow.training.loop import Schedule, Trainee
-from genflow.training.rollouts import sample
 
 #: trajectories a policy, and share of random actions, that fill the pool of states on which behaviour is compared
 POOL_TRAJECTORIES = 32

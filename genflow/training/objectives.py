@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genflow.training.rollouts import Rollouts
+from genflow.rollouts import Rollouts
 
 #: objectives that need a learned log flow of states
 WITH_STATE_FLOW = ("db", "subtb")

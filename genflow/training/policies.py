@@ -16,11 +16,11 @@ from genflow.errors import GenflowError
 from genflow.measure import figures_of, measure
 from genflow.population import Population
 from genflow.progress import Progress
+from genflow.rollouts import sample
 from genflow.structure import Structure
 from genflow.training import objectives
 from genflow.training.initialisation import Init, initial_weights
 from genflow.training.loop import Schedule, Trainee, remove_checkpoint, train
-from genflow.training.rollouts import sample
 
 #: exact figures are shown while training up to this many states
 CHEAP_STATES = 10_000
@@ -41,7 +41,7 @@ class PolicyOptions(Schedule):
     lr: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
     decay: float = Field(default=0.5, ge=0, le=1)
     objective: Literal["tb", "db", "subtb", "distill"] = "tb"
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
     epsilon: float = Field(default=0.05, ge=0, lt=1)
     log_z_rate: float = Field(default=20.0, gt=0)
     flow_rate: float = Field(default=1.0, gt=0)
@@ -54,16 +54,32 @@ class ZooOptions(PolicyOptions):
     steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see `initial_weights`.
     """
 
-    num: int = Field(default=32, ge=1)
+    num: int = Field(default=32, ge=1, le=100_000)
     seeds: int = Field(default=8, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
     init: Init = "shared"
     init_noise: float = Field(default=0.1, ge=0)
 
+    def check(self, structure: Structure) -> None:
+        """Refuse, before anything is trained, a structure that these options cannot train.
+
+        Raises:
+            GenflowError: exact flows of a task that is too large, too few steps for the checkpoints, or an impossible task.
+        """
+        if self.objective == "distill":
+            structure.environment.require_enumerable("objective 'distill'", "use a balance objective, e.g. zoo.objective=tb")
+        _require_steps(self, self.split()[1], self.checkpoint_every)
+        structure.environment.gfn  # noqa: B018  builds the torchgfn environment, which refuses what it cannot be
+
     def split(self) -> tuple[int, int]:
         """(runs, checkpoints a run); their product is at least `num`."""
         runs = min(self.num, self.seeds)
         return runs, -(-self.num // runs)
+
+
+def _require_steps(options: PolicyOptions, checkpoints: int, every: int) -> None:
+    if (checkpoints - 1) * every >= options.steps:
+        raise GenflowError(f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps")
 
 
 class PopulationTrainee(Trainee):
@@ -75,10 +91,7 @@ class PopulationTrainee(Trainee):
         self.structure, self.options = structure, options
         self.environment = structure.environment
         self.members = len(weights)
-        if checkpoints > 1 and (checkpoints - 1) * every >= options.steps:
-            raise GenflowError(
-                f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps"
-            )
+        _require_steps(options, checkpoints, every)
         self.weights = {n: t.to(device).clone().requires_grad_() for n, t in structure.layout.unflatten(weights).items()}
         self._module = structure.module().to(device)
         self._env, _ = self.environment.make(device)
@@ -166,7 +179,10 @@ class PopulationTrainee(Trainee):
         """The primary exact metric where it is cheap."""
         if not self.environment.enumerable or (self.environment.n_states or 0) > CHEAP_STATES:
             return {}
-        return figures_of(Population(self.structure, self._flat()))
+        try:
+            return figures_of(Population(self.structure, self._flat()))
+        except GenflowError:
+            return {}  # the policy has diverged, which the loop says at the next step
 
     def _flat(self) -> Tensor:
         return self.structure.layout.flatten({name: tensor.detach().cpu() for name, tensor in self.weights.items()})

@@ -6,7 +6,7 @@ Shapes: B latents, Z their size, L positions of a level, C conditions, E embeddi
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -45,10 +45,10 @@ class Block(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int, groups: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(min(groups, channels_in), channels_in)
+        self.norm1 = nn.GroupNorm(_groups(channels_in, groups), channels_in)
         self.conv1 = nn.Conv1d(channels_in, channels_out, 3, padding=1)
         self.embed = nn.Linear(embedding, channels_out)
-        self.norm2 = nn.GroupNorm(min(groups, channels_out), channels_out)
+        self.norm2 = nn.GroupNorm(_groups(channels_out, groups), channels_out)
         self.conv2 = nn.Conv1d(channels_out, channels_out, 3, padding=1)
         self.skip = nn.Conv1d(channels_in, channels_out, 1)
 
@@ -58,16 +58,21 @@ class Block(nn.Module):
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 
 
+def _groups(channels: int, most: int) -> int:
+    """The largest number of groups that divides the channels and leaves two of them in each, where one row suffices to normalise."""
+    return max(g for g in range(1, most + 1) if channels % g == 0 and (g == 1 or channels // g >= 2))
+
+
 class UNet1d(Denoiser):
     """Four levels down and up, each halving the length and widening the channels."""
 
     class Config(Schema):
-        """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, `groups` of the normalisation."""
+        """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, at most `groups` of the normalisation."""
 
-        channels: tuple[int, ...] = Field(default=(64, 64, 128, 128), min_length=1)
-        patch: int = Field(default=4, ge=1)
-        embedding: int = Field(default=128, ge=2, multiple_of=2)
-        groups: int = Field(default=8, ge=1)
+        channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(default=(64, 64, 128, 128), min_length=1)
+        patch: int = Field(default=4, ge=1, le=1024)
+        embedding: int = Field(default=128, ge=2, le=8192, multiple_of=2)
+        groups: int = Field(default=8, ge=1, le=4096)
 
     def __init__(self, config: Any = None, *, latent_size: int, condition_size: int) -> None:
         super().__init__(config, latent_size=latent_size, condition_size=condition_size)

@@ -29,7 +29,7 @@ class Conv1dEncoder(Encoder):
         Without `residual` a level has no skip connection (see docs/decisions/0002-autoencoder.md).
         """
 
-        latent_size: int = Field(default=256, ge=1)
+        latent_size: int = Field(default=256, ge=1, le=65_536)
         levels: int = Field(default=4, ge=1, le=8)
         stride: int = Field(default=4, ge=2, le=8)
         kernel: int = Field(default=9, ge=1, le=63)

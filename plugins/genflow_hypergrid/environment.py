@@ -71,8 +71,8 @@ class Hypergrid(Environment):
 
         @model_validator(mode="after")
         def _band_in_order(self) -> Hypergrid.Config:
-            if not 0 <= self.band[0] < self.band[1] <= 0.51:
-                raise ValueError(f"band must be two increasing numbers in [0, 0.5], not {self.band}")
+            if not 0 <= self.band[0] < self.band[1] <= 1:
+                raise ValueError(f"band must be two increasing numbers in [0, 1], not {self.band}")
             return self
 
     @property

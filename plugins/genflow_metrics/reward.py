@@ -5,12 +5,10 @@ Shapes: M policies, B trajectories.
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from genflow import Metric, Population, Schema
-from genflow.training.rollouts import Rollouts, sample
 
 
 class _Sampled(Metric):
@@ -22,15 +20,9 @@ class _Sampled(Metric):
         draws: int = Field(default=1024, ge=1)
         seed: int = 0
 
-    def rollouts(self, population: Population) -> Rollouts:
-        """`draws` trajectories of each policy, without exploration."""
-        environment = population.structure.environment
-        rng = torch.Generator().manual_seed(self.config.seed)
-        return sample(environment.gfn[0], environment.inputs, population.logits, (len(population), self.config.draws), 0.0, rng)
-
     def bound(self, population: Population) -> Tensor:
         """(M,) mean of log R(x) + log P_B - log P_F: a lower bound of log Z in expectation (Jensen), tight for a perfect policy."""
-        rollouts = self.rollouts(population)
+        rollouts = population.rollouts(self.config.draws, self.config.seed)
         log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).double().mean(1)
 
@@ -43,7 +35,7 @@ class MeanReward(_Sampled):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        return self.rollouts(population).log_reward.double().exp().mean(1)
+        return population.rollouts(self.config.draws, self.config.seed).log_reward.double().exp().mean(1)
 
 
 class LogZBound(_Sampled):

@@ -136,6 +136,14 @@ def test_finetune_starts_from_a_population(chain, tmp_path):
         (["train-zoo", "--env", "hypergrid", "--structure", "Q"], ["no preset 'Q'"]),
         (["train-zoo", "--env", "hypergrid", "-o", "zoo.stps=3"], ["zoo.stps", "did you mean 'steps'"]),
         (["train-zoo", "--env", "hypergrid", "--structure", "ndim=9,height=20", "-o", "zoo.objective=distill"], ["512,000,000,000 states"]),
+        (["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,ndim=3,height=3"], ["'ndim' is given twice"]),
+        (["train-zoo", "--env", "hypergrid", "--structure", "ndim=two,height=3"], ["ndim", "'two'"]),
+        (["train-zoo", "--env", "hypergrid", "--num", "0"], ["zoo.num", "greater than or equal to 1"]),
+        (["train-zoo", "--env", "hypergrid", "--num", "4", "-o", "zoo.steps=1", "-o", "zoo.seeds=1"], ["raise zoo.steps"]),
+        (["train-zoo", "--env", "hypergrid", "-o", "zoo.lr=nan"], ["zoo.lr"]),
+        (["train-zoo", "--env", "hypergrid", "-o", "x=" + "[" * 5000], ["unknown key 'x'"]),
+        (["train-zoo", "--env", "hypergrid", "-o", "device=nonsense"], ["device 'nonsense'"]),
+        (["train-ldm", "--env", "hypergrid", "-o", "diffusion.options.channels=[0]"], ["channels", "greater than or equal to 2"]),
         (["train-zoo"], ["--env"]),
         (["train-ae", "--env", "hypergrid", "-o", "autoencoder.encoder=conv2d"], ["unknown encoder 'conv2d'", "did you mean 'conv1d'"]),
         (["train-ae", "--env", "hypergrid", "-o", "autoencoder.options.latent=3"], ["unknown key 'latent'", "did you mean 'latent_size'"]),
@@ -186,7 +194,7 @@ def test_damaged_and_foreign_files_are_refused(chain, tmp_path):
 
 def test_a_generator_refuses_what_it_cannot_know(chain, tmp_path):
     args = ["generate", "--env", "hypergrid", "--generator", chain / "mine", "--out", tmp_path / "out", "--structure"]
-    assert "'R0'" in refused(*args, "ndim=2,height=4,width=16,R0=0.01")
+    assert "R0 = 0.1, not 0.01" in refused(*args, "ndim=2,height=4,width=16,R0=0.01")
     assert "at most" in refused(*args, "ndim=2,height=40,width=16")
     assert not (tmp_path / "out").exists()
 

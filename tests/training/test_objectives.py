@@ -10,8 +10,8 @@ from gfn.samplers import Sampler
 from oracles import grid, lively, lookup, optimal, rollouts_of, trajectories_of, uniform_backward
 
 from genflow import Population
+from genflow.rollouts import sample
 from genflow.training import objectives
-from genflow.training.rollouts import sample
 
 MEMBERS = 3
 STRUCTURES = [{"ndim": 2, "height": 6}, {"ndim": 3, "height": 4, "R0": 0.001}, {"ndim": 1, "height": 7}]

@@ -9,7 +9,7 @@ import torch
 from oracles import chi_square, grid, lively, lookup
 
 from genflow import GenflowError
-from genflow.training.rollouts import Rollouts, sample
+from genflow.rollouts import Rollouts, sample
 
 
 def roll(structure, population, count, epsilon=0.0, seed=0) -> Rollouts:
@@ -163,7 +163,7 @@ def test_a_policy_that_has_diverged_stays_on_the_grid():
 
 
 def test_a_trajectory_that_does_not_end_is_an_error(monkeypatch):
-    monkeypatch.setattr("genflow.training.rollouts.MAX_STEPS", 3)
+    monkeypatch.setattr("genflow.rollouts.MAX_STEPS", 3)
     structure = grid(2, 6)
     logits = torch.zeros(1, 36, 3)
     logits[..., -1] = -50
