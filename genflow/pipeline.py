@@ -74,7 +74,8 @@ def check(config: Config) -> None:
     check_components(config)
     known, unknown = config.training_structures(), config.unseen_structures()
     for structure in [*known, *unknown]:
-        config.zoo.check(structure)
+        if structure in known or config.train_tests:
+            config.zoo.check(structure)
         choose_metrics(structure, config.evaluation.metrics)
     if unknown:
         untrained = encoder_cls.for_zoo(encoder_config, [Population.initialised(structure, 2, config.seed) for structure in known])

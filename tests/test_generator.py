@@ -205,3 +205,10 @@ def test_a_run_is_repeated_from_its_own_record(tmp_path):
     assert [e["metrics"] for e in first] == [e["metrics"] for e in again]
     with pytest.raises(GenflowError, match="no configuration to repeat"):
         load_config(tmp_path / "one" / "zoo" / "run.json")
+
+
+def test_a_structure_that_is_only_generated_need_not_fit_the_objective_of_the_zoo():
+    large = {"structures": ["ndim=2,height=6,width=64"], "test_structures": ["ndim=9,height=20,width=4"], "zoo.objective": "distill"}
+    check(config(**large, train_tests=False))
+    with pytest.raises(GenflowError, match="objective 'distill' needs every state"):
+        check(config(**large))
