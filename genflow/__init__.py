@@ -20,6 +20,7 @@ _LAZY = {
     "Expert": "genflow.exact",
     "Generator": "genflow.generator",
     "Metric": "genflow.interfaces",
+    "Noise": "genflow.interfaces",
     "PolicyArch": "genflow.interfaces",
     "Population": "genflow.population",
     "Schema": "genflow.schema",

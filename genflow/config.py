@@ -121,7 +121,7 @@ class Config(Schema):
             GenflowError: it is not there.
         """
         if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
+            return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"  # each worker has chosen its own
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:

@@ -21,6 +21,7 @@ from genflow import coverage
 from genflow.coverage import Quality
 from genflow.errors import GenflowError
 from genflow.interfaces import Denoiser, Encoder
+from genflow.launch import world
 from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
 from genflow.population import Population
 from genflow.registry import registry
@@ -179,7 +180,7 @@ class Generator:
     def generate(
         self, structure: Structure, num: int, seed: int = 0, sampling: SamplingOptions | None = None, **overrides: Any
     ) -> Population:
-        """Generate `num` policies for a structure.
+        """Generate `num` policies for a structure; several workers decode a part of them each, and all return the whole.
 
         Args:
             structure: need not have been trained on; ``population.seen`` tells whether it was.
@@ -197,8 +198,13 @@ class Generator:
         rng = torch.Generator(device=self.device).manual_seed(seed)
         condition = structure.condition().to(self.device)
         latents = sample_latents(self.denoiser, condition, num, self.card.noise, sampling, rng)
+        latents = latents * self.latent_std + self.latent_mean
+        rows = world().rows(num)
         with torch.no_grad():
-            weights = self.encoder.decode(latents * self.latent_std + self.latent_mean, structure.layout, condition).cpu()
+            weights = torch.zeros(num, structure.layout.size)
+            if rows.start < rows.stop:
+                weights[rows] = self.encoder.decode(latents[rows], structure.layout, condition).float().cpu()
+        world().sum(weights)
         if not torch.isfinite(weights).all():
             raise GenflowError("the generated weights are not finite; lower the guidance, or use another sampler or more steps")
         provenance = {
@@ -208,7 +214,7 @@ class Generator:
             "seconds": time.perf_counter() - began,
             "sampling": sampling.model_dump(mode="json"),
         }
-        return Population(structure, weights.float(), provenance)
+        return Population(structure, weights, provenance)
 
 
 def load_card(folder: Path) -> tuple[Path, Card]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from genflow.population import Population
     from genflow.structure import Structure
 
+#: (B, ...) -> standard normal numbers (B, ...) for these policies of a batch, the same whichever worker has them
+Noise = Callable[[Tensor], Tensor]
 #: latents (B, Z) -> what the denoiser says of them (B, Z), at one step and under one condition
 Prediction = Callable[[Tensor], Tensor]
 #: Above this many states a task counts as too large to enumerate.
@@ -358,9 +360,13 @@ class Encoder(Configured, nn.Module, ABC):
         """`decode` for several structures, each (latents, layout, condition); override it where one pass can make them all."""
         return [self.decode(*item) for item in items]
 
-    def noisy(self, latents: Tensor, rng: torch.Generator) -> Tensor:
+    def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
         """Latents with the noise that training adds; by default none."""
         return latents
+
+    def share(self, layout: WeightLayout) -> float:
+        """How much a policy of this layout counts in the mean loss on weights; by default all count the same."""
+        return 1.0
 
     def check(self, layout: WeightLayout) -> None:
         """Refuse a layout that `decode` cannot make; by default all are fine.
@@ -370,11 +376,11 @@ class Encoder(Configured, nn.Module, ABC):
         """
 
     @abstractmethod
-    def reconstruct(self, populations: list[Population], rng: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-        """One training pass, with the encoder's own noise.
+    def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
+        """One training pass over the B policies of several populations, with the encoder's own noise.
 
         Returns:
-            The loss on weights (scalar), and for each population its reconstructed weights (M, D) with gradient.
+            (B,) the loss on weights of each policy, and for each population its reconstructed weights (M, D), with gradient.
         """
 
 

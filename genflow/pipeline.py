@@ -11,6 +11,7 @@ OUT/report.html             write_report        tables and pictures
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from genflow.evaluation.baselines import baselines, comparable, reference
 from genflow.evaluation.evaluate import choose_metrics, evaluate
 from genflow.evaluation.findings import EVALUATION
 from genflow.evaluation.report import write_report
+from genflow.launch import world
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.runs import MANIFEST, RunDirectory, read_json, versions, write_json
-from genflow.stages import check_plan, component, digest, generate, train_autoencoder, train_generator, train_zoo
+from genflow.stages import check_plan, component, digest, generate, shared, train_autoencoder, train_generator, train_zoo
 from genflow.structure import Structure
 from genflow.zoo import Zoo, find_populations, load_population, read_facts
 
@@ -58,8 +60,8 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
             trained += train_zoo(config, unknown, alike, out / "trained", progress).populations
         trained.sort(key=lambda p: [*known, *unknown].index(p.structure))
         entries = compare(config, [*trained, *generated], zoo, progress)
-        write_evaluation(out, entries, config)
-        write_report(out)
+        world().first(lambda: write_evaluation(out, entries, config))
+        world().first(lambda: str(write_report(out)))
         run.update(complete=True)
     return entries
 
@@ -95,18 +97,20 @@ def compare(config: Config, populations: Sequence[Population], zoo: Zoo | None, 
     """
     options = config.evaluation
     structures = list(dict.fromkeys(population.structure for population in populations))
-    entries = []
-    with progress.bar("evaluate", len(structures)) as bar:
-        for structure in structures:
-            checkpoints = reference(structure, zoo)
-            rivals = baselines(structure, zoo, options.baselines, options.num, config.seed, options.noise)
-            own = [p for p in populations if p.structure == structure]
-            judge = next((p for p in own if p.source == "generated"), None)
-            for population in [*own, *rivals]:
-                seen = judge.seen if judge else structure in zoo.structures if zoo else population.seen
-                entries.append({**evaluate(population, options.metrics, checkpoints), "seen": seen})
-            bar.advance()
-    return entries
+
+    def measured(structure: Structure) -> list[dict[str, Any]]:
+        checkpoints = reference(structure, zoo)
+        rivals = baselines(structure, zoo, options.baselines, options.num, config.seed, options.noise)
+        own = [p for p in populations if p.structure == structure]
+        judge = next((p for p in own if p.source == "generated"), None)
+        entries = []
+        for population in [*own, *rivals]:
+            seen = judge.seen if judge else structure in zoo.structures if zoo else population.seen
+            entries.append({**evaluate(population, options.metrics, checkpoints), "seen": seen})
+        return entries
+
+    groups = shared(structures, measured, progress, "evaluate", lambda structure: structure.environment.n_states or math.inf)
+    return [entry for group in groups for entry in group]
 
 
 def load_for_evaluation(
@@ -148,7 +152,7 @@ def evaluate_folder(
     identity = {"evaluation": config.evaluation.model_dump(mode="json"), "populations": [digest(p.weights) for p in populations]}
     with RunDirectory.open(out, "evaluate", identity, config.seed) as run:
         entries = compare(config, populations, zoo, progress)
-        write_evaluation(out, entries, config)
+        world().first(lambda: write_evaluation(out, entries, config))
         run.update(complete=True)
     return entries
 

@@ -1,4 +1,4 @@
-"""Progress bars with the figures that matter: on a terminal a live bar, elsewhere only short notes, both on stderr."""
+"""Progress bars with the figures that matter: on a terminal live bars of the first worker, elsewhere only short notes, both on stderr."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from genflow.launch import world
 
 
 class Bar:
@@ -19,28 +21,45 @@ class Bar:
         if self._live is not None:
             self._live.update(self._task, advance=1, figures="  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
+    def set(self, done: int) -> None:
+        """Show how many steps are done."""
+        if self._live is not None:
+            self._live.update(self._task, completed=done)
+
 
 class Progress:
-    """Where long work reports to. `quiet` says nothing at all (``--json``)."""
+    """Where long work reports to. `quiet` says nothing at all (``--json``). Workers other than the first write to their logs."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self._terminal = not quiet and sys.stderr.isatty()
+        self._world = world()
+        self.quiet = quiet or not self._world.main
+        self._terminal = not self.quiet and sys.stderr.isatty()
+        self._live: Any = None
 
     def note(self, text: str) -> None:
         """A line for the user."""
+        self._world.log(text)
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A line that the user must see, `quiet` or not."""
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        self._world.log(f"warning: {text}")
+        if self._world.main:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
     def bar(self, label: str, total: int, start: int = 0) -> Iterator[Bar]:
-        """A bar for `total` steps."""
+        """A bar for `total` steps; inside of another one it is shown below it until it ends."""
         if not self._terminal:
             yield Bar()
+            return
+        if self._live is not None:
+            task = self._live.add_task(label, total=total, completed=start, figures="")
+            try:
+                yield Bar(self._live, task)
+            finally:
+                self._live.remove_task(task)
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -53,5 +72,8 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
         )
-        with Rich(*columns, console=Console(stderr=True)) as live:
-            yield Bar(live, live.add_task(label, total=total, completed=start, figures=""))
+        with Rich(*columns, console=Console(stderr=True)) as self._live:
+            try:
+                yield Bar(self._live, self._live.add_task(label, total=total, completed=start, figures=""))
+            finally:
+                self._live = None

@@ -10,15 +10,22 @@ import math
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from genflow.errors import GenflowError
+from genflow.launch import restarted, world
 
 MANIFEST = "run.json"
+#: where workers keep their logs, one each
+LOGS = "logs"
+#: seconds that workers which were started again wait for the lock of those before them
+PREDECESSORS = 60.0
 _LOCK = ".lock"
+_TEMPORARY = ".tmp"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -27,7 +34,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         GenflowError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -35,6 +42,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, must outlive a power cut
+        finally:
+            os.close(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -65,9 +77,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file atomically."""
+    write_bytes(path, tensor_bytes(tensors, metadata))
+
+
+def tensor_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
+    """What `write_tensors` writes."""
     from safetensors.torch import save
 
-    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata or {})))
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata or {}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -111,7 +128,7 @@ class RunDirectory:
     """A folder that belongs to one task with one configuration.
 
     Use as ``with RunDirectory.open(...) as run``: it is locked meanwhile. The same task may open it again, to resume
-    or to find that it is `complete`; another one is refused.
+    or to find that it is `complete`; another one is refused. Of several workers the first holds the lock and writes.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -127,42 +144,20 @@ class RunDirectory:
             GenflowError: the folder holds another run, other files, or is in use.
         """
         identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        manifest_path = path / MANIFEST
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        if manifest_path.exists():
-            manifest = read_json(manifest_path)
-            if manifest.get("digest") != digest:
-                raise GenflowError(f"{path} holds another run ({_difference(manifest, identity)}); choose another --out or remove it")
-        elif path.is_dir() and any(entry.name != _LOCK for entry in path.iterdir()):
-            raise GenflowError(f"{path} is not empty and holds no {stage} run; choose another --out")
-        else:
-            manifest = {**identity, "digest": digest, "versions": versions(), "complete": False}
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / _LOCK, "w")  # noqa: SIM115  held until the run ends
-        except OSError as error:
-            raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise GenflowError(f"{path} is in use by another genflow command; wait for it or choose another --out") from None
-        run = cls(path, manifest)
-        try:
-            if not manifest_path.exists():
-                write_json(manifest_path, manifest)
-            yield run
-        except Exception:
-            # a run that failed before it made anything leaves nothing behind
-            if made and {entry.name for entry in path.iterdir()} <= {MANIFEST, _LOCK}:
-                shutil.rmtree(path, ignore_errors=True)
-                for parent in made[1:]:
-                    with contextlib.suppress(OSError):
-                        parent.rmdir()
-            raise
-        finally:
-            lock.close()  # the file stays: removing it would let a third command lock another one of the same name
+        with contextlib.ExitStack() as held:
+            manifest = world().first(lambda: held.enter_context(_claimed(path, identity)))
+            try:
+                with world().logged(path / LOGS):
+                    yield cls(path, manifest)
+            except Exception:
+                # a run that failed before it made anything leaves nothing behind
+                if world().main and made and {entry.name for entry in path.iterdir()} <= {MANIFEST, LOGS, _LOCK}:
+                    shutil.rmtree(path, ignore_errors=True)
+                    for parent in made[1:]:
+                        with contextlib.suppress(OSError):
+                            parent.rmdir()
+                raise
 
     @property
     def complete(self) -> bool:
@@ -172,7 +167,51 @@ class RunDirectory:
     def update(self, **facts: Any) -> None:
         """Add facts to the manifest."""
         self.manifest.update(facts)
-        write_json(self.path / MANIFEST, self.manifest)
+        world().first(lambda: write_json(self.path / MANIFEST, self.manifest))
+
+
+@contextlib.contextmanager
+def _claimed(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Hold the lock of a run directory, and find or write its manifest."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    if (path / MANIFEST).exists():
+        manifest = read_json(path / MANIFEST)
+        if manifest.get("digest") != digest:
+            raise GenflowError(f"{path} holds another run ({_difference(manifest, identity)}); choose another --out or remove it")
+    elif path.is_dir() and any(entry.name not in (_LOCK, LOGS) for entry in path.iterdir()):
+        raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / _LOCK, "w")  # noqa: SIM115  held until the run ends
+    except OSError as error:
+        raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
+    # the file stays: removing it would let a third command lock another one of the same name
+    with lock:
+        _take(lock, path)
+        _tidy(path)
+        if not (path / MANIFEST).exists():
+            write_json(path / MANIFEST, {**identity, "digest": digest, "versions": versions(), "complete": False})
+        yield read_json(path / MANIFEST)
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a run that was killed while it wrote has left, here and in folders that are not runs of their own."""
+    for folder in (path, *(child for child in path.iterdir() if child.is_dir() and not (child / MANIFEST).exists())):
+        for left in folder.glob(f".*{_TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+
+
+def _take(lock: TextIO, path: Path) -> None:
+    """Lock at once or not at all; workers that were started again wait until the last of their predecessors has ended."""
+    deadline = time.monotonic() + (PREDECESSORS if restarted() else 0)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise GenflowError(f"{path} is in use by another genflow command; wait for it or choose another --out") from None
+            time.sleep(0.1)
 
 
 def _difference(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from genflow.errors import GenflowError
 from genflow.evaluation.findings import AUTOENCODER
 from genflow.generator import CARD, FORMAT, Card, EncoderCard, Generator, shipped
 from genflow.interfaces import Encoder
+from genflow.launch import cores, world
 from genflow.measure import figures_of, primary_metrics, values_of
 from genflow.population import Population
 from genflow.progress import Progress
@@ -28,12 +29,14 @@ from genflow.runs import MANIFEST, RunDirectory, read_json, read_tensors, write_
 from genflow.schema import validate
 from genflow.structure import Structure
 from genflow.training.autoencoder import AutoencoderTrainee, reconstruct
+from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.diffusion import DiffusionTrainee
-from genflow.training.finetune import finetune
-from genflow.training.loop import remove_checkpoint, train
+from genflow.training.finetune import STARTS, finetune
+from genflow.training.loop import train
 from genflow.training.policies import ZooOptions, train_members
 from genflow.zoo import FACTS, Zoo, find_populations, load_population, save_population
 
+T = TypeVar("T")
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
 #: reconstructions are measured up to this many states: a large zoo would take longer than the training
 MEASURED_STATES = 70_000
@@ -98,17 +101,43 @@ def train_zoo(config: Config, structures: Sequence[Structure], options: ZooOptio
         options.check(structure)
     identity = {"env": config.env, "policy": config.policy, "structures": [s.fields() for s in structures], "zoo": _dump(options)}
     with RunDirectory.open(out, "zoo", identity, config.seed) as run:
-        for index, structure in enumerate(structures):
-            folder = out / structure.name
+        if world().size == 1 and len(structures) > 1 and cores() > options.threads and torch.device(device).type == "cpu":
+            progress.note(f"zoo: one worker for {len(structures)} structures on {cores()} cores; --nproc-per-node auto uses all of them")
+        said = set()
+
+        def collect(index: int) -> str | None:
+            structure, folder = structures[index], out / structures[index].name
             if (folder / FACTS).exists():
-                continue
+                remove_checkpoints(folder)  # of a run that was killed before it could
+                return None
             population = train_members(structure, options, seed=config.seed + index, folder=folder, progress=progress, device=device)
             save_population(population, folder)
-            progress.note(
-                f"zoo: {structure.name}: {len(population)} policies in {population.provenance['seconds']:.1f} s{_quality(population)}"
-            )
+            remove_checkpoints(folder)
+            seconds = population.provenance["seconds"]
+            line = f"zoo: {structure.name}: {len(population)} policies in {seconds:.1f} s{_quality(population)}"
+            said.add(line)
+            progress.note(line)
+            return line
+
+        lines = shared(range(len(structures)), collect, progress, "zoo", lambda index: expense(structures[index]))
+        for line in lines:
+            if world().main and line not in said and line is not None:  # another worker's
+                progress.note(line)
         run.update(complete=True)
     return Zoo(out)
+
+
+def shared(
+    items: Sequence[T], work: Callable[[T], Any], progress: Progress, label: str, cost: Callable[[T], float] = lambda item: 0.0
+) -> list[Any]:
+    """`World.share` with a bar that counts the items."""
+    with progress.bar(label, len(items)) as bar:
+        return world().share(items, work, cost, bar.set)
+
+
+def expense(structure: Structure) -> float:
+    """What a structure costs relative to others, roughly: its parameters times its inputs, which trajectories grow with."""
+    return structure.layout.size * len(structure.layout.coordinates["input"])
 
 
 def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
@@ -127,11 +156,15 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
         trainee = AutoencoderTrainee(encoder, zoo.populations, options, seed=config.seed, device=device)
         history, seconds = train(trainee, options, folder=out, seed=config.seed, progress=progress, label="autoencoder", device=device)
         encoder = trainee.result()
-        write_tensors(out / AUTOENCODER_TENSORS, encoder.state_dict())
-        figures = reconstruction_figures(encoder, zoo)
-        card = EncoderCard.of(options.encoder, encoder).model_dump(mode="json")
-        write_json(out / AUTOENCODER, {"encoder": card, "seconds": seconds, "history": history, "reconstruction": figures})
-        remove_checkpoint(out)
+        figures = reconstruction_figures(encoder, zoo, progress)
+
+        def write() -> None:
+            write_tensors(out / AUTOENCODER_TENSORS, encoder.state_dict())
+            card = EncoderCard.of(options.encoder, encoder).model_dump(mode="json")
+            write_json(out / AUTOENCODER, {"encoder": card, "seconds": seconds, "history": history, "reconstruction": figures})
+            remove_checkpoints(out)
+
+        world().first(write)
         run.update(complete=True)
         progress.note(f"autoencoder: {options.steps} steps in {seconds:.1f} s")
         for entry in figures:
@@ -140,17 +173,21 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
         return encoder
 
 
-def reconstruction_figures(encoder: Encoder, zoo: Zoo) -> list[dict[str, Any]]:
+def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> list[dict[str, Any]]:
     """For each structure of up to MEASURED_STATES states, the median primary metrics of the members and of their reconstructions."""
-    entries = []
-    for population in zoo.populations:
-        environment = population.structure.environment
-        if environment.enumerable and (environment.n_states or 0) <= MEASURED_STATES:
-            rebuilt = reconstruct(encoder, population)
-            own, made = values_of(population, primary_metrics()), values_of(rebuilt, primary_metrics())
-            metrics = {name: {"member": float(own[name].median()), "reconstructed": float(made[name].median())} for name in own}
-            entries.append({"name": population.structure.name, "structure": population.structure.fields(), "metrics": metrics})
-    return entries
+
+    def entry(population: Population) -> dict[str, Any]:
+        rebuilt = reconstruct(encoder, population)
+        own, made = values_of(population, primary_metrics()), values_of(rebuilt, primary_metrics())
+        metrics = {name: {"member": float(own[name].median()), "reconstructed": float(made[name].median())} for name in own}
+        return {"name": population.structure.name, "structure": population.structure.fields(), "metrics": metrics}
+
+    measured = [p for p in zoo.populations if _measurable(p.structure)]
+    return shared(measured, entry, progress, "measure reconstructions", lambda p: expense(p.structure))
+
+
+def _measurable(structure: Structure) -> bool:
+    return structure.environment.enumerable and (structure.environment.n_states or 0) <= MEASURED_STATES
 
 
 def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
@@ -231,12 +268,11 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             },
         )
         generator = Generator(full, encoder, denoiser.eval(), mean, std)
-        generator.save_pretrained(out)  # before it is measured, which must not lose it
-        generator.card = full.model_copy(
-            update={"quality": measure_quality(generator, selected, "selection", config.evaluation.num, config.seed, progress)}
-        )
-        generator.save_pretrained(out)
-        remove_checkpoint(out)
+        world().first(lambda: generator.save_pretrained(out))  # before it is measured, which must not lose it
+        quality = measure_quality(generator, selected, "selection", config.evaluation.num, config.seed, progress)
+        generator.card = full.model_copy(update={"quality": quality})
+        world().first(lambda: generator.save_pretrained(out))
+        world().first(lambda: remove_checkpoints(out))
         run.update(complete=True)
         progress.note(f"diffusion: {options.steps} steps in {seconds:.1f} s")
         return generator
@@ -246,14 +282,13 @@ def measure_quality(
     generator: Generator, structures: Sequence[Structure], role: Literal["selection", "test"], num: int, seed: int, progress: Progress
 ) -> list[Quality]:
     """Mean primary metrics of generated policies on structures that can be enumerated, as entries of a model card's `quality`."""
-    entries = []
-    with progress.bar(f"measure {role}", len(structures)) as bar:
-        for structure in structures:
-            if structure.environment.enumerable:
-                metrics: dict[str, float | None] = {**figures_of(generator.generate(structure, num, seed))}
-                entries.append(Quality(structure=structure.fields(), name=structure.name, role=role, num=num, metrics=metrics))
-            bar.advance()
-    return entries
+
+    def entry(structure: Structure) -> dict[str, Any]:
+        metrics: dict[str, float | None] = {**figures_of(generator.generate(structure, num, seed))}
+        return Quality(structure=structure.fields(), name=structure.name, role=role, num=num, metrics=metrics).model_dump(mode="json")
+
+    measured = [structure for structure in structures if structure.environment.enumerable]
+    return [Quality(**facts) for facts in shared(measured, entry, progress, f"measure {role}", expense)]
 
 
 def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
@@ -278,7 +313,7 @@ def export_generator(config: Config, folder: Path, out: Path, progress: Progress
     kept = {key: value for key, value in card.provenance.items() if key != "history"}
     described = EncoderCard.of(card.encoder.name, generator.encoder)
     generator.card = card.model_copy(update={"provenance": kept, "quality": quality, "encoder": described})
-    generator.save_pretrained(out, half=True)
+    world().first(lambda: generator.save_pretrained(out, half=True))
     return generator
 
 
@@ -335,19 +370,28 @@ def generate(
         "generators": [g.card.model_dump(mode="json", exclude={"provenance"}) for g in used],
         "latents": digest(*(t for g in used for t in (g.latent_mean, g.latent_std))),
     }
-    populations = []
+    folders = [out if len(structures) == 1 else out / structure.name for structure in structures]
+    made: dict[int, Population] = {}
+
+    def make(index: int) -> None:
+        population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
+        world().first(lambda: save_population(population, folders[index]))
+        made[index] = population
+
     with RunDirectory.open(out, "generate", identity, config.seed) as run:
-        for generator, structure in zip(generators, structures, strict=True):
-            folder = out if len(structures) == 1 else out / structure.name
-            if run.complete:
-                populations.append(load_population(folder))
-                continue
-            if warning := generator.caution(structure):
-                progress.warn(warning)
-            population = generator.generate(structure, options.num, config.seed, **overrides)
-            save_population(population, folder)
-            populations.append(population)
-            progress.note(f"generated: {structure.name}: {len(population)} policies in {population.provenance['seconds']:.3f} s")
+        if not run.complete:
+            for generator, structure in zip(generators, structures, strict=True):
+                if warning := generator.caution(structure):
+                    progress.warn(warning)
+            if len(structures) < world().size:  # each is made by all workers together
+                for index in range(len(structures)):
+                    make(index)
+            else:
+                shared(range(len(structures)), make, progress, "generate", lambda index: expense(structures[index]))
+        populations = [made.get(index) or load_population(folder) for index, folder in enumerate(folders)]
+        if not run.complete:
+            for p in populations:
+                progress.note(f"generated: {p.structure.name}: {len(p)} policies in {p.provenance['seconds']:.3f} s")
         run.update(complete=True)
     return populations
 
@@ -364,9 +408,15 @@ def finetune_both(config: Config, population: Population, out: Path, progress: P
     identity = {"finetune": _dump(config.finetune), "structure": population.structure.to_json(), "start": digest(population.weights)}
     with RunDirectory.open(out, "finetune", identity, config.seed) as run:
         if not run.complete:
-            trained = finetune(population, config.finetune, seed=config.seed, folder=out, progress=progress, device=config.torch_device())
-            for name, result in trained.items():
-                save_population(result, out / name)
+            device, options = config.torch_device(), config.finetune
+
+            def train_from(name: str) -> None:
+                if not (out / name / FACTS).exists():
+                    result = finetune(population, name, options, seed=config.seed, folder=out / name, progress=progress, device=device)
+                    save_population(result, out / name)
+                remove_checkpoints(out / name)
+
+            shared(list(STARTS) if options.compare else ["finetuned"], train_from, progress, "finetune")
             run.update(complete=True)
         entries = []
         for path in find_populations(out):
@@ -397,7 +447,7 @@ def _seeded(seed: int, build: Callable[[], Any]) -> Any:
 
 
 def _dump(options: Any) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    return options.model_dump(mode="json", exclude={"checkpoint_seconds", "keep_checkpoints"})
 
 
 def _quality(population: Population) -> str:

@@ -17,7 +17,7 @@ from gfn.containers import Trajectories
 from gfn.estimators import DiscretePolicyEstimator
 from torch import Tensor, nn
 
-from genflow import Environment, PolicyArch, Population, Structure
+from genflow import Environment, Noise, PolicyArch, Population, Structure
 from genflow.rollouts import Rollouts
 
 
@@ -273,3 +273,9 @@ def trajectories_of(structure: Structure, rollouts: Rollouts) -> list[Trajectori
                 ends[b] = max(int(ends[b]), t + 1)
         batches.append(Trajectories(env, env.States(states), env.actions_from_tensor(actions), ends))
     return batches
+
+
+def normal(seed: int) -> Noise:
+    """The noise of training, for encoders."""
+    rng = torch.Generator().manual_seed(seed)
+    return lambda like: torch.randn(like.shape, generator=rng)

@@ -10,6 +10,7 @@ import click
 
 from genflow import __version__
 from genflow.errors import GenflowError, did_you_mean
+from genflow.launch import INTERRUPTED, WorkerLost, first, leave, supervised
 
 #: command -> (module, short help); modules are imported when their command is run, so that --help starts at once
 COMMANDS = {
@@ -74,7 +75,7 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line: status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted."""
     try:
-        cli.main(args=args, prog_name="genflow", standalone_mode=False)
+        cli.main(args=args, prog_name="genflow", standalone_mode=False, obj=sys.argv[1:] if args is None else args)
     except GenflowError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -83,8 +84,12 @@ def main(args: list[str] | None = None) -> Any:
     except click.ClickException as error:
         _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        click.echo("genflow: interrupted; give the same command again to go on", err=True)
+        if first() and not supervised():
+            click.echo(INTERRUPTED, err=True)
         sys.exit(130)
+    except WorkerLost as error:
+        click.echo(f"genflow: {error}", err=True)
+        sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise
@@ -94,5 +99,6 @@ def main(args: list[str] | None = None) -> Any:
 
 
 def _fail(message: str) -> None:
-    click.echo(f"genflow: {' '.join(message.split())}", err=True)
-    sys.exit(2)
+    if first():  # all workers meet the same mistake
+        click.echo(f"genflow: {' '.join(message.split())}", err=True)
+    sys.exit(leave(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,13 @@ _OPTIONS = [
     click.option("-o", "overrides", multiple=True, metavar="section.key=value", help="Set any key of the configuration; repeatable."),
     click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."),
 ]
+# torchrun's names
+_WORKERS = [
+    click.option("--nproc-per-node", metavar="N|gpu|auto", help="Workers on this machine: a number, one a GPU, or one a GPU else core."),
+    click.option("--nnodes", metavar="MIN[:MAX]", help="Machines; each runs the same command."),
+    click.option("--rdzv-endpoint", metavar="HOST:PORT", help="Where machines meet: a port on one of them."),
+    click.option("--max-restarts", type=click.IntRange(0), metavar="N", help="How often failed workers are started again (default: 3)."),
+]
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +48,18 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options to a command whose TOML file is an argument."""
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), function)
+
+    @functools.wraps(function)
+    def command(nproc_per_node, nnodes, rdzv_endpoint, max_restarts, **arguments):
+        from genflow import launch
+
+        options = launch.LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
+        if options.given and not launch.is_worker():
+            sys.exit(launch.launch(options, click.get_current_context().find_root().obj))
+        with launch.joined():
+            return function(**arguments)
+
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command)
 
 
 def configure(

@@ -5,7 +5,9 @@ Shapes: M policies, D parameters, B states, s inputs, A actions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -127,26 +129,42 @@ class AutoencoderTrainee(GraphTrainee):
         """The weighted sum of the encoder's loss on weights and the loss on behaviour."""
         options = self.options
         picked = self._pick(rng)
-        figures = {}
-        if float(torch.rand(1, generator=rng, device=rng.device)) < options.swap:
-            made = self._swapped(picked, rng)
-            loss = torch.zeros((), device=self._device)
-        else:
-            loss, made = self.encoder.reconstruct([population for _, population in picked], rng)
-            figures["weights"] = loss.item()
-            loss = options.weights * loss
+        batch = sum(len(population) for _, population in picked)
+        rows = self.world.rows(batch)
+        own = _rows_of(picked, rows)
+        # numbers that only one worker needs come from generators of their own, so that `rng` goes on alike on all
+        forks = [_fork(rng) for _ in range(1 + len(picked))]
+        noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
+        latents = self._swapped(picked, rng) if float(torch.rand(1, generator=rng, device=rng.device)) < options.swap else None
+        figures = {"weights": 0.0} if latents is None else {}
+        loss = torch.zeros((), device=self._device, requires_grad=True)
+        made: list[Tensor] = []
+        if own and latents is None:
+            losses, made = self.encoder.reconstruct([population for _, population in own.values()], noise)
+            shares = torch.cat([losses.new_full((len(p),), self.encoder.share(p.layout)) for _, p in own.values()])
+            mean = (losses * shares).sum() / sum(self.encoder.share(p.layout) * len(p) for _, p in picked)
+            figures["weights"] = mean.item()
+            loss = loss + options.weights * mean
+        elif own and latents is not None:
+            parts = self.encoder.noisy(latents[rows], noise).split([len(p) for _, p in own.values()])
+            made = self.encoder.decode_all([(z, p.layout, self._conditions[i]) for z, (i, p) in zip(parts, own.values(), strict=True)])
         if options.behaviour:
-            total = sum(len(population) for _, population in picked)
-            parts = [self._behaviour(i, p, w, rng) for (i, p), w in zip(picked, made, strict=True)]
-            figures["behaviour"] = float(sum(part.detach().sum() for part in parts)) / total
+            values = {place: self._behaviour(*own[place], w, forks[1 + place]) for place, w in zip(own, made, strict=True)}
+            figures["behaviour"] = sum(value.sum().item() for value in values.values()) / batch
             if options.floor is not None:
-                parts = [part / self._level(i, part) for (i, _), part in zip(picked, parts, strict=True)]
-            loss = loss + options.behaviour * torch.cat(parts).mean()
+                levels = self._updated_levels(picked, values)
+                values = {place: value / levels[place] for place, value in values.items()}
+            loss = loss + options.behaviour * sum(value.sum() for value in values.values()) / batch
         return loss, {"loss": loss.item(), **figures}
 
-    def _level(self, index: int, values: Tensor) -> Tensor:
-        """The recent level of a structure's loss on behaviour, with today's values taken in, plus the floor."""
-        today = values.detach().mean()
+    def _updated_levels(self, picked: list[tuple[int, Population]], values: Mapping[int, Tensor]) -> Tensor:
+        """The recent levels of a batch's structures' losses on behaviour, with today's values taken in, plus the floor."""
+        sums = torch.zeros(len(picked), device=self._device)
+        for place, value in values.items():
+            sums[place] = value.detach().sum()
+        counts = torch.tensor([len(population) for _, population in picked], device=self._device)
+        today = self.world.sum(sums) / counts
+        index = torch.tensor([i for i, _ in picked], device=self._device)
         known = self._levels[index]
         self._levels[index] = torch.where(known > 0, known.lerp(today, LEVEL_RATE), today)
         return self._levels[index] + (self.options.floor or 0.0)
@@ -169,12 +187,10 @@ class AutoencoderTrainee(GraphTrainee):
             groups = [(i, torch.randperm(int(self._counts[i]), generator=rng, device=rng.device).cpu()[:each]) for i in owners]
         return [(i, Population(self.populations[i].structure, self.populations[i].weights[rows])) for i, rows in groups]
 
-    def _swapped(self, picked: list[tuple[int, Population]], rng: torch.Generator) -> list[Tensor]:
-        """Weights (M, D) for each structure of a batch, decoded from latents that are dealt out anew over the whole batch."""
+    def _swapped(self, picked: list[tuple[int, Population]], rng: torch.Generator) -> Tensor:
+        """(B, Z) the latents of a batch, dealt out anew over all of it."""
         latents = torch.cat([self.encoder.encode(population) for _, population in picked])
-        dealt = self.encoder.noisy(latents[torch.randperm(len(latents), generator=rng, device=rng.device).to(latents.device)], rng)
-        parts = dealt.split([len(population) for _, population in picked])
-        return self.encoder.decode_all([(z, p.layout, self._conditions[i]) for z, (i, p) in zip(parts, picked, strict=True)])
+        return latents[torch.randperm(len(latents), generator=rng, device=rng.device).to(latents.device)]
 
     def _behaviour(self, index: int, population: Population, weights: Tensor, rng: torch.Generator) -> Tensor:
         """(M,) mean over states of KL(reference policy || policy with the given weights)."""
@@ -190,6 +206,27 @@ class AutoencoderTrainee(GraphTrainee):
         with torch.no_grad():
             own = arch.forward(module, layout.unflatten(population.weights.to(inputs.device)), inputs).masked_fill(~masks, -torch.inf)
         return distillation(arch.forward(module, layout.unflatten(weights), inputs), masks, own.softmax(-1))
+
+
+def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tuple[int, Population]]:
+    """Those rows of a batch: place of a structure in the batch -> what it is, and its policies among them."""
+    own, first = {}, 0
+    for place, (index, population) in enumerate(picked):
+        start, stop = max(rows.start - first, 0), min(rows.stop - first, len(population))
+        if start < stop:
+            own[place] = (index, population[start:stop])
+        first += len(population)
+    return own
+
+
+def _fork(rng: torch.Generator) -> torch.Generator:
+    """A generator that is seeded by another one."""
+    return torch.Generator(rng.device).manual_seed(int(torch.randint(2**62, (), generator=rng, device=rng.device)))
+
+
+def _normal(like: Tensor, *, batch: int, rows: slice, rng: torch.Generator) -> Tensor:
+    """Standard normal numbers of some rows of a batch, drawn for all of it."""
+    return torch.randn(batch, *like.shape[1:], generator=rng, device=rng.device)[rows].to(like.device)
 
 
 def reconstruct(encoder: Encoder, population: Population) -> Population:

@@ -63,8 +63,12 @@ class DiffusionTrainee(GraphTrainee):
         if self.options.drop_condition:
             dropped = torch.rand(len(z), generator=rng, device=device) < self.options.drop_condition
             condition = condition.masked_fill(dropped[:, None], torch.nan)
+        own = self.world.rows(len(z))
+        if own.start == own.stop:  # more workers than rows
+            return torch.zeros((), device=device, requires_grad=True), {"loss": 0.0}
+        z, noise, t, condition = z[own], noise[own], t[own], condition[own]
         predicted = self.denoiser(self._scheduler.add_noise(z, noise, t), t, condition)
-        loss = (predicted - self._wanted(z, noise, t)).square().mean()
+        loss = (predicted - self._wanted(z, noise, t)).square().sum() / (self.options.batch_size * z.shape[1])
         return loss, {"loss": loss.item()}
 
     def _wanted(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:

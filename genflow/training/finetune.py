@@ -10,7 +10,6 @@ from pydantic import Field
 
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.training.loop import remove_checkpoint
 from genflow.training.policies import PolicyOptions, train_population
 
 
@@ -26,29 +25,34 @@ class FinetuneOptions(PolicyOptions):
     compare: bool = True
 
 
+#: what is trained, by the name of its folder
+STARTS = ("finetuned", "from_random")
+
+
 def finetune(
-    population: Population, options: FinetuneOptions, *, seed: int, folder: Path, progress: Progress, device: str = "cpu"
-) -> dict[str, Population]:
-    """Train a population further.
+    population: Population, name: str, options: FinetuneOptions, *, seed: int, folder: Path, progress: Progress, device: str = "cpu"
+) -> Population:
+    """Train a population further, or untrained policies of its structure with the same budget.
+
+    Args:
+        population: where "finetuned" starts.
+        name: of STARTS.
+        options: the training.
+        seed: of everything random.
+        folder: where checkpoints lie.
+        progress: where to report to.
+        device: to compute on.
 
     Returns:
-        "finetuned", and "from_random" if `options.compare`; each has its curves in ``provenance["history"]``.
+        The trained policies; their curves are in ``provenance["history"]``.
 
     Raises:
         GenflowError: the loss is not finite, or the objective does not fit the task.
     """
-    starts = {"finetuned": population}
-    if options.compare:
-        starts["from_random"] = Population.initialised(population.structure, len(population), seed)
-    results = {}
-    for name, start in starts.items():
-        trained = train_population(
-            population.structure, options, start=start.weights, seed=seed, folder=folder / name, progress=progress, device=device
-        )
-        known = start.provenance.get("training_structures", [])
-        provenance = {**trained.provenance, "started_from": start.source}
-        provenance["training_structures"] = [*known, *(s for s in trained.provenance["training_structures"] if s not in known)]
-        results[name] = replace(trained, provenance=provenance)
-    for name in starts:
-        remove_checkpoint(folder / name)
-    return results
+    structure = population.structure
+    start = population if name == "finetuned" else Population.initialised(structure, len(population), seed)
+    trained = train_population(structure, options, start=start.weights, seed=seed, folder=folder, progress=progress, device=device)
+    known = start.provenance.get("training_structures", [])
+    provenance = {**trained.provenance, "started_from": start.source}
+    provenance["training_structures"] = [*known, *(s for s in trained.provenance["training_structures"] if s not in known)]
+    return replace(trained, provenance=provenance)

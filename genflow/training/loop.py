@@ -1,11 +1,13 @@
-"""The one training loop: resumable, deterministic, with atomic checkpoints and a progress bar.
+"""The one training loop: resumable, deterministic, on one worker or many, with checkpoints and a progress bar.
 
-What is trained is a `Trainee`; how long, with which learning rate and where the checkpoint lies is the loop's business.
+What is trained is a `Trainee`; how long, with which learning rate and where the checkpoints lie is the loop's business.
+
+Several workers draw the same random numbers and hold the same parameters; each computes the gradient of its rows of the batch, and
+all take the step of the sum. So a checkpoint is the same for any number of workers.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
@@ -22,18 +24,18 @@ from pydantic import Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
+from genflow.launch import ALONE, World, world
 from genflow.progress import Progress
-from genflow.runs import read_tensors, write_tensors
 from genflow.schema import Schema
-
-CHECKPOINT = "checkpoint.safetensors"
+from genflow.training.checkpoints import Checkpoints
 
 
 class Schedule(Schema):
     """How long and how fast to learn.
 
     `warmup` and `decay` are fractions of the steps: the rate rises linearly over the first, and falls to
-    `final_rate` of its peak over the last, as a cosine.
+    `final_rate` of its peak over the last, as a cosine. A checkpoint is written every `checkpoint_seconds`, and the last
+    `keep_checkpoints` are kept.
     """
 
     steps: int = Field(ge=1)
@@ -44,6 +46,7 @@ class Schedule(Schema):
     clip: float | None = Field(default=None, gt=0)
     optimizer: Literal["adam", "adamw"] = "adam"
     checkpoint_seconds: float = Field(default=60.0, gt=0)
+    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step (0-based) as a fraction of the peak."""
@@ -57,7 +60,12 @@ class Schedule(Schema):
 
 
 class Trainee(ABC):
-    """Something that the loop can train."""
+    """Something that the loop can train, by default on one worker."""
+
+    @property
+    def world(self) -> World:
+        """The workers that train it together."""
+        return ALONE
 
     @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
@@ -88,11 +96,19 @@ class Trainee(ABC):
 
 
 class GraphTrainee(Trainee):
-    """A trainee whose gradients autograd finds."""
+    """A trainee whose gradients autograd finds; workers share out its batches."""
+
+    @property
+    def world(self) -> World:
+        """All workers."""
+        return world()
 
     @abstractmethod
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and figures for the history."""
+        """The scalar to minimise, and figures for the history: the part that comes from this worker's rows (`world.rows`) of the batch.
+
+        All workers draw the numbers of the whole batch from `rng`; their parts add up to what one worker finds alone.
+        """
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
         """Of `loss`."""
@@ -143,13 +159,13 @@ class History:
 def train(
     trainee: Trainee, schedule: Schedule, *, folder: Path, seed: int, progress: Progress, label: str, device: str | torch.device = "cpu"
 ) -> tuple[dict[str, list[list[float]]], float]:
-    """Train until `schedule.steps`, from the checkpoint in `folder` if there is one. The caller removes the checkpoint.
+    """Train until `schedule.steps`, from the newest whole checkpoint in `folder` if there is one. The caller removes the checkpoints.
 
     Returns:
         The history (figure -> [[step, value], ...]) and the seconds spent, interruptions left out.
 
     Raises:
-        GenflowError: the loss is not finite, or the checkpoint does not fit. The last good checkpoint stays.
+        GenflowError: the loss is not finite, or a checkpoint does not fit or cannot be written. The last good one stays.
         KeyboardInterrupt: after a checkpoint was written.
     """
     rng = torch.Generator(device=device).manual_seed(seed)
@@ -160,38 +176,58 @@ def train(
     optimizer = optimizer_class(groups, lr=schedule.lr, fused=True)  # several times faster than the default on a CPU
     history = History(every=max(1, schedule.steps // 200))
     costly = max(1, schedule.steps // 50)
-    path = folder / CHECKPOINT
-    first, spent = _restore(path, trainee, optimizer, rng, history) if path.exists() else (0, 0.0)
+    workers, checkpoints = trainee.world, Checkpoints(folder, schedule.keep_checkpoints)
+    step, spent = _restore(checkpoints, workers, progress, trainee, optimizer, rng, history)
     began, last_saved = time.monotonic() - spent, time.monotonic()
     shown: dict[str, float] = {}
-    with progress.bar(label, schedule.steps, first) as bar:
-        step = first
-        with graceful_stop() as stop:
-            while step < schedule.steps:
-                for group in optimizer.param_groups:
-                    group["lr"] = schedule.lr * group["scale"] * schedule.rate(step)
-                value, figures = trainee.backward(step, rng)
-                if not math.isfinite(value):
-                    kept = f"the last checkpoint is {path}" if path.exists() else "no checkpoint was written yet"
-                    raise GenflowError(f"{label}: the loss became {value} at step {step + 1}; lower the learning rate ({kept})")
-                if schedule.clip is not None:
-                    trainee.clip(schedule.clip)
-                optimizer.step()
-                trainee.after_step(step)
-                history.add(step, figures)
-                step += 1
-                if step % costly == 0 or step == schedule.steps:
-                    shown = trainee.figures()
-                    for name, figure in shown.items():
-                        history.points.setdefault(name, []).append([step, figure])
-                bar.advance(**{**figures, **shown})
-                if stop.requested or time.monotonic() - last_saved > schedule.checkpoint_seconds:
-                    _save(path, step, time.monotonic() - began, trainee, optimizer, rng, history)
-                    last_saved = time.monotonic()
-                if stop.requested:
-                    progress.note(f"{label}: stopped after step {step} of {schedule.steps}; run the same command again to continue")
-                    raise KeyboardInterrupt
+    with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
+        while step < schedule.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.lr * group["scale"] * schedule.rate(step)
+            value, figures = trainee.backward(step, rng)
+            due = workers.main and time.monotonic() - last_saved > schedule.checkpoint_seconds
+            value, figures, stopping, due = _together(workers, optimizer, value, figures, stop.requested, due)
+            if not math.isfinite(value):
+                kept = f"the last checkpoint is {checkpoints.last}" if checkpoints.last else "no checkpoint was written yet"
+                raise GenflowError(f"{label}: the loss became {value} at step {step + 1}; lower the learning rate ({kept})")
+            if schedule.clip is not None:
+                trainee.clip(schedule.clip)
+            optimizer.step()
+            trainee.after_step(step)
+            history.add(step, figures)
+            step += 1
+            if step % costly == 0 or step == schedule.steps:
+                shown = trainee.figures()
+                for name, figure in shown.items():
+                    history.points.setdefault(name, []).append([step, figure])
+            bar.advance(**{**figures, **shown})
+            stopping = stopping or (workers.size == 1 and stop.requested)  # during this very step
+            if stopping or due:
+                state = (step, time.monotonic() - began, trainee, optimizer, rng, history)
+                workers.first(lambda: _save(checkpoints, *state))  # noqa: B023  called at once
+                last_saved = time.monotonic()
+            if stopping:
+                progress.note(f"{label}: stopped after step {step} of {schedule.steps}; run the same command again to continue")
+                raise KeyboardInterrupt
     return history.points, time.monotonic() - began
+
+
+def _together(
+    workers: World, optimizer: torch.optim.Optimizer, value: float, figures: dict[str, float], stopping: bool, due: bool
+) -> tuple[float, dict[str, float], bool, bool]:
+    """Add up the gradients and figures of all workers, in one message; one that is asked to stop stops all."""
+    if workers.size == 1:
+        return value, figures, stopping, due
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [value, *figures.values(), float(stopping), float(due), *(float(p.grad is not None) for p in params)]
+    parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in params]
+    total = workers.sum(torch.cat([*parts, parts[0].new_tensor(numbers)]))
+    *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
+    value, *sums = rest.tolist()
+    *means, stopped, dued = sums[: len(figures) + 2]
+    for p, part, used in zip(params, parts, sums[len(figures) + 2 :], strict=True):
+        p.grad = part.view_as(p) if used else None  # the optimiser leaves alone what has no gradient
+    return value, dict(zip(figures, means, strict=True)), bool(stopped), bool(dued)
 
 
 @dataclass
@@ -221,37 +257,56 @@ def graceful_stop() -> Iterator[_Stop]:
 
 
 def _save(
-    path: Path, step: int, seconds: float, trainee: Trainee, optimizer: torch.optim.Optimizer, rng: torch.Generator, history: History
+    checkpoints: Checkpoints,
+    step: int,
+    seconds: float,
+    trainee: Trainee,
+    optimizer: torch.optim.Optimizer,
+    rng: torch.Generator,
+    history: History,
 ) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in trainee.tensors().items()}
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
     tensors["rng"] = rng.get_state()
-    facts = {"step": step, "seconds": seconds, "history": history.points, "sums": history._sums}
-    write_tensors(path, tensors, {"genflow": json.dumps(facts)})
+    checkpoints.save(step, tensors, {"seconds": seconds, "history": history.points, "sums": history._sums})
 
 
-def _restore(path: Path, trainee: Trainee, optimizer: torch.optim.Optimizer, rng: torch.Generator, history: History) -> tuple[int, float]:
-    tensors, metadata = read_tensors(path)
+def _restore(
+    checkpoints: Checkpoints,
+    workers: World,
+    progress: Progress,
+    trainee: Trainee,
+    optimizer: torch.optim.Optimizer,
+    rng: torch.Generator,
+    history: History,
+) -> tuple[int, float]:
+    """Take up the newest whole checkpoint: the step to go on with, and the seconds spent before."""
+    # one worker looks, so that all take the same
+    name, refused = workers.first(checkpoints.find)
+    for line in refused:
+        progress.warn(f"{line}; {f'going on from {name}, the one before it' if name else 'starting again'}")
+    if name is None:
+        return 0, 0.0
     try:
-        facts = json.loads(metadata["genflow"])
+        tensors, facts = checkpoints.read(name)
         own = trainee.tensors()
         with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(_fitting(tensors, f"model.{name}", tensor))
+            for key, tensor in own.items():
+                tensor.copy_(_fitting(tensors, f"model.{key}", tensor))
         params = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, slot = name.split(".")
-                state.setdefault(int(index), {})[slot] = _fitting(tensors, name, params[int(index)]) if tensor.ndim else tensor
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, slot = key.split(".")
+                state.setdefault(int(index), {})[slot] = _fitting(tensors, key, params[int(index)]) if tensor.ndim else tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         rng.set_state(tensors["rng"].cpu())
         history.points = facts["history"]
-        history._sums = {name: (total, count) for name, (total, count) in facts["sums"].items()}
+        history._sums = {key: (total, count) for key, (total, count) in facts["sums"].items()}
         return int(facts["step"]), float(facts["seconds"])
     except (KeyError, IndexError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise GenflowError(f"the checkpoint {path} does not fit this run ({error}); remove it to start again") from error
+        raise GenflowError(f"the checkpoint {name} does not fit this run ({error}); remove it to start again") from error
 
 
 def _fitting(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
@@ -259,8 +314,3 @@ def _fitting(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
     if tensors[name].shape != like.shape:
         raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(like.shape)}")
     return tensors[name]
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a finished training."""
-    (folder / CHECKPOINT).unlink(missing_ok=True)

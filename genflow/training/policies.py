@@ -5,7 +5,8 @@ Shapes: M policies, D parameters, B trajectories or states a step, K rows, S sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,7 +22,7 @@ from genflow.rollouts import sample
 from genflow.structure import Structure
 from genflow.training import objectives
 from genflow.training.initialisation import Init, initial_weights
-from genflow.training.loop import Schedule, Trainee, remove_checkpoint, train
+from genflow.training.loop import Schedule, Trainee, train
 
 #: trajectories a policy that log Z is estimated from
 LOG_Z_TRAJECTORIES = 256
@@ -56,7 +57,8 @@ class ZooOptions(PolicyOptions):
     """How a zoo is collected.
 
     `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints of their last
-    steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see `initial_weights`.
+    steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see `initial_weights`. `threads` train
+    a population on a CPU; their number decides the last bits, so it is fixed, and a zoo is the same for any number of workers.
     """
 
     num: int = Field(default=32, ge=1, le=100_000)
@@ -66,6 +68,7 @@ class ZooOptions(PolicyOptions):
     init_noise: float = Field(default=0.1, ge=0)
     style_size: int = Field(default=16, ge=1, le=1024)
     style_share: float = Field(default=0.3, ge=0, le=1)
+    threads: int = Field(default=1, ge=1, le=1024)
 
     def check(self, structure: Structure) -> None:
         """Refuse, before anything is trained, a structure that these options cannot train.
@@ -290,10 +293,21 @@ def train_members(
 ) -> Population:
     """Train the `options.num` members of one structure of a zoo from scratch."""
     runs, checkpoints = options.split()
-    start = initial_weights(structure, runs, seed, options.init, options.init_noise, options.style_size, options.style_share)
-    population = train_population(
-        structure, options, start=start, seed=seed, folder=folder, progress=progress, device=device,
-        checkpoints=checkpoints, every=options.checkpoint_every,
-    )  # fmt: skip
-    remove_checkpoint(folder)
+    with threads(options.threads):
+        start = initial_weights(structure, runs, seed, options.init, options.init_noise, options.style_size, options.style_share)
+        population = train_population(
+            structure, options, start=start, seed=seed, folder=folder, progress=progress, device=device,
+            checkpoints=checkpoints, every=options.checkpoint_every,
+        )  # fmt: skip
     return population[: options.num]
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

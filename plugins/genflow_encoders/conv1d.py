@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import Encoder, GenflowError, Population, Schema, WeightLayout
+from genflow import Encoder, GenflowError, Noise, Population, Schema, WeightLayout
 
 MIN_STD = 1e-6
 SLOPE = 0.2
@@ -127,18 +127,21 @@ class Conv1dEncoder(Encoder):
         """(M, Z) -> (M, D); the condition is not used: in the paper only the diffusion model sees it."""
         return self._denormalise(self._from_latent(latents), layout)
 
-    def noisy(self, latents: Tensor, rng: torch.Generator) -> Tensor:
+    def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
         """Gaussian noise."""
-        return latents + self.config.latent_noise * torch.randn(latents.shape, generator=rng, device=latents.device)
+        return latents + self.config.latent_noise * noise(latents)
 
-    def reconstruct(self, populations: list[Population], rng: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+    def share(self, layout: WeightLayout) -> float:
+        """The mean is over parameters, as in the paper."""
+        return layout.size
+
+    def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
         """MSE of the normalised weights over the real (not padded) entries, with noise on weights and latents."""
         clean = torch.cat([self._normalise(p) for p in populations])
         real = torch.cat([(torch.arange(self.padded, device=clean.device) < p.layout.size).expand(len(p), -1) for p in populations])
-        noise = torch.randn(clean.shape, generator=rng, device=clean.device) * real
-        latents = self._to_latent(clean + self.config.weight_noise * noise)
-        padded = self._from_latent(self.noisy(latents, rng))
-        loss = ((padded - clean).square() * real).sum() / real.sum()
+        latents = self._to_latent(clean + self.config.weight_noise * noise(clean) * real)
+        padded = self._from_latent(self.noisy(latents, noise))
+        loss = ((padded - clean).square() * real).sum(1) / real.sum(1)
         parts = padded.split([len(p) for p in populations])
         return loss, [self._denormalise(part, p.layout) for part, p in zip(parts, populations, strict=True)]
 

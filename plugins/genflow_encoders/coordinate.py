@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import Encoder, GenflowError, Population, Schema, WeightLayout, smooth_basis, smooth_scale, smooth_start
+from genflow import Encoder, GenflowError, Noise, Population, Schema, WeightLayout, smooth_basis, smooth_scale, smooth_start
 
 MIN_STD = 1e-3
 #: below these a condition counts as nothing, on two logarithmic scales
@@ -368,25 +368,21 @@ class CoordinateEncoder(Encoder):
         left, right = self.factors[key](e).unflatten(1, (2, self.config.rank, self.widest)).unbind(1)
         return mixed + torch.einsum("mra,mrb->mab", left, right) / self.widest**0.5
 
-    def noisy(self, latents: Tensor, rng: torch.Generator) -> Tensor:
+    def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
         """Gaussian noise."""
-        return latents + self.config.latent_noise * torch.randn(latents.shape, generator=rng, device=latents.device)
+        return latents + self.config.latent_noise * noise(latents)
 
-    def reconstruct(self, populations: list[Population], rng: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+    def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
         """Squared error relative to each tensor's spread, mean over the parameters of each policy; noise on latents."""
         device = self.spread.device
-        clean = [p.weights.to(device) for p in populations]
-        items = []
-        for population in populations:
-            latents = self.noisy(self.encode(population), rng)
-            items.append((latents, population.layout, population.structure.condition().to(device)))
-        rebuilt = self.decode_all(items)
-        loss = torch.zeros((), device=device)
-        for population, own, weights in zip(populations, clean, rebuilt, strict=True):
+        latents = self.noisy(torch.cat([self.encode(p) for p in populations]), noise).split([len(p) for p in populations])
+        rebuilt = self.decode_all([(z, p.layout, p.structure.condition().to(device)) for z, p in zip(latents, populations, strict=True)])
+        losses = []
+        for population, weights in zip(populations, rebuilt, strict=True):
             sizes = torch.tensor([place.stop - place.start for place in population.layout.slices().values()], device=device)
-            relative = (weights - own) / self.spread.repeat_interleave(sizes)
-            loss = loss + relative.square().mean(1).sum()
-        return loss / sum(len(own) for own in clean), rebuilt
+            relative = (weights - population.weights.to(device)) / self.spread.repeat_interleave(sizes)
+            losses.append(relative.square().mean(1))
+        return torch.cat(losses), rebuilt
 
 
 def family_checksum() -> float:

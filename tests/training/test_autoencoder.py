@@ -56,11 +56,11 @@ class Keeper(Encoder):
         self.dealt.append([])
         return super().decode_all(items)
 
-    def reconstruct(self, populations, rng):
-        """Sum of squares."""
+    def reconstruct(self, populations, noise):
+        """Mean of squares."""
         self.batches.append(populations)
         rebuilt = [self.gain * p.weights for p in populations]
-        return torch.cat([(w - p.weights).square().flatten() for w, p in zip(rebuilt, populations, strict=True)]).mean(), rebuilt
+        return torch.cat([(w - p.weights).square().mean(1) for w, p in zip(rebuilt, populations, strict=True)]), rebuilt
 
 
 def experts(structure: Structure, num: int) -> Population:

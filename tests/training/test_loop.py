@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from genflow import GenflowError
 from genflow.progress import Progress
-from genflow.runs import read_tensors, write_tensors
-from genflow.training.loop import CHECKPOINT, GraphTrainee, Schedule, remove_checkpoint, train
+from genflow.training.checkpoints import PATTERN, Checkpoints, remove_checkpoints
+from genflow.training.loop import GraphTrainee, Schedule, train
 
 STEPS = 230  # more than 200, so that the history averages over several steps
 
@@ -121,7 +119,7 @@ def test_it_learns_and_records_how(tmp_path):
     assert history["norm"][-1] == [STEPS, float(trainee.w.detach().norm())]
     assert 40 <= len(history["norm"]) <= 60
     assert seconds >= 0
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert not list(tmp_path.glob(PATTERN))
 
 
 def test_long_histories_are_means_over_several_steps(tmp_path):
@@ -184,14 +182,14 @@ def test_a_second_signal_stops_at_once_without_a_checkpoint(tmp_path):
     trainee.at = {5: twice}
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, trainee)
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert not list(tmp_path.glob(PATTERN))
 
 
-def test_nothing_but_the_checkpoint_is_written_and_it_can_be_removed(tmp_path):
-    run(tmp_path, checkpoint_seconds=1e-9)
-    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
-    remove_checkpoint(tmp_path)
-    remove_checkpoint(tmp_path)
+def test_nothing_but_checkpoints_is_written_and_they_can_be_removed(tmp_path):
+    run(tmp_path, checkpoint_seconds=1e-9, keep_checkpoints=1)
+    assert [path.name[:20] for path in tmp_path.iterdir()] == [f"checkpoint-{STEPS:09}"]
+    remove_checkpoints(tmp_path)
+    remove_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     # the weights are those of the last good step
     assert trainee.steps[-1] == 40
     assert torch.isfinite(trainee.w).all()
-    with pytest.raises(GenflowError, match=f"step 42.*{CHECKPOINT}"):
+    with pytest.raises(GenflowError, match=r"step 42.*checkpoint-000000041"):
         failing = Regression()
         failing.at = {41: "nan"}
         run(tmp_path, failing, checkpoint_seconds=1e-9)
@@ -223,33 +221,31 @@ def stopped(tmp_path):
 
 
 def change(folder, tensors=lambda t: t, facts=lambda f: f):
-    held, metadata = read_tensors(folder / CHECKPOINT)
-    write_tensors(folder / CHECKPOINT, tensors(held), {"genflow": json.dumps(facts(json.loads(metadata["genflow"])))})
+    """Another checkpoint in place of the one there is: whole, but not of this run."""
+    checkpoints = Checkpoints(folder, keep=1)
+    name, _ = checkpoints.find()
+    held, known = checkpoints.read(name)
+    known = facts(known)
+    checkpoints.save(known.pop("step", 0), tensors(held), known)
+    assert len(list(folder.glob(PATTERN))) == 1
 
 
-DAMAGE = {
-    "empty": lambda path: path.write_bytes(b""),
-    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-40]),
-    "foreign": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(300)),
-    "another safetensors file": lambda path: save_file({"x": torch.zeros(3)}, path),
-    "no facts": lambda path: save_file(load_file(path), path),
-    "facts are no json": lambda path: write_tensors(path, read_tensors(path)[0], {"genflow": "{step"}),
-    "facts are a list": lambda path: change(path.parent, facts=lambda f: [f]),
-    "no step": lambda path: change(path.parent, facts=lambda f: {k: v for k, v in f.items() if k != "step"}),
-    "a weight is missing": lambda path: change(path.parent, lambda t: {k: v for k, v in t.items() if k != "model.w"}),
-    "a weight has another shape": lambda path: change(path.parent, lambda t: {**t, "model.w": torch.zeros(4, 2)}),
-    "a weight has a shape that broadcasts": lambda path: change(path.parent, lambda t: {**t, "model.w": torch.zeros(1, 2)}),
-    "no random state": lambda path: change(path.parent, lambda t: {k: v for k, v in t.items() if k != "rng"}),
-    "broken random state": lambda path: change(path.parent, lambda t: {**t, "rng": t["rng"][:10]}),
-    "odd optimizer slot": lambda path: change(path.parent, lambda t: {**t, "optimizer.first.step": torch.zeros(1)}),
-    "optimizer state of another shape": lambda path: change(path.parent, lambda t: {**t, "optimizer.0.exp_avg": torch.zeros(5, 2)}),
+MISFITS = {
+    "no history": lambda folder: change(folder, facts=lambda f: {k: v for k, v in f.items() if k != "history"}),
+    "a weight is missing": lambda folder: change(folder, lambda t: {k: v for k, v in t.items() if k != "model.w"}),
+    "a weight has another shape": lambda folder: change(folder, lambda t: {**t, "model.w": torch.zeros(4, 2)}),
+    "a weight has a shape that broadcasts": lambda folder: change(folder, lambda t: {**t, "model.w": torch.zeros(1, 2)}),
+    "no random state": lambda folder: change(folder, lambda t: {k: v for k, v in t.items() if k != "rng"}),
+    "broken random state": lambda folder: change(folder, lambda t: {**t, "rng": t["rng"][:10]}),
+    "odd optimizer slot": lambda folder: change(folder, lambda t: {**t, "optimizer.first.step": torch.zeros(1)}),
+    "optimizer state of another shape": lambda folder: change(folder, lambda t: {**t, "optimizer.0.exp_avg": torch.zeros(5, 2)}),
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-def test_a_checkpoint_that_does_not_fit_is_refused_by_file(stopped, kind):
-    DAMAGE[kind](stopped / CHECKPOINT)
-    with pytest.raises(GenflowError, match=CHECKPOINT) as caught:
+@pytest.mark.parametrize("kind", MISFITS)
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(stopped, kind):
+    MISFITS[kind](stopped)
+    with pytest.raises(GenflowError, match="checkpoint-") as caught:
         run(stopped)
     assert "\n" not in str(caught.value)
 

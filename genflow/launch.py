@@ -1,0 +1,548 @@
+"""Workers: one process, every GPU of a machine, or many machines, with the same code.
+
+A command runs on every worker. What only one of them may do (writing a result) is `World.first`, independent pieces of work are
+`World.share`, sums over a batch that is dealt out are `World.sum`; alone, a worker does all of it itself. torch's elastic agent
+starts workers and starts them again after a failure; work goes on from the run directory, which all machines must see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from genflow.errors import GenflowError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributed import Store
+
+T = TypeVar("T")
+
+#: seconds after which a worker that waits for others looks again
+LONGEST_NAP = 0.5
+#: seconds between two signs of life of a worker, and after which one without them counts as lost
+BEAT, SILENCE = 5.0, 60.0
+#: seconds that stopped workers have to write their checkpoints
+GRACE = 120
+INTERRUPTED = "genflow: interrupted; give the same command again to go on"
+#: environment variables of our own workers: the agent's process, and the folder in which they leave their status
+_AGENT, _STATUS = "GENFLOW_AGENT", "GENFLOW_STATUS"
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerLost(Exception):
+    """Another worker is gone; the agent starts all of them again."""
+
+
+class Queue:
+    """Pieces of work that workers take one by one, the costliest first; each is taken once.
+
+    The store is torch.distributed's: any object with its ``add``, ``set``, ``get`` and ``wait``.
+    """
+
+    def __init__(self, store: Store, name: str, costs: Sequence[float]) -> None:
+        self._store, self._name = store, name
+        self._order = sorted(range(len(costs)), key=lambda i: -costs[i])
+
+    def take(self) -> int | None:
+        """The next piece, or None when there is none left.
+
+        Raises:
+            GenflowError: another worker's piece has failed.
+        """
+        if self._store.check([self._key("over")]):
+            self._refuse()
+        place = self._store.add(self._key("next"), 1) - 1
+        return self._order[place] if place < len(self._order) else None
+
+    def finish(self, index: int, result: Any) -> None:
+        """Hand in the JSON-able result of a piece."""
+        self._store.set(self._key(index), json.dumps(result))
+        if self._store.add(self._key("done"), 1) == len(self._order):
+            self._store.set(self._key("over"), "")
+
+    def fail(self, error: GenflowError) -> None:
+        """Stop the others at their next piece."""
+        self._store.set(self._key("over"), str(error))
+
+    def done(self) -> int:
+        """How many pieces are finished."""
+        return self._store.add(self._key("done"), 0)
+
+    def results(self, waiting: Callable[[], None] = lambda: None) -> list[Any]:
+        """Wait for every piece; `waiting` is called now and then meanwhile.
+
+        Raises:
+            GenflowError: a piece has failed.
+        """
+        if self._order:
+            wait_for(self._store, self._key("over"), waiting)
+            self._refuse()
+        return [json.loads(self._store.get(self._key(index))) for index in range(len(self._order))]
+
+    def _refuse(self) -> None:
+        if message := self._store.get(self._key("over")).decode():
+            raise GenflowError(message)
+
+    def _key(self, what: int | str) -> str:
+        return f"{self._name}/{what}"
+
+
+def wait_for(store: Store, key: str, waiting: Callable[[], None] = lambda: None) -> None:
+    """Wait for a key of a store: the store's own wait would not let Ctrl-C through."""
+    began = time.monotonic()
+    while not store.check([key]):
+        waiting()
+        # a short wait is noticed at once, a long one does not burden the store
+        time.sleep(min(LONGEST_NAP, 0.005 + 0.1 * (time.monotonic() - began)))
+
+
+@dataclass
+class World:
+    """This worker among `size` of them; `rank` 0 is the one that writes and shows progress."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    store: Store | None = None
+
+    def __post_init__(self) -> None:
+        self._uses = 0
+        self._log: Any = None
+        self._heard: dict[int, tuple[bytes, float]] = {}
+        self._looked = 0.0
+
+    @property
+    def main(self) -> bool:
+        """Whether this worker writes and shows progress."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """This worker's share of `count` rows; the shares are contiguous and differ by at most one."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over the workers, in place; every worker must call it.
+
+        Raises:
+            WorkerLost: a worker is gone.
+        """
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with _lost():
+                dist.all_reduce(tensor)
+        return tensor
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Rank 0 does it while the others wait; all return its JSON-able result, or raise its `GenflowError`."""
+        if self.store is None:
+            return work()
+        key = self._name("first")
+        if not self.main:
+            with _lost():
+                wait_for(self.store, key)
+                outcome = json.loads(self.store.get(key))
+            if "error" in outcome:
+                raise GenflowError(outcome["error"])
+            return outcome["result"]
+        try:
+            with _apart():
+                result = work()
+        except GenflowError as error:
+            self._tell(key, {"error": str(error)})
+            raise
+        self._tell(key, {"result": result})
+        return result
+
+    def share(
+        self,
+        items: Sequence[Any],
+        work: Callable[[Any], Any],
+        cost: Callable[[Any], float] = lambda item: 0.0,
+        watch: Callable[[int], None] = lambda done: None,
+    ) -> list[Any]:
+        """Each item is done by one worker, whichever is free; all return the JSON-able results in the order of the items.
+
+        Args:
+            items: the same list on every worker.
+            work: what to do with an item.
+            cost: the costliest items are begun first, so that no long one is left to the end.
+            watch: told how many items are done, from time to time.
+
+        Raises:
+            GenflowError: that of the first item that failed; the other workers finish what they have begun.
+        """
+        if self.store is None:
+            results: dict[int, Any] = {}
+            for index in sorted(range(len(items)), key=lambda i: -cost(items[i])):
+                results[index] = work(items[index])
+                watch(len(results))
+            return [results[index] for index in range(len(items))]
+        queue = Queue(self.store, self._name("share"), [cost(item) for item in items])
+        while True:
+            with _lost():
+                taken = queue.take()
+            if taken is None:
+                break
+            try:
+                with _apart():
+                    result = work(items[taken])
+            except GenflowError as error:
+                queue.fail(error)
+                raise
+            with _lost():
+                queue.finish(taken, result)
+                watch(queue.done())
+
+        def meanwhile() -> None:
+            watch(queue.done())
+            self._look_around()
+
+        with _lost():
+            return queue.results(meanwhile)
+
+    @contextlib.contextmanager
+    def logged(self, folder: Path) -> Iterator[None]:
+        """Meanwhile this worker's notes go to ``folder/rank-N.log`` too; of other workers than the first, all that they say goes there."""
+        if self.size == 1 or self._log is not None:  # an outer run directory has the log
+            yield
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"rank-{self.rank}.log", "a", buffering=1) as self._log:
+            terminal = os.dup(2)
+            if not self.main:
+                os.dup2(self._log.fileno(), 2)
+            restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            self.log(f"worker {self.rank} of {self.size} on {socket.gethostname()}, process {os.getpid()}, restart {restart}")
+            try:
+                yield
+            except Exception:
+                self.log(traceback.format_exc().rstrip())
+                raise
+            finally:
+                os.dup2(terminal, 2)
+                os.close(terminal)
+                self._log = None
+
+    def log(self, text: str) -> None:
+        """Write a line to this worker's log, if it has one."""
+        if self._log is not None:
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def beat(self) -> None:
+        """Say that this worker lives, once."""
+        assert self.store is not None
+        self.store.add(f"beat/{self.rank}", 1)
+
+    def _look_around(self) -> None:
+        """While the first worker waits for others: none of them may have been silent for long.
+
+        A machine that is cut off closes no connection, and the work it took would never be finished.
+        """
+        now = time.monotonic()
+        if not self.main or self.store is None or (self._heard and now - self._looked < BEAT):
+            return
+        self._looked = now
+        beats = self.store.multi_get([f"beat/{rank}" for rank in range(self.size)])
+        for rank, beat in enumerate(beats):
+            known = self._heard.get(rank)
+            if known is None or known[0] != beat:
+                self._heard[rank] = (beat, now)
+            elif now - known[1] > SILENCE:
+                raise WorkerLost(f"worker {rank} has been silent for {SILENCE} seconds")
+
+    def _name(self, kind: str) -> str:
+        """A name that all workers give to the same use of the store: all of them make the same uses in the same order."""
+        self._uses += 1
+        return f"{kind}/{self._uses}"
+
+    def _tell(self, key: str, outcome: dict[str, Any]) -> None:
+        with _lost():
+            assert self.store is not None
+            self.store.set(key, json.dumps(outcome))
+
+
+#: a worker that is alone, whatever the process belongs to
+ALONE = World()
+_joined = ALONE
+
+
+def world() -> World:
+    """The workers that this process belongs to; alone outside of `joined`."""
+    return _joined
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Work that one worker does on its own must not wait for the others."""
+    global _joined
+    together, _joined = _joined, ALONE
+    try:
+        yield
+    finally:
+        _joined = together
+
+
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    """What goes wrong between workers goes wrong because one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise WorkerLost(f"lost contact with another worker ({str(error).splitlines()[0]})") from error
+
+
+def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was started as a worker, by our agent, torchrun or anything that sets the same variables."""
+    return "RANK" in environ and "WORLD_SIZE" in environ
+
+
+def slurm_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """torchrun's variables from those of a Slurm job step of several tasks; {} outside of one.
+
+    What the user sets of MASTER_ADDR and MASTER_PORT stays.
+    """
+    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environ:
+        return {}
+    # the first of e.g. "gpu[03-07,12],login1"
+    first = re.match(r"([^\[,]+)(?:\[(\d+))?", environ.get("SLURM_STEP_NODELIST", "localhost"))
+    number = int(environ.get("SLURM_JOB_ID", "0")) * 31 + int(environ.get("SLURM_STEP_ID", "0"))
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": environ.get("MASTER_ADDR") or ("".join(part or "" for part in first.groups()) if first else "localhost"),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + number % 20_000),
+    }
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Join the workers that the environment tells of; alone if it tells of none.
+
+    Raises:
+        WorkerLost: the others cannot be reached.
+    """
+    global _joined
+    if not is_worker():
+        os.environ.update(slurm_variables())
+    if not is_worker():
+        yield ALONE
+        return
+    _die_with_the_agent()
+    import torch
+    import torch.distributed as dist
+
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    with _lost():
+        store, rank, size = next(dist.rendezvous("env://"))
+        # a store that outlives a restart still holds what the last attempt said
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=timedelta(minutes=10))
+    if restarted() and rank == 0:
+        attempt, most = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
+        print(f"genflow: a worker failed; all were started again and go on (restart {attempt} of {most})", file=sys.stderr)
+    _joined = World(rank, size, local_rank, dist.PrefixStore("genflow", store))
+    _joined.beat()
+    threading.Thread(target=_keep_beating, args=(_joined,), daemon=True).start()
+    try:
+        with contextlib.redirect_stdout(sys.stdout if rank == 0 else open(os.devnull, "w")):
+            yield _joined
+        with _lost():
+            dist.barrier()  # rank 0 may hold the store that others still read
+    finally:
+        _joined = ALONE
+        # after a failure the others may be gone, and a clean end would wait for them
+        if sys.exc_info()[0] is None:
+            dist.destroy_process_group()
+
+
+def _keep_beating(alive: World) -> None:
+    while True:
+        time.sleep(BEAT)
+        try:
+            alive.beat()
+        except RuntimeError:  # the store is gone, and with it those who listen
+            return
+
+
+def first() -> bool:
+    """Whether this process is the first worker, or alone; known without joining the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def supervised() -> bool:
+    """Whether our agent started this process, and speaks for it when it is stopped."""
+    return _AGENT in os.environ and is_worker()
+
+
+def restarted() -> bool:
+    """Whether these workers were started again after a failure."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def leave(status: int) -> int:
+    """The status to end this process with, for its command to end with `status`.
+
+    Our agent takes any other than 0 for a failure that another try may mend.
+    """
+    folder = os.environ.get(_STATUS)
+    if folder is None or not is_worker():
+        return status
+    (Path(folder) / os.environ["RANK"]).write_text(str(status))
+    return 0
+
+
+def _die_with_the_agent() -> None:
+    """Without an agent nobody would stop this worker, and it would keep the run directory locked."""
+    agent = os.environ.get(_AGENT)
+    if agent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(agent):
+        os._exit(1)
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """torchrun's options of the same names; None: not given."""
+
+    nproc_per_node: str | None = None
+    nnodes: str | None = None
+    rdzv_endpoint: str | None = None
+    max_restarts: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether workers are asked for."""
+        return any(value is not None for value in (self.nproc_per_node, self.nnodes, self.rdzv_endpoint, self.max_restarts))
+
+    def processes(self) -> int:
+        """Workers on this machine.
+
+        Raises:
+            GenflowError: no number, or no GPU.
+        """
+        import torch
+
+        wanted = self.nproc_per_node or "1"
+        gpus = torch.cuda.device_count()
+        if wanted == "gpu" and not gpus:
+            raise GenflowError("--nproc-per-node gpu: this machine has no CUDA device; give a number, or auto")
+        if wanted in ("gpu", "auto"):
+            return gpus or cores()
+        if not wanted.isdecimal() or not 1 <= int(wanted) <= 1024:
+            raise GenflowError(f"--nproc-per-node must be a number from 1 to 1024, gpu or auto, not {wanted!r}")
+        return int(wanted)
+
+    def nodes(self) -> tuple[int, int]:
+        """Fewest and most machines.
+
+        Raises:
+            GenflowError: not MIN or MIN:MAX, or several without an endpoint.
+        """
+        wanted = self.nnodes or "1"
+        match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", wanted)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= low <= high:
+            raise GenflowError(f"--nnodes must be a number or MIN:MAX with 1 <= MIN <= MAX, not {wanted!r}")
+        if high > 1 and self.rdzv_endpoint is None:
+            raise GenflowError("--nnodes of more than one needs --rdzv-endpoint HOST:PORT, the same on every machine")
+        return low, high
+
+    def endpoint(self) -> str:
+        """Where the machines meet.
+
+        Raises:
+            GenflowError: not HOST:PORT.
+        """
+        wanted = self.rdzv_endpoint or "localhost:0"
+        host, colon, port = wanted.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) < 65536):
+            raise GenflowError(f"--rdzv-endpoint must be HOST:PORT, not {wanted!r}")
+        return wanted
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
+    """Run ``genflow ARGUMENTS`` on workers, through torch's elastic agent.
+
+    Returns:
+        The exit status: that of the command, 130 after a signal, 1 when the workers failed more often than `max_restarts`.
+
+    Raises:
+        GenflowError: an option is wrong, or the machines cannot meet.
+    """
+    low, high = options.nodes()
+    endpoint, processes = options.endpoint(), options.processes()
+    # a store of a failed round would greet the next one with stale addresses
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    import logging
+
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says of failures we say ourselves
+    local = endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
+    folder = Path(tempfile.mkdtemp(prefix="genflow-"))
+    status = folder / "status"
+    status.mkdir()
+    os.environ |= {_AGENT: str(os.getpid()), _STATUS: str(status)}
+    config = LaunchConfig(
+        min_nodes=low,
+        max_nodes=high,
+        nproc_per_node=processes,
+        # machines that run different commands do not meet; how many workers each has is its own business
+        run_id=hashlib.sha256(re.sub(r"--nproc-per-node[= ]\S+", "", " ".join(arguments)).encode()).hexdigest()[:16],
+        rdzv_backend="c10d",
+        rdzv_endpoint=endpoint,
+        local_addr="127.0.0.1" if local else None,
+        max_restarts=3 if options.max_restarts is None else options.max_restarts,
+        shutdown_timeout=GRACE,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-P", "-m", "genflow", *arguments)
+        return max((int(path.read_text()) for path in status.iterdir()), default=0)
+    except SignalException:
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except ChildFailedError as error:
+        ends = ", ".join(f"worker {rank} {_end(failure.exitcode)}" for rank, failure in sorted(error.failures.items()))
+        print(f"genflow: {ends}, after {config.max_restarts} restarts; give the same command again to go on", file=sys.stderr)
+        return 1
+    except (RendezvousError, ConnectionError) as error:
+        raise GenflowError(f"the machines cannot meet at {endpoint}: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
