@@ -39,6 +39,8 @@ T = TypeVar("T")
 LONGEST_NAP = 0.5
 #: seconds between two signs of life of a worker, and after which one without them counts as lost
 BEAT, SILENCE = 5.0, 60.0
+#: added to the signs of life of a worker that has gone with good reason
+GONE = 2**40
 #: seconds that stopped workers have to write their checkpoints
 GRACE = 120
 INTERRUPTED = "genflow: interrupted; give the same command again to go on"
@@ -252,6 +254,16 @@ class World:
         assert self.store is not None
         self.store.add(f"beat/{self.rank}", 1)
 
+    def farewell(self) -> None:
+        """Go, with a result or with a mistake that all have met; the first goes last, as it may hold the store that others still read."""
+        assert self.store is not None
+        with _lost():
+            self.store.add(f"beat/{self.rank}", GONE)
+            if self.store.add("gone", 1) == self.size:
+                self.store.set("all gone", "")
+            if self.main:
+                wait_for(self.store, "all gone", self._look_around)
+
     def _look_around(self) -> None:
         """While the first worker waits for others: none of them may have been silent for long.
 
@@ -266,7 +278,7 @@ class World:
             known = self._heard.get(rank)
             if known is None or known[0] != beat:
                 self._heard[rank] = (beat, now)
-            elif now - known[1] > SILENCE:
+            elif now - known[1] > SILENCE and int(beat) < GONE:
                 raise WorkerLost(f"worker {rank} has been silent for {SILENCE} seconds")
 
     def _name(self, kind: str) -> str:
@@ -352,6 +364,9 @@ def joined() -> Iterator[World]:
     import torch.distributed as dist
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank == 0 and _STATUS in os.environ:  # what an attempt before this one has left; nobody ends before all have joined
+        for left in Path(os.environ[_STATUS]).iterdir():
+            left.unlink()
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     with _lost():
@@ -368,8 +383,10 @@ def joined() -> Iterator[World]:
     try:
         with contextlib.redirect_stdout(sys.stdout if rank == 0 else open(os.devnull, "w")):
             yield _joined
-        with _lost():
-            dist.barrier()  # rank 0 may hold the store that others still read
+        _joined.farewell()
+    except GenflowError:
+        _joined.farewell()
+        raise
     finally:
         _joined = ALONE
         # after a failure the others may be gone, and a clean end would wait for them

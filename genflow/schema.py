@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from genflow.errors import GenflowError, did_you_mean
+
+#: keys of an object: every bad one is an error of its own, of which a file must not make millions
+MAX_KEYS = 200
+#: characters of a name
+MAX_NAME = 150
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
+_REPR.maxlevel = 3
+
+
+def brief(value: Any, limit: int = 200) -> str:
+    """Text, or how any value is written, for a message: of bounded length, without characters that a terminal obeys."""
+    text = value if isinstance(value, str) else _REPR.repr(value)
+    text = "".join(char if char.isprintable() else " " for char in text[: limit + 1])
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 class Schema(BaseModel):
     """Base of all configurations: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            objects = [values.get(key) for key in cls.model_fields] + [values] * (cls.model_config.get("extra") == "forbid")
+            if any(isinstance(each, dict) and len(each) > MAX_KEYS for each in objects):
+                raise ValueError(f"an object has more than {MAX_KEYS} keys")
+        return values
+
+
+def _objects(value: Any) -> Any:
+    if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
+        raise ValueError("must be a list of objects")  # one error, however many are none
+    return value
+
+
+#: what names something, in a file and in a message
+Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%()-]*$")]
+#: a list of any JSON objects
+Objects = Annotated[list[dict[str, Any]], BeforeValidator(_objects)]
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -25,19 +62,21 @@ def validate(model: type[S], values: Mapping[str, Any], where: str) -> S:
     Raises:
         GenflowError: the first bad value, naming `where` it stands and, for an unknown key, the nearest known one.
     """
+    if not isinstance(values, Mapping):
+        raise GenflowError(f"{where} must be an object, not {brief(values)}")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first = error.errors(include_url=False)[0]
+        key = brief(".".join(str(part) for part in first["loc"]))
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
-            raise GenflowError(f"{where}: unknown key {key!r}{did_you_mean(str(first['loc'][-1]), known)}") from None
+            raise GenflowError(f"{where}: unknown key {key!r}{did_you_mean(brief(str(first['loc'][-1])), known)}") from None
         if first["type"] == "missing":
             raise GenflowError(f"{where}: {key!r} is missing") from None
-        reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        reason = brief(first["msg"].removeprefix("Value error, ").replace("Input should be", "must be"), 400)
         subject = f"{key} {reason}" if reason.startswith("must") else f"{key}: {reason}" if key else reason
-        raise GenflowError(f"{where}: {subject} (got {first['input']!r})" if key else f"{where}: {subject}") from None
+        raise GenflowError(f"{where}: {subject} (got {brief(_REPR.repr(first['input']))})" if key else f"{where}: {subject}") from None
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:

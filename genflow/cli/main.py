@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -73,7 +75,9 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line: status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted."""
+    """Run the command line: status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted, 1 when workers failed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that what is open is closed
     try:
         cli.main(args=args, prog_name="genflow", standalone_mode=False, obj=sys.argv[1:] if args is None else args)
     except GenflowError as error:
@@ -88,7 +92,8 @@ def main(args: list[str] | None = None) -> Any:
             click.echo(INTERRUPTED, err=True)
         sys.exit(130)
     except WorkerLost as error:
-        click.echo(f"genflow: {error}", err=True)
+        if first() or not supervised():
+            click.echo(f"genflow: {error}", err=True)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
