@@ -127,7 +127,7 @@ class World:
 
     def __post_init__(self) -> None:
         self._uses = 0
-        self._log: Any = None
+        self._log: int | None = None
         self._heard: dict[int, tuple[bytes, float]] = {}
         self._looked = 0.0
 
@@ -227,27 +227,33 @@ class World:
         if self.size == 1 or self._log is not None:  # an outer run directory has the log
             yield
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"rank-{self.rank}.log", "a", buffering=1) as self._log:
-            terminal = os.dup(2)
-            if not self.main:
-                os.dup2(self._log.fileno(), 2)
-            restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            self.log(f"worker {self.rank} of {self.size} on {socket.gethostname()}, process {os.getpid()}, restart {restart}")
-            try:
-                yield
-            except Exception:
-                self.log(traceback.format_exc().rstrip())
-                raise
-            finally:
-                os.dup2(terminal, 2)
-                os.close(terminal)
-                self._log = None
+        path = folder / f"rank-{self.rank}.log"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise GenflowError(f"cannot write {path}: {error.strerror or error}") from error
+        terminal = os.dup(2)
+        if not self.main:
+            os.dup2(self._log, 2)
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self.log(f"worker {self.rank} of {self.size} on {socket.gethostname()}, process {os.getpid()}, restart {restart}")
+        try:
+            yield
+        except Exception:
+            self.log(traceback.format_exc().rstrip())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            os.close(self._log)
+            self._log = None
 
     def log(self, text: str) -> None:
         """Write a line to this worker's log, if it has one."""
         if self._log is not None:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            with contextlib.suppress(OSError):  # a full disk shows where it matters
+                os.write(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
 
     def beat(self) -> None:
         """Say that this worker lives, once."""
@@ -526,7 +532,7 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what it says of failures we say ourselves
+    logging.disable(logging.ERROR)  # this process is the agent alone, and what it says of failures we say ourselves
     local = endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
     folder = Path(tempfile.mkdtemp(prefix="genflow-"))
     status = folder / "status"
