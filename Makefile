@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-all lint pretrained bench bench-quality docs clean
+.PHONY: setup demo test test-all lint pretrained bench bench-scaling bench-quality docs clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,11 @@ $(PEERS)/%/.installed: benchmarks/peers/%.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --requirement $<
 	touch $@
+
+# workers: what they gain here, half an hour, and a thousand of them simulated, half a minute
+bench-scaling: setup
+	$(BIN)/python benchmarks/scaling.py --out benchmarks/results
+	$(BIN)/python benchmarks/simulate.py --out benchmarks/results
 
 # side-by-side quality, hours: what torchgfn reaches in 1 to 600 seconds, one conditional GFlowNet, and what each part adds
 RECIPE := $(PRETRAINED)/default.toml

@@ -44,8 +44,9 @@ GONE = 2**40
 #: seconds that stopped workers have to write their checkpoints
 GRACE = 120
 INTERRUPTED = "genflow: interrupted; give the same command again to go on"
-#: environment variables of our own workers: the agent's process, and the folder in which they leave their status
-_AGENT, _STATUS = "GENFLOW_AGENT", "GENFLOW_STATUS"
+#: environment variables of our own workers: the agent's process, the folder in which they leave their status, and most machines if several
+_AGENT, _STATUS, _MACHINES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GENFLOW_MACHINES"
+_MET = "met"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -371,14 +372,17 @@ def joined() -> Iterator[World]:
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if local_rank == 0 and _STATUS in os.environ:  # what an attempt before this one has left; nobody ends before all have joined
-        for left in Path(os.environ[_STATUS]).iterdir():
+        folder = Path(os.environ[_STATUS])
+        for left in folder.iterdir():
             left.unlink()
+        folder.with_name(_MET).touch()
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     with _lost():
         store, rank, size = next(dist.rendezvous("env://"))
-        # a store that outlives a restart still holds what the last attempt said
-        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # it outlives a restart, and still holds what the last attempt said; but machines do not count restarts alike
+            store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group(store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=timedelta(minutes=10))
     if restarted() and rank == 0:
         attempt, most = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
@@ -420,8 +424,13 @@ def supervised() -> bool:
 
 
 def restarted() -> bool:
-    """Whether these workers were started again after a failure."""
+    """Whether these workers were started again after a failure, as far as this machine knows."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def replacing() -> bool:
+    """Whether there may have been workers before these, whose last traces are still to go: restarts, or other machines'."""
+    return restarted() or _MACHINES in os.environ
 
 
 def leave(status: int) -> int:
@@ -537,7 +546,7 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="genflow-"))
     status = folder / "status"
     status.mkdir()
-    os.environ |= {_AGENT: str(os.getpid()), _STATUS: str(status)}
+    os.environ |= {_AGENT: str(os.getpid()), _STATUS: str(status)} | ({_MACHINES: str(high)} if high > 1 else {})
     config = LaunchConfig(
         min_nodes=low,
         max_nodes=high,
@@ -562,7 +571,10 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
         print(f"genflow: {ends}, after {config.max_restarts} restarts; give the same command again to go on", file=sys.stderr)
         return 1
     except (RendezvousError, ConnectionError) as error:
-        raise GenflowError(f"the machines cannot meet at {endpoint}: {error}") from error
+        if not (folder / _MET).exists():
+            raise GenflowError(f"the machines cannot meet at {endpoint}: {error}") from error
+        print(f"genflow: the machine at {endpoint} is lost; give the same command again to go on", file=sys.stderr)
+        return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

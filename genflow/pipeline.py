@@ -29,6 +29,7 @@ from genflow.registry import registry
 from genflow.runs import MANIFEST, RunDirectory, read_json, versions, write_json
 from genflow.stages import check_plan, component, digest, generate, shared, train_autoencoder, train_generator, train_zoo
 from genflow.structure import Structure
+from genflow.training.loop import UPKEEP
 from genflow.zoo import Zoo, find_populations, load_population, read_facts
 
 
@@ -48,7 +49,8 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
     """
     out, progress = Path(out), progress or Progress()
     known, unknown = check(config)
-    with RunDirectory.open(out, "run", config.model_dump(mode="json"), config.seed) as run:
+    identity = config.model_dump(mode="json", exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), UPKEEP))
+    with RunDirectory.open(out, "run", identity, config.seed) as run:
         zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
         train_autoencoder(config, zoo, out / "autoencoder", progress)
         generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)

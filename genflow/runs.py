@@ -10,20 +10,25 @@ import math
 import os
 import platform
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from genflow.errors import GenflowError
-from genflow.launch import restarted, world
+from genflow.launch import replacing, world
 
 MANIFEST = "run.json"
 #: where workers keep their logs, one each
 LOGS = "logs"
 #: seconds that workers which were started again wait for the lock of those before them
 PREDECESSORS = 60.0
+#: most that a JSON file holds, in bytes, values and levels; a population of 100,000 trained policies has 39 MB and 1,200,000
+MAX_JSON, MAX_VALUES, MAX_DEPTH = 2**26, 2_000_000, 64
+#: most bytes of the header of a safetensors file, some 60,000 tensors
+MAX_HEADER = 2**22
 _LOCK = ".lock"
 _TEMPORARY = ".tmp"
 
@@ -62,16 +67,27 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        GenflowError: there is no such file, or it holds no JSON object.
+        GenflowError: there is no such file, or it holds no JSON object or one that is too large.
     """
     try:
-        data = json.loads(path.read_bytes())
+        with _open(path, MAX_JSON) as file:
+            text = file.read()
+        # parsed, a value takes far more memory than its two characters
+        if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
+            raise GenflowError(f"{path} holds more than {MAX_VALUES:,} values")
+        data = json.loads(text)
     except OSError as error:
         raise GenflowError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise GenflowError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise GenflowError(f"{path} must hold a JSON object, not a {type(data).__name__}")
+    level: list[Any] = [data]
+    for _ in range(MAX_DEPTH):
+        inside = (child for each in level for child in (each.values() if isinstance(each, dict) else each))
+        level = [child for child in inside if isinstance(child, dict | list)]
+    if level:
+        raise GenflowError(f"{path} is nested deeper than {MAX_DEPTH} levels")
     return data
 
 
@@ -90,18 +106,38 @@ def tensor_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a safetensors file: tensors and metadata. Never unpickles.
 
+    They are views of the file, which takes no memory before it is used.
+
     Raises:
         GenflowError: there is no such file, or it is truncated or of another format.
     """
     from safetensors import SafetensorError, safe_open
 
+    from genflow.schema import brief
+
     try:
+        with _open(path) as start:
+            header = int.from_bytes(start.read(8), "little")
+        if header > MAX_HEADER:
+            raise ValueError(f"its header would have {header:,} bytes")
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
         raise GenflowError(f"cannot read {path}: no such file") from None
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise GenflowError(f"{path} is not a usable safetensors file ({error}); it may be cut short or of another format") from error
+    # torch refuses what safetensors lets pass in several ways, e.g. a size of 2**63 with a TypeError
+    except (SafetensorError, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        why = brief(str(error))
+        raise GenflowError(f"{path} is not a usable safetensors file ({why}); it may be cut short or of another format") from error
+
+
+def _open(path: Path, most: float = math.inf) -> BinaryIO:
+    """Open a file for reading: a pipe or a device might never end, or do something when it is opened."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise GenflowError(f"cannot read {path}: it is no file")
+    if facts.st_size > most:
+        raise GenflowError(f"cannot read {path}: it holds {facts.st_size:,} bytes, more than {most:,}")
+    return open(path, "rb")
 
 
 def finite(data: Any) -> Any:
@@ -174,11 +210,12 @@ class RunDirectory:
 def _claimed(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Hold the lock of a run directory, and find or write its manifest."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    unfinished = f".{MANIFEST}{_TEMPORARY}"  # of a run that was killed as it began
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST)
         if manifest.get("digest") != digest:
             raise GenflowError(f"{path} holds another run ({_difference(manifest, identity)}); choose another --out or remove it")
-    elif path.is_dir() and any(entry.name not in (_LOCK, LOGS) for entry in path.iterdir()):
+    elif path.is_dir() and any(entry.name not in (_LOCK, LOGS) and not entry.name.startswith(unfinished) for entry in path.iterdir()):
         raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -202,8 +239,8 @@ def _tidy(path: Path) -> None:
 
 
 def _take(lock: TextIO, path: Path) -> None:
-    """Lock at once or not at all; workers that were started again wait until the last of their predecessors has ended."""
-    deadline = time.monotonic() + (PREDECESSORS if restarted() else 0)
+    """Lock at once or not at all; workers that may replace others wait until the last of those has ended."""
+    deadline = time.monotonic() + (PREDECESSORS if replacing() else 0)
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,9 +32,9 @@ from genflow.training.autoencoder import AutoencoderTrainee, reconstruct
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.diffusion import DiffusionTrainee
 from genflow.training.finetune import STARTS, finetune
-from genflow.training.loop import train
+from genflow.training.loop import UPKEEP, train
 from genflow.training.policies import ZooOptions, train_members
-from genflow.zoo import FACTS, Zoo, find_populations, load_population, save_population
+from genflow.zoo import FACTS, Zoo, find_populations, inside, load_population, save_population
 
 T = TypeVar("T")
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
@@ -196,13 +196,11 @@ def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
     Raises:
         GenflowError: it is missing or unusable.
     """
-    card = validate(EncoderCard, read_json(folder / AUTOENCODER).get("encoder", {}), str(folder / AUTOENCODER))
-    tensors, _ = read_tensors(folder / AUTOENCODER_TENSORS)
-    try:
-        encoder = card.build()
-        encoder.load_state_dict(tensors)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise GenflowError(f"{folder / AUTOENCODER_TENSORS} does not fit {AUTOENCODER}: {str(error).splitlines()[0]}") from error
+    path = inside(folder, AUTOENCODER)
+    card = validate(EncoderCard, read_json(path).get("encoder", {}), f"{path}: encoder")
+    path = inside(folder, AUTOENCODER_TENSORS)
+    tensors, _ = read_tensors(path)
+    encoder = card.load(tensors, path)
     return encoder.eval(), card
 
 
@@ -447,7 +445,7 @@ def _seeded(seed: int, build: Callable[[], Any]) -> Any:
 
 
 def _dump(options: Any) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude={"checkpoint_seconds", "keep_checkpoints"})
+    return options.model_dump(mode="json", exclude=UPKEEP)
 
 
 def _quality(population: Population) -> str:

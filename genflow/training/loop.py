@@ -29,6 +29,9 @@ from genflow.progress import Progress
 from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
 
+#: fields of a schedule that decide nothing about what comes out, so that they may change when a run goes on
+UPKEEP = {"checkpoint_seconds", "keep_checkpoints"}
+
 
 class Schedule(Schema):
     """How long and how fast to learn.
