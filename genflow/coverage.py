@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from genflow.errors import GenflowError, did_you_mean
-from genflow.schema import Schema
+from genflow.schema import Name, Schema, brief
 from genflow.structure import Structure
 
 #: with fewer training structures as far out as the one asked for, it lies at the edge
@@ -39,7 +39,7 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
             raise GenflowError(f"coverage names {key!r}, which is no number; leave it out")
         if any(not low <= value <= high for value in _numbers(fields[key])):
             ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in coverage.items())
-            raise GenflowError(f"{key}={_text(fields[key])} is outside what this generator covers: {ranges}")
+            raise GenflowError(f"{key}={_text(fields[key])} is outside what this generator covers: {brief(ranges, 400)}")
     # a field that never varied in training was not learned, even if the condition expresses it; sizes are never taken as fixed
     inexpressible = structure.fixed_fields()
     fixed = {key: value for key, value in fields.items() if key in inexpressible or _constant(structure, key, training)}
@@ -47,17 +47,17 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
         known = [{key: other.get(key) for key in fixed} for other in training]
         nearest = min(known, key=lambda t: sum(t[key] != fixed[key] for key in fixed), default=dict.fromkeys(fixed))
         odd = [f"{key}={_text(nearest[key])}, not {_text(fixed[key])}" for key in fixed if nearest[key] != fixed[key]]
-        raise GenflowError(f"this generator was trained on {'; '.join(odd)}, and has not learned the difference")
+        raise GenflowError(f"this generator was trained on {brief('; '.join(odd), 400)}, and has not learned the difference")
 
 
 class Quality(Schema):
     """What a model card says of one structure: mean metrics of `num` generated policies; `role` is "selection" or "test"."""
 
     structure: dict[str, Any]
-    name: str
+    name: Name
     role: Literal["selection", "test"]
     num: int
-    metrics: dict[str, float | None]
+    metrics: dict[Name, float | None]
 
 
 def caution(structure: Structure, training: Sequence[Structure], quality: Sequence[Quality]) -> str | None:
@@ -97,7 +97,7 @@ def caution(structure: Structure, training: Sequence[Structure], quality: Sequen
         built = [Structure.build(structure.env, entry.structure, structure.policy) for entry in quality]
         nearest = quality[min(range(len(built)), key=lambda i: distance(built[i], structure))]
         figures = [f"{name} {value:.2g}" for name, value in nearest.metrics.items() if value is not None]
-        text += f"; measured at {nearest.name}: {', '.join(figures)}"
+        text += f"; measured at {nearest.name}: {brief(', '.join(figures), 400)}"
     return text
 
 
@@ -125,4 +125,4 @@ def _numbers(value: Any) -> list[float]:
 
 
 def _text(value: Any) -> str:
-    return "+".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
+    return brief("+".join(map(_text, value[:10])) if isinstance(value, list | tuple) else str(value))

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from os.path import exists  # Path's own raises for what may not be looked at
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from genflow import coverage
 from genflow.coverage import Quality
@@ -26,18 +28,24 @@ from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
 from genflow.population import Population
 from genflow.registry import registry
 from genflow.runs import read_json, read_tensors, write_json, write_tensors
-from genflow.schema import Schema, validate
+from genflow.schema import Name, Objects, Schema, brief, validate
 from genflow.structure import Structure
+from genflow.zoo import finite_float, inside
 
+M = TypeVar("M", bound=nn.Module)
 CARD = "generator.json"
 TENSORS = "generator.safetensors"
 FORMAT = "genflow-generator-1"
+#: structures and measurements that a card may list
+MAX_STRUCTURES, MAX_QUALITY = 10_000, 1000
+#: what a network that is built from an impossible card, or given other tensors, may raise
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class EncoderCard(Schema):
     """What rebuilds an encoder: its registered name, options and spec."""
 
-    name: str
+    name: Name
     options: dict[str, Any]
     spec: dict[str, Any]
 
@@ -51,6 +59,14 @@ class EncoderCard(Schema):
         encoder_cls = registry().load("encoder", self.name)
         return encoder_cls.from_spec(validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec)
 
+    def load(self, tensors: Mapping[str, Tensor], path: Path) -> Encoder:
+        """The encoder with the tensors of a file.
+
+        Raises:
+            GenflowError: they do not fit.
+        """
+        return filled(self.build, tensors, path)
+
 
 class Card(Schema):
     """The model card: everything about a generator but its tensors.
@@ -60,14 +76,14 @@ class Card(Schema):
     """
 
     format: str
-    env: str
-    policy: str
-    training_structures: list[dict[str, Any]]
-    selection_structures: list[dict[str, Any]] = Field(default_factory=list)
-    coverage: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    quality: list[Quality] = Field(default_factory=list)
+    env: Name
+    policy: Name
+    training_structures: Objects = Field(max_length=MAX_STRUCTURES)
+    selection_structures: Objects = Field(default_factory=list, max_length=MAX_STRUCTURES)
+    coverage: dict[Name, tuple[float, float]] = Field(default_factory=dict)
+    quality: list[Quality] = Field(default_factory=list, max_length=MAX_QUALITY)
     encoder: EncoderCard
-    denoiser: str
+    denoiser: Name
     denoiser_options: dict[str, Any]
     latent_size: int = Field(ge=1, le=65_536)
     condition_size: int = Field(ge=1, le=65_536)
@@ -100,20 +116,19 @@ class Generator:
             GenflowError: a file is missing, truncated or foreign.
         """
         folder, card = load_card(Path(folder))
-        tensors, _ = read_tensors(folder / TENSORS)
-        try:
-            # on the meta device first: a wrong card must not make us allocate more than the file holds
-            with torch.device("meta"):
-                _check_shapes(tensors, *_build(card))
-            encoder, denoiser = _build(card)
-            encoder.load_state_dict(_part(tensors, "encoder."))
-            denoiser.load_state_dict(_part(tensors, "denoiser."))
-            mean, std = tensors["latent_mean"].float(), tensors["latent_std"].float()
-            size = (card.latent_size,)
-            if (encoder.latent_size,) != size or mean.shape != size or std.shape != size or not torch.isfinite(mean + std).all():
-                raise ValueError("latent_mean and latent_std must be finite and of the latent size")
-        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise GenflowError(f"{folder / TENSORS} does not fit {CARD}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        path = inside(folder, TENSORS)
+        tensors, _ = read_tensors(path)
+        encoder = card.encoder.load(_part(tensors, "encoder."), path)
+        denoiser_cls = registry().load("denoiser", card.denoiser)
+        options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
+        sizes = {"latent_size": card.latent_size, "condition_size": card.condition_size}
+        denoiser = filled(lambda: denoiser_cls(options, **sizes), _part(tensors, "denoiser."), path)
+        mean, std = (finite_float(tensors.get(name, torch.tensor(torch.nan)), f"{path}: {name}") for name in ("latent_mean", "latent_std"))
+        size = (card.latent_size,)
+        if (encoder.latent_size,) != size or mean.shape != size or std.shape != size or not (std > 0).all():
+            raise GenflowError(
+                f"{path} does not fit {CARD}: latent_mean and latent_std must be of the latent size, and latent_std positive"
+            )
         return cls(card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device))
 
     def rounded(self) -> Generator:
@@ -223,14 +238,15 @@ def load_card(folder: Path) -> tuple[Path, Card]:
     Raises:
         GenflowError: there is none, or it is of another format.
     """
-    if not (folder / CARD).exists() and (folder / "generator" / CARD).exists():
-        folder = folder / "generator"
-    if not (folder / CARD).exists():
+    if not exists(folder / CARD) and exists(folder / "generator" / CARD):
+        folder = inside(folder, "generator")
+    if not exists(folder / CARD):
         raise GenflowError(f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`")
-    facts = read_json(folder / CARD)
+    path = inside(folder, CARD)
+    facts = read_json(path)
     if facts.get("format") != FORMAT:
-        raise GenflowError(f"{folder / CARD} has format {facts.get('format')!r}, this genflow reads {FORMAT!r}")
-    return folder, validate(Card, facts, str(folder / CARD))
+        raise GenflowError(f"{path} has format {brief(facts.get('format'))!r}, this genflow reads {FORMAT!r}")
+    return folder, validate(Card, facts, str(path))
 
 
 def shipped(env: str) -> list[Path]:
@@ -249,20 +265,26 @@ def shipped(env: str) -> list[Path]:
     return folders
 
 
-def _build(card: Card) -> tuple[Encoder, Denoiser]:
-    """Untrained networks of a card."""
-    denoiser_cls = registry().load("denoiser", card.denoiser)
-    options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
-    return card.encoder.build(), denoiser_cls(options, latent_size=card.latent_size, condition_size=card.condition_size)
+def filled(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) -> M:
+    """The module that a card describes with the tensors of a file.
 
-
-def _check_shapes(tensors: dict[str, Tensor], encoder: Encoder, denoiser: Denoiser) -> None:
-    own = {f"encoder.{n}": t.shape for n, t in encoder.state_dict().items()} | {
-        f"denoiser.{n}": t.shape for n, t in denoiser.state_dict().items()
-    }
-    odd = sorted(name for name, shape in own.items() if name not in tensors or tensors[name].shape != shape)
-    if odd:
-        raise ValueError(f"tensor {odd[0]!r} is missing or of another shape")
+    Raises:
+        GenflowError: the card is impossible, or the tensors are of other names, shapes or kinds, or not finite.
+    """
+    try:
+        # on the meta device first: a wrong card must not make us allocate more than the file holds
+        with torch.device("meta"):
+            own = build().state_dict()
+        shapes, found = ({name: tensor.shape for name, tensor in each.items()} for each in (own, tensors))
+        if shapes != found:
+            odd = min(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
+            raise ValueError(f"tensor {brief(odd)!r} is missing, extra or of another shape")
+        floats = {n: finite_float(t, f"{path}: tensor {n!r}") if own[n].is_floating_point() else t for n, t in tensors.items()}
+        module = build()
+        module.load_state_dict(floats)
+    except _UNFIT as error:
+        raise GenflowError(f"{path} does not fit its card: {type(error).__name__}: {brief(str(error), 400)}") from error
+    return module
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,11 +6,12 @@ import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
+from annotated_types import MaxLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from genflow.errors import GenflowError, did_you_mean
 
-#: keys of an object: every bad one is an error of its own, of which a file must not make millions
+#: keys of an object
 MAX_KEYS = 200
 #: characters of a name
 MAX_NAME = 150
@@ -33,11 +34,16 @@ class Schema(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few_keys(cls, values: Any) -> Any:
+    def _not_too_long(cls, values: Any) -> Any:
+        # before items are looked at: each bad one is an error of its own, of which a file must not make millions
         if isinstance(values, dict):
-            objects = [values.get(key) for key in cls.model_fields] + [values] * (cls.model_config.get("extra") == "forbid")
-            if any(isinstance(each, dict) and len(each) > MAX_KEYS for each in objects):
+            if cls.model_config.get("extra") == "forbid" and len(values) > MAX_KEYS:
                 raise ValueError(f"an object has more than {MAX_KEYS} keys")
+            for name, info in cls.model_fields.items():
+                value = values.get(name)
+                most = [MAX_KEYS] * isinstance(value, dict) + [each.max_length for each in info.metadata if isinstance(each, MaxLen)]
+                if most and isinstance(value, dict | list) and len(value) > most[-1]:
+                    raise ValueError(f"{name} has more than {most[-1]:,} items")
         return values
 
 
@@ -48,7 +54,7 @@ def _objects(value: Any) -> Any:
 
 
 #: what names something, in a file and in a message
-Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%()-]*$")]
+Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%~()-]*$")]
 #: a list of any JSON objects
 Objects = Annotated[list[dict[str, Any]], BeforeValidator(_objects)]
 

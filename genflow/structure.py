@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from genflow.errors import GenflowError, did_you_mean
@@ -17,10 +18,17 @@ from genflow.interfaces import Environment, PolicyArch
 from genflow.layout import WeightLayout
 from genflow.registry import default_name, registry
 from genflow.rollouts import Trace
-from genflow.schema import validate
+from genflow.schema import MAX_NAME, Name, Schema, brief, validate
 
-#: characters of a structure's name
-MAX_NAME = 150
+
+class _Saved(Schema):
+    """How a structure is written to a file, beside whatever else is in it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    env: Name
+    policy: Name
+    structure: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Structure:
             raise GenflowError(f"environment {env!r} and policy {policy!r} share the key {min(env_keys & arch_keys)!r}")
         for key in fields:
             if key not in env_keys | arch_keys:
+                key = brief(key)
                 raise GenflowError(f"structure of {env!r}: unknown key {key!r}{did_you_mean(key, env_keys | arch_keys)}")
         where = f"structure of {env!r}"
         env_config = validate(env_cls.Config, {k: v for k, v in fields.items() if k in env_keys}, where)
@@ -115,7 +124,7 @@ class Structure:
                 if info.is_required() or value != info.default or key in self.arch.condition():
                     parts.append(f"{key}={_plain(value)}")
         # a field may hold any text, which must neither leave the folder nor outgrow a file name
-        name = quote(",".join(parts), safe="=,+ ")
+        name = quote(",".join(parts), safe="=,+ ", errors="surrogatepass")
         if len(name) <= MAX_NAME:
             return name
         return name[: MAX_NAME - 17] + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -157,10 +166,8 @@ class Structure:
         Raises:
             GenflowError: the data is malformed or names something that is not installed.
         """
-        env, policy, fields = data.get("env"), data.get("policy"), data.get("structure")
-        if not (isinstance(env, str) and isinstance(policy, str) and isinstance(fields, dict)):
-            raise GenflowError("a saved structure needs 'env', 'policy' and 'structure'")
-        return cls.build(env, fields, policy)
+        saved = validate(_Saved, data, "a saved structure")
+        return cls.build(saved.env, saved.structure, saved.policy)
 
 
 def _plain(value: Any) -> str:

@@ -6,21 +6,24 @@ and ``population.json`` (environment, structure, policy, provenance).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ConfigDict, Field
+from torch import Tensor
 
 from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.runs import read_json, read_tensors, write_json, write_tensors
-from genflow.schema import Schema, validate
+from genflow.schema import Name, Objects, Schema, brief, validate
 from genflow.structure import Structure
 
 TENSORS = "population.safetensors"
 FACTS = "population.json"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 #: how deep `find_populations` looks: a run directory holds zoo/<structure>/
 DEPTH = 3
 
@@ -30,7 +33,7 @@ class Budget(Schema):
 
     model_config = ConfigDict(extra="ignore")
 
-    objective: str
+    objective: Name
     steps: int
     batch_size: int
 
@@ -40,12 +43,12 @@ class Provenance(Schema):
 
     model_config = ConfigDict(extra="ignore")
 
-    source: str = "trained"
-    started_from: str | None = None
-    training_structures: list[dict[str, Any]] = Field(default_factory=list)
-    seconds: float | None = None
+    source: Name = "trained"
+    started_from: Name | None = None
+    training_structures: Objects = Field(default_factory=list)
+    seconds: float | None = Field(default=None, ge=0, le=1e12, strict=True)
     budget: Budget | None = None
-    members: list[dict[str, Any]] | None = None
+    members: Objects | None = None
 
 
 def save_population(population: Population, folder: Path) -> None:
@@ -61,23 +64,45 @@ def load_population(folder: Path) -> Population:
         GenflowError: a file is missing, truncated or foreign, or the tensors do not fit the structure.
     """
     structure, facts = read_facts(folder)
-    tensors, _ = read_tensors(folder / TENSORS)
+    path = inside(folder, TENSORS)
+    tensors, _ = read_tensors(path)
     shapes = structure.layout.shapes
     num = len(next(iter(tensors.values()))) if tensors and next(iter(tensors.values())).ndim else 0
     if tensors.keys() != shapes.keys():
         odd = sorted(tensors.keys() ^ shapes.keys())[0]
-        raise GenflowError(
-            f"{folder / TENSORS} does not fit structure {structure.name}: tensor {odd!r} is {'extra' if odd in tensors else 'missing'}"
-        )
+        what = "extra" if odd in tensors else "missing"
+        raise GenflowError(f"{path} does not fit structure {structure.name}: tensor {brief(odd)!r} is {what}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != (num, *shape) or not num:
-            raise GenflowError(f"{folder / TENSORS}: tensor {name!r} has shape {tuple(tensors[name].shape)}, expected (M, {str(shape)[1:]}")
-        if not tensors[name].dtype.is_floating_point or not torch.isfinite(tensors[name]).all():
-            raise GenflowError(f"{folder / TENSORS}: tensor {name!r} must hold finite floating-point numbers")
+            raise GenflowError(f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, expected (M, {str(shape)[1:]}")
     members = facts["provenance"].get("members")
     if members is not None and len(members) != num:
         raise GenflowError(f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies")
-    return Population(structure, structure.layout.flatten(tensors).float(), facts["provenance"])
+    finite = {name: finite_float(tensors[name], f"{path}: tensor {name!r}") for name in shapes}
+    return Population(structure, structure.layout.flatten(finite), facts["provenance"])
+
+
+def finite_float(tensor: Tensor, where: str) -> Tensor:
+    """A tensor of a file as float32, itself if it is that already.
+
+    Raises:
+        GenflowError: it holds other numbers than float16, bfloat16, float32 or float64, or some that are not finite.
+    """
+    if tensor.dtype in FLOATS and torch.isfinite(tensor := tensor.float()).all():
+        return tensor
+    raise GenflowError(f"{where} must hold finite floating-point numbers of 16, 32 or 64 bits")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file or a folder in a folder, which may itself be a symbolic link.
+
+    Raises:
+        GenflowError: it is a link that leads out of the folder: who made it must not choose what is read elsewhere.
+    """
+    path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise GenflowError(f"{path} is a link that leads out of {folder}; put a copy in its place")
+    return path
 
 
 def read_facts(folder: Path) -> tuple[Structure, dict[str, Any]]:
@@ -86,12 +111,9 @@ def read_facts(folder: Path) -> tuple[Structure, dict[str, Any]]:
     Raises:
         GenflowError: the file is missing or malformed, or names something that is not installed.
     """
-    path = folder / FACTS
+    path = inside(folder, FACTS)
     facts = read_json(path)
-    facts.setdefault("provenance", {})
-    if not isinstance(facts["provenance"], dict):
-        raise GenflowError(f"{path}: 'provenance' must be an object")
-    validate(Provenance, facts["provenance"], f"{path}: provenance")
+    validate(Provenance, facts.setdefault("provenance", {}), f"{path}: provenance")
     try:
         return Structure.from_json(facts), facts
     except GenflowError as error:
@@ -102,15 +124,30 @@ def find_populations(folder: Path) -> list[Path]:
     """Folders at or under `folder` that hold a population, sorted.
 
     Raises:
-        GenflowError: `folder` does not exist.
+        GenflowError: `folder` does not exist or cannot be read, or something in it leads out of it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path's own raises for what may not be looked at
         raise GenflowError(f"{folder} is no folder; give one that holds {FACTS}, a zoo or a run")
     level, found = [folder], []
-    for _ in range(DEPTH):
-        found += [path for path in level if (path / FACTS).exists()]
-        level = [child for path in level for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    try:
+        for _ in range(DEPTH):
+            found += [path for path in level if (path / FACTS).exists()]
+            level = [child for path in level for child in path.iterdir() if _within(child, folder)]
+    except OSError as error:
+        raise GenflowError(f"cannot read {folder}: {error}") from error
     return sorted(found)
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder to look into. One that is a link to another in `folder` is not: it is found there, and links go round."""
+    if path.name.startswith(".") or not path.is_dir():
+        return False
+    if not path.name.isprintable():
+        raise GenflowError(f"{folder} holds a folder with an unprintable name, {path.name!r}; rename it")
+    if path.is_symlink():
+        inside(folder, str(path.relative_to(folder)))
+        return False
+    return True
 
 
 class Zoo:
@@ -123,7 +160,7 @@ class Zoo:
             GenflowError: there is no population in it.
         """
         folder = Path(folder)
-        self.folder = folder / "zoo" if (folder / "zoo").is_dir() else folder
+        self.folder = inside(folder, "zoo") if os.path.isdir(folder / "zoo") else folder
         self._folders = find_populations(self.folder)
         if not self._folders:
             raise GenflowError(f"{folder} holds no populations; make a zoo with `genflow train-zoo --out {folder}`")

@@ -19,6 +19,9 @@ from genflow.population import Population
 from genflow.structure import Structure
 from genflow.zoo import Zoo
 
+#: distances between units of two structures that are held at once
+MAX_PAIRS = 2**24
+
 
 def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float) -> list[Population]:
     """Build the named baselines; those that need a zoo, or another structure in it, are left out where there is none.
@@ -91,7 +94,9 @@ def transplant(population: Population, structure: Structure) -> Population:
         for axis, label in enumerate(target.axes[name]):
             size = target.shapes[name][axis]
             if label in target.coordinates:
-                index = torch.cdist(target.coordinates[label], source.coordinates[label]).argmin(1)
+                there, here = source.coordinates[label], target.coordinates[label]
+                # some at a time: two large grids have billions of pairs
+                index = torch.cat([torch.cdist(part, there).argmin(1) for part in here.split(max(1, MAX_PAIRS // len(there)))])
                 tensor = tensor.index_select(axis + 1, index)
             else:
                 tensor = _resize(tensor, axis + 1, size)

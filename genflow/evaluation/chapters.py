@@ -103,7 +103,7 @@ def finetuning(findings: Findings) -> str:
     blocks = []
     for (_, name), group in finetunings(findings).items():
         drawn = []
-        for key in dict.fromkeys(key for saved in group for key in saved.training.history):
+        for key in list(dict.fromkeys(key for saved in group for key in saved.training.history))[: pictures.MAX_CURVES]:
             better = "lower" if key == "loss" else findings.metrics[key].better if key in findings.metrics else ""
             side = f" {better.capitalize()} is better." if better else ""
             caption = f"{key} over the steps, mean of the policies, with the same budget from each start.{side}"

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
+from os.path import exists
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeGuard
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from genflow.errors import GenflowError
 from genflow.generator import CARD
@@ -19,8 +20,14 @@ from genflow.population import Population
 from genflow.runs import MANIFEST, read_json
 from genflow.schema import Schema, validate
 from genflow.structure import Structure
-from genflow.zoo import FACTS, find_populations, load_population, read_facts
+from genflow.zoo import FACTS, find_populations, inside, load_population, read_facts
 
+#: rows and metrics of the table, points of a curve, and sources of a structure's policies that are shown
+MAX_ENTRIES, MAX_METRICS, MAX_POINTS, MAX_SOURCES = 2000, 64, 100_000, 12
+#: characters of a text
+MAX_TEXT = 10_000
+#: numbers nearer to 0, and their inverses, are left out of pictures
+MIN_DRAWN = 1e-30
 EVALUATION = "evaluation.json"
 AUTOENCODER = "autoencoder.json"
 
@@ -49,29 +56,59 @@ class Figures(_Lenient):
     max: float | None = None
 
 
+def _drawable(value: float | None) -> TypeGuard[float]:
+    """Whether it is a number, and one that matplotlib's axes can reach."""
+    return value is not None and math.isfinite(value) and (value == 0 or MIN_DRAWN <= abs(value) <= 1 / MIN_DRAWN)
+
+
+def _points(value: Any) -> Any:
+    pairs = isinstance(value, list) and all(isinstance(point, list | tuple) and len(point) == 2 for point in value)
+    if not pairs or not all(isinstance(step, int | float) and isinstance(figure, int | float | None) for step, figure in value):
+        raise ValueError("must be a list of [step, number]")  # one error, however many are none
+    return value
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ValueError(f"is longer than {MAX_TEXT:,} characters")
+    return value
+
+
+#: history of one figure
+Curve = Annotated[list[tuple[float, float | None]], BeforeValidator(_points), Field(max_length=MAX_POINTS)]
+#: any text of a file, e.g. the name of something that is not installed here; pydantic's own limit would refuse half a surrogate pair
+Text = Annotated[str, BeforeValidator(_short)]
+
+
 class Entry(_Lenient):
     """One population or baseline of ``evaluation.json``."""
 
-    env: str
-    name: str
-    source: str
+    env: Text
+    name: Text
+    source: Text
     seen: bool
     num: int
-    metrics: dict[str, Figures]
+    metrics: dict[Text, Figures] = Field(max_length=MAX_METRICS)
     seconds: float | None = None
 
     def value(self, metric: str) -> float | None:
-        """The mean, if it is a finite number."""
+        """The mean, if it is a number that can be drawn."""
         mean = self.metrics.get(metric, Figures()).mean
-        return mean if mean is not None and math.isfinite(mean) else None
+        return mean if _drawable(mean) else None
 
 
 class Evaluation(_Lenient):
     """``evaluation.json``."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] = Field(default=(), max_length=MAX_ENTRIES)
     config: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_table(self) -> Evaluation:
+        if len({name for entry in self.entries for name in entry.metrics}) > MAX_METRICS:
+            raise ValueError(f"there are more than {MAX_METRICS} metrics")
+        return self
 
     def groups(self) -> dict[tuple[str, str], list[Entry]]:
         """The entries of each structure, in the order of the file."""
@@ -84,12 +121,12 @@ class Evaluation(_Lenient):
 class Training(_Lenient):
     """The curves of a training and what it cost."""
 
-    history: dict[str, list[tuple[float, float | None]]] = Field(default_factory=dict)
+    history: dict[Text, Curve] = Field(default_factory=dict)
     seconds: float | None = None
 
     def points(self, name: str) -> list[tuple[float, float]]:
-        """The finite points of a curve."""
-        return [(step, value) for step, value in self.history.get(name, []) if value is not None and math.isfinite(value)]
+        """The points of a curve that can be drawn."""
+        return [(step, value) for step, value in self.history.get(name, []) if _drawable(step) and _drawable(value)]
 
 
 @dataclass(frozen=True)
@@ -141,14 +178,16 @@ class Findings:
     def seed(self) -> int | None:
         """The seed of the run, if it is known."""
         seed = self.evaluation.config.get("seed", self.manifest.get("seed"))
-        return seed if isinstance(seed, int) else None
+        return seed if isinstance(seed, int) and 0 <= seed < 2**31 else None
 
     def populations(self) -> dict[Structure, dict[str, Saved]]:
         """The saved populations of each structure by label: trained, generated, others."""
         order = list(SOURCES)
         grouped: dict[Structure, dict[str, Saved]] = {}
         for saved in sorted(self.saved, key=lambda s: (order.index(s.label) if s.label in order else len(order), s.label)):
-            grouped.setdefault(saved.structure, {}).setdefault(saved.label, saved)
+            labels = grouped.setdefault(saved.structure, {})
+            if len(labels) < MAX_SOURCES:
+                labels.setdefault(saved.label, saved)
         return grouped
 
     def seen(self, structure: Structure) -> bool | None:
@@ -187,5 +226,5 @@ def read_findings(folder: Path) -> Findings:
 
 def _read(folder: Path, *names: str) -> tuple[dict[str, Any], str]:
     """The first of the files that is there, and its path for messages."""
-    path = next((folder / name for name in names if (folder / name).exists()), None)
+    path = next((inside(folder, name) for name in names if exists(folder / name)), None)
     return (read_json(path), str(path)) if path else ({}, "")

@@ -39,6 +39,8 @@ MAX_VALUES = 512
 MAX_POINTS, MAX_LEGEND = 1500, len(OTHERS)
 #: characters of a label
 MAX_TEXT = 60
+#: lines of an overview, sources in it, and pictures of one fine-tuning
+MAX_ROWS, MAX_MARKS, MAX_CURVES = 200, 24, 24
 #: a palette of this many colours keeps a picture small
 COLOURS = 256
 #: a weight matrix is drawn with at most this many rows and columns
@@ -61,7 +63,7 @@ def png(figure: Figure) -> bytes:
 
 def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> bytes:
     """One line a structure, one mark a source of policies: (label, {source: value}); logarithmic if all values are positive."""
-    sources = list(dict.fromkeys(source for _, values in rows for source in values))
+    sources = list(dict.fromkeys(source for _, values in rows for source in values))[:MAX_MARKS]
     figure = Figure(figsize=(6.2, 1.3 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     for rank, source in enumerate(sorted(sources, key=lambda s: list(SOURCES).index(s) if s in SOURCES else len(SOURCES))):

@@ -177,8 +177,9 @@ def _comparison(findings: Findings) -> str:
             rows.append((f"{group[0].name}{'' if group[0].seen else ' (unseen)'}", values))
     better = findings.metrics[headline].better if headline in findings.metrics else ""
     side = {"lower": " Further left is better.", "higher": " Further right is better."}.get(better, "")
-    caption = f"Mean {headline} of the policies from each source, one line for each structure.{side}"
-    picture = chapters.figure(pictures.overview(rows, headline), caption, caption)
+    more = f" The first {pictures.MAX_ROWS} of {len(rows)} are drawn." if len(rows) > pictures.MAX_ROWS else ""
+    caption = f"Mean {headline} of the policies from each source, one line for each structure.{more}{side}"
+    picture = chapters.figure(pictures.overview(rows[: pictures.MAX_ROWS], headline), caption, caption)
 
     present = {name for e in entries for name in e.metrics}
     columns = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))

@@ -116,7 +116,7 @@ class UNet1d(Denoiser):
     class Config(Schema):
         """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, at most `groups` of the normalisation."""
 
-        channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(default=(64, 64, 128, 128), min_length=1)
+        channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(default=(64, 64, 128, 128), min_length=1, max_length=16)
         patch: int = Field(default=4, ge=1, le=1024)
         embedding: int = Field(default=128, ge=2, le=8192, multiple_of=2)
         groups: int = Field(default=8, ge=1, le=4096)

@@ -7,7 +7,7 @@ A level trades length for channels, so that every level holds P numbers: P x 1, 
 from __future__ import annotations
 
 import itertools
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import Field
@@ -18,6 +18,14 @@ from genflow import Encoder, GenflowError, Noise, Population, Schema, WeightLayo
 
 MIN_STD = 1e-6
 SLOPE = 0.2
+PRINTABLE = r"^\P{C}+$"
+
+
+class Spec(Schema):
+    """What `from_spec` reads from a file: names of the parameters of a policy, and how many numbers they have at most."""
+
+    names: tuple[Annotated[str, Field(max_length=100, pattern=PRINTABLE)], ...] = Field(max_length=1000)
+    length: int = Field(ge=1, le=2**40)
 
 
 class Conv1dEncoder(Encoder):
@@ -65,7 +73,8 @@ class Conv1dEncoder(Encoder):
     @classmethod
     def from_spec(cls, config: Any, spec: dict[str, Any]) -> Self:
         """Rebuild from `spec`."""
-        return cls(config, names=tuple(spec["names"]), length=int(spec["length"]))
+        sizes = Spec.model_validate(spec)
+        return cls(config, names=sizes.names, length=sizes.length)
 
     def spec(self) -> dict[str, Any]:
         """Parameter names and the longest vector."""
@@ -86,8 +95,8 @@ class Conv1dEncoder(Encoder):
         """Refuse other parameters than the zoo's, and more of them."""
         if tuple(layout.shapes) != self.names or layout.size > self.length:
             raise GenflowError(
-                f"this conv1d encoder decodes at most {self.length:,} parameters of {', '.join(self.names)}; the structure has"
-                f" {layout.size:,} of {', '.join(layout.shapes)}: train on a larger structure, or use a smaller width"
+                f"this conv1d encoder decodes at most {self.length:,} parameters of {_listed(self.names)}; the structure has"
+                f" {layout.size:,} of {_listed(tuple(layout.shapes))}: train on a larger structure, or use a smaller width"
             )
 
     def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
@@ -144,6 +153,10 @@ class Conv1dEncoder(Encoder):
         loss = ((padded - clean).square() * real).sum(1) / real.sum(1)
         parts = padded.split([len(p) for p in populations])
         return loss, [self._denormalise(part, p.layout) for part, p in zip(parts, populations, strict=True)]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join((*names[:6], "...") if len(names) > 7 else names)
 
 
 def _fold(x: Tensor, stride: int) -> Tensor:

@@ -11,10 +11,10 @@ style, H hidden size, W widest hidden layer, N rows of all policies and their un
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +34,46 @@ SAMPLED_UNITS = 64
 MAX_TABLES = 1024
 #: units of all policies that are read at once, which bounds the memory of `decode`
 MAX_ROWS = 2**13
+#: features of a unit, and axes whose units are described
+MAX_FEATURES, MAX_DESCRIBED = 2**16, 16
+
+
+Label = Annotated[str, Field(max_length=100, pattern=r"^\P{C}+$")]
+
+
+class Described(Schema):
+    """How the units of an axis are described: how many features, and which columns are names: column -> (lowest, count)."""
+
+    features: int = Field(ge=1, le=MAX_FEATURES)
+    names: dict[
+        Annotated[int, Field(ge=0, lt=MAX_FEATURES)],
+        tuple[Annotated[int, Field(ge=-(2**31), le=2**31)], Annotated[int, Field(ge=1, le=2**31)]],
+    ]
+
+    @model_validator(mode="after")
+    def _columns_are_features(self) -> Described:
+        if max(self.names, default=0) >= self.features:
+            raise ValueError("a column of names lies beyond the features")
+        return self
+
+
+class Spec(Schema):
+    """What `from_spec` reads from a file, see `for_zoo`."""
+
+    axes: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=2)]]
+    widest: int = Field(ge=1, le=65_536)
+    conditions: int = Field(ge=1, le=65_536)
+    described: dict[Label, Described] = Field(min_length=1, max_length=MAX_DESCRIBED)
+    family: float | None = None
+
+    @model_validator(mode="after")
+    def _described_once(self) -> Spec:
+        for name, labels in self.axes.items():
+            if sum(label in self.described for label in labels) > 1:
+                raise ValueError(f"two axes of {name} are described")
+        if not self.described.keys() <= {label for labels in self.axes.values() for label in labels}:
+            raise ValueError("units are described that no parameter has")
+        return self
 
 
 class Residual(nn.Module):
@@ -182,6 +222,7 @@ class CoordinateEncoder(Encoder):
         Raises:
             GenflowError: this torch draws another smooth family than the one that the encoder was trained with.
         """
+        Spec.model_validate(spec)  # for_zoo makes no other
         if spec.get("family", family_checksum()) != family_checksum():
             raise GenflowError(
                 "this version of torch draws other random numbers than the one this generator was trained with; use that one"
@@ -254,13 +295,16 @@ class CoordinateEncoder(Encoder):
     def check(self, layout: WeightLayout) -> None:
         """Refuse other parameters than the zoo's, wider hidden layers, and units with other features or names than the zoo's."""
         if {name: tuple(labels) for name, labels in layout.axes.items()} != self.axes:
-            raise GenflowError(f"this generator makes {', '.join(self.axes)}; the structure has {', '.join(layout.axes)}")
+            made, asked = (", ".join(list(axes)[:6]) for axes in (self.axes, layout.axes))
+            raise GenflowError(f"this generator makes {made}; the structure has {asked}, or other axes")
         for name, shape in layout.shapes.items():
             for size, label in zip(shape, layout.axes[name], strict=True):
                 if label not in self.units and size > self.widest:
                     raise GenflowError(f"this generator covers hidden layers of up to {self.widest} units, not {size}")
         for label in self.units:
             net = self._net(label)
+            if label not in layout.coordinates:
+                raise GenflowError(f"this generator is told what {label} units mean, and the structure does not say it")
             table = self._table(self.config, layout, label)
             if table.shape[1] != net.first.in_features:
                 raise GenflowError(
@@ -308,7 +352,10 @@ class CoordinateEncoder(Encoder):
         return population.weights.to(self.spread.device) @ self._reader(population.layout)
 
     def _condition(self, condition: Tensor) -> Tensor:
-        return self.condition(_scales(condition))
+        scales = _scales(condition)
+        if len(scales) != len(self.condition.mean):
+            raise GenflowError(f"this generator's encoder does not read {len(condition)} conditions")
+        return self.condition(scales)
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
         """(M, Z), layout and condition (C,) -> (M, D), a few policies at a time."""

@@ -32,8 +32,12 @@ PAPER = {
 DEFAULT_WIDTH = 128
 #: sorted states up to which the optimal policy is computed
 MAX_SORTED = 2_500_000
+#: dimensions up to which torchgfn's sparse reward, which lists all their permutations, fits into memory
+MAX_SPARSE = 9
 #: smallest share of the reward that the condition tells from none
 MIN_SHARE = 1e-6
+#: rewards, of which float32 holds the sums and the ratios
+MIN_REWARD, MAX_REWARD = 1e-18, 1e18
 
 
 def _presets() -> dict[str, dict[str, int]]:
@@ -63,9 +67,9 @@ class Hypergrid(Environment):
         reward: Literal[
             "original", "paper", "cosine", "sparse", "deceptive", "bitwise_xor", "multiplicative_coprime", "conditional_multiscale"
         ] = "original"
-        R0: float = Field(default=0.1, gt=0, allow_inf_nan=False)
-        R1: float = Field(default=0.5, ge=0, allow_inf_nan=False)
-        R2: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+        R0: float = Field(default=0.1, gt=MIN_REWARD, le=MAX_REWARD)
+        R1: float = Field(default=0.5, ge=0, le=MAX_REWARD)
+        R2: float = Field(default=2.0, ge=0, le=MAX_REWARD)
         outer: float = Field(default=0.25, ge=0, le=0.5)
         band: tuple[float, float] = (0.3, 0.4)
 
@@ -99,6 +103,8 @@ class Hypergrid(Environment):
         Raises:
             GenflowError: torchgfn's reward does not fit this grid, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
         """
+        if self.config.reward == "sparse" and self.config.ndim > MAX_SPARSE:
+            raise GenflowError(f"torchgfn's reward 'sparse' needs ndim of at most {MAX_SPARSE}, not {self.config.ndim}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from gfn.preprocessors import KHotPreprocessor

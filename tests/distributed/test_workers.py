@@ -1,0 +1,108 @@
+"""Workers as processes: what one does wrong, all learn of, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+from processes import IMPORTED, PATIENCE, environment, free_port
+
+from genflow import GenflowError
+from genflow.launch import WorkerLost, World, joined
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def work_of(size, work):
+    """Call work(world) on so many workers; what each returned, or the error that it raised, by rank."""
+    CONTEXT.set_forkserver_preload(IMPORTED)
+    ends, port = CONTEXT.SimpleQueue(), free_port()
+    workers = [CONTEXT.Process(target=_worker, args=(rank, size, port, work, ends)) for rank in range(size)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(PATIENCE)
+        worker.kill()
+    found = {}
+    while not ends.empty():
+        rank, end = ends.get()
+        found[rank] = end
+    return [found.get(rank) for rank in range(size)]
+
+
+def _worker(rank, size, port, work, ends):
+    os.environ.update(environment(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port))
+    torch.set_num_threads(1)
+    try:
+        with joined() as workers:
+            end = work(workers)
+    except (GenflowError, WorkerLost) as error:
+        end = (type(error).__name__, str(error))
+    ends.put((rank, end))
+
+
+def refuse():
+    raise GenflowError("no room")
+
+
+def add(workers: World):
+    mine = torch.arange(6.0)[workers.rows(6)]
+    return workers.sum(mine.sum()).item(), workers.size, workers.rank, workers.main
+
+
+def test_rows_and_sums_are_those_of_all():
+    assert work_of(3, add) == [(15.0, 3, rank, rank == 0) for rank in range(3)]
+
+
+def first_fails_late(workers: World):
+    def work():
+        time.sleep(1)  # the second looks ever more seldom
+        refuse()
+
+    return workers.first(work)
+
+
+def first_fails_in_a_piece(workers: World):
+    # the first worker fails while the second is still busy with its own
+    def work(seconds):
+        time.sleep(seconds if workers.main else 3 * seconds)
+        return refuse() if workers.main else None
+
+    return workers.share([0.3] * 6, work)
+
+
+def second_fails_in_a_piece(workers: World):
+    def work(seconds):
+        if not workers.main:
+            refuse()
+        time.sleep(seconds)
+
+    return workers.share([0.3] * 6, work)
+
+
+def all_fail_at_the_same_step(workers: World):
+    workers.sum(torch.ones(1))
+    refuse()
+
+
+@pytest.mark.parametrize("work", [first_fails_late, first_fails_in_a_piece, second_fails_in_a_piece, all_fail_at_the_same_step])
+def test_a_mistake_is_the_same_one_for_all(work):
+    """The first worker holds what the others read the mistake from."""
+    assert work_of(2, work) == [("GenflowError", "no room")] * 2
+
+
+def test_a_worker_that_is_gone_is_missed():
+    """While a batch is dealt out at once; a silent one among those who share pieces after a minute, see test_launch.py."""
+    end, killed = work_of(2, killed_in_a_sum)
+    assert end[0] == "WorkerLost" and killed is None
+
+
+def killed_in_a_sum(workers: World):
+    workers.sum(torch.ones(1))
+    if not workers.main:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return workers.sum(torch.ones(1)).item()
