@@ -835,15 +835,6 @@ def test_two_large_structures_are_compared_in_little_memory():
         assert transplant(lively(large, 1), other).weights.shape == (1, other.layout.size)
 
 
-def test_a_vocabulary_without_end_is_refused(attacked):
-    """The kernel's files say that they are empty."""
-    pytest.importorskip("rdkit")
-    fields = {"max_blocks": 3, "width": 4, "vocabulary": "/proc/kmsg"}
-    spoil(attacked / "population" / "population.json", env="molecule", structure=fields)
-    with limited():
-        assert "malformed" in (refusal(load_one, attacked / "population") or "")
-
-
 def test_a_name_of_half_a_surrogate_pair_is_a_file_name():
     config = ASKED.environment.config.model_copy(update={"reward": "\ud800"})
     assert dataclasses.replace(ASKED, environment=type(ASKED.environment)(config)).name.isascii()
