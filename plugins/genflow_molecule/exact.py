@@ -1,0 +1,65 @@
+"""Exact divergences over molecules, where the built-in ones are over states, several of which may be one molecule.
+
+The target gives every molecule its score to the power of beta, once. With `multiplicity` the task's own target does the same; without it
+a policy that is perfect over states still has a divergence here, which tells how much is over-counted.
+
+Shapes: M policies, S states, K molecules.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from genflow import Metric, Population, Structure
+
+from .environment import Molecule
+
+
+class _Exact(Metric):
+    """A divergence by dynamic programming over all states. It is not marked `exact`, which would ask it of every environment."""
+
+    better = "lower"
+
+    def fits(self, structure: Structure) -> bool:
+        """Whether the task makes molecules, and all of them can be scored."""
+        return isinstance(structure.environment, Molecule) and structure.environment.enumerable
+
+    @abstractmethod
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """Target (K,) and policies (M, K) -> (M,)."""
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        environment = population.structure.environment
+        assert isinstance(environment, Molecule)
+        owner, target = environment.molecules
+        ends = population.terminal_distribution()[:, environment.graph.can_exit]
+        return self.divergence(target, ends.new_zeros(len(ends), len(target)).index_add_(1, owner, ends))
+
+
+class KL(_Exact):
+    """Exact KL(target || policy) over molecules."""
+
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """0 log 0 = 0; infinite where p > 0 = q."""
+        return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+
+
+class JS(_Exact):
+    """Exact Jensen-Shannon divergence over molecules."""
+
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """Between 0 and ln 2."""
+        m = (p + q) / 2
+        return 0.5 * (torch.xlogy(p, p) + torch.xlogy(q, q) - 2 * torch.xlogy(m, m)).sum(-1)
+
+
+class L1(_Exact):
+    """Exact mean L1 distance over molecules."""
+
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """Mean of |p - q|."""
+        return (p - q).abs().mean(-1)

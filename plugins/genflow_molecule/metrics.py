@@ -1,0 +1,164 @@
+"""What is measured of sampled molecules, as for the task of Bengio et al. (2021): modes, the best ones, how they differ.
+
+Scores are those before `beta`: they compare with the literature's rewards, and do not depend on the temperature.
+
+Shapes: M policies, B trajectories each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genflow import Metric, Population, Schema, Structure
+
+from .environment import MODE_SCORE, Molecule
+
+if TYPE_CHECKING:
+    from rdkit.DataStructs import ExplicitBitVect
+
+RADIUS, BITS = 2, 2048
+
+
+class _Sampled(Metric):
+    """A figure of the molecules that each policy samples."""
+
+    better = "higher"
+
+    class Config(Schema):
+        """`draws` trajectories a policy; `seed` of the draws."""
+
+        draws: int = Field(default=1024, ge=1, le=100_000)
+        seed: int = 0
+
+    def fits(self, structure: Structure) -> bool:
+        """Whether the task makes molecules."""
+        return isinstance(structure.environment, Molecule)
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """Of one policy's molecules, ``""`` for what is none, and their states (B, 3N)."""
+        raise NotImplementedError
+
+    def __call__(self, population: Population) -> Tensor:
+        """(M,) float64."""
+        environment = population.structure.environment
+        assert isinstance(environment, Molecule)
+        final = population.rollouts(self.config.draws, self.config.seed).final
+        return torch.tensor([self.figure(environment, environment.catalogue.smiles(own), own) for own in final], dtype=torch.float64)
+
+
+def distinct(smiles: Sequence[str]) -> list[str]:
+    """Every molecule once, in alphabetical order."""
+    return sorted(set(smiles) - {""})
+
+
+def fingerprints(smiles: Sequence[str]) -> list[ExplicitBitVect]:
+    """Morgan fingerprints of radius 2 and 2,048 bits."""
+    from rdkit import Chem
+    from rdkit.Chem import rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+    return [generator.GetFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
+
+
+def dissimilar(smiles: Sequence[str], similarity: float) -> list[str]:
+    """The molecules that are less similar (Tanimoto) than this to every one that is kept before them."""
+    from rdkit.SimDivFilters.rdSimDivPickers import LeaderPicker
+
+    if not smiles:
+        return []
+    # three times as fast as comparing every two
+    kept = LeaderPicker().LazyBitVectorPick(fingerprints(smiles), len(smiles), 1 - similarity)
+    return [smiles[index] for index in kept]
+
+
+def mean_tanimoto(smiles: Sequence[str]) -> float:
+    """Mean similarity of every two of them; NaN for fewer than two."""
+    from rdkit.DataStructs import BulkTanimotoSimilarity
+
+    prints = fingerprints(smiles)
+    total = sum(sum(BulkTanimotoSimilarity(one, prints[:number])) for number, one in enumerate(prints))
+    pairs = len(prints) * (len(prints) - 1) // 2
+    return total / pairs if pairs else float("nan")
+
+
+class Modes(_Sampled):
+    """Molecules with a high score that are unlike each other, the best first."""
+
+    class Config(_Sampled.Config):
+        """`score` from which a molecule counts, and the Tanimoto `similarity` from which two are the same mode."""
+
+        score: float = Field(default=MODE_SCORE, ge=0, le=1)
+        similarity: float = Field(default=0.7, gt=0, le=1)
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """How many."""
+        scores = {each: environment.catalogue.score(each) for each in distinct(smiles)}
+        good = [each for each in scores if scores[each] >= self.config.score]
+        return float(len(dissimilar(sorted(good, key=lambda each: -scores[each]), self.config.similarity)))
+
+
+class _Top(_Sampled):
+    """Mean score of the best different molecules, or of all where there are fewer."""
+
+    number: int
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """0 to 1; NaN if there is no molecule."""
+        scores = sorted((environment.catalogue.score(each) for each in distinct(smiles)), reverse=True)[: self.number]
+        return sum(scores) / len(scores) if scores else float("nan")
+
+
+class Top10(_Top):
+    """Mean score of the ten best different molecules."""
+
+    brief = True
+    number = 10
+
+
+class Top100(_Top):
+    """Mean score of the hundred best different molecules."""
+
+    number = 100
+
+
+class Diversity(_Sampled):
+    """1 - mean Tanimoto similarity of different molecules."""
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """0 to 1; NaN for fewer than two molecules."""
+        return 1 - mean_tanimoto(distinct(smiles))
+
+
+class Validity(_Sampled):
+    """Share of what is sampled that is a molecule, which assembly guarantees: anything below 1 is a mistake."""
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """0 to 1."""
+        from rdkit import Chem, rdBase
+
+        with rdBase.BlockLogs():
+            valid = {each for each in distinct(smiles) if Chem.MolFromSmiles(each) is not None}
+        return sum(each in valid for each in smiles) / len(smiles)
+
+
+class Uniqueness(_Sampled):
+    """Share of different molecules among those sampled."""
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """0 to 1; NaN if there is no molecule."""
+        valid = [each for each in smiles if each]
+        return len(set(valid)) / len(valid) if valid else float("nan")
+
+
+class Length(_Sampled):
+    """Mean number of blocks."""
+
+    def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
+        """2 to N."""
+        slots = environment.trees.slots(states)
+        return float((slots[..., 0] > 0).sum(-1).double().mean())
