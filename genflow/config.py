@@ -39,7 +39,7 @@ class EvaluationOptions(Schema):
     """
 
     metrics: tuple[str, ...] = ()
-    baselines: tuple[Literal["random", "mean", "nearest", "perturbed"], ...] = ("random", "mean", "nearest", "perturbed")
+    baselines: tuple[Literal["random", "uniform", "mean", "nearest", "perturbed"], ...] = ("random", "mean", "nearest", "perturbed")
     num: int = Field(default=8, ge=1, le=100_000)
     noise: float = Field(default=0.1, ge=0)
 

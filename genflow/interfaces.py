@@ -1,4 +1,4 @@
-"""The five interfaces that plugins implement: Environment, PolicyArch, Encoder, Denoiser, Metric.
+"""The five interfaces that plugins implement: Environment, PolicyArch, Encoder, Denoiser, Metric; and Gallery, an Environment's pictures.
 
 Shapes: M policies, D parameters a policy, Z latent size, S states, A actions (the last is exit), s inputs, C conditions.
 """
@@ -53,6 +53,25 @@ class Configured:
         return cls(validate(cls.Config, values, where or cls.__name__))
 
 
+class Gallery(ABC):
+    """How a report shows the objects of a task. States are terminal, (B, *state_shape)."""
+
+    #: What `scores` are, in a few words, e.g. ``"reward"``.
+    score: str
+
+    @abstractmethod
+    def names(self, states: Tensor) -> list[str]:
+        """B names, equal for states that are the same object, which is shown once; ``""`` for a state that is not to be shown."""
+
+    @abstractmethod
+    def scores(self, states: Tensor) -> Tensor:
+        """(B,) float64, finite: by how much people would rank them; the highest are shown."""
+
+    @abstractmethod
+    def draw(self, states: Tensor) -> list[bytes]:
+        """B pictures, as PNG. All states that are seen side by side come at once, so that these can be of one size and scale."""
+
+
 class Environment(Configured, ABC):
     """One GFlowNet task. Subclasses wrap a torchgfn `DiscreteEnv` with a uniform backward policy.
 
@@ -67,6 +86,8 @@ class Environment(Configured, ABC):
     default_structures: ClassVar[tuple[str, ...]] = ()
     #: Generators that ship with the plugin, ``"package:folder"`` each; the first that covers a structure serves it.
     pretrained: ClassVar[tuple[str, ...]] = ()
+    #: Whether whole numbers of a state are places along axes, so that a report draws distributions over the first two.
+    positional: ClassVar[bool] = True
 
     @abstractmethod
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
@@ -93,6 +114,13 @@ class Environment(Configured, ABC):
         A label that is left out is described by its coordinates. A column of whole numbers that exceed 1 is a name, not an amount.
         """
         return {}
+
+    def initial_logits(self) -> Tensor | None:
+        """(A,) what an untrained policy prefers, added to the biases of its outputs; None: nothing.
+
+        Where hundreds of actions stand against one exit, untrained policies would never stop.
+        """
+        return None
 
     @property
     def n_states(self) -> int | None:
@@ -165,6 +193,11 @@ class Environment(Configured, ABC):
 
     def is_mode(self, states: Tensor) -> Tensor | None:
         """(B, *state_shape) -> (B,) bool: which of these objects are modes of the reward; None: this task does not say."""
+        return None
+
+    @property
+    def gallery(self) -> Gallery | None:
+        """How a report shows the best objects that policies sample; None: it shows none."""
         return None
 
     def require_enumerable(self, what: str, instead: str) -> None:
@@ -258,7 +291,10 @@ class PolicyArch(Configured, ABC):
         coordinates = {"input": environment.input_coordinates().float(), "action": environment.action_coordinates().float()}
         with torch.device("meta"):  # shapes only: nothing is allocated, no random numbers are drawn
             module = self.build(len(coordinates["input"]), len(coordinates["action"]))
-        features = {label: table.float() for label, table in environment.features().items()}
+
+        def features() -> dict[str, Tensor]:
+            return {label: table.float() for label, table in environment.features().items()}
+
         return WeightLayout.of(module, self.axes(), coordinates, features)
 
     def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:

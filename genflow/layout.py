@@ -5,12 +5,33 @@ Shapes: D parameters a policy, M policies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 
 import torch
 from torch import Tensor, nn
+
+
+class Tables(Mapping[str, Tensor]):
+    """Tables by axis label that are made when one is first read: describing units may cost more than training a policy."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Mapping[str, Tensor]:
+        return self._make()
+
+    def __getitem__(self, label: str) -> Tensor:
+        return self._made[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True)
@@ -36,23 +57,27 @@ class WeightLayout:
         module: nn.Module,
         axes: Mapping[str, tuple[str, ...]],
         coordinates: Mapping[str, Tensor],
-        features: Mapping[str, Tensor] | None = None,
+        features: Callable[[], Mapping[str, Tensor]] = dict,
     ) -> WeightLayout:
-        """Read the layout off a built module; `axes` labels every parameter's axes.
+        """Read the layout off a built module; `axes` labels every parameter's axes. `features` is called when they are first read.
 
         Raises:
             ValueError: a label is missing, or a table of coordinates or features does not fit its axis.
         """
-        features = {**coordinates, **(features or {})}
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         if shapes.keys() != axes.keys() or any(len(shapes[name]) != len(axes[name]) for name in shapes):
             raise ValueError(f"axis labels {dict(axes)} do not fit the parameters {shapes}")
-        for name, shape in shapes.items():
-            for size, label in zip(shape, axes[name], strict=True):
-                for what, tables in (("coordinates", coordinates), ("features", features)):
+
+        def fitting(what: str, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            for name, shape in shapes.items():
+                for size, label in zip(shape, axes[name], strict=True):
                     if label in tables and len(tables[label]) != size:
                         raise ValueError(f"{len(tables[label])} {what} for the {size} units of axis {label!r} of {name}")
-        return cls(shapes, dict(axes), dict(coordinates), dict(features))
+            return dict(tables)
+
+        return cls(
+            shapes, dict(axes), fitting("coordinates", coordinates), Tables(lambda: fitting("features", {**coordinates, **features()}))
+        )
 
     @property
     def size(self) -> int:

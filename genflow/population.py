@@ -57,11 +57,13 @@ class Population:
 
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
-        """`num` untrained networks, the architecture's own initialisation."""
+        """`num` untrained networks: the architecture's own initialisation, and the environment's initial preferences."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             modules = [structure.module() for _ in range(num)]
-        return cls.from_modules(structure, modules, {"source": "random", "seed": seed, "training_structures": []})
+        population = cls.from_modules(structure, modules, {"source": "random", "seed": seed, "training_structures": []})
+        bias = structure.initial_bias
+        return population if bias is None else replace(population, weights=population.weights + bias)
 
     @property
     def layout(self) -> WeightLayout:

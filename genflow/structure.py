@@ -134,6 +134,18 @@ class Structure:
         """The layout of the policy's weights."""
         return self.arch.layout(self.environment)
 
+    @cached_property
+    def initial_bias(self) -> Tensor | None:
+        """(D,) `Environment.initial_logits` at the biases of the outputs, 0 elsewhere; None: there are no such preferences."""
+        logits = self.environment.initial_logits()
+        if logits is None:
+            return None
+        bias = torch.zeros(self.layout.size)
+        for name, place in self.layout.slices().items():
+            if self.layout.axes[name] == ("action",):
+                bias[place] = logits
+        return bias
+
     def module(self) -> nn.Module:
         """A freshly initialised policy network."""
         return self.arch.build(len(self.layout.coordinates["input"]), len(self.layout.coordinates["action"]))

@@ -88,7 +88,9 @@ def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="4 coordinates for the 3 units"):
         WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action",)}, {"input": torch.zeros(4, 1)})
     with pytest.raises(ValueError, match="4 features for the 3 units"):
-        WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action",)}, {}, {"input": torch.zeros(4, 1)})
+        WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action",)}, {}, lambda: {"input": torch.zeros(4, 1)}).features[
+            "input"
+        ]
 
 
 def test_units_without_features_are_described_by_their_coordinates():
@@ -97,7 +99,7 @@ def test_units_without_features_are_described_by_their_coordinates():
     plain = WeightLayout.of(module, axes, coordinates)
     assert plain.features.keys() == coordinates.keys()
     assert all(plain.features[label].equal(table) for label, table in coordinates.items())
-    told = WeightLayout.of(module, axes, coordinates, {"input": torch.rand(3, 7)})
+    told = WeightLayout.of(module, axes, coordinates, lambda: {"input": torch.rand(3, 7)})
     assert told.features["input"].shape == (3, 7) and told.features["action"].equal(coordinates["action"])
     assert told.coordinates["input"].equal(coordinates["input"])
     # what is told about the units does not make it another layout

@@ -45,7 +45,7 @@ def print_table(entries, as_json, metrics=()):
     "baseline_names",
     multiple=True,
     metavar="NAME",
-    help="random, mean, nearest, perturbed or none; repeatable (default: all).",
+    help="random, uniform, mean, nearest, perturbed or none; repeatable (default: all but uniform).",
 )
 def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_folder, metrics, baseline_names):
     """Measure the populations in DIR (one population, a zoo, or a run) beside their baselines.

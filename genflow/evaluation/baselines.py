@@ -1,6 +1,6 @@
 """What generated policies are compared with: populations that need no generator.
 
-random: untrained. mean: the average of a structure's checkpoints. nearest: checkpoints of the nearest other structure.
+random: untrained. uniform: all weights 0, so every allowed action is as likely. mean: the average of a structure's checkpoints. nearest: checkpoints of the nearest other structure.
 perturbed: checkpoints plus Gaussian noise. For a structure that the zoo lacks, "mean" and "perturbed" start from the
 nearest structure's checkpoints too.
 """
@@ -29,8 +29,8 @@ def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: 
     Args:
         structure: the task.
         zoo: trained populations, or None.
-        names: of random, mean, nearest, perturbed.
-        num: policies of each (one for "mean").
+        names: of random, uniform, mean, nearest, perturbed.
+        num: policies of each (one for "mean" and "uniform").
         seed: of the randomness.
         noise: of "perturbed", relative to each tensor's standard deviation.
     """
@@ -38,6 +38,7 @@ def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: 
     base = own or near
     makers: dict[str, Callable[[], Population | None]] = {
         "random": lambda: Population.initialised(structure, num, seed),
+        "uniform": lambda: Population(structure, torch.zeros(1, structure.layout.size), {"training_structures": []}),
         "mean": lambda: base and replace(base, weights=base.weights.mean(0, keepdim=True)),
         "nearest": lambda: near and near[:num],
         "perturbed": lambda: base and perturb(base[:num], noise, seed),

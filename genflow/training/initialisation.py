@@ -41,12 +41,15 @@ def initial_weights(structure: Structure, num: int, seed: int, init: Init, noise
     own = Population.initialised(structure, num, seed)
     if init == "independent":
         return own.weights
+    bias = structure.initial_bias
+    random = own.weights if bias is None else own.weights - bias
     rng = torch.Generator().manual_seed(seed)
     styles = torch.randn(num, style_size if init == "style" else 0, generator=rng)
     start = smooth_start(smooth_basis(structure.layout, styles.shape[1]), styles, style_share if init == "style" else 0.0)
     spread = torch.cat(
-        [own.weights[:, place].std().nan_to_num().expand(place.stop - place.start) for place in structure.layout.slices().values()]
+        [random[:, place].std().nan_to_num().expand(place.stop - place.start) for place in structure.layout.slices().values()]
     )
+    start = start if bias is None else start + bias
     return start + noise * spread * torch.randn(start.shape, generator=rng)
 
 

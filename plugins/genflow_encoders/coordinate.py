@@ -149,6 +149,19 @@ class UnitNet(nn.Module):
         return self.last(F.silu(x))
 
 
+class Pool(nn.Module):
+    """Reads the units of an axis together, whatever their order and number; writes what they say of the task."""
+
+    def __init__(self, hidden: int, embedding: int) -> None:
+        super().__init__()
+        self.each = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.all = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, embedding))
+
+    def forward(self, described: Tensor) -> Tensor:
+        """(U, H) -> (E,)."""
+        return self.all(self.each(described).mean(0))
+
+
 class CoordinateEncoder(Encoder):
     """Latent = style; weights = smooth family(style) + correction(condition, style, description of the units)."""
 
@@ -156,7 +169,8 @@ class CoordinateEncoder(Encoder):
         """`style_share` is the part of the family's variance that the style decides; it should be the zoo's.
 
         `hidden` and `embedding` are layer sizes, `depth` blocks read a unit, `matrices` learned matrices and `rank` more directions
-        make the weights between hidden units. `features` False hides what the environment tells beyond coordinates.
+        make the weights between hidden units. `features` False hides what the environment tells beyond coordinates. `pool` adds to the
+        condition what a learned network reads in all units together, for tasks that are a set of things.
         `latent_noise` is added to latents, which have unit scale.
         """
 
@@ -168,6 +182,7 @@ class CoordinateEncoder(Encoder):
         matrices: int = Field(default=24, ge=1, le=1024)
         rank: int = Field(default=4, ge=1, le=1024)
         features: bool = True
+        pool: bool = False
         latent_noise: float = Field(default=0.2, ge=0)
 
     def __init__(self, config: Any = None, *, spec: Mapping[str, Any]) -> None:
@@ -201,6 +216,7 @@ class CoordinateEncoder(Encoder):
                 for label, facts in described.items()
             }
         )
+        self.pools = nn.ModuleDict({label: Pool(c.hidden, size) for label in described} if c.pool else {})
         self.vectors = nn.ModuleDict({_key(n): nn.Linear(size, width) for n, labels in self._hidden.items() if len(labels) == 1})
         self.matrices, self.mixes, self.factors = nn.ParameterDict(), nn.ModuleDict(), nn.ModuleDict()
         for name, labels in self._hidden.items():
@@ -371,20 +387,24 @@ class CoordinateEncoder(Encoder):
         device = self.spread.device
         z = torch.cat([latents for latents, _, _ in items])
         c = torch.cat([self._condition(condition).expand(size, -1) for size, (_, _, condition) in zip(sizes, items, strict=True)])
+        # what depends on the units alone is the same for all policies of a structure
+        described = {
+            label: [self._net(label).describe(self._table(self.config, layout, label).to(device)) for _, layout, _ in items]
+            for label in self.units
+        }
         e = self.from_condition(c) + self.from_style(z)
+        for label, pool in self.pools.items():
+            e = e + torch.stack([pool(own) for own in described[label]]).repeat_interleave(torch.tensor(sizes, device=device), dim=0)
         for block in self.trunk:
             e = block(e, z)
         owner = torch.arange(len(z), device=device)
         written = {}
         for label in self.units:
             net = self._net(label)
-            described, counts = [], []
-            for size, (_, layout, _) in zip(sizes, items, strict=True):
-                own = net.describe(self._table(self.config, layout, label).to(device))
-                described.append(own.repeat(size, 1))
-                counts += [len(own)] * size
-            rows = net(torch.cat(described), e, owner.repeat_interleave(torch.tensor(counts, device=device)))
-            blocks = rows.split([len(d) for d in described])
+            repeated = [own.repeat(size, 1) for own, size in zip(described[label], sizes, strict=True)]
+            counts = [len(own) for own, size in zip(described[label], sizes, strict=True) for _ in range(size)]
+            rows = net(torch.cat(repeated), e, owner.repeat_interleave(torch.tensor(counts, device=device)))
+            blocks = rows.split([len(own) for own in repeated])
             written[label] = [block.unflatten(0, (size, -1)) for block, size in zip(blocks, sizes, strict=True)]
         hidden = {name: self._between(name, labels, e).split(sizes) for name, labels in self._hidden.items()}
         results = []

@@ -64,6 +64,15 @@ def assemble(entries: Sequence[Entry], slots: Sequence[tuple[int, int, int]]) ->
     return mol.GetMol()
 
 
+def join(one: Mol, a: int, other: Mol, b: int) -> Mol:
+    """Two molecules joined by an atom of each, sanitised."""
+    mol = RWMol(one)
+    mol.InsertMol(other)
+    _join(mol, a, one.GetNumAtoms() + b)
+    Chem.SanitizeMol(mol)
+    return mol.GetMol()
+
+
 def _join(mol: RWMol, a: int, b: int) -> None:
     """A single bond in place of two hydrogen atoms, which some atoms count themselves."""
     mol.AddBond(a, b, BondType.SINGLE)

@@ -20,7 +20,7 @@ from rdkit.Chem import Mol
 from .vocabulary import FORMAT, MAX_STEMS
 
 SOURCE = "NCI/first_5K.smi and Pains/test_data/wehi_mols.csv of RDKit's data folder"
-DEFAULT_BLOCKS = 72
+DEFAULT_BLOCKS = 600
 ELEMENTS = {"C", "N", "O", "S", "F", "Cl", "Br"}
 #: heavy atoms of a molecule that is read
 HEAVY = range(6, 51)

@@ -6,6 +6,7 @@ Shapes: B states, N slots.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from rdkit import Chem, rdBase
@@ -14,6 +15,15 @@ from torch import Tensor
 from .assembly import assemble
 from .rewards import MAX_KNOWN, Scorer
 from .vocabulary import Entry
+
+#: sets of entries whose molecules are remembered
+MAX_VOCABULARIES = 512
+
+
+@lru_cache(maxsize=MAX_VOCABULARIES)
+def _known(entries: tuple[Entry, ...]) -> dict[bytes, str]:
+    """SMILES by state, one table for all tasks of the same entries, whatever they pay."""
+    return {}
 
 
 class Catalogue:
@@ -26,7 +36,7 @@ class Catalogue:
     def __init__(self, entries: Sequence[Entry], score: Scorer) -> None:
         self.score = score
         self._entries = entries
-        self._smiles: dict[bytes, str] = {}
+        self._smiles = _known(tuple(entries))
 
     def smiles(self, states: Tensor) -> list[str]:
         """Canonical SMILES of states (B, 3N); empty where there are fewer than two blocks, or no molecule."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gfn.preprocessors import Preprocessor
 
     from .catalogue import Catalogue
+    from .drawing import Molecules
     from .features import Descriptions
 
 #: states whose molecules are all assembled and scored: a minute's work
@@ -43,6 +44,7 @@ class Molecule(Environment):
         "full": {"blocks": 72, "max_blocks": 8},
     }
     default_structures: ClassVar = ("small",)
+    positional: ClassVar = False
 
     class Config(Schema):
         """The blocks and the reward.
@@ -126,11 +128,18 @@ class Molecule(Environment):
         return Catalogue(self.entries, scorer(c.reward, c.logp_centre, c.logp_width))
 
     @cached_property
+    def gallery(self) -> Molecules:  # type: ignore[override]
+        """Molecules as drawn structures."""
+        from .drawing import Molecules
+
+        return Molecules(self.catalogue, self.config.reward)
+
+    @cached_property
     def descriptions(self) -> Descriptions:
         """What inputs and actions mean."""
         from .features import Descriptions
 
-        return Descriptions(self.entries, self.trees, self.catalogue)
+        return Descriptions(self.entries, self.trees, self.catalogue, self.config.beta)
 
     @cached_property
     def n_states(self) -> int:  # type: ignore[override]
@@ -161,25 +170,37 @@ class Molecule(Environment):
         return MoleculeEnv(trees, self.log_reward), OneHot(trees)
 
     def condition(self) -> dict[str, float]:
-        """How many blocks and entries, N, beta, the share of joints that fit, then mean and spread of what is told of the entries."""
+        """How many blocks and entries, N, beta, the reward, then mean and spread of what outlines entries: nothing that asks the reward."""
         c = self.config
         condition = {"blocks": float(len(self.blocks)), "max_blocks": float(c.max_blocks), "beta": c.beta}
-        condition |= {"entries": float(len(self.entries)), "joints": float(self.trees.fits_root.float().mean())}
-        for name, values in self.descriptions.named.items():
+        windowed = c.reward == "logp_window"
+        condition |= {"reward": float(windowed), "multiplicity": float(c.multiplicity)}
+        condition |= {"logp_centre": c.logp_centre * windowed, "logp_width": c.logp_width * windowed}
+        condition["entries"] = float(len(self.entries))
+        for name, values in self.descriptions.outline.items():
             condition |= {f"{name}_mean": float(values.mean()), f"{name}_spread": float(values.std(correction=0))}
         return condition
 
     def input_coordinates(self) -> Tensor:
-        """(s, 17): slot, is empty, tells an entry, tells a place, parent slot, stem, and eleven numbers of the entry."""
+        """(s, 18): slot, is empty, tells an entry, tells a place, parent slot, stem, and twelve numbers of the entry."""
         return self.descriptions.input_coordinates()
 
     def action_coordinates(self) -> Tensor:
-        """(A, 15): is exit, joins to the root or is it, parent slot, stem, and eleven numbers of the entry."""
+        """(A, 16): is exit, joins to the root or is it, parent slot, stem, and twelve numbers of the entry."""
         return self.descriptions.action_coordinates()
 
     def features(self) -> dict[str, Tensor]:
         """The same with slots and stems as one of several, and all that is known of an entry: its block, fingerprint and atoms."""
         return {"input": self.descriptions.inputs(), "action": self.descriptions.actions()}
+
+    def initial_logits(self) -> Tensor:
+        """(A,) exit weighs as much as all blocks together that can be joined to two, on average."""
+        trees = self.trees
+        choices = trees.fits.flatten(1).sum(1).double()  # by the entry of the second block
+        logits = torch.zeros(self.n_actions)
+        mean = (trees.fits_root.double() @ choices).sum() / trees.fits_root.sum()
+        logits[-1] = mean.clamp(min=1).log() if trees.n_slots > 2 else 0.0
+        return logits
 
     @cached_property
     def n_actions(self) -> int:

@@ -9,70 +9,98 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property, lru_cache, partial
 
 import torch
-from rdkit import Chem
-from rdkit.Chem import Mol, rdFingerprintGenerator, rdMolDescriptors
+from rdkit import Chem, rdBase
+from rdkit.Chem import QED, rdMolDescriptors
 from torch import Tensor
 
 from . import rewards
+from .assembly import join
 from .catalogue import Catalogue
+from .rewards import Scorer
 from .trees import Trees
-from .vocabulary import MAX_STEMS, Block, Entry
+from .vocabulary import MAX_BLOCKS, MAX_STEMS, Block, Entry
 
 #: slots that a state may have
 MAX_SLOTS = 8
 #: stems that a slot opens beside the atom it is attached by
 OPEN = MAX_STEMS - 1
-FINGERPRINT_BITS = 64
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
-#: other entries that the reward is asked about together with each
-PARTNERS = 8
-#: what is told of an entry, in this order: of its block,
-DESCRIPTORS = (
-    "size", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors", "charges", "rotatable",
-    "drug_likeness", "ease",
+#: what every atom that can be joined is tried with, and the atom of it that bears the bond: carbon, which fits all; from a methyl group
+#: to what brings a block to the size of the molecules that the reward is about
+PROBES = (
+    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("O=C(Nc1ccccc1)c1ccccc1", 12), ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0),
 )  # fmt: skip
-#: and of its atoms
-ATTACHED = ("carbon", "aromatic", "in_ring", "polarity", "bulk", "open_stems")
-#: and what the reward says of it: alone, joined to some others on average, and at best
-REWARDED = ("score", "pairs", "best_pair")
-#: of all of these, those that tell how far apart two entries are
-PLACED = ("size", "rings", "hetero", "log_p", "surface", "carbon", "aromatic", "polarity", "bulk", "open_stems", "pairs")
+#: those of them that are tried on the stems
+STEM_PROBES = (1, 4)
+#: other entries of the vocabulary that the reward is asked about together with each
+PARTNERS = 12
+#: what outlines an entry, in this order: its block,
+OUTLINE = (
+    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors", "charges", "rotatable",
+    "strained",
+)  # fmt: skip
+#: and the atom by which it is attached
+ATTACHED = ("carbon", "aromatic", "in_ring", "unsaturated", "polarity", "donation", "bulk", "open_stems")
+#: of these, what tells how far apart two entries are
+PLACED = ("size", "rings", "hetero", "log_p", "surface", "carbon", "aromatic", "unsaturated", "polarity", "donation", "bulk", "open_stems")
 #: steps between slots, and between stems, as distances
 STEP = 0.5
 
 
-def describe_block(block: Block) -> dict[str, float]:
-    """Numbers of about unit size; no whole ones above 1 alone, which would read as names."""
+@lru_cache(maxsize=MAX_BLOCKS)
+def outline_block(block: Block) -> dict[str, float]:
+    """Numbers of about unit size, most of which add up when blocks are joined; no whole ones above 1 alone, which would read as names."""
     mol = block.mol
     heavy = mol.GetNumHeavyAtoms()
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
     return {
-        "size": math.log(heavy) / 2,
+        "size": heavy / 8.5,
+        "weight": rdMolDescriptors.CalcExactMolWt(mol) / 120,
         "rings": rdMolDescriptors.CalcNumRings(mol) / 2.5,
         "aromatic_rings": rdMolDescriptors.CalcNumAromaticRings(mol) / 2.5,
         "hetero": sum(symbol != "C" for symbol in symbols) / heavy,
         "halogens": sum(symbol in ("F", "Cl", "Br") for symbol in symbols) / 3.5,
-        "log_p": rewards.log_p(mol) / 4,
-        "surface": rdMolDescriptors.CalcTPSA(mol) / 60,
-        "donors": rdMolDescriptors.CalcNumHBD(mol) / 3.5,
-        "acceptors": rdMolDescriptors.CalcNumHBA(mol) / 3.5,
+        "log_p": rewards.log_p(mol) / 2,
+        "surface": rdMolDescriptors.CalcTPSA(mol) / 40,
+        "donors": rdMolDescriptors.CalcNumHBD(mol) / 2.5,
+        "acceptors": rdMolDescriptors.CalcNumHBA(mol) / 2.5,
         "charges": sum(abs(atom.GetFormalCharge()) for atom in mol.GetAtoms()) / 4.5,
         "rotatable": rdMolDescriptors.CalcNumRotatableBonds(mol) / 3.5,
-        "drug_likeness": rewards.drug_likeness(mol),
-        "ease": rewards.ease(mol),
+        "strained": (rdMolDescriptors.CalcNumBridgeheadAtoms(mol) + rdMolDescriptors.CalcNumSpiroAtoms(mol)) / 2.5,
     }
 
 
-def describe_atom(mol: Mol, index: int) -> dict[str, float]:
-    """An atom and what surrounds it. `polarity` and `bulk` sum electronegativity, and atoms, over the block, the nearer the more."""
+@lru_cache(maxsize=MAX_BLOCKS)
+def describe_block(block: Block) -> dict[str, float]:
+    """What is slower to say of a block: the properties that drug-likeness is made of, as it defines them, and the terms of rewards."""
+    properties = QED.properties(block.mol)
+    return {
+        "qed_acceptors": properties.HBA / 2.5,
+        "qed_rotatable": properties.ROTB / 3.5,
+        "qed_aromatic": properties.AROM / 2.5,
+        "alerts": properties.ALERTS / 2.5,
+        "drug_likeness": rewards.drug_likeness(block.mol),
+        "ease": rewards.ease(block.mol),
+    }
+
+
+@lru_cache(maxsize=MAX_BLOCKS)
+def describe_atom(block: Block, index: int) -> dict[str, float]:
+    """An atom and what surrounds it.
+
+    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the block, the nearer the more.
+    """
+    mol = block.mol
     atom = mol.GetAtomWithIdx(index)
     neighbours = list(atom.GetNeighbors())
     near = 1 / (1 + torch.tensor(Chem.GetDistanceMatrix(mol)[index]).clamp(max=100))
     polarity = torch.tensor([POLARITY.get(other.GetSymbol(), 0.0) for other in mol.GetAtoms()])
+    hydrogens = torch.tensor([float(other.GetTotalNumHs()) * (other.GetSymbol() != "C") for other in mol.GetAtoms()])
     elements = {f"is_{symbol}": float(atom.GetSymbol() == symbol) for symbol in ELEMENTS}
     return elements | {
         "carbon": float(atom.GetSymbol() == "C"),
@@ -87,57 +115,70 @@ def describe_atom(mol: Mol, index: int) -> dict[str, float]:
         "aromatic_neighbours": sum(other.GetIsAromatic() for other in neighbours) / 3.5,
         "unsaturated": float(any(bond.GetBondTypeAsDouble() >= 2 for other in neighbours for bond in other.GetBonds())),
         "polarity": float((near * polarity).sum()),
+        "donation": float((near * hydrogens).sum()) / 2.5,
         "bulk": float(near.sum()) / 4,
     }
 
 
-def fingerprint(mol: Mol) -> list[float]:
-    """Morgan fingerprint of radius 2, folded."""
-    bits = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=FINGERPRINT_BITS).GetFingerprint(mol)
-    return [float(bit) for bit in bits]
+def probe(block: Block, index: int, number: int, score: Scorer) -> float:
+    """The logarithm of the score of a block with a probe bonded to one of its atoms."""
+    smiles, atom = PROBES[number]
+    with rdBase.BlockLogs():
+        return math.log(score(Chem.MolToSmiles(join(block.mol, index, Chem.MolFromSmiles(smiles), atom)))) / 2
 
 
-def describe_pairs(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue) -> list[dict[str, float]]:
-    """What the reward says of each entry: the score of its block, and those of two blocks, with others spread over what fits it."""
-    described = []
+def describe_pairs(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
+    """Scores of an entry with others of the vocabulary that fit it: their mean, the best, and the logarithm of the mean that beta makes."""
+    fitting = trees.fits_root[number].nonzero().flatten()
+    if not len(fitting):
+        return [0.0, 0.0, 0.0]
+    partners = fitting[torch.linspace(0, len(fitting) - 1, min(PARTNERS, len(fitting))).round().long()]
+    states = trees.step(trees.start().expand(len(partners), -1), torch.full((len(partners),), number))
+    pairs = catalogue.scores(trees.step(states, partners))
+    soft = ((beta * pairs.log()).logsumexp(0) - math.log(len(pairs))) / beta
+    return [float(pairs.mean()), float(pairs.max()), float(soft) / 2]
+
+
+def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
+    """OUTLINE and ATTACHED of each entry, (E,) each."""
+    rows = []
+    for entry in entries:
+        open_stems = {"open_stems": len(entry.stems) / (OPEN + 0.5)}
+        rows.append(outline_block(entry.block) | describe_atom(entry.block, entry.attachment) | open_stems)
+    return {name: torch.tensor([row[name] for row in rows]) for name in (*OUTLINE, *ATTACHED)}
+
+
+def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> Tensor:
+    """(E, F) everything that is told of each entry."""
+    rows = []
     for number, entry in enumerate(entries):
-        fitting = trees.fits_root[number].nonzero().flatten()
-        partners = fitting[torch.linspace(0, len(fitting) - 1, min(PARTNERS, len(fitting))).round().long()]
-        states = trees.step(trees.start().expand(len(partners), -1), torch.full((len(partners),), number))
-        pairs = catalogue.scores(trees.step(states, partners))
-        scores = [float(pairs.mean()), float(pairs.max())] if len(pairs) else [0.0, 0.0]
-        described.append(dict(zip(REWARDED, [catalogue.score(entry.block.smiles), *scores], strict=True)))
-    return described
-
-
-def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue) -> tuple[Tensor, dict[str, Tensor]]:
-    """(E, F) everything that is told of each entry, and the columns with a name of their own, (E,) each."""
-    blocks = {entry.block.smiles: describe_block(entry.block) for entry in entries}
-    rows, named = [], []
-    for entry, rewarded in zip(entries, describe_pairs(entries, trees, catalogue), strict=True):
-        mol, block = entry.block.mol, blocks[entry.block.smiles]
-        attached = describe_atom(mol, entry.attachment) | {"open_stems": len(entry.stems) / (OPEN + 0.5)}
-        row = [*block.values(), *attached.values(), *rewarded.values()]
-        distances = Chem.GetDistanceMatrix(mol)[entry.attachment]
-        nothing = [0.0] * (2 + len(attached) - 1)
-        for place in range(OPEN):
-            if place < len(entry.stems):
-                stem = entry.stems[place]
-                row += [1.0, float(distances[stem]) / 6.5, *describe_atom(mol, stem).values()]
-            else:
-                row += nothing
-        rows.append(row + fingerprint(mol))
-        named.append(block | attached | rewarded)
-    return torch.tensor(rows), {name: torch.tensor([each[name] for each in named]) for name in (*DESCRIPTORS, *ATTACHED, *REWARDED)}
+        block = entry.block
+        attached = describe_atom(block, entry.attachment)
+        row = [*outline_block(block).values(), *describe_block(block).values(), *attached.values(), len(entry.stems) / (OPEN + 0.5)]
+        row += [catalogue.score(block.smiles), *describe_pairs(number, trees, catalogue, beta)]
+        row += [probe(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
+        distances = Chem.GetDistanceMatrix(block.mol)[entry.attachment]
+        for stem in entry.stems:
+            row += [1.0, float(distances[stem]) / 6.5, *describe_atom(block, stem).values()]
+            row += [probe(block, stem, index, catalogue.score) for index in STEM_PROBES]
+        missing = OPEN - len(entry.stems)
+        rows.append(row + [0.0] * missing * (2 + len(attached) + len(STEM_PROBES)))
+    return torch.tensor(rows)
 
 
 class Descriptions:
     """Tables of what every input and action means, for one set of entries."""
 
-    def __init__(self, entries: Sequence[Entry], trees: Trees, catalogue: Catalogue) -> None:
+    def __init__(self, entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> None:
         self._trees = trees
-        self.entries, self.named = describe_entries(entries, trees, catalogue)
-        self.placed = torch.stack([self.named[name] for name in PLACED], dim=1)
+        self._describe = partial(describe_entries, entries, trees, catalogue, beta)
+        self.outline = outline(entries)
+        self.placed = torch.stack([self.outline[name] for name in PLACED], dim=1)
+
+    @cached_property
+    def entries(self) -> Tensor:
+        """(E, F); the reward is asked for it, which takes a while."""
+        return self._describe()
 
     def inputs(self) -> Tensor:
         """(s, .) features: slot, what the input is about, parent slot and stem, entry."""
@@ -194,5 +235,5 @@ class Descriptions:
         return torch.cat([self._slot(slot, one_of), torch.eye(OPEN)[stem] if one_of else torch.tensor([stem * STEP])])
 
     def _slot(self, slot: int, one_of: bool) -> Tensor:
-        """A slot as one of several, or as a distance from the first."""
-        return torch.eye(MAX_SLOTS)[slot] if one_of else torch.tensor([slot * STEP])
+        """A slot as one of several and as an amount, or as a distance from the first."""
+        return torch.cat([torch.eye(MAX_SLOTS)[slot], torch.tensor([slot / (MAX_SLOTS + 0.5)])]) if one_of else torch.tensor([slot * STEP])

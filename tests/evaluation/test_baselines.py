@@ -191,3 +191,21 @@ def test_policies_are_compared_with_their_structures_checkpoints_or_the_nearest_
     assert near.weights.equal(transplant(zoo.get(grid(2, 12)), grid(2, 13)).weights)
     assert reference(grid(2, 6), None) is None and comparable(grid(2, 6), None) == []
     assert [p.structure for p in comparable(grid(2, 11), zoo)] == [p.structure for p in zoo.populations]
+
+
+def test_uniform_takes_every_allowed_action_alike(zoo):
+    structure = grid(2, 5)
+    (population,) = baselines(structure, zoo, ["uniform"], 3, 0, 0.1)
+    assert (population.source, len(population), population.seen) == ("uniform", 1, False)
+    graph = structure.environment.graph
+    ways = torch.zeros(len(graph.states), dtype=torch.float64)
+    ways[0] = 1.0
+    expected = torch.zeros_like(ways)
+    for level in graph.levels:
+        for state in level.tolist():
+            allowed = graph.mask(torch.tensor([state]))[0]
+            share = ways[state] / allowed.sum()
+            expected[state] = share
+            for child in graph.children[state][allowed[:-1]].tolist():
+                ways[child] += share
+    torch.testing.assert_close(population.terminal_distribution()[0], expected)

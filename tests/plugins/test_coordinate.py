@@ -307,6 +307,32 @@ def test_without_features_the_units_are_told_by_their_coordinates(zoo, trained):
         plain.check(grid(5, 4).layout)
 
 
+@pytest.mark.parametrize("pool", [False, True])
+def test_units_are_read_together_only_with_a_pool_and_in_no_order(zoo, pool):
+    net, structure, latents = stirred(zoo, pool=pool), UNSEEN[3], styles()
+    layout, condition = structure.layout, structure.condition()
+
+    def columns(changed: torch.Tensor) -> torch.Tensor:
+        """(M, hidden, inputs) corrections of the first layer, with another description of the inputs."""
+        told = dataclasses.replace(layout, features={**layout.features, "input": changed})
+        with torch.no_grad():
+            return layout.unflatten(net.decode(latents, told, condition) - net.decode(latents, layout, condition))["net.0.weight"]
+
+    own = layout.features["input"]
+    other = own.clone()
+    other[5, 1:] += 1.0
+    difference = columns(other)
+    assert difference[..., 5].abs().max() > 1e-3
+    difference[..., 5] = 0.0
+    assert bool(difference.abs().max() > 1e-3) is pool
+    # a hidden layer is nobody's unit: it changes through the pool alone, and not with the order of the units
+    shuffled = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
+    told = dataclasses.replace(layout, features={**layout.features, "input": shuffled})
+    with torch.no_grad():
+        a, b = (layout.unflatten(net.decode(latents, each, condition)) for each in (layout, told))
+    torch.testing.assert_close(a["net.2.weight"], b["net.2.weight"], rtol=1e-4, atol=1e-5)
+
+
 def line(length: int, width: int = 6) -> Structure:
     """A structure of examples/genflow-line, which tells nothing but coordinates."""
     cls, arch = runpy.run_path(str(EXAMPLE))["Line"], registry().load("policy", "mlp3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from rdkit import Chem
 from rdkit.Chem import QED, Crippen
 from rdkit.Contrib.SA_Score import sascorer
 
-from genflow import GenflowError, Structure
+from genflow import GenflowError, Population, Structure
+from genflow.training.initialisation import initial_weights
 from genflow.training.policies import PolicyOptions, train_population
 
 #: sets of blocks that differ in what can be joined to what, and in how often
@@ -469,8 +471,26 @@ def test_a_mode_is_a_molecule_with_a_high_score():
     assert 0 < int(modes.sum()) < 0.1 * len(states)
 
 
+@pytest.mark.parametrize(("blocks", "max_blocks"), [(12, 3), ((1, 6, 26, 48), 4), (5, 2)], ids=str)
+def test_untrained_policies_give_exit_a_chance(blocks, max_blocks):
+    task = structure(blocks, max_blocks)
+    environment, graph = task.environment, task.environment.graph
+    two = graph.levels[2]
+    choices = (graph.children[two] >= 0).sum(1).double().mean()
+    logits = environment.initial_logits()
+    assert not logits[:-1].any()
+    assert float(logits[-1]) == pytest.approx(math.log(max(1.0, float(choices))), rel=1e-5)
+    # every untrained policy starts so, whatever its weights are drawn from
+    for start in (initial_weights(task, 3, 0, init, 0.0, 4, 0.5) for init in ("shared", "style")):
+        assert task.layout.unflatten(start)["net.4.bias"].equal(logits.expand(3, -1))
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        plain = [task.module().net[4].bias.detach() for _ in range(3)]
+    untrained = Population.initialised(task, 3, 7).state_dict()["net.4.bias"]
+    torch.testing.assert_close(untrained, torch.stack(plain) + logits)
+
+
 def test_trajectory_balance_learns_the_small_preset(tmp_path):
-    from genflow import Population
     from genflow.progress import Progress
 
     task = Structure.parse("molecule", "small")
@@ -505,8 +525,8 @@ def test_one_set_of_blocks_is_one_structure():
         ("small,beta=0", "beta"),
         ("small,beta=nan", "beta"),
         ("small,blocks=0", "blocks"),
-        ("small,blocks=73", "blocks 0 to 71, and no block 72"),
-        ("small,blocks=0+90", "blocks 0 to 71, and no block 90"),
+        ("small,blocks=601", "blocks 0 to 599, and no block 600"),
+        ("small,blocks=0+900", "blocks 0 to 599, and no block 900"),
         ("small,blocks=1+1", "blocks.*different numbers"),
         ("small,blocks=a+b", "blocks"),
         ("small,blocks=()", "blocks"),

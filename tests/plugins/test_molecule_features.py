@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from genflow_molecule.features import PARTNERS, REWARDED, describe_atom
+from genflow_molecule.features import PARTNERS, PROBES, describe_atom, describe_block, outline_block, probe
+from genflow_molecule.vocabulary import Block
 from oracles import lively
 from rdkit import Chem
-from rdkit.Chem import QED
 from test_molecule import SETS, structure, walk
 
 TASKS = [(12, 3), (72, 8), (5, 2), *((blocks, n) for blocks in SETS for n in (2, 4))]
@@ -19,11 +21,13 @@ def test_every_unit_is_described_by_itself_and_no_column_reads_as_a_name(blocks,
     for tables in (layout.features, layout.coordinates):
         for label, units in (("input", layout.shapes["net.0.weight"][1]), ("action", layout.shapes["net.4.weight"][0])):
             table = tables[label]
-            assert len(table) == units == len(table.unique(dim=0))
+            assert len(table) == units
+            # isomers may share a place, but not a description
+            assert len(table.unique(dim=0)) == units or (tables is layout.coordinates and blocks == 72)
             assert torch.isfinite(table).all()
             assert [c for c, values in enumerate(table.T) if values.equal(values.round()) and values.max() > 1] == []
     widths = {(what, label): table.shape[1] for what in ("features", "coordinates") for label, table in getattr(layout, what).items()}
-    assert widths == {("features", "input"): 177, ("features", "action"): 168, ("coordinates", "input"): 17, ("coordinates", "action"): 15}
+    assert widths == {("features", "input"): 138, ("features", "action"): 128, ("coordinates", "input"): 18, ("coordinates", "action"): 16}
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
@@ -44,47 +48,65 @@ def test_an_entry_is_told_the_same_wherever_it_stands():
         for state, ones, action in zip(states.tolist(), active.tolist(), taken.tolist(), strict=True):
             slots = [state[i : i + 3] for i in range(0, 15, 3)]
             told = inputs[ones]
-            entry_rows = told[told[:, 9] == 1]
+            entry_rows = told[told[:, 10] == 1]
             assert entry_rows[:, :8].equal(torch.eye(8)[:5])  # slot by slot
             for (entry, *_), row in zip(slots, entry_rows, strict=True):
-                assert row[8] == (entry == 0)
+                assert row[9] == (entry == 0)
                 assert row[-width:].equal(described[entry - 1] if entry else torch.zeros(width))
-            place_rows = told[told[:, 10] == 1]
+            place_rows = told[told[:, 11] == 1]
             for (entry, parent, stem), row in zip(slots[2:], place_rows, strict=True):
-                where = row[11:22]
-                assert where.nonzero().flatten().tolist() == ([parent, 8 + stem] if entry else [])
+                where = row[12:24]
+                assert where.nonzero().flatten().tolist() == ([parent, 8, 9 + stem] if entry else [])
             if action < len(actions) - 1:
                 row, (site, entry) = actions[action], divmod(action, entries)
                 assert row[-width:].equal(described[entry])
                 assert row[1] == (site == 0)
                 if site:
-                    assert row[2:13].nonzero().flatten().tolist() == [
+                    assert row[2:14].nonzero().flatten().tolist() == [
                         1 + (site - 1) // environment.trees.n_stems,
-                        8 + (site - 1) % environment.trees.n_stems,
+                        8,  # the slot as an amount
+                        9 + (site - 1) % environment.trees.n_stems,
                     ]
 
 
-def test_what_the_reward_says_of_a_block_and_of_pairs():
-    environment = structure((0, 2, 3), 3).environment
-    named, entries = environment.descriptions.named, environment.entries
-    for number, entry in enumerate(entries):
-        assert float(named["score"][number]) == pytest.approx(environment.catalogue.score(entry.block.smiles))
-        assert float(named["drug_likeness"][number]) == pytest.approx(QED.qed(Chem.MolFromSmiles(entry.block.smiles)))
+def rewarded(environment) -> torch.Tensor:
+    """(E, .) what is told of entries from their score on, up to what their stems are."""
+    block, atom = environment.entries[0].block, environment.entries[0].attachment
+    first = len(outline_block(block)) + len(describe_block(block)) + len(describe_atom(block, atom)) + 1
+    return environment.descriptions.entries[:, first : first + 4 + len(PROBES)]
+
+
+def test_what_the_reward_says_of_a_block_of_pairs_and_of_probes():
+    environment = structure((0, 2, 3), 3, beta=3.0).environment
+    entries, score = environment.entries, environment.catalogue.score
+    for number, (entry, told) in enumerate(zip(entries, rewarded(environment).tolist(), strict=True)):
         pairs = [
-            environment.catalogue.score(environment.catalogue.smiles(torch.tensor([[number + 1, 0, 0, other + 1, 0, 0, 0, 0, 0]]))[0])
+            score(environment.catalogue.smiles(torch.tensor([[number + 1, 0, 0, other + 1, 0, 0, 0, 0, 0]]))[0])
             for other in range(len(entries))
             if environment.trees.fits_root[number, other]
         ]
         assert len(pairs) <= PARTNERS
-        assert float(named["pairs"][number]) == pytest.approx(sum(pairs) / len(pairs))
-        assert float(named["best_pair"][number]) == pytest.approx(max(pairs))
-    window = structure((0, 2, 3), 3, reward="logp_window").environment.descriptions.named
-    assert all(not window[name].equal(named[name]) for name in REWARDED)
-    assert window["drug_likeness"].equal(named["drug_likeness"])
+        soft = math.log(sum(pair**3 for pair in pairs) / len(pairs)) / 3
+        probes = [probe(entry.block, entry.attachment, index, score) for index in range(len(PROBES))]
+        assert told == pytest.approx([score(entry.block.smiles), sum(pairs) / len(pairs), max(pairs), soft / 2, *probes], rel=1e-5)
+    window = structure((0, 2, 3), 3, beta=3.0, reward="logp_window").environment
+    assert not (rewarded(window) == rewarded(environment)).any()
+    assert window.descriptions.outline.keys() == environment.descriptions.outline.keys()
+
+
+def test_probes_are_bonded_to_the_atom_by_carbon():
+    pyridine = Block(smiles="c1ccncc1", stems=(0,), attachments=(0,))
+    asked: list[str] = []
+    told = [probe(pyridine, 0, number, lambda smiles: asked.append(smiles) or 0.5) for number in range(len(PROBES))]
+    assert told == pytest.approx([math.log(0.5) / 2] * len(PROBES))
+    whole = ["Cc1ccncc1", "c1ccc(-c2ccncc2)cc1", "NC(=O)c1ccncc1", "C1CC(c2ccncc2)CCN1"]
+    assert asked[:4] == [Chem.CanonSmiles(smiles) for smiles in whole]
+    for smiles, atom in PROBES:
+        assert Chem.MolFromSmiles(smiles).GetAtomWithIdx(atom).GetSymbol() == "C"
 
 
 def test_atoms_of_one_kind_are_told_alike_and_others_apart():
-    pyridine = Chem.MolFromSmiles("c1ccncc1")
+    pyridine = Block(smiles="c1ccncc1", stems=(0,), attachments=(0,))
     told = [tuple(describe_atom(pyridine, atom).values()) for atom in range(6)]
     assert told[1] == pytest.approx(told[5]) and told[2] == pytest.approx(told[4])
     assert len(set(told[:4])) == 4
@@ -92,8 +114,10 @@ def test_atoms_of_one_kind_are_told_alike_and_others_apart():
 
 def test_conditions_have_one_length_and_tell_vocabularies_apart():
     conditions = [structure(blocks, n, beta=beta).condition() for blocks, n in TASKS for beta in (4.0, 8.0)]
-    assert {len(condition) for condition in conditions} == {50}
+    assert {len(condition) for condition in conditions} == {51}
     assert len(torch.stack(conditions).unique(dim=0)) == len(conditions)
-    assert set(structure().varying_fields()) == {"blocks", "max_blocks", "beta", "width"}
+    assert set(structure().varying_fields()) == {
+        "blocks", "max_blocks", "beta", "reward", "logp_centre", "logp_width", "multiplicity", "width",
+    }  # fmt: skip
     # whatever the task, and wherever its policies are
     assert torch.isfinite(lively(structure(5, 2), 1).rollouts(4).logits).all()

@@ -29,7 +29,7 @@ def genflow(*args: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_committed_vocabulary_is_what_the_script_makes():
-    assert build_vocabulary.as_text(build_vocabulary.build(72)) == COMMITTED.read_text()
+    assert build_vocabulary.as_text(build_vocabulary.build(build_vocabulary.DEFAULT_BLOCKS)) == COMMITTED.read_text()
 
 
 def test_molecules_are_cut_where_acyclic_single_bonds_touch_a_ring():
@@ -64,7 +64,7 @@ def test_the_corpus_is_cleaned(smiles, kept):
 
 def test_the_shipped_vocabulary():
     blocks = load_vocabulary("default")
-    assert len(blocks) == 72 and len(entries_of(blocks)) == 133
+    assert len(blocks) == 600 and len(entries_of(blocks)) == 1_255 and len(entries_of(blocks[:72])) == 133
     assert [block.count for block in blocks] == sorted((block.count for block in blocks), reverse=True)
     assert blocks[0].smiles == "c1ccccc1"
     for block in blocks:
