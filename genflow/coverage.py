@@ -108,7 +108,7 @@ def distance(a: Structure, b: Structure) -> float:
 
 def _constant(structure: Structure, key: str, training: Sequence[Mapping[str, Any]]) -> bool:
     field = type(structure.environment.config).model_fields.get(key)
-    if field is None or field.is_required() or not training:
+    if field is None or field.is_required() or key in structure.environment.described or not training:
         return False
     first = training[0].get(key)
     return all(other.get(key) == first for other in training)

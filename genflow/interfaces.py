@@ -69,7 +69,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def draw(self, states: Tensor) -> list[bytes]:
-        """B pictures, as PNG. All states that are seen side by side come at once, so that these can be of one size and scale."""
+        """B PNGs of states that have a name. Those that are seen side by side come at once, so that all can be of one size and scale."""
 
 
 class Environment(Configured, ABC):
@@ -84,6 +84,8 @@ class Environment(Configured, ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Presets that a zoo is trained on when none is named.
     default_structures: ClassVar[tuple[str, ...]] = ()
+    #: Fields that `features` express beside those that `condition` names: a generator takes any value of them.
+    described: ClassVar[frozenset[str]] = frozenset()
     #: Generators that ship with the plugin, ``"package:folder"`` each; the first that covers a structure serves it.
     pretrained: ClassVar[tuple[str, ...]] = ()
     #: Whether whole numbers of a state are places along axes, so that a report draws distributions over the first two.

@@ -105,12 +105,12 @@ class Structure:
         return self.environment.config.model_dump(mode="json") | self.arch.config.model_dump(mode="json")
 
     def varying_fields(self) -> dict[str, Any]:
-        """The fields that the condition expresses, e.g. ndim, height and width."""
-        named = {**self.environment.condition(), **self.arch.condition()}
+        """The fields that the condition or the description of units expresses, e.g. ndim, height and width."""
+        named = {*self.environment.condition(), *self.arch.condition(), *self.environment.described}
         return {key: value for key, value in self.fields().items() if key in named}
 
     def fixed_fields(self) -> dict[str, Any]:
-        """The fields that the condition does not express, e.g. the kind of reward: a generator cannot vary them."""
+        """The fields that nothing expresses, e.g. the kind of reward: a generator cannot vary them."""
         varying = self.varying_fields()
         return {key: value for key, value in self.fields().items() if key not in varying}
 

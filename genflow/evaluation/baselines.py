@@ -1,8 +1,8 @@
 """What generated policies are compared with: populations that need no generator.
 
-random: untrained. uniform: all weights 0, so every allowed action is as likely. mean: the average of a structure's checkpoints. nearest: checkpoints of the nearest other structure.
-perturbed: checkpoints plus Gaussian noise. For a structure that the zoo lacks, "mean" and "perturbed" start from the
-nearest structure's checkpoints too.
+random: untrained. uniform: all weights 0, so every allowed action is as likely. mean: the average of a structure's checkpoints.
+nearest: checkpoints of the nearest other structure. perturbed: checkpoints plus Gaussian noise. For a structure that the zoo lacks,
+"mean" and "perturbed" start from the nearest structure's checkpoints too.
 """
 
 from __future__ import annotations

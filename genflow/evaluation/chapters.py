@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from genflow.evaluation import pictures
 from genflow.evaluation.evaluate import number
 from genflow.evaluation.findings import Findings, Saved
+from genflow.interfaces import Gallery
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.structure import Structure
@@ -20,6 +26,8 @@ MAX_STATES, MAX_STRUCTURES = 100_000, 8
 MAX_POLICIES = 16
 #: structures whose weights are drawn, tensors of each, policies of each source
 MAX_WEIGHTS, MAX_TENSORS, MATRICES = 2, 4, 4
+#: trajectories from each source, among which the best objects are sought, and how many of these are drawn
+MAX_SAMPLED, MAX_OBJECTS = 512, 8
 
 
 def distributions(findings: Findings) -> str:
@@ -54,7 +62,7 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
         shown[label] = population.terminal_distribution()[index]
     names = ", ".join(shown)
     measured = f" {', '.join(figures)}." if figures else ""
-    marginals = pictures.marginals(structure.environment.graph.states, shown)
+    marginals = pictures.marginals(structure.environment.graph.states, shown) if structure.environment.positional else None
     left = marginals and figure(
         marginals,
         f"Marginal distributions for {structure.name}: {names}",
@@ -67,6 +75,66 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
         f" below it too seldom; at the lower edge it hardly comes at all.{'' if left else measured}",
     )
     return f"<h3>{heading(findings, structure)}</h3><div class='pictures'>{left or ''}{right}</div>"
+
+
+def best_objects(findings: Findings) -> str:
+    """The objects with the highest scores of those that the policies sample."""
+    chosen = findings.choose(MAX_STRUCTURES, lambda structure, _: structure.environment.gallery is not None)
+    if not chosen:
+        return ""
+    total = sum(structure.environment.gallery is not None for structure in findings.populations())
+    count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
+    intro = (
+        f"<p>{count}Each source samples {MAX_SAMPLED} trajectories with a fixed seed, as many from each of its policies. Of the different"
+        f" objects among them the {MAX_OBJECTS} with the highest score are drawn, each above its score and its name.</p>"
+    )
+    return intro + "".join(_best_objects(findings, structure, saved) for structure, saved in chosen)
+
+
+def _best_objects(findings: Findings, structure: Structure, saved: Mapping[str, Saved]) -> str:
+    gallery, seed = structure.environment.gallery, findings.seed or 0
+    assert gallery is not None
+    rows = {label: pick_best(gallery, s.load(MAX_POLICIES), seed) for label, s in saved.items()}
+    if "random" not in rows:
+        rows["random"] = pick_best(gallery, Population.initialised(structure, MATRICES, seed), seed)
+    drawn = iter(gallery.draw(torch.cat([row.states for row in rows.values()])))
+    blocks = []
+    for label, row in rows.items():
+        figures = [
+            f'<figure><img alt="{escape(name)}" src="{_data(pictures.shrink(next(drawn)))}">'
+            f"<figcaption><b>{number(score)}</b> {escape(name)}</figcaption></figure>\n"
+            for name, score in zip(row.names, row.scores, strict=True)
+        ]
+        policies = f"{row.num} {'policy' if row.num == 1 else 'policies'}"
+        caption = f"{policies}, {row.different} different objects, mean score of all samples {number(row.mean)}"
+        blocks.append(f'<h4>{escape(label)} <span class="tag">{caption}</span></h4><div class="objects">{"".join(figures)}</div>')
+    return f"<h3>{heading(findings, structure)}</h3><p>Score: {escape(gallery.score)}.</p>{''.join(blocks)}"
+
+
+class Best(NamedTuple):
+    """The best objects of `num` policies, best first; their states (K, *state_shape); of all samples: how many differ, the mean score."""
+
+    names: list[str]
+    scores: list[float]
+    states: Tensor
+    num: int
+    different: int
+    mean: float
+
+
+def pick_best(gallery: Gallery, population: Population, seed: int) -> Best:
+    """The `MAX_OBJECTS` best different objects among `MAX_SAMPLED`."""
+    final = population.rollouts(math.ceil(MAX_SAMPLED / len(population)), seed).final
+    # the first ones of every policy
+    states = final.transpose(0, 1).flatten(0, 1)[:MAX_SAMPLED]
+    names, scores = gallery.names(states), gallery.scores(states)
+    found: dict[str, int] = {}
+    for index in scores.argsort(descending=True, stable=True).tolist():
+        if names[index]:
+            found.setdefault(names[index], index)
+    best = list(found.values())[:MAX_OBJECTS]
+    shown = [names[index] for index in best]
+    return Best(shown, scores[best].tolist(), states[best], len(population), len(found), float(scores.mean()))
 
 
 def training(findings: Findings) -> str:
@@ -138,11 +206,14 @@ def weights(findings: Findings) -> str:
 
 def figure(png: bytes, alt: str, caption: str, wide: bool = False) -> str:
     """A picture with its caption; `alt` is read out where the picture is not seen."""
-    data = base64.b64encode(png).decode()
     return (
-        f'<figure{" class=wide" if wide else ""}><div><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'
+        f'<figure{" class=wide" if wide else ""}><div><img alt="{escape(alt)}" src="{_data(png)}"></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def heading(findings: Findings, structure: Structure) -> str:

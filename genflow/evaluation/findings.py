@@ -36,6 +36,7 @@ SOURCES = {
     "trained": "trained from scratch on the structure itself",
     "generated": "made by the generator; no training on the structure afterwards",
     "random": "untrained",
+    "uniform": "every allowed action is as likely",
     "mean": "the average of the trained weights",
     "nearest": "trained policies of the nearest other structure, carried over",
     "perturbed": "trained weights plus noise",

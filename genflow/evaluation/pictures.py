@@ -26,6 +26,7 @@ SOURCES = {
     "trained": ("#2166ac", "o"),
     "generated": ("#d6604d", "D"),
     "random": ("#878787", "x"),
+    "uniform": ("#444444", "+"),
     "mean": ("#1b9e77", "s"),
     "nearest": ("#7b3294", "^"),
     "perturbed": ("#b8860b", "v"),
@@ -54,8 +55,13 @@ def png(figure: Figure) -> bytes:
         # a name may hold a character that the font lacks
         warnings.simplefilter("ignore")
         figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return shrink(buffer.getvalue())
+
+
+def shrink(picture: bytes) -> bytes:
+    """The same picture with a palette."""
     small = io.BytesIO()
-    Image.open(buffer).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         small, format="PNG", optimize=True
     )
     return small.getvalue()

@@ -15,6 +15,8 @@ from genflow.measure import primary_metrics
 from genflow.runs import write_bytes
 
 REPORT = "report.html"
+#: a table with more columns shows those that lead, and all of them where it is unfolded
+MAX_COLUMNS = 20
 
 STYLE = """
 body { margin: 0 auto; max-width: 68rem; padding: 1rem 1.2rem 4rem; color: #1a1a1a; background: #fff;
@@ -46,6 +48,14 @@ img { display: block; max-width: 100%; height: auto; }
 figure.wide img { min-width: 38rem; }
 figcaption { font-size: .88rem; margin-top: .2rem; }
 """
+#: of the chapter of objects, and only where there is one
+OBJECTS_STYLE = """
+h4 { margin: 1.2rem 0 .5rem; font-size: .9rem; font-weight: 600; }
+.objects { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: .8rem; }
+.objects figure { margin: 0; padding: .4rem .6rem .5rem; max-width: 20rem; border: 1px solid #ddd; border-radius: 4px; }
+.objects img { width: 100%; }
+.objects figcaption { font-size: .75rem; line-height: 1.35; } .objects b { display: block; font-size: .9rem; color: #1a1a1a; }
+"""
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
@@ -62,8 +72,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         GenflowError: there is nothing to show, or a file is broken.
     """
     findings = read_findings(Path(folder))
+    objects = chapters.best_objects(findings)
     made = {
         "Comparison": _comparison(findings),
+        **({"Best objects": objects} if objects else {}),
         "Target and learned distributions": chapters.distributions(findings),
         "Fine-tuning": chapters.finetuning(findings),
         "Training": chapters.training(findings),
@@ -72,10 +84,11 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     sections = [(f"part{i}", title, body) for i, (title, body) in enumerate(made.items()) if body]
     envs = sorted({e.env for e in findings.evaluation.entries} | {s.structure.env for s in findings.saved})
     title = escape(f"GFlowNet policies: {', '.join(envs)}" if envs else "GFlowNet policies")
+    style = STYLE + (OBJECTS_STYLE if objects else "")
     links = " ".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in sections)
     page = (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{_summary(findings)}{_facts(findings)}"
+        f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n{_summary(findings)}{_facts(findings)}"
         f"<nav>{links}</nav>\n"
         + "".join(f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n' for anchor, heading, body in sections)
         + "</body></html>\n"
@@ -183,9 +196,11 @@ def _comparison(findings: Findings) -> str:
 
     present = {name for e in entries for name in e.metrics}
     columns = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))
-    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("source", "num", *columns, "seconds"))
-    bodies = "".join(_rows(findings, group, columns) for group in groups.values())
-    table = f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>{bodies}</table></div>'
+    table = _table(findings, columns)
+    leading = [name for name in columns if name in findings.metrics and (findings.metrics[name].primary or findings.metrics[name].brief)]
+    if leading and len(columns) > MAX_COLUMNS:
+        folded = f"<details style='margin: .5rem 0'><summary>All {len(columns)} columns</summary>{table}</details>"
+        table = _table(findings, leading) + folded
     note = (
         "<p>Mean over the policies; below it the smallest and the largest value. The best mean for a structure is bold on green."
         " A structure is <i>seen</i> if the generator was trained on it. A dash stands for a value that is missing or not finite.</p>"
@@ -198,6 +213,13 @@ def _comparison(findings: Findings) -> str:
         "seconds": "what it took to make these policies; for trained ones the training",
     }
     return f"{picture}{note}{table}<h3>Sources</h3>{_terms(sources)}{hint}<h3>Columns</h3>{_terms(terms)}"
+
+
+def _table(findings: Findings, columns: Sequence[str]) -> str:
+    """All entries, some columns."""
+    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("source", "num", *columns, "seconds"))
+    bodies = "".join(_rows(findings, group, columns) for group in findings.evaluation.groups().values())
+    return f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>{bodies}</table></div>'
 
 
 def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ MIN_SPREAD = 1e-3
 #: units a structure that the statistics of their features are taken from
 SAMPLED_UNITS = 64
 #: tables of layouts that are kept, two of each that is trained on
-MAX_TABLES = 1024
+MAX_TABLES = 4096
 #: units of all policies that are read at once, which bounds the memory of `decode`
 MAX_ROWS = 2**13
 #: features of a unit, and axes whose units are described
@@ -339,13 +339,13 @@ class CoordinateEncoder(Encoder):
         return self._kept("family", layout, lambda: smooth_basis(layout, self.latent_size))
 
     def _reader(self, layout: WeightLayout) -> Tensor:
-        """The (D, Z) matrix that reads the style of the nearest member of the family off weights."""
+        """(1 + Z, Z): from the products of weights with the family to the style of its nearest member."""
 
         def make() -> Tensor:
             basis = self._family(layout).cpu()
             gram = basis @ basis.T
             ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-            return torch.linalg.solve(gram + ridge, basis).T[:, 1:] / smooth_scale(self.config.style_share, self.latent_size)
+            return torch.linalg.inv(gram + ridge)[:, 1:] / smooth_scale(self.config.style_share, self.latent_size)
 
         return self._kept("reader", layout, make)
 
@@ -365,7 +365,7 @@ class CoordinateEncoder(Encoder):
         return self.style(self._read(population))
 
     def _read(self, population: Population) -> Tensor:
-        return population.weights.to(self.spread.device) @ self._reader(population.layout)
+        return population.weights.to(self.spread.device) @ self._family(population.layout).T @ self._reader(population.layout)
 
     def _condition(self, condition: Tensor) -> Tensor:
         scales = _scales(condition)

@@ -1,4 +1,4 @@
-"""The molecules that states stand for, and their scores; each is assembled once.
+"""The molecules that states stand for, and their scores; each is assembled once, whatever vocabulary it is met in.
 
 Shapes: B states, N slots.
 """
@@ -6,7 +6,7 @@ Shapes: B states, N slots.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from rdkit import Chem, rdBase
@@ -16,14 +16,23 @@ from .assembly import assemble
 from .rewards import MAX_KNOWN, Scorer
 from .vocabulary import Entry
 
-#: sets of entries whose molecules are remembered
-MAX_VOCABULARIES = 512
+
+class Known:
+    """SMILES of trees by (number of the entry, parent slot, stem) of each block; vocabularies that share entries share them."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Entry, int] = {}
+        self.smiles: dict[bytes, str] = {}
+
+    def number(self, entry: Entry) -> int:
+        """From 1 on, the same for equal entries."""
+        return self.numbers.setdefault(entry, len(self.numbers) + 1)
 
 
-@lru_cache(maxsize=MAX_VOCABULARIES)
-def _known(entries: tuple[Entry, ...]) -> dict[bytes, str]:
-    """SMILES by state, one table for all tasks of the same entries, whatever they pay."""
-    return {}
+@cache
+def known() -> Known:
+    """The one table of this process."""
+    return Known()
 
 
 class Catalogue:
@@ -35,19 +44,21 @@ class Catalogue:
 
     def __init__(self, entries: Sequence[Entry], score: Scorer) -> None:
         self.score = score
-        self._entries = entries
-        self._smiles = _known(tuple(entries))
+        self._entries, self._known = entries, known()
+        self._numbers = torch.tensor([0, *(self._known.number(entry) for entry in entries)])
 
     def smiles(self, states: Tensor) -> list[str]:
         """Canonical SMILES of states (B, 3N); empty where there are fewer than two blocks, or no molecule."""
-        if len(self._smiles) > MAX_KNOWN:
-            self._smiles.clear()
-        rows = states.cpu().contiguous().numpy()
-        keys = [row.tobytes() for row in rows]
-        for key, row in zip(keys, rows, strict=True):
-            if key not in self._smiles:
-                self._smiles[key] = self._write(row.reshape(-1, 3).tolist())
-        return [self._smiles[key] for key in keys]
+        smiles = self._known.smiles
+        if len(smiles) > MAX_KNOWN:
+            smiles.clear()
+        trees = states.cpu().unflatten(-1, (-1, 3))
+        named = torch.cat([self._numbers[trees[..., :1]], trees[..., 1:]], dim=-1)
+        keys = [row.tobytes() for row in named.numpy()]
+        for key, row in zip(keys, trees.numpy(), strict=True):
+            if key not in smiles:
+                smiles[key] = self._write(row.tolist())
+        return [smiles[key] for key in keys]
 
     def _write(self, slots: list[list[int]]) -> str:
         tree = [(entry, parent, stem) for entry, parent, stem in slots if entry > 0]

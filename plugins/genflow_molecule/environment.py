@@ -44,6 +44,7 @@ class Molecule(Environment):
         "full": {"blocks": 72, "max_blocks": 8},
     }
     default_structures: ClassVar = ("small",)
+    described: ClassVar = frozenset({"blocks", "vocabulary"})
     positional: ClassVar = False
 
     class Config(Schema):
@@ -170,7 +171,7 @@ class Molecule(Environment):
         return MoleculeEnv(trees, self.log_reward), OneHot(trees)
 
     def condition(self) -> dict[str, float]:
-        """How many blocks and entries, N, beta, the reward, then mean and spread of what outlines entries: nothing that asks the reward."""
+        """How many blocks and entries, N, beta, the reward, and the mean of what outlines entries: nothing that asks the reward."""
         c = self.config
         condition = {"blocks": float(len(self.blocks)), "max_blocks": float(c.max_blocks), "beta": c.beta}
         windowed = c.reward == "logp_window"
@@ -178,7 +179,7 @@ class Molecule(Environment):
         condition |= {"logp_centre": c.logp_centre * windowed, "logp_width": c.logp_width * windowed}
         condition["entries"] = float(len(self.entries))
         for name, values in self.descriptions.outline.items():
-            condition |= {f"{name}_mean": float(values.mean()), f"{name}_spread": float(values.std(correction=0))}
+            condition[f"mean_{name}"] = float(values.mean())
         return condition
 
     def input_coordinates(self) -> Tensor:

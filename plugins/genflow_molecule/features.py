@@ -30,13 +30,16 @@ OPEN = MAX_STEMS - 1
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
-#: what every atom that can be joined is tried with, and the atom of it that bears the bond: carbon, which fits all; from a methyl group
-#: to what brings a block to the size of the molecules that the reward is about
+#: what every atom that can be joined is tried with, and the atom of it that bears the bond: from a methyl group to what brings a block to
+#: the size of the molecules that the reward is about, greasy and polar, by carbon and by hetero atoms
 PROBES = (
-    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("O=C(Nc1ccccc1)c1ccccc1", 12), ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0),
+    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0), ("OCCO", 1), ("OC(=O)CC", 4),
+    ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6), ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
+    ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7), ("O=C(Nc1ccccc1)c1ccccc1", 12),
+    ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
 )  # fmt: skip
 #: those of them that are tried on the stems
-STEM_PROBES = (1, 4)
+STEM_PROBES = (1, 2, 6, 9, 17, 21)
 #: other entries of the vocabulary that the reward is asked about together with each
 PARTNERS = 12
 #: what outlines an entry, in this order: its block,
@@ -120,11 +123,17 @@ def describe_atom(block: Block, index: int) -> dict[str, float]:
     }
 
 
-def probe(block: Block, index: int, number: int, score: Scorer) -> float:
-    """The logarithm of the score of a block with a probe bonded to one of its atoms."""
+@lru_cache(maxsize=64 * MAX_BLOCKS)
+def probed(block: Block, index: int, number: int) -> str:
+    """Canonical SMILES of a block with a probe bonded to one of its atoms."""
     smiles, atom = PROBES[number]
     with rdBase.BlockLogs():
-        return math.log(score(Chem.MolToSmiles(join(block.mol, index, Chem.MolFromSmiles(smiles), atom)))) / 2
+        return Chem.MolToSmiles(join(block.mol, index, Chem.MolFromSmiles(smiles), atom))
+
+
+def probe(block: Block, index: int, number: int, score: Scorer) -> float:
+    """Half the logarithm of the score of a block with a probe bonded to one of its atoms."""
+    return math.log(score(probed(block, index, number))) / 2
 
 
 def describe_pairs(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:

@@ -89,6 +89,8 @@ def mean_tanimoto(smiles: Sequence[str]) -> float:
 class Modes(_Sampled):
     """Molecules with a high score that are unlike each other, the best first."""
 
+    brief = True
+
     class Config(_Sampled.Config):
         """`score` from which a molecule counts, and the Tanimoto `similarity` from which two are the same mode."""
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 import genflow
-from genflow import GenflowError, Population, Structure, load_config
-from genflow.evaluation.evaluate import number
+from genflow import Gallery, GenflowError, Population, Structure, load_config
+from genflow.evaluation import chapters
+from genflow.evaluation.evaluate import choose_metrics, number
 from genflow.evaluation.report import write_report
 from genflow.progress import Progress
 from genflow.stages import finetune_both
@@ -31,9 +32,9 @@ TINY = {
 class Page(HTMLParser):
     """The tags, the text, and the rows of the comparison table."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, page: Path | str) -> None:
         super().__init__()
-        self.html = path.read_text(encoding="utf-8")
+        self.html = page if isinstance(page, str) else page.read_text(encoding="utf-8")
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.rows: list[list[dict]] = []
@@ -162,9 +163,7 @@ def test_marks_the_best_of_each_structure_in_the_metrics_own_direction(tmp_path)
 
 
 def test_explains_each_column_with_the_metrics_own_words(page):
-    from genflow.measure import all_metrics
-
-    for name, metric in all_metrics().items():
+    for name, metric in choose_metrics(Structure.parse("hypergrid", UNSEEN), reference=True).items():
         assert f"{type(metric).__doc__.splitlines()[0].rstrip('.')}; {metric.better} is better" in page.text, name
 
 
@@ -281,3 +280,122 @@ def test_out_names_another_file_and_writing_twice_gives_the_same(run, tmp_path):
     assert write_report(run, target) == target
     assert target.read_bytes() == (run / "report.html").read_bytes()
     assert [path.name for path in target.parent.iterdir()] == ["other.html"]
+
+
+# --- objects, of an environment that draws them: hypergrid with a gallery
+
+
+class Pairs(Gallery):
+    """Unordered pairs of coordinates, except for (0, 0); painted in a colour of their own."""
+
+    score = "<i>the larger, then the smaller</i>"
+
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def names(self, states):
+        return [f'<script>alert("{a}")</script>\'&{b}' if b else "" for a, b in (sorted(state) for state in states.tolist())]
+
+    def scores(self, states):
+        return (states.amax(-1) + states.amin(-1) / 100).double()
+
+    def draw(self, states):
+        self.drawn.append(len(states))
+        pictures = []
+        for state in states.tolist():
+            buffer = io.BytesIO()
+            Image.new("RGB", (8, 6), (min(state), max(state), 99)).save(buffer, format="PNG")
+            pictures.append(buffer.getvalue())
+        return pictures
+
+
+@pytest.fixture
+def gallery(monkeypatch):
+    """What every hypergrid of this test draws with."""
+    pairs = Pairs()
+    monkeypatch.setattr(type(Structure.parse("hypergrid", SEEN[0]).environment), "gallery", property(lambda self: pairs))
+    return pairs
+
+
+WIDE = "ndim=2,height=40,width=8"
+
+
+def objects(page):
+    """[[(name, smaller, larger), ...], ...]: what is drawn in each row of the chapter."""
+    chapter = page.html[page.html.index("<h2>Best objects") :].partition("</section>")[0]
+    rows = []
+    for row in chapter.split("<h4>")[1:]:
+        part = Page(row)
+        pixels = [picture.convert("RGB").getpixel((0, 0)) for picture in pictures_of(part)]
+        rows.append([(str(image["alt"]), pixel[0], pixel[1]) for image, pixel in zip(part.images, pixels, strict=True)])
+    return rows
+
+
+def test_draws_the_best_different_objects_of_what_each_source_samples(gallery, tmp_path):
+    structure = Structure.parse("hypergrid", WIDE)
+    for source in ("trained", "generated"):
+        population = Population.initialised(structure, 3, 4 if source == "trained" else 5)
+        save_population(Population(structure, population.weights, {"source": source}), tmp_path / source)
+    page = Page(write_report(tmp_path))
+    rows = objects(page)
+    assert len(rows) == 3 and gallery.drawn == [24], "one drawing for what is seen together"
+    for seed, num, row in ((4, 3, rows[0]), (5, 3, rows[1]), (0, 4, rows[2])):
+        final = Population.initialised(structure, num, seed).rollouts(-(-512 // num), 0).final.tolist()
+        sampled = [final[policy][number] for number in range(len(final[0])) for policy in range(num)][:512]
+        pairs = {(min(state), max(state)) for state in sampled} - {(0, 0)}
+        best = sorted(pairs, key=lambda pair: (-pair[1], -pair[0]))[:8]
+        assert [pair[1:] for pair in row] == best
+        assert [name for name, *_ in row] == [f'<script>alert("{a}")</script>\'&{b}' for a, b in best]
+        assert f"{num} policies, {len(pairs)} different objects" in page.text
+        mean = sum(max(state) + min(state) / 100 for state in sampled) / 512
+        assert f"mean score of all samples {number(mean)}" in page.text
+        assert all(number(b + a / 100) in page.text for a, b in best)
+        assert best[-1][1] < 38, "a weak test if the best of all are always found"
+
+
+def test_hostile_names_of_objects_are_only_text(gallery, tmp_path):
+    save_population(Population.initialised(Structure.parse("hypergrid", WIDE), 2, 0), tmp_path)
+    page = Page(write_report(tmp_path))
+    assert "<script" not in page.html and "<i>" not in page.html.partition("Score:")[2].partition("</p>")[0]
+    assert page.text.count("<script>alert(") == sum(map(len, objects(page))) == 8
+    assert "Score: <i>the larger, then the smaller</i>." in page.text
+
+
+def test_a_source_of_nothing_that_can_be_shown_has_an_empty_row(gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(Pairs, "names", lambda self, states: [""] * len(states))
+    save_population(Population.initialised(Structure.parse("hypergrid", WIDE), 2, 0), tmp_path)
+    page = Page(write_report(tmp_path))
+    assert objects(page) == [[]] and "0 different objects" in page.text
+
+
+def test_a_bounded_number_of_structures_is_drawn_and_the_report_says_so(gallery, tmp_path, monkeypatch):
+    monkeypatch.setattr(chapters, "MAX_STRUCTURES", 2)
+    for name in (SEEN[0], UNSEEN, WIDE):
+        save_population(Population.initialised(Structure.parse("hypergrid", name), 1, 0), tmp_path / name)
+    page = Page(write_report(tmp_path))
+    assert len(gallery.drawn) == 2 and "2 of 3 structures are shown. Each source" in page.text
+
+
+def test_tasks_that_draw_nothing_have_no_chapter_of_objects(page):
+    assert "Best objects" not in page.html and ".objects" not in page.html
+
+
+def test_states_that_are_no_places_have_no_marginals(tmp_path, monkeypatch):
+    structure = Structure.parse("hypergrid", SEEN[0])
+    monkeypatch.setattr(type(structure.environment), "positional", False)
+    save_population(Population.initialised(structure, 2, 0), tmp_path)
+    page = Page(write_report(tmp_path))
+    (image,) = page.images
+    assert str(image["alt"]).startswith("Probability by rank") and "js: " in page.text
+
+
+@pytest.mark.parametrize("more", [19, 20])
+def test_a_wide_table_leads_with_what_matters_and_folds_the_rest(tmp_path, more):
+    figures = {"mean": 0.1, "min": 0.1, "max": 0.1}
+    names = [f"other_{i:02}" for i in range(more)]
+    (tmp_path / "evaluation.json").write_text(evaluation(entry(metrics=dict.fromkeys(["js", *names], figures))))
+    page = Page(write_report(tmp_path))
+    headers = [[cell["text"] for cell in row] for row in page.rows if row[0]["text"] == "source"]
+    every = ["source", "num", "js", *names, "seconds"]
+    assert headers == ([every] if more < 20 else [["source", "num", "js", "seconds"], every])
+    assert ("All 21 columns" in page.text) == (more == 20)

@@ -1,0 +1,204 @@
+"""Makes the recipe of the generator that ships: ``python -m genflow_molecule.build_recipe --out FILE``.
+
+Which vocabularies are trained on, which recipes are chosen on, and which are only measured. Blocks of the last two kinds of "new" ones
+occur nowhere else. Sub-vocabularies of one vocabulary share its molecules, so that many vocabularies cost few scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from genflow import GenflowError, Structure
+
+from .vocabulary import load_vocabulary
+
+SEED = 11
+#: the presets are made of the first blocks, all of which are trained on; of the others every sixth is kept for tests, and for selection
+FIRST = 72
+EVERY, TEST, SELECTION = 6, 1, 4
+#: states of a vocabulary that is trained on, by N
+STATES = {2: (50, 2_000), 3: (300, 9_000), 4: (300, 9_000), 5: (100, 9_000), 6: (20, 9_000), 8: (20, 9_000)}
+#: of each vocabulary of eight blocks with N = 3, how many others are drawn from its blocks
+SUBSETS = 4
+#: vocabularies with other N: (N, blocks, how many)
+OTHERS = ((2, 16, 30), (4, 4, 40), (4, 5, 20), (5, 3, 30), (6, 2, 10), (8, 2, 10))
+#: share of structures with another beta than 8, reward, or width than 128
+OTHER_BETA, OTHER_REWARD, OTHER_WIDTH = 0.6, 0.1, 0.12
+WIDTHS = (64, 80, 96, 112)
+#: vocabularies that are measured have this many blocks
+MEASURED = 10
+
+OPTIONS = """
+[coverage]
+max_blocks = [2, 8]
+beta = [4, 16]
+width = [64, 128]
+logp_centre = [1, 4]
+logp_width = [0.5, 2]
+
+[zoo]
+num = 2
+objective = "distill"
+init = "style"
+init_noise = 0.0
+steps = 120
+lr = 3e-3
+batch_size = 256
+
+[autoencoder]
+encoder = "coordinate"
+reference = "optimal"
+behaviour = 1.0
+weights = 0.05
+swap = 0.5
+length_power = 1.0
+floor = 0.01
+batch_size = 12
+per_structure = 1
+steps = 16000
+lr = 1.5e-3
+ema = 0.999
+
+[autoencoder.options]
+pool = true
+embedding = 64
+matrices = 32
+rank = 8
+
+[diffusion]
+denoiser = "unet1d"
+steps = 3000
+batch_size = 128
+
+[diffusion.options]
+channels = [32, 64]
+patch = 1
+
+[diffusion.sampling]
+sampler = "dpm++"
+steps = 15
+
+[evaluation]
+num = 16
+"""
+
+
+def split(n_blocks: int) -> tuple[list[int], list[int], list[int]]:
+    """Numbers of the blocks to train on, to select on, and to test on."""
+    later = range(FIRST, n_blocks)
+    selection, test = ([number for number in later if number % EVERY == rest] for rest in (SELECTION, TEST))
+    return sorted(set(range(n_blocks)) - {*selection, *test}), selection, test
+
+
+def text(blocks: Sequence[int], max_blocks: int, **fields: object) -> str:
+    """A structure as on the command line."""
+    more = "".join(f",{key}={value}" for key, value in fields.items())
+    return f"blocks={'+'.join(map(str, sorted(blocks)))},max_blocks={max_blocks}{more}"
+
+
+def fits(blocks: Sequence[int], max_blocks: int, low: int, high: int) -> bool:
+    """Whether they can be joined, to a number of states within bounds."""
+    try:
+        return low <= (Structure.parse("molecule", text(blocks, max_blocks)).environment.n_states or 0) <= high
+    except GenflowError:
+        return False
+
+
+def dealt(rng: random.Random, blocks: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Hands of `size` blocks without end: each block once before any of them again."""
+    deck: list[int] = []
+    while True:
+        if len(deck) < size:
+            deck += rng.sample(blocks, len(blocks))
+        hand, deck = deck[:size], deck[size:]
+        if len(set(hand)) == size:
+            yield hand
+
+
+def varied(rng: random.Random, max_blocks: int) -> dict[str, object]:
+    """Fields of a structure that is trained on, beside its blocks."""
+    fields: dict[str, object] = {}
+    if rng.random() < OTHER_BETA:
+        fields["beta"] = round(rng.uniform(4, 16), 1)
+    if rng.random() < OTHER_REWARD:
+        fields |= {"reward": "logp_window", "logp_centre": round(rng.uniform(1, 4), 1), "logp_width": round(rng.uniform(0.5, 2), 1)}
+    if max_blocks <= 3 and rng.random() < 0.5:
+        fields["multiplicity"] = "true"
+    if rng.random() < OTHER_WIDTH:
+        fields["width"] = rng.choice(WIDTHS)
+    return fields
+
+
+def training(blocks: Sequence[int]) -> list[str]:
+    """What is trained on."""
+    rng, structures = random.Random(SEED), []
+    for hand in _some(rng, blocks, 3, 8, 125):
+        hands = [hand, *(rng.sample(hand, rng.randint(5, 7)) for _ in range(SUBSETS))]
+        structures += [text(each, 3, **varied(rng, 3)) for each in hands if fits(each, 3, *STATES[3])]
+    for max_blocks, size, number in OTHERS:
+        structures += [text(hand, max_blocks, **varied(rng, max_blocks)) for hand in _some(rng, blocks, max_blocks, size, number)]
+    return list(dict.fromkeys(structures))
+
+
+def _some(rng: random.Random, blocks: Sequence[int], max_blocks: int, size: int, number: int) -> list[list[int]]:
+    hands = (hand for hand in dealt(rng, blocks, size) if fits(hand, max_blocks, *STATES[max_blocks]))
+    return [next(hands) for _ in range(number)]
+
+
+def measured(rng: random.Random, known: Sequence[int], new: Sequence[int], number: int) -> list[str]:
+    """Vocabularies of blocks that are trained on and of new ones, as many each, and some of the first with other fields."""
+    drawn = [[next(hands) for _ in range(number)] for hands in (_readable(rng, blocks) for blocks in (known, new))]
+    others: list[dict[str, object]] = [
+        {"beta": 4},
+        {"beta": 6},
+        {"beta": 11},
+        {"beta": 16},
+        {"multiplicity": "true"},
+        {"width": 72},
+        {"width": 104},
+    ]
+    others += [{"reward": "logp_window"}, {"reward": "logp_window", "logp_centre": 1.5, "logp_width": 0.8}]
+    return [
+        *(text(hand, 3) for hands in drawn for hand in hands),
+        *(text(hand, 3, **fields) for hand, fields in zip(drawn[0][:number] * 2, others, strict=False)),
+        *(text(drawn[1][0], 3, beta=beta) for beta in (4, 16)),
+    ]
+
+
+def _readable(rng: random.Random, blocks: Sequence[int]) -> Iterator[list[int]]:
+    return (hand for hand in dealt(rng, blocks, MEASURED) if fits(hand, 3, 2_000, 25_000))
+
+
+def recipe() -> str:
+    """The TOML file."""
+    known, selection, test = split(len(load_vocabulary("default")))
+    lists = {
+        "structures": ("", training(known)),
+        "selection_structures": ("# recipes are chosen on these\n", measured(random.Random(SEED + 1), known, selection, 6)),
+        "test_structures": (
+            "# only measured, once, when the generator is exported\n",
+            ["small", *measured(random.Random(SEED + 2), known, test, 12)],
+        ),
+    }
+    head = (
+        "# The molecule generator that ships; made by `python -m genflow_molecule.build_recipe`, built by `make pretrained`.\n"
+        'env = "molecule"\nseed = 0\n'
+    )
+    parts = [
+        f"\n{comment}{key} = [\n" + "".join(f'  "{each}",\n' for each in each_list) + "]\n" for key, (comment, each_list) in lists.items()
+    ]
+    return head + "".join(parts) + OPTIONS
+
+
+def main() -> None:
+    """Write the file."""
+    parser = argparse.ArgumentParser(description="Make the recipe of the molecule generator that ships.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pretrained" / "default.toml")
+    parser.parse_args().out.write_text(recipe())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Molecules drawn as structures, for reports.
+
+Shapes: B terminal states, (B, 3N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import Mol, rdCoordGen, rdDepictor
+from rdkit.Chem.Draw import rdMolDraw2D
+from torch import Tensor
+
+from genflow import Gallery
+
+from .catalogue import Catalogue
+
+#: pixels of a picture, twice what a page shows, so that it is sharp on fine screens
+WIDTH, HEIGHT = 480, 360
+#: most and least pixels of a bond, and least pixels of a letter
+BOND, LEAST, LETTER = 48.0, 30.0, 18
+#: the length of a bond in coordinates, which is RDKit's own
+UNIT = 1.5
+#: red, green and blue of sulfur and fluorine, which are too pale on white
+DARKER = {16: (0.62, 0.5, 0.0), 9: (0.1, 0.6, 0.6)}
+
+
+class Molecules(Gallery):
+    """Named by canonical SMILES, scored as before `beta`."""
+
+    def __init__(self, catalogue: Catalogue, reward: str) -> None:
+        self.score = f"{reward}, 0 to 1, before it is raised to the power of beta"
+        self._catalogue = catalogue
+
+    def names(self, states: Tensor) -> list[str]:
+        """(B, 3N) -> B canonical SMILES, ``""`` for what is no molecule."""
+        return self._catalogue.smiles(states)
+
+    def scores(self, states: Tensor) -> Tensor:
+        """(B, 3N) -> (B,) float64, 0 to 1."""
+        return self._catalogue.scores(states)
+
+    def draw(self, states: Tensor) -> list[bytes]:
+        """(B, 3N) -> B PNGs."""
+        return draw([Chem.MolFromSmiles(smiles) for smiles in self.names(states)])
+
+
+def draw(mols: Sequence[Mol]) -> list[bytes]:
+    """A PNG of `WIDTH` by `HEIGHT` pixels of each.
+
+    Bonds of all are equally long, `BOND` pixels or what the largest leaves room for; one that leaves less than `LEAST` is drawn smaller.
+    """
+    laid = [_lay_out(mol) for mol in mols]
+    bond = max(LEAST, min([BOND, *(_room(mol) for mol in laid)]))
+    return [_png(mol, min(bond, _room(mol))) for mol in laid]
+
+
+def _lay_out(mol: Mol) -> Mol:
+    """With coordinates, a bond `UNIT` long, the longer side across."""
+    mol = rdMolDraw2D.PrepareMolForDrawing(mol)
+    rdCoordGen.AddCoords(mol)  # of large molecules, overlaps in an eighth as many as RDKit's own
+    rdDepictor.NormalizeDepiction(mol, canonicalize=0)
+    rdDepictor.StraightenDepiction(mol)
+    conformer = mol.GetConformer()
+    places = conformer.GetPositions()
+    width, height, _ = np.ptp(places, axis=0)
+    if height > width:
+        conformer.SetPositions(np.stack([places[:, 1], -places[:, 0], places[:, 2]], axis=1))
+    return mol
+
+
+def _room(mol: Mol) -> float:
+    """Pixels of a bond with which it fills the picture, but for labels as wide as a bond."""
+    width, height, _ = np.ptp(mol.GetConformer().GetPositions(), axis=0) / UNIT + 2
+    return float(min(WIDTH / width, HEIGHT / height))
+
+
+def _png(mol: Mol, bond: float) -> bytes:
+    canvas = rdMolDraw2D.MolDraw2DCairo(WIDTH, HEIGHT)
+    options: Any = canvas.drawOptions()  # whose types are wrong in RDKit's stubs
+    options.fixedBondLength = bond / UNIT  # pixels of a unit, whatever its name says
+    options.padding = 0.0
+    options.minFontSize = LETTER
+    options.prepareMolsBeforeDrawing = False
+    options.includeMetadata = False  # the molecule itself, which outweighs the picture
+    options.updateAtomPalette(DARKER)
+    canvas.DrawMolecule(mol)
+    canvas.FinishDrawing()
+    return canvas.GetDrawingText()
