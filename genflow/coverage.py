@@ -43,9 +43,14 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     # a field that never varied in training was not learned, even if the condition expresses it; sizes are never taken as fixed
     inexpressible = structure.fixed_fields()
     fixed = {key: value for key, value in fields.items() if key in inexpressible or _constant(structure, key, training)}
+    for key in fields.keys() - fixed.keys() - structure.environment.described:
+        known = sorted({str(other.get(key)) for other in training})
+        # between two names there is nothing, as there is between two numbers
+        if isinstance(fields[key], str) and known and fields[key] not in known:
+            raise GenflowError(f"this generator was trained on {key}={brief(', '.join(known), 400)}, not {_text(fields[key])}")
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
-        known = [{key: other.get(key) for key in fixed} for other in training]
-        nearest = min(known, key=lambda t: sum(t[key] != fixed[key] for key in fixed), default=dict.fromkeys(fixed))
+        others = [{key: other.get(key) for key in fixed} for other in training]
+        nearest = min(others, key=lambda t: sum(t[key] != fixed[key] for key in fixed), default=dict.fromkeys(fixed))
         odd = [f"{key}={_text(nearest[key])}, not {_text(fixed[key])}" for key in fixed if nearest[key] != fixed[key]]
         raise GenflowError(f"this generator was trained on {brief('; '.join(odd), 400)}, and has not learned the difference")
 

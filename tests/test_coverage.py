@@ -185,3 +185,17 @@ def test_distance_is_between_logarithms():
     assert distance(a, plain(3, 9)) == pytest.approx(distance(plain(3, 9), a))
     # one position more matters less the more there are
     assert distance(plain(3, 40), plain(3, 41)) < distance(plain(3, 4), plain(3, 5))
+
+
+def test_a_name_that_varied_in_training_must_be_one_of_those():
+    def task(reward):
+        return Structure.build("molecule", {"blocks": (0, 1, 2), "max_blocks": 3, "reward": reward})
+
+    training = [task(reward).fields() for reward in ("qed_sa", "logp_window")]
+    check(task("qed_sa"), training, {})
+    assert refusal(task("docking"), training, {}) == "this generator was trained on reward=logp_window, qed_sa, not docking"
+
+
+def test_what_descriptions_express_may_be_anything():
+    training = [Structure.build("molecule", {"blocks": blocks, "max_blocks": 3}).fields() for blocks in ((0, 1), (3, 4, 5))]
+    check(Structure.build("molecule", {"blocks": (10, 20, 30, 40), "max_blocks": 3}), training, {})

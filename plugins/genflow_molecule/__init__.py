@@ -20,3 +20,11 @@ def register_metrics(register):
         register(name, f"genflow_molecule.metrics:{cls}")
     for name, cls in {"molecule_js": "JS", "molecule_kl": "KL", "molecule_l1": "L1"}.items():
         register(name, f"genflow_molecule.exact:{cls}")
+
+
+@genflow.hookimpl
+def register_commands(cli):
+    """dock."""
+    from .cli import dock
+
+    cli.add_command(dock)

@@ -20,11 +20,11 @@ SEED = 11
 FIRST = 72
 EVERY, TEST, SELECTION = 6, 1, 4
 #: states of a vocabulary that is trained on, by N
-STATES = {2: (50, 2_000), 3: (300, 9_000), 4: (300, 9_000), 5: (100, 9_000), 6: (20, 9_000), 8: (20, 9_000)}
+STATES = {2: (50, 2_000), 3: (300, 8_000), 4: (300, 6_000), 5: (100, 6_000), 6: (20, 6_000), 8: (20, 6_000)}
 #: of each vocabulary of eight blocks with N = 3, how many others are drawn from its blocks
-SUBSETS = 4
+SUBSETS = 3
 #: vocabularies with other N: (N, blocks, how many)
-OTHERS = ((2, 16, 30), (4, 4, 40), (4, 5, 20), (5, 3, 30), (6, 2, 10), (8, 2, 10))
+OTHERS = ((2, 16, 24), (4, 4, 30), (4, 5, 16), (5, 3, 24), (6, 2, 8), (8, 2, 8))
 #: share of structures with another beta than 8, reward, or width than 128
 OTHER_BETA, OTHER_REWARD, OTHER_WIDTH = 0.6, 0.1, 0.12
 WIDTHS = (64, 80, 96, 112)
@@ -44,7 +44,7 @@ num = 2
 objective = "distill"
 init = "style"
 init_noise = 0.0
-steps = 120
+steps = 60
 lr = 3e-3
 batch_size = 256
 
@@ -135,7 +135,7 @@ def varied(rng: random.Random, max_blocks: int) -> dict[str, object]:
 def training(blocks: Sequence[int]) -> list[str]:
     """What is trained on."""
     rng, structures = random.Random(SEED), []
-    for hand in _some(rng, blocks, 3, 8, 125):
+    for hand in _some(rng, blocks, 3, 8, 115):
         hands = [hand, *(rng.sample(hand, rng.randint(5, 7)) for _ in range(SUBSETS))]
         structures += [text(each, 3, **varied(rng, 3)) for each in hands if fits(each, 3, *STATES[3])]
     for max_blocks, size, number in OTHERS:

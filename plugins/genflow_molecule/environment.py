@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field, field_validator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 #: states whose molecules are all assembled and scored: a minute's work
 MAX_ENUMERATED = 200_000
+Reward = Literal["qed_sa", "logp_window", "docking"]
 #: score from which a molecule counts as a mode
 MODE_SCORE = 0.7
 
@@ -51,15 +52,15 @@ class Molecule(Environment):
         """The blocks and the reward.
 
         `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``). `vocabulary`: one that ships, or a file.
-        `max_blocks`: N. `reward` is "qed_sa" (QED times ease of synthesis) or "logp_window" (a Gaussian on logP of `logp_centre` and
-        `logp_width`, times ease), to the power of `beta`. `multiplicity` divides it by the number of states that are the same molecule,
+        `max_blocks`: N. `reward` is "qed_sa" (QED times ease of synthesis), "logp_window" (a Gaussian on logP of `logp_centre` and
+        `logp_width`, times ease) or "docking" (predicted affinity to DRD2, times ease), to the power of `beta`. `multiplicity` divides it by the number of states that are the same molecule,
         so that molecules, not states, are sampled in proportion to it; this needs every state.
         """
 
         blocks: int | tuple[int, ...] = 12
         max_blocks: int = Field(ge=2, le=8)
         vocabulary: str = Field(default="default", min_length=1, max_length=400)
-        reward: Literal["qed_sa", "logp_window"] = "qed_sa"
+        reward: Reward = "qed_sa"
         beta: float = Field(default=8.0, gt=0, le=64)
         logp_centre: float = Field(default=2.5, ge=-20, le=20)
         logp_width: float = Field(default=1.0, gt=0, le=20)
@@ -175,7 +176,7 @@ class Molecule(Environment):
         c = self.config
         condition = {"blocks": float(len(self.blocks)), "max_blocks": float(c.max_blocks), "beta": c.beta}
         windowed = c.reward == "logp_window"
-        condition |= {"reward": float(windowed), "multiplicity": float(c.multiplicity)}
+        condition |= {"reward": float(get_args(Reward).index(c.reward)), "multiplicity": float(c.multiplicity)}
         condition |= {"logp_centre": c.logp_centre * windowed, "logp_width": c.logp_width * windowed}
         condition["entries"] = float(len(self.entries))
         for name, values in self.descriptions.outline.items():

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache, partial
 
 import torch
 from rdkit import Chem, rdBase
-from rdkit.Chem import QED, rdMolDescriptors
+from rdkit.Chem import QED, Mol, rdMolDescriptors
 from torch import Tensor
 
 from . import rewards
@@ -38,7 +38,12 @@ PROBES = (
     ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7), ("O=C(Nc1ccccc1)c1ccccc1", 12),
     ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
 )  # fmt: skip
-#: those of them that are tried on the stems
+METHYL, PHENYL = 0, 1
+#: RDKit's structural alerts that a hundredth of the entries of the vocabulary that ships have, by their number in `QED.StructuralAlerts`
+ALERTS = (10, 12, 14, 18, 19, 22, 32, 42, 65, 90, 101, 102, 103, 104, 105, 106)
+#: numbers that `properties` gives
+PROPERTIES = 12 + len(ALERTS)
+#: the probes that are tried on the stems
 STEM_PROBES = (1, 2, 6, 9, 17, 21)
 #: other entries of the vocabulary that the reward is asked about together with each
 PARTNERS = 12
@@ -78,18 +83,25 @@ def outline_block(block: Block) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=MAX_BLOCKS)
-def describe_block(block: Block) -> dict[str, float]:
-    """What is slower to say of a block: the properties that drug-likeness is made of, as it defines them, and the terms of rewards."""
-    properties = QED.properties(block.mol)
-    return {
-        "qed_acceptors": properties.HBA / 2.5,
-        "qed_rotatable": properties.ROTB / 3.5,
-        "qed_aromatic": properties.AROM / 2.5,
-        "alerts": properties.ALERTS / 2.5,
-        "drug_likeness": rewards.drug_likeness(block.mol),
-        "ease": rewards.ease(block.mol),
-    }
+def properties(mol: Mol) -> list[float]:
+    """What drug-likeness and ease of synthesis are made of: RDKit's properties of QED, ease, stereocentres, which alerts."""
+    found = QED.properties(mol)
+    which = [float(mol.HasSubstructMatch(QED.StructuralAlerts[number])) for number in ALERTS]
+    centres = len(Chem.FindMolChiralCenters(mol, includeUnassigned=True, useLegacyImplementation=False))
+    counted = [found.HBA / 2.5, found.HBD / 2.5, found.ROTB / 3.5, found.AROM / 2.5, found.ALERTS / 2.5, centres / 2.5]
+    rest = (found.ALERTS - sum(which)) / 2.5  # of several alerts that two blocks have, each counts once
+    return [found.MW / 120, found.ALOGP / 2, found.PSA / 40, *counted, rest, rewards.drug_likeness(mol), rewards.ease(mol), *which]
+
+
+@lru_cache(maxsize=16 * MAX_BLOCKS)
+def capped(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
+    """`properties` of a block with probes in place of its neighbours: (atom, number of the probe) each."""
+    mol = block.mol
+    with rdBase.BlockLogs():
+        for atom, number in caps:
+            smiles, other = PROBES[number]
+            mol = join(mol, atom, Chem.MolFromSmiles(smiles), other)
+        return properties(mol)
 
 
 @lru_cache(maxsize=MAX_BLOCKS)
@@ -163,15 +175,17 @@ def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogu
     for number, entry in enumerate(entries):
         block = entry.block
         attached = describe_atom(block, entry.attachment)
-        row = [*outline_block(block).values(), *describe_block(block).values(), *attached.values(), len(entry.stems) / (OPEN + 0.5)]
+        row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / (OPEN + 0.5)]
         row += [catalogue.score(block.smiles), *describe_pairs(number, trees, catalogue, beta)]
         row += [probe(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
+        row += [*capped(block, ()), *capped(block, ((entry.attachment, METHYL),)), *capped(block, ((entry.attachment, PHENYL),))]
         distances = Chem.GetDistanceMatrix(block.mol)[entry.attachment]
         for stem in entry.stems:
             row += [1.0, float(distances[stem]) / 6.5, *describe_atom(block, stem).values()]
+            row += capped(block, ((entry.attachment, METHYL), (stem, PHENYL)))
             row += [probe(block, stem, index, catalogue.score) for index in STEM_PROBES]
         missing = OPEN - len(entry.stems)
-        rows.append(row + [0.0] * missing * (2 + len(attached) + len(STEM_PROBES)))
+        rows.append(row + [0.0] * missing * (2 + len(attached) + PROPERTIES + len(STEM_PROBES)))
     return torch.tensor(rows)
 
 

@@ -521,7 +521,7 @@ def test_one_set_of_blocks_is_one_structure():
         ("max_blocks=1", "max_blocks.*greater than or equal to 2"),
         ("max_blocks=9", "max_blocks.*less than or equal to 8"),
         ("blocks=3", "'max_blocks' is missing"),
-        ("small,reward=sweetness", "reward must be 'qed_sa' or 'logp_window'"),
+        ("small,reward=sweetness", "reward must be 'qed_sa', 'logp_window' or 'docking'"),
         ("small,beta=0", "beta"),
         ("small,beta=nan", "beta"),
         ("small,blocks=0", "blocks"),

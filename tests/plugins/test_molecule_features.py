@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from genflow_molecule.features import PARTNERS, PROBES, describe_atom, describe_block, outline_block, probe
+from genflow_molecule.features import PARTNERS, PROBES, describe_atom, outline_block, probe
 from genflow_molecule.vocabulary import Block
 from oracles import lively
 from rdkit import Chem
@@ -72,7 +72,7 @@ def test_an_entry_is_told_the_same_wherever_it_stands():
 def rewarded(environment) -> torch.Tensor:
     """(E, .) what is told of entries from their score on, up to what their stems are."""
     block, atom = environment.entries[0].block, environment.entries[0].attachment
-    first = len(outline_block(block)) + len(describe_block(block)) + len(describe_atom(block, atom)) + 1
+    first = len(outline_block(block)) + len(describe_atom(block, atom)) + 1
     return environment.descriptions.entries[:, first : first + 4 + len(PROBES)]
 
 

@@ -139,7 +139,7 @@ def test_mistakes_are_one_line_on_the_command_line(tmp_path):
     path.write_text(vocabulary({**GOOD, "smiles": "c1ccnc1"}))
     for asked, said in {
         f"small,vocabulary={path},blocks=1": "is no molecule",
-        "small,reward=sweetness": "reward must be 'qed_sa' or 'logp_window'",
+        "small,reward=sweetness": "reward must be 'qed_sa', 'logp_window' or 'docking'",
         "small,max_blocks=1": "max_blocks",
     }.items():
         done = genflow("train-zoo", "--env", "molecule", "--structure", asked, "--out", tmp_path / "zoo")
