@@ -58,7 +58,7 @@ length_power = 1.0
 floor = 0.01
 batch_size = 12
 per_structure = 1
-steps = 16000
+steps = 11000
 lr = 1.5e-3
 ema = 0.999
 
@@ -196,7 +196,7 @@ def recipe() -> str:
 def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description="Make the recipe of the molecule generator that ships.")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pretrained" / "default.toml")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "pretrained" / "molecule.toml")
     parser.parse_args().out.write_text(recipe())
 
 

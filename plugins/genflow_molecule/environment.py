@@ -45,6 +45,7 @@ class Molecule(Environment):
         "full": {"blocks": 72, "max_blocks": 8},
     }
     default_structures: ClassVar = ("small",)
+    pretrained: ClassVar = ("genflow_molecule:pretrained/molecule",)
     described: ClassVar = frozenset({"blocks", "vocabulary"})
     positional: ClassVar = False
 
@@ -53,8 +54,9 @@ class Molecule(Environment):
 
         `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``). `vocabulary`: one that ships, or a file.
         `max_blocks`: N. `reward` is "qed_sa" (QED times ease of synthesis), "logp_window" (a Gaussian on logP of `logp_centre` and
-        `logp_width`, times ease) or "docking" (predicted affinity to DRD2, times ease), to the power of `beta`. `multiplicity` divides it by the number of states that are the same molecule,
-        so that molecules, not states, are sampled in proportion to it; this needs every state.
+        `logp_width`, times ease) or "docking" (predicted affinity to DRD2, times ease), to the power of `beta`. `multiplicity` divides
+        it by the number of states that are the same molecule, so that molecules, not states, are sampled in proportion to it; this
+        needs every state.
         """
 
         blocks: int | tuple[int, ...] = 12

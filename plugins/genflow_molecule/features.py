@@ -45,8 +45,8 @@ ALERTS = (10, 12, 14, 18, 19, 22, 32, 42, 65, 90, 101, 102, 103, 104, 105, 106)
 PROPERTIES = 12 + len(ALERTS)
 #: the probes that are tried on the stems
 STEM_PROBES = (1, 2, 6, 9, 17, 21)
-#: other entries of the vocabulary that the reward is asked about together with each
-PARTNERS = 12
+#: pairs and triples of the vocabulary with each entry in each place that the reward is asked about
+PARTNERS = 8
 #: what outlines an entry, in this order: its block,
 OUTLINE = (
     "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors", "charges", "rotatable",
@@ -148,16 +148,30 @@ def probe(block: Block, index: int, number: int, score: Scorer) -> float:
     return math.log(score(probed(block, index, number))) / 2
 
 
-def describe_pairs(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
-    """Scores of an entry with others of the vocabulary that fit it: their mean, the best, and the logarithm of the mean that beta makes."""
-    fitting = trees.fits_root[number].nonzero().flatten()
-    if not len(fitting):
+def asked(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
+    """What the reward says of an entry in the vocabulary: joined to one other, in the middle of three, and as the third."""
+    e, fits, fits_root = number, trees.fits, trees.fits_root
+    pairs = [[(e, 0, 0), (other, 0, 0)] for (other,) in _spread(fits_root[e])]
+    middle = fits_root[:, e, None, None] & fits[e]
+    triples = [[(root, 0, 0), (e, 0, 0), (leaf, 1, stem)] for root, stem, leaf in _spread(middle)]
+    last = fits_root[:, :, None] & fits[:, :, e]
+    ends = [[(root, 0, 0), (between, 0, 0), (e, 1, stem)] for root, between, stem in _spread(last)]
+    return [value for group in (pairs, triples, ends) for value in _summary(group, catalogue, beta)]
+
+
+def _spread(allowed: Tensor) -> list[list[int]]:
+    """Places of up to `PARTNERS` of what is allowed, spread over it."""
+    places = allowed.nonzero()
+    return places[torch.linspace(0, len(places) - 1, min(PARTNERS, len(places))).round().long()].tolist()
+
+
+def _summary(trees: list[list[tuple[int, int, int]]], catalogue: Catalogue, beta: float) -> list[float]:
+    """Scores of some trees: their mean, the best, and half the logarithm of the mean that `beta` makes; 0 where there are none."""
+    if not trees:
         return [0.0, 0.0, 0.0]
-    partners = fitting[torch.linspace(0, len(fitting) - 1, min(PARTNERS, len(fitting))).round().long()]
-    states = trees.step(trees.start().expand(len(partners), -1), torch.full((len(partners),), number))
-    pairs = catalogue.scores(trees.step(states, partners))
-    soft = ((beta * pairs.log()).logsumexp(0) - math.log(len(pairs))) / beta
-    return [float(pairs.mean()), float(pairs.max()), float(soft) / 2]
+    scores = catalogue.scores(torch.tensor([[(entry + 1, *place) for entry, *place in tree] for tree in trees]).flatten(1))
+    soft = ((beta * scores.log()).logsumexp(0) - math.log(len(scores))) / beta
+    return [float(scores.mean()), float(scores.max()), float(soft) / 2]
 
 
 def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
@@ -176,7 +190,7 @@ def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogu
         block = entry.block
         attached = describe_atom(block, entry.attachment)
         row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / (OPEN + 0.5)]
-        row += [catalogue.score(block.smiles), *describe_pairs(number, trees, catalogue, beta)]
+        row += [catalogue.score(block.smiles), *asked(number, trees, catalogue, beta)]
         row += [probe(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
         row += [*capped(block, ()), *capped(block, ((entry.attachment, METHYL),)), *capped(block, ((entry.attachment, PHENYL),))]
         distances = Chem.GetDistanceMatrix(block.mol)[entry.attachment]

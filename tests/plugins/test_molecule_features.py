@@ -27,7 +27,7 @@ def test_every_unit_is_described_by_itself_and_no_column_reads_as_a_name(blocks,
             assert torch.isfinite(table).all()
             assert [c for c, values in enumerate(table.T) if values.equal(values.round()) and values.max() > 1] == []
     widths = {(what, label): table.shape[1] for what in ("features", "coordinates") for label, table in getattr(layout, what).items()}
-    assert widths == {("features", "input"): 168, ("features", "action"): 158, ("coordinates", "input"): 18, ("coordinates", "action"): 16}
+    assert widths == {("features", "input"): 336, ("features", "action"): 326, ("coordinates", "input"): 18, ("coordinates", "action"): 16}
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
@@ -70,27 +70,30 @@ def test_an_entry_is_told_the_same_wherever_it_stands():
 
 
 def rewarded(environment) -> torch.Tensor:
-    """(E, .) what is told of entries from their score on, up to what their stems are."""
+    """(E, .) what is told of entries from the score of their block on, up to the probes."""
     block, atom = environment.entries[0].block, environment.entries[0].attachment
     first = len(outline_block(block)) + len(describe_atom(block, atom)) + 1
-    return environment.descriptions.entries[:, first : first + 4 + len(PROBES)]
+    return environment.descriptions.entries[:, first : first + 10 + len(PROBES)]
 
 
-def test_what_the_reward_says_of_a_block_of_pairs_and_of_probes():
-    environment = structure((0, 2, 3), 3, beta=3.0).environment
-    entries, score = environment.entries, environment.catalogue.score
+def test_what_the_reward_says_of_a_block_in_every_place_and_of_probes():
+    # so few that nothing is left out
+    environment = structure((2, 11), 3, beta=3.0).environment
+    entries, score, graph = environment.entries, environment.catalogue.score, environment.graph
+    slots = graph.states.unflatten(1, (3, 3))
+    scores = torch.tensor([score(smiles) if smiles else 0.0 for smiles in environment.catalogue.smiles(graph.states)])
+    sizes = (slots[..., 0] > 0).sum(1)
     for number, (entry, told) in enumerate(zip(entries, rewarded(environment).tolist(), strict=True)):
-        pairs = [
-            score(environment.catalogue.smiles(torch.tensor([[number + 1, 0, 0, other + 1, 0, 0, 0, 0, 0]]))[0])
-            for other in range(len(entries))
-            if environment.trees.fits_root[number, other]
-        ]
-        assert len(pairs) <= PARTNERS
-        soft = math.log(sum(pair**3 for pair in pairs) / len(pairs)) / 3
-        probes = [probe(entry.block, entry.attachment, index, score) for index in range(len(PROBES))]
-        assert told == pytest.approx([score(entry.block.smiles), sum(pairs) / len(pairs), max(pairs), soft / 2, *probes], rel=1e-5)
-    window = structure((0, 2, 3), 3, beta=3.0, reward="logp_window").environment
-    assert not (rewarded(window) == rewarded(environment)).any()
+        expected = [score(entry.block.smiles)]
+        for size, place in ((2, 0), (3, 1), (3, 2)):
+            own = scores[(sizes == size) & (slots[:, place, 0] == number + 1)].double()
+            assert len(own) <= PARTNERS
+            mean = [float(own.mean()), float(own.max()), math.log(float((own**3).mean())) / 6] if len(own) else [0.0, 0.0, 0.0]
+            expected += mean
+        expected += [probe(entry.block, entry.attachment, index, score) for index in range(len(PROBES))]
+        assert told == pytest.approx(expected, rel=1e-5)
+    window = structure((2, 11), 3, beta=3.0, reward="logp_window").environment
+    assert (rewarded(window) != rewarded(environment)).float().mean() > 0.8
     assert window.descriptions.outline.keys() == environment.descriptions.outline.keys()
 
 
