@@ -85,6 +85,6 @@ class Scorer:
 @lru_cache(maxsize=32)
 def scorer(reward: str, centre: float, width: float) -> Scorer:
     """The scorer of a reward by its name, one for all tasks that pay it: vocabularies share molecules."""
-    scores: dict[str, Callable[[Mol], float]] = {"qed_sa": qed_sa, "logp_window": partial(logp_window, centre=centre, width=width)}
-    scores["docking"] = docking_score
+    window = partial(logp_window, centre=centre, width=width)
+    scores: dict[str, Callable[[Mol], float]] = {"qed_sa": qed_sa, "logp_window": window, "docking": docking_score}
     return Scorer(scores[reward])

@@ -13,6 +13,7 @@ from genflow_metrics.reward import LogZBound, LogZError, MeanReward
 from oracles import grid, lively, optimal
 
 from genflow import GenflowError, Population, Structure
+from genflow.evaluation.evaluate import choose_metrics
 from genflow.measure import all_metrics, exact_metrics, figures_of, measure, primary_metrics, values_of
 
 
@@ -98,17 +99,20 @@ def test_exact_metrics_of_a_population_are_those_of_its_members(name):
 
 
 def test_every_metric_gives_a_finite_number_a_policy_and_says_which_way_is_good():
-    structure = grid(2, 5)
     metrics = all_metrics()
     assert {"js", "kl", "kl_reverse", "l1", "tv", "hist_js", "hist_kl", "hist_l1", "mean_reward", "log_z_error", "log_z_bound"} <= set(
         metrics
     )
     assert {"modes", "reward_correlation", "cka", "diversity", "diversity_tv", "novelty", "novelty_tv", "error_agreement"} <= set(metrics)
-    for name, values in values_of(lively(structure, 3, scale=1.0), metrics, lively(structure, 4, seed=1)).items():
-        assert values.shape == (3,), name
-        assert values.dtype == torch.float64, name
-        assert torch.isfinite(values).all(), name
-        assert metrics[name].better in ("lower", "higher")
+    tasks = [grid(2, 5), Structure.build("molecule", {"blocks": 4, "max_blocks": 3, "width": 16})]
+    fitting = [choose_metrics(structure, reference=True) for structure in tasks]
+    assert {*fitting[0], *fitting[1]} == set(metrics)
+    for structure, own in zip(tasks, fitting, strict=True):
+        for name, values in values_of(lively(structure, 3, scale=1.0), own, lively(structure, 4, seed=1)).items():
+            assert values.shape == (3,), name
+            assert values.dtype == torch.float64, name
+            assert torch.isfinite(values).all(), name
+            assert metrics[name].better in ("lower", "higher")
     assert "js" in primary_metrics()
     assert next(iter(metrics)) == "js"
 
