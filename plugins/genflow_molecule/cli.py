@@ -39,12 +39,12 @@ def dock(population_folder, target, file, box_centre, box_size, top, draws, exha
 
     from . import docking, screening
 
-    docking.require_extra()
     if (target is None) == (file is None):
         raise GenflowError("name one receptor: --target NAME, or --receptor FILE.pdbqt with --box-centre and --box-size")
     if target is not None and (box_centre or box_size):
         raise GenflowError(f"target {target!r} has its own box; give --box-centre and --box-size with --receptor only")
     where = docking.target(target) if target is not None else docking.receptor(file, box_centre, box_size)
+    docking.require_extra()  # after what can be said of the receptor without it
     population = load_population(population_folder)
     folder = out or Path("runs") / population.structure.env / "docked" / where.name
     rows = screening.screen(
