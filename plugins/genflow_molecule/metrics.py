@@ -7,6 +7,7 @@ Shapes: M policies, B trajectories each.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,9 @@ class _Sampled(Metric):
         """Whether the task makes molecules."""
         return isinstance(structure.environment, Molecule)
 
+    @abstractmethod
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
         """Of one policy's molecules, ``""`` for what is none, and their states (B, 3N)."""
-        raise NotImplementedError
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
