@@ -43,7 +43,7 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     # a field that never varied in training was not learned, even if the condition expresses it; sizes are never taken as fixed
     inexpressible = structure.fixed_fields()
     fixed = {key: value for key, value in fields.items() if key in inexpressible or _constant(structure, key, training)}
-    for key in fields.keys() - fixed.keys() - structure.environment.described:
+    for key in (key for key in fields if key not in fixed and key not in structure.environment.described):
         known = sorted({str(other.get(key)) for other in training})
         # between two names there is nothing, as there is between two numbers
         if isinstance(fields[key], str) and known and fields[key] not in known:
