@@ -1,10 +1,11 @@
 """What each part of the chain adds: exact JS on structures never seen, with one part changed at a time and the same training steps.
 
-Every arm learns from (a part of) one zoo, which `genflow train-zoo --config RECIPE` makes, and is measured on the recipe's test
-structures and on the paper's A to D; a structure that an arm's generator refuses has no figure. "latent_mean" decodes the mean
-latent instead of sampling the diffusion model.
+Every arm learns from (a part of) one zoo, which `genflow train-zoo --config RECIPE` makes, and is measured on
+the recipe's test structures and on the paper's A to D; a structure that an arm's generator refuses has no
+figure. "latent_mean" decodes the mean latent instead of sampling the diffusion model.
 
-    python benchmarks/ablation.py --recipe plugins/genflow_hypergrid/pretrained/default.toml --zoo runs/pretrained/default/zoo \
+    python benchmarks/ablation.py --recipe plugins/genflow_hypergrid/pretrained/default.toml --zoo
+    runs/pretrained/default/zoo \
         --out runs/ablation --arm full --arm structures-16
 """
 
@@ -20,19 +21,26 @@ import click
 import torch
 from genflow_metrics.diversity import Diversity
 
-from genflow import Generator, GenflowError, Population, Structure, Zoo, load_config, stages
+from genflow import Generator, GenflowError, Population, Structure, Zoo, load_config
 from genflow.config import Config
 from genflow.measure import figures_of
 from genflow.progress import Progress
-from genflow.runs import read_json, write_json
 from genflow.schema import validate
+from genflow.stages import autoencoder, diffusion
+from genflow.storage.files import read_json, write_json
 
 PAPERS_LOSS = {
     "autoencoder.behaviour": 0.0, "autoencoder.swap": 0.0, "autoencoder.weights": 1.0, "autoencoder.floor": None,
     "autoencoder.length_power": 0.0,
 }  # fmt: skip
-#: the paper's autoencoder, which leaves the structure to the denoiser, with the paper's latent size and denoiser
-CONV1D = {"autoencoder.encoder": "conv1d", "autoencoder.options": {}, "autoencoder.per_structure": None, "diffusion.options": {}}
+#: the paper's autoencoder, which leaves the structure to the denoiser, with the paper's latent size and
+#: denoiser
+CONV1D = {
+    "autoencoder.encoder": "conv1d",
+    "autoencoder.options": {},
+    "autoencoder.per_structure": None,
+    "diffusion.options": {},
+}
 #: what is changed in the recipe; "count" is how many structures are trained on
 ARMS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -60,7 +68,11 @@ def configure(recipe: Path, arm: str, steps: int) -> Config:
     """The recipe with an arm's changes; nothing is selected on and no structure is refused for its size."""
     values = load_config(recipe).model_dump(mode="json")
     changes = {"autoencoder.steps": steps, "diffusion.steps": steps, **ARMS[arm]}
-    values |= {"structures": subset(values["structures"], changes.pop("count", None)), "selection_structures": [], "coverage": {}}
+    values |= {
+        "structures": subset(values["structures"], changes.pop("count", None)),
+        "selection_structures": [],
+        "coverage": {},
+    }
     for key, value in changes.items():
         *sections, last = key.split(".")
         place = values
@@ -85,7 +97,10 @@ def measure(generator: Generator, structure: Structure, num: int) -> dict[str, A
         population = generator.generate(structure, num)
     except GenflowError as error:
         return {**entry, "refused": str(error)}
-    figures = {"metrics": figures_of(population), "latent_mean": figures_of(latent_mean(generator, structure))}
+    figures = {
+        "metrics": figures_of(population),
+        "latent_mean": figures_of(latent_mean(generator, structure)),
+    }
     diversity = Diversity()(population).mean()
     return {**entry, "seen": population.seen, **figures, "diversity": float(diversity)}
 
@@ -101,22 +116,37 @@ def measure(generator: Generator, structure: Structure, num: int) -> dict[str, A
 def main(recipe, zoo_folder, arms, steps, num, states, out):
     """Train and measure each arm; finished ones are kept."""
     torch.set_num_threads(1)
-    stages.MEASURED_STATES = 0  # reconstructions are not what is compared, and take longer than the training
+    autoencoder.MEASURED_STATES = (
+        0  # reconstructions are not what is compared, and take longer than the training
+    )
     for arm in arms or ARMS:
         result = out / f"{arm}.json"
         if result.exists():
             continue
         config = configure(recipe, arm, steps)
         zoo = Zoo(zoo_folder).only(config.training_structures())
-        stages.train_autoencoder(config, zoo, out / arm / "autoencoder", Progress())
-        generator = stages.train_generator(config, zoo, out / arm / "autoencoder", out / arm / "generator", Progress())
-        tests = [*map(partial(Structure.parse, "hypergrid"), FIRST), *config.unseen_structures(zoo.structures)]
+        autoencoder.train_autoencoder(config, zoo, out / arm / "autoencoder", Progress())
+        generator = diffusion.train_generator(
+            config, zoo, out / arm / "autoencoder", out / arm / "generator", Progress()
+        )
+        tests = [
+            *map(partial(Structure.parse, "hypergrid"), FIRST),
+            *config.unseen_structures(zoo.structures),
+        ]
         entries = [measure(generator, s, num) for s in tests if (s.environment.n_states or 0) <= states]
         seconds = read_json(out / arm / "autoencoder" / "autoencoder.json")["seconds"]
-        facts = {"arm": arm, "structures": len(zoo.populations), "steps": steps, "num": num, "seconds": seconds}
+        facts = {
+            "arm": arm,
+            "structures": len(zoo.populations),
+            "steps": steps,
+            "num": num,
+            "seconds": seconds,
+        }
         write_json(result, {**facts, "entries": entries})
         unseen = [e["metrics"]["js"] for e in entries if not e.get("seen", True)]
-        click.echo(f"{arm}: JS on {len(unseen)} unseen structures: median {median(unseen):.4g}, worst {max(unseen):.4g}")
+        click.echo(
+            f"{arm}: JS on {len(unseen)} unseen structures: median {median(unseen):.4g}, worst {max(unseen):.4g}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """What one would use instead of generated weights: ONE policy that is told the structure, trained on many structures at once.
 
-It is torchgfn's conditional policy on a conditional torchgfn environment of all the grids, which are padded to common sizes. A state
-is read as its padded one-hot (`padded`) or through the features of its positions that a generator of weights reads too (`coordinates`);
-the condition vector tells the rest. It learns from the exact optimal policy (`distill`, the teacher of the generator) or by torchgfn's
-trajectory balance with a learned log Z(condition) (`tb`). The clock is the process's CPU time on one thread, without the making of the
-teacher (``setup_seconds``); the learning rate falls as a cosine to zero over it. Writes the exact divergence on each --test structure,
-seen in training or not, and the cost of a sampling step beside that of a small policy of one structure.
+It is torchgfn's conditional policy on a conditional torchgfn environment of all the grids, which are padded
+to common sizes. A state is read as its padded one-hot (`padded`) or through the features of its positions
+that a generator of weights reads too (`coordinates`); the condition vector tells the rest. It learns from the
+exact optimal policy (`distill`, the teacher of the generator) or by torchgfn's trajectory balance with a
+learned log Z(condition) (`tb`). The clock is the process's CPU time on one thread, without the making of the
+teacher (``setup_seconds``); the learning rate falls as a cosine to zero over it. Writes the exact divergence
+on each --test structure, seen in training or not, and the cost of a sampling step beside that of a small
+policy of one structure.
 
-    python benchmarks/conditional.py --variant padded --structures FILE.toml --test 'A*' --test ndim=4,height=10 \
+    python benchmarks/conditional.py --variant padded --structures FILE.toml --test 'A*' --test
+    ndim=4,height=10 \
         --seconds 600 --out runs/conditional/padded.json
 
-FILE.toml holds a list ``structures`` of texts such as "ndim=4,height=8,R0=0.01"; the width of a policy means nothing here.
+FILE.toml holds a list ``structures`` of texts such as "ndim=4,height=8,R0=0.01"; the width of a policy means
+nothing here.
 
-Shapes: N structures, n dimensions of the largest, A = n + 1 actions (the last is exit), C condition numbers, B states, d width.
+Shapes: N structures, n dimensions of the largest, A = n + 1 actions (the last is exit), C condition numbers,
+B states, d width.
 """
 
 from __future__ import annotations
@@ -39,7 +44,7 @@ from torch import Tensor, nn
 
 from genflow import GenflowError, Population, Structure
 from genflow.exact import terminal_distribution
-from genflow.runs import write_json
+from genflow.storage.files import write_json
 from genflow.training.objectives import UNIFORM, distillation
 
 #: below these a condition counts as nothing, on two logarithmic scales, as the generator's encoder reads it
@@ -86,8 +91,8 @@ def standardised(rows: Tensor, reference: Tensor) -> Tensor:
 class Grids(DiscreteEnv):
     """Many grids as one conditional environment: a grid is a row of tables, and a dimension that it lacks has height 1.
 
-    The conditions of a state are (1 + C,): the row, which only the environment and the preprocessor read, and the condition vector.
-    Conditions are sampled from the first `trained` structures.
+    The conditions of a state are (1 + C,): the row, which only the environment and the preprocessor read, and
+    the condition vector. Conditions are sampled from the first `trained` structures.
     """
 
     is_conditional = True
@@ -144,7 +149,10 @@ class Grids(DiscreteEnv):
 
     def wrap(self, row: int, states: Tensor) -> DiscreteStates:
         """States (B, ndim) of one grid as padded states."""
-        return self.States(nn.functional.pad(states, (0, self.ndim - states.shape[1])), self.conditions[row].expand(len(states), -1))
+        return self.States(
+            nn.functional.pad(states, (0, self.ndim - states.shape[1])),
+            self.conditions[row].expand(len(states), -1),
+        )
 
     def step(self, states: DiscreteStates, actions: Actions) -> DiscreteStates:
         """One up in the dimension of the action."""
@@ -183,7 +191,10 @@ class FeatureIndex(Preprocessor):
         super().__init__(output_dim=env.ndim)
         self.env = env
         # dimensions differ only in the first column, their name
-        tables = [s.environment.features()["input"][: s.environment.config.height, 1:].float() for s in env.structures]
+        tables = [
+            s.environment.features()["input"][: s.environment.config.height, 1:].float()
+            for s in env.structures
+        ]
         lengths = torch.tensor([len(table) for table in tables])
         self.first = 1 + lengths.cumsum(0) - lengths
         features = standardised(torch.cat(tables), torch.cat(tables[: env.trained]))
@@ -191,7 +202,11 @@ class FeatureIndex(Preprocessor):
 
     def preprocess(self, states: DiscreteStates) -> Tensor:
         """`MISSING` where the grid has no such dimension."""
-        return torch.where(self.env.heights_of(states) > 1, self.first[self.env.rows_of(states)][..., None] + states.tensor, MISSING)
+        return torch.where(
+            self.env.heights_of(states) > 1,
+            self.first[self.env.rows_of(states)][..., None] + states.tensor,
+            MISSING,
+        )
 
 
 class Coordinates(nn.Module):
@@ -253,7 +268,9 @@ def make_policy(env: Grids, variant: str, width: int, depth: int) -> Conditional
         first = Coordinates(preprocessor.features, env.ndim, width)
     hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.SiLU())]
     final = nn.Sequential(Summed(), nn.SiLU(), *hidden, nn.Linear(width, env.n_actions))
-    return ConditionalDiscretePolicyEstimator(first, Told(env.conditions.shape[1], width), final, env.n_actions, preprocessor)
+    return ConditionalDiscretePolicyEstimator(
+        first, Told(env.conditions.shape[1], width), final, env.n_actions, preprocessor
+    )
 
 
 #: one step of training: () -> loss (scalar)
@@ -298,7 +315,12 @@ def balance(env: Grids, policy: Estimator, *, trajectories: int, epsilon: float)
     """torchgfn's trajectory balance on `trajectories` of its own, each of a random structure; and the network of log Z."""
     log_z = ConditionalLogZEstimator(LogZ(env.conditions.shape[1]))
     backward = ConditionalDiscretePolicyEstimator(
-        nn.Identity(), nn.Identity(), UniformModule(env.n_actions - 1), env.n_actions, policy.preprocessor, is_backward=True
+        nn.Identity(),
+        nn.Identity(),
+        UniformModule(env.n_actions - 1),
+        env.n_actions,
+        policy.preprocessor,
+        is_backward=True,
     )
     gflownet, sampler = TBGFlowNet(policy, backward, logZ=log_z), Sampler(policy)
 
@@ -356,7 +378,10 @@ def step_cost(env: Grids, policy: Estimator, rows: Sequence[int], seed: int) -> 
         small = Population.initialised(structure, 1, seed)  # the cost does not depend on the weights
         own_env, own = structure.environment.gfn[0], small.to_estimator()
         drawn, _, _ = structure.environment.expert.draw(STEP_STATES, UNIFORM, rng)
-        batches = {"conditional": (env, policy, env.wrap(row, drawn)), "generated": (own_env, own, own_env.States(drawn))}
+        batches = {
+            "conditional": (env, policy, env.wrap(row, drawn)),
+            "generated": (own_env, own, own_env.States(drawn)),
+        }
         times: dict[str, list[float]] = {}
         for _ in range(STEP_ROUNDS):
             for name, (world, estimator, states) in batches.items():
@@ -372,7 +397,10 @@ def step_cost(env: Grids, policy: Estimator, rows: Sequence[int], seed: int) -> 
                     spent = time.process_time() - began
                     times.setdefault(f"{name}_{kind}", []).append(1e6 * spent / STEP_REPEATS / STEP_STATES)
         parameters = {"conditional": count(policy), "generated": count(own)}
-        entries.append({"structure": structure.fields(), "parameters": parameters} | {name: median(t) for name, t in times.items()})
+        entries.append(
+            {"structure": structure.fields(), "parameters": parameters}
+            | {name: median(t) for name, t in times.items()}
+        )
     return {"unit": "microseconds of CPU a state", "states": STEP_STATES, "entries": entries}
 
 
@@ -393,11 +421,37 @@ def count(module: nn.Module) -> int:
 @click.option("--depth", default=3, show_default=True, help="Hidden layers.")
 @click.option("--lr", type=float, help=f"By default {RATES['distill']} for distill, {RATES['tb']} for tb.")
 @click.option("--batch", default=256, show_default=True, help="distill: states a step, of all structures.")
-@click.option("--length-power", default=0.5, show_default=True, help="distill: structures count by trajectory length to this power.")
+@click.option(
+    "--length-power",
+    default=0.5,
+    show_default=True,
+    help="distill: structures count by trajectory length to this power.",
+)
 @click.option("--trajectories", default=192, show_default=True, help="tb: trajectories a step.")
 @click.option("--epsilon", default=0.05, show_default=True, help="tb: share of random actions.")
-@click.option("--log-z-rate", default=10.0, show_default=True, help="tb: learning rate of log Z over that of the policy.")
-def main(variant, objective, path, tests, seconds, out, seed, width, depth, lr, batch, length_power, trajectories, epsilon, log_z_rate):
+@click.option(
+    "--log-z-rate",
+    default=10.0,
+    show_default=True,
+    help="tb: learning rate of log Z over that of the policy.",
+)
+def main(
+    variant,
+    objective,
+    path,
+    tests,
+    seconds,
+    out,
+    seed,
+    width,
+    depth,
+    lr,
+    batch,
+    length_power,
+    trajectories,
+    epsilon,
+    log_z_rate,
+):
     """Train one conditional policy and write its figures."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -414,7 +468,9 @@ def main(variant, objective, path, tests, seconds, out, seed, width, depth, lr, 
     options = {"width": width, "depth": depth, "lr": lr, "seed": seed, "structures": len(trained)}
     began = time.process_time()
     if objective == "distill":
-        loss = distill(env, policy, batch=batch, length_power=length_power, rng=torch.Generator().manual_seed(seed))
+        loss = distill(
+            env, policy, batch=batch, length_power=length_power, rng=torch.Generator().manual_seed(seed)
+        )
         options |= {"batch": batch, "length_power": length_power}
     else:
         loss, log_z = balance(env, policy, trajectories=trajectories, epsilon=epsilon)
@@ -422,15 +478,31 @@ def main(variant, objective, path, tests, seconds, out, seed, width, depth, lr, 
         options |= {"trajectories": trajectories, "epsilon": epsilon, "log_z_rate": log_z_rate}
     setup = time.process_time() - began
     facts = train(loss, groups, seconds)
-    click.echo(f"{variant}, {objective}: {facts['iterations']} steps in {facts['seconds']:.0f} s, loss {facts['loss']:.4g}")
+    click.echo(
+        f"{variant}, {objective}: {facts['iterations']} steps in {facts['seconds']:.0f} s, loss {facts['loss']:.4g}"
+    )
     entries = []
     for name, structure in named.items():
         row = structures.index(structure)
         value = exact_js(env, policy, row)
-        entries.append({"structure": structure.fields(), "name": name, "seen": row < len(trained), "metrics": {"js": value}})
+        entries.append(
+            {
+                "structure": structure.fields(),
+                "name": name,
+                "seen": row < len(trained),
+                "metrics": {"js": value},
+            }
+        )
         click.echo(f"{name}: {value:.4g}")
     cost = step_cost(env, policy, [structures.index(structure) for structure in named.values()], seed)
-    result = {"variant": variant, "objective": objective, **facts, "setup_seconds": setup, "parameters": count(policy), "options": options}
+    result = {
+        "variant": variant,
+        "objective": objective,
+        **facts,
+        "setup_seconds": setup,
+        "parameters": count(policy),
+        "options": options,
+    }
     write_json(out, {**result, "entries": entries, "step_cost": cost})
 
 

@@ -1,6 +1,7 @@
 """Our side: genflow's own training step, exact evaluation and generation, behind the protocol of `sides`.
 
-A task is {"ndim", "height", "width"} and possibly more fields of a hypergrid's structure; a recipe holds `PolicyOptions`.
+A task is {"ndim", "height", "width"} and possibly more fields of a hypergrid's structure; a recipe holds
+`PolicyOptions`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sides import Handlers, paced, serve
 
 from genflow import Generator, Population, Structure
 from genflow.generator import shipped
-from genflow.runs import read_tensors, write_tensors
+from genflow.storage.files import read_tensors, write_tensors
 from genflow.training.policies import PolicyOptions, PopulationTrainee
 
 
@@ -27,7 +28,9 @@ def load(task: dict, path: str) -> Population:
     """One policy of a task, from the weights that a side saved."""
     structure = build(task)
     tensors, _ = read_tensors(Path(path))
-    return Population(structure, structure.layout.flatten({name: tensors[name][None] for name in structure.layout.shapes}))
+    return Population(
+        structure, structure.layout.flatten({name: tensors[name][None] for name in structure.layout.shapes})
+    )
 
 
 class Genflow(Handlers):
@@ -40,7 +43,9 @@ class Genflow(Handlers):
         if self.options.objective == "distill":
             self.structure.environment.expert  # noqa: B018  computed here, once
         start = Population.initialised(self.structure, members, seed).weights
-        self.trainee = PopulationTrainee(self.structure, start, self.options, seed=seed, device="cpu", checkpoints=1, every=1)
+        self.trainee = PopulationTrainee(
+            self.structure, start, self.options, seed=seed, device="cpu", checkpoints=1, every=1
+        )
         groups = self.trainee.groups()
         self.scales = [group.pop("lr_scale", 1.0) for group in groups]
         self.optimizer = torch.optim.Adam(groups, lr=self.options.lr, fused=True)
@@ -64,17 +69,33 @@ class Genflow(Handlers):
     def save(self, path: str) -> None:
         """Write the first member's weights, under torch's names."""
         tensors = self.trainee.tensors().items()
-        write_tensors(Path(path), {name.removeprefix("weights."): t[0] for name, t in tensors if name.startswith("weights.")})
+        write_tensors(
+            Path(path),
+            {name.removeprefix("weights."): t[0] for name, t in tensors if name.startswith("weights.")},
+        )
 
     def initialise(self, task: dict, path: str, seed: int = 0) -> None:
         """Write the weights of an untrained policy."""
-        write_tensors(Path(path), {name: tensor[0] for name, tensor in Population.initialised(build(task), 1, seed).state_dict().items()})
+        write_tensors(
+            Path(path),
+            {
+                name: tensor[0]
+                for name, tensor in Population.initialised(build(task), 1, seed).state_dict().items()
+            },
+        )
 
     def exact(
-        self, task: dict, weights: str | None = None, out: str | None = None, members: int = 1, max_floats: int | None = None
+        self,
+        task: dict,
+        weights: str | None = None,
+        out: str | None = None,
+        members: int = 1,
+        max_floats: int | None = None,
     ) -> dict:
         """The exact terminal distribution, (S,) to `out`, of the policy in `weights` or of untrained ones; the state graph is timed too."""
-        population = Population.initialised(build(task), members, 0) if weights is None else load(task, weights)
+        population = (
+            Population.initialised(build(task), members, 0) if weights is None else load(task, weights)
+        )
         bound = {} if max_floats is None else {"max_floats": max_floats}
         began = time.perf_counter()
         distribution = population.structure.environment.terminal_distribution(population, **bound)

@@ -1,6 +1,7 @@
 """How time and memory of our side grow with members, height, dimensions, width and structures: fitted exponents.
 
-Each point is a process of its own, so that its memory is its own; memory counts from after the libraries are loaded.
+Each point is a process of its own, so that its memory is its own; memory counts from after the libraries are
+loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from genflow.evaluation.pictures import OTHERS, png
 
 #: what is not varied
 BASE = {"ndim": 3, "height": 16, "width": 64, "members": 8, "structures": 1}
-#: job -> axis -> points; the generator covers widths up to 128 and dimensions up to 8, and the exact evaluation needs every state
+#: job -> axis -> points; the generator covers widths up to 128 and dimensions up to 8, and the exact
+#: evaluation needs every state
 GRIDS: dict[str, dict[str, Sequence[int]]] = {
     "train": {"members": (2, 8, 32, 128, 512), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 4, 8, 16), "width": (32, 64, 128, 256, 512),
               "structures": (1, 2, 4, 8, 16)},
@@ -88,7 +90,13 @@ class Growth(Result):
             for key, colour, unit in (("seconds", OTHERS[1], "s"), ("mib", OTHERS[0], "MiB")):
                 points = [(x, y) for x, y in zip(one["x"], one[key], strict=True) if y > 0]
                 label = f"{unit}, exponent {one['exponents'][key]:.2f}"
-                panel.plot(*(zip(*points, strict=True) if points else ((), ())), marker=".", linewidth=1, color=colour, label=label)
+                panel.plot(
+                    *(zip(*points, strict=True) if points else ((), ())),
+                    marker=".",
+                    linewidth=1,
+                    color=colour,
+                    label=label,
+                )
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
             panel.set_title(f"{one['job']}: {one['axis']}", fontsize=8)
@@ -109,7 +117,13 @@ def growth(bench: Bench) -> Growth:
             one["exponents"] = {"seconds": exponent(grid, seconds), "mib": exponent(grid, mib)}
             if kind == "exact" and axis in ("height", "ndim"):
                 states = [size["height"] ** size["ndim"] for size in sizes]
-                one |= {"states": states, "exponents_in_states": {"seconds": exponent(states, seconds), "mib": exponent(states, mib)}}
+                one |= {
+                    "states": states,
+                    "exponents_in_states": {
+                        "seconds": exponent(states, seconds),
+                        "mib": exponent(states, mib),
+                    },
+                }
             result.series.append(one)
     result.facts = {"base": BASE, "grids": GRIDS}
     result.notes = table(

@@ -27,7 +27,9 @@ _serial = itertools.count(1)
 
 @dataclass(frozen=True)
 class Bench:
-    """How much is measured. `threads` are the settings of "population"; the other works run on the first of them.
+    """How much is measured.
+
+    `threads` are the settings of "population"; the other works run on the first of them.
 
     Attributes:
         peers: folder of the peers' environments.
@@ -53,9 +55,14 @@ class Bench:
         if kind == "genflow":
             python, script = Path(sys.executable), HERE / "genflow_side.py"
         else:
-            python, script = self.peers.absolute() / kind / "bin" / "python", HERE / "peers" / f"{kind}_side.py"
+            python, script = (
+                self.peers.absolute() / kind / "bin" / "python",
+                HERE / "peers" / f"{kind}_side.py",
+            )
         if not python.exists():
-            raise FileNotFoundError(f"there is no environment for {kind} in {self.peers}; `make bench` makes it")
+            raise FileNotFoundError(
+                f"there is no environment for {kind} in {self.peers}; `make bench` makes it"
+            )
         return Side(kind, [python, script], threads or self.threads[0])
 
 
@@ -82,10 +89,13 @@ def length(task: dict, weights: Path) -> float:
     return float(population.terminal_distribution()[0] @ steps.double())
 
 
-def learn(side: Side, task: dict, recipe: dict, seed: int, cap: float, folder: Path, **slices: Any) -> Iterator[tuple[float, float]]:
+def learn(
+    side: Side, task: dict, recipe: dict, seed: int, cap: float, folder: Path, **slices: Any
+) -> Iterator[tuple[float, float]]:
     """(seconds of training, exact JS) while a side learns, at growing intervals of a tenth, until it is good or at its cap.
 
-    Intervals are no shorter than four evaluations, so that the curve costs less than the training. `slices` replaces them, and
+    Intervals are no shorter than four evaluations, so that the curve costs less than the training. `slices`
+    replaces them, and
     then the run ends with them: {"limit": iterations of each, "count": how many}.
     """
     weights = folder / "weights.safetensors"
@@ -93,7 +103,11 @@ def learn(side: Side, task: dict, recipe: dict, seed: int, cap: float, folder: P
     side.ask("iterate", limit=2)
     spent, cost = side.ask("prepare", task=unknown(task), recipe=recipe, seed=seed)["seconds"], 0.0
     for index in itertools.count(1):
-        ask = {"limit": slices["limit"]} if slices else {"seconds": min(max(0.25, spent / 10, 4 * cost), cap - spent)}
+        ask = (
+            {"limit": slices["limit"]}
+            if slices
+            else {"seconds": min(max(0.25, spent / 10, 4 * cost), cap - spent)}
+        )
         spent += side.ask("iterate", **ask)["seconds"]
         side.ask("save", path=str(weights))
         began = time.perf_counter()

@@ -2,11 +2,12 @@
 
 Modes found, top-100 score and loss by iteration, each policy of a start its own seed. Starts:
 
-    random      the architecture's own initialisation, exit biased as everywhere (`Environment.initial_logits`)
-    generated   policies of a molecule generator
-    modules     the paper's literal experiment: random policies whose modules are replaced by those of hypergrid policies, wherever a
-                generated hypergrid policy has a module of the same shape: always the hidden layer, and the first layer where some grid
-                has as many inputs (ndim * height). The output layer never fits: a hypergrid has ndim + 1 actions
+    random      the architecture's own initialisation, exit biased as everywhere
+    (`Environment.initial_logits`) generated   policies of a molecule generator modules     the paper's
+    literal experiment: random policies whose modules are replaced by those of hypergrid policies, wherever a
+                generated hypergrid policy has a module of the same shape: always the hidden layer, and the
+                first layer where some grid has as many inputs (ndim * height). The output layer never fits: a
+                hypergrid has ndim + 1 actions
 
     python benchmarks/molecule_table3.py --structure medium --structure full --out runs/table3
 """
@@ -27,8 +28,8 @@ from genflow.evaluation import pictures
 from genflow.evaluation.evaluate import choose_metrics
 from genflow.measure import values_of
 from genflow.progress import Progress
-from genflow.runs import read_json, write_bytes, write_json
-from genflow.stages import load_generators
+from genflow.stages.generate import load_generators
+from genflow.storage.files import read_json, write_bytes, write_json
 from genflow.training.policies import PolicyOptions, train_population
 
 STARTS = ("random", "generated", "modules")
@@ -44,7 +45,9 @@ def grid_like(structure: Structure, folder: Path | None) -> tuple[Structure, Any
     for ndim in range(8, 0, -1):
         if n_inputs % ndim == 0 and n_inputs // ndim > 1:
             try:
-                grid = Structure.build("hypergrid", {"ndim": ndim, "height": n_inputs // ndim, "width": width})
+                grid = Structure.build(
+                    "hypergrid", {"ndim": ndim, "height": n_inputs // ndim, "width": width}
+                )
                 return grid, load_generators(config, folder, [grid])[0], True
             except GenflowError:
                 continue  # higher than the generator covers
@@ -52,7 +55,9 @@ def grid_like(structure: Structure, folder: Path | None) -> tuple[Structure, Any
     return grid, load_generators(config, folder, [grid])[0], False
 
 
-def start_of(name: str, structure: Structure, num: int, seed: int, generators: dict[str, Path | None]) -> tuple[Tensor, dict[str, Any]]:
+def start_of(
+    name: str, structure: Structure, num: int, seed: int, generators: dict[str, Path | None]
+) -> tuple[Tensor, dict[str, Any]]:
     """(M, D) starting weights, and how they came about."""
     random = Population.initialised(structure, num, seed)
     if name == "random":
@@ -61,10 +66,18 @@ def start_of(name: str, structure: Structure, num: int, seed: int, generators: d
         (generator,) = load_generators(load_config(None, env="molecule"), generators["molecule"], [structure])
         generator.generate(structure, num, seed)  # the first time it makes its tables
         made = generator.generate(structure, num, seed)
-        return made.weights, {"seconds": made.provenance["seconds"], "seen": made.seen, "caution": generator.caution(structure)}
+        return made.weights, {
+            "seconds": made.provenance["seconds"],
+            "seen": made.seen,
+            "caution": generator.caution(structure),
+        }
     grid, generator, same_inputs = grid_like(structure, generators["hypergrid"])
     given, tensors = generator.generate(grid, num, seed).state_dict(), dict(random.state_dict())
-    replaced = [key for key, tensor in given.items() if tensor.shape == tensors[key].shape and (same_inputs or "net.2" in key)]
+    replaced = [
+        key
+        for key, tensor in given.items()
+        if tensor.shape == tensors[key].shape and (same_inputs or "net.2" in key)
+    ]
     tensors |= {key: given[key] for key in replaced}
     return structure.layout.flatten(tensors), {"grid": grid.fields(), "replaced": replaced}
 
@@ -77,13 +90,27 @@ def measured(population: Population) -> list[dict[str, float | None]]:
 
 
 def experiment(
-    structure: Structure, name: str, num: int, seed: int, options: PolicyOptions, every: int, folder: Path, generators: dict
+    structure: Structure,
+    name: str,
+    num: int,
+    seed: int,
+    options: PolicyOptions,
+    every: int,
+    folder: Path,
+    generators: dict,
 ) -> dict:
     """The course of one start: metrics of every policy at every mark, and the loss in between."""
     weights, facts = start_of(name, structure, num, seed, generators)
     checkpoints = options.steps // every
     trained = train_population(
-        structure, options, start=weights, seed=seed, folder=folder, progress=Progress(), checkpoints=checkpoints, every=every
+        structure,
+        options,
+        start=weights,
+        seed=seed,
+        folder=folder,
+        progress=Progress(),
+        checkpoints=checkpoints,
+        every=every,
     )
     marks = {0: measured(Population(structure, weights, {}))}
     for row in reversed(range(checkpoints)):  # the last step's checkpoint comes first
@@ -99,15 +126,23 @@ def experiment(
 
 def table(result: dict) -> str:
     """Mean and standard deviation over the seeds, a line for each start and mark."""
-    lines = [f"{result['name']}: {result['num']} seeds, {result['options']['batch_size']} molecules an iteration"]
+    lines = [
+        f"{result['name']}: {result['num']} seeds, {result['options']['batch_size']} molecules an iteration"
+    ]
     for run in result["runs"]:
         for mark in run["marks"]:
             figures = []
             for metric in METRICS:
                 values = [policy[metric] for policy in mark["policies"] if policy[metric] is not None]
-                figures.append(f"{metric} {statistics.mean(values):.3f} ({statistics.pstdev(values):.3f})" if values else f"{metric} -")
+                figures.append(
+                    f"{metric} {statistics.mean(values):.3f} ({statistics.pstdev(values):.3f})"
+                    if values
+                    else f"{metric} -"
+                )
             loss = min(run["loss"], key=lambda point: abs(point[0] - mark["iteration"]))[1]
-            lines.append(f"  {run['start']:>10} I={mark['iteration']:<5} {'  '.join(figures)}  loss {loss:.3g}")
+            lines.append(
+                f"  {run['start']:>10} I={mark['iteration']:<5} {'  '.join(figures)}  loss {loss:.3g}"
+            )
     return "\n".join(lines)
 
 
@@ -120,10 +155,29 @@ def picture(results: list[dict]) -> bytes:
         for run in result["runs"]:
             steps = [mark["iteration"] for mark in run["marks"]]
             for axes, metric in zip(row, ("molecule_modes", "top_100"), strict=False):
-                values = torch.tensor([[policy[metric] for policy in mark["policies"]] for mark in run["marks"]])
-                axes.plot(steps, values.mean(1), color=colours[run["start"]], label=run["start"], marker="o", markersize=3)
-                axes.fill_between(steps, values.amin(1), values.amax(1), color=colours[run["start"]], alpha=0.15, linewidth=0)
-                axes.set(xlabel="iteration", ylabel={"molecule_modes": "modes of 1,024 molecules", "top_100": "top-100 score"}[metric])
+                values = torch.tensor(
+                    [[policy[metric] for policy in mark["policies"]] for mark in run["marks"]]
+                )
+                axes.plot(
+                    steps,
+                    values.mean(1),
+                    color=colours[run["start"]],
+                    label=run["start"],
+                    marker="o",
+                    markersize=3,
+                )
+                axes.fill_between(
+                    steps,
+                    values.amin(1),
+                    values.amax(1),
+                    color=colours[run["start"]],
+                    alpha=0.15,
+                    linewidth=0,
+                )
+                axes.set(
+                    xlabel="iteration",
+                    ylabel={"molecule_modes": "modes of 1,024 molecules", "top_100": "top-100 score"}[metric],
+                )
             row[2].plot(*zip(*run["loss"], strict=True), color=colours[run["start"]])
             row[2].set(xlabel="iteration", ylabel="trajectory balance loss", yscale="log")
         row[0].set_title(result["label"], loc="left", fontsize=11)
@@ -134,7 +188,9 @@ def picture(results: list[dict]) -> bytes:
 @click.command()
 @click.option("--structure", "names", multiple=True, required=True, metavar="NAME|key=value,...")
 @click.option("--start", "starts", multiple=True, type=click.Choice(STARTS), help="Default: all.")
-@click.option("--generator", type=click.Path(path_type=Path), help="Of molecules; default: the one that ships.")
+@click.option(
+    "--generator", type=click.Path(path_type=Path), help="Of molecules; default: the one that ships."
+)
 @click.option("--hypergrid-generator", type=click.Path(path_type=Path), help="Default: the one that ships.")
 @click.option("--num", default=5, show_default=True, help="Seeds of each start.")
 @click.option("--iterations", default=500, show_default=True)
@@ -151,7 +207,13 @@ def main(names, starts, generator, hypergrid_generator, num, iterations, every, 
     results = []
     for label in names:
         structure = Structure.parse("molecule", label)
-        result = {"label": label, "name": structure.name, "structure": structure.fields(), "num": num, "seed": seed}
+        result = {
+            "label": label,
+            "name": structure.name,
+            "structure": structure.fields(),
+            "num": num,
+            "seed": seed,
+        }
         result |= {"options": options.model_dump(mode="json"), "runs": []}
         for start in starts or STARTS:
             path = out / f"{structure.name}-{start}.json"

@@ -1,8 +1,8 @@
 """Exact JS on vocabularies never seen: generated policies beside what one would have without a generator.
 
-For every test structure of a recipe: policies of the generator, uniform and untrained ones, the nearest training structure's and their mean
-carried over by chemistry, and trajectory balance from scratch at stated budgets of iterations. Writes OUT/unseen.json, and adds what is
-missing there.
+For every test structure of a recipe: policies of the generator, uniform and untrained ones, the nearest
+training structure's and their mean carried over by chemistry, and trajectory balance from scratch at stated
+budgets of iterations. Writes OUT/unseen.json, and adds what is missing there.
 
     python benchmarks/molecule_unseen.py --zoo runs/pretrained/molecule/zoo --out runs/unseen
 """
@@ -20,8 +20,8 @@ from genflow import Population, Structure, Zoo, load_config
 from genflow.evaluation.baselines import baselines
 from genflow.measure import figures_of
 from genflow.progress import Progress
-from genflow.runs import read_json, write_json
-from genflow.stages import load_generators
+from genflow.stages.generate import load_generators
+from genflow.storage.files import read_json, write_json
 from genflow.training.policies import ZooOptions, train_population
 
 BASELINES = ("uniform", "random", "nearest", "mean")
@@ -40,11 +40,15 @@ def kind(structure: Structure, known: set[int]) -> str:
     return blocks_are + (f", other {other[0]}" if other else "")
 
 
-def made(source: str, structure: Structure, zoo: Zoo, num: int, generator_folder: Path | None, folder: Path) -> Population:
+def made(
+    source: str, structure: Structure, zoo: Zoo, num: int, generator_folder: Path | None, folder: Path
+) -> Population:
     """Policies of a structure from one source: "generated", a baseline, or an objective's budget such as "tb 400"."""
     if source == "generated":
         (generator,) = load_generators(load_config(None, env="molecule"), generator_folder, [structure])
-        generator.generate(structure, num)  # the first time the reward is asked for what describes the vocabulary
+        generator.generate(
+            structure, num
+        )  # the first time the reward is asked for what describes the vocabulary
         return generator.generate(structure, num)
     if source in BASELINES:
         (population,) = baselines(structure, zoo, [source], num, 0, 0.1)
@@ -52,7 +56,12 @@ def made(source: str, structure: Structure, zoo: Zoo, num: int, generator_folder
     options = ZooOptions(steps=int(source.split()[1]))
     start = Population.initialised(structure, 1, 0).weights
     return train_population(
-        structure, options, start=start, seed=0, folder=folder / f"{structure.name}-{options.steps}", progress=Progress()
+        structure,
+        options,
+        start=start,
+        seed=0,
+        folder=folder / f"{structure.name}-{options.steps}",
+        progress=Progress(),
     )
 
 
@@ -61,16 +70,28 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
     lines = []
     for each in dict.fromkeys(entry["kind"] for entry in entries.values()):
         own = [entry["js"] for entry in entries.values() if entry["kind"] == each]
-        figures = [f"{source} {statistics.median(js[source] for js in own):.4f} ({max(js[source] for js in own):.4f})" for source in own[0]]
+        figures = [
+            f"{source} {statistics.median(js[source] for js in own):.4f} ({max(js[source] for js in own):.4f})"
+            for source in own[0]
+        ]
         lines.append(f"{each} ({len(own)}), median (worst): " + ", ".join(figures))
     return "\n".join(lines)
 
 
 @click.command()
-@click.option("--recipe", type=click.Path(path_type=Path), default="plugins/genflow_molecule/pretrained/molecule.toml", show_default=True)
+@click.option(
+    "--recipe",
+    type=click.Path(path_type=Path),
+    default="plugins/genflow_molecule/pretrained/molecule.toml",
+    show_default=True,
+)
 @click.option("--zoo", "zoo_folder", type=click.Path(path_type=Path), required=True)
-@click.option("--generator", "generator_folder", type=click.Path(path_type=Path), help="Default: the one that ships.")
-@click.option("--num", default=8, show_default=True, help="Policies of each source; those that are trained are one.")
+@click.option(
+    "--generator", "generator_folder", type=click.Path(path_type=Path), help="Default: the one that ships."
+)
+@click.option(
+    "--num", default=8, show_default=True, help="Policies of each source; those that are trained are one."
+)
 @click.option("--source", "sources", multiple=True, type=click.Choice(SOURCES), help="Default: all.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(recipe, zoo_folder, generator_folder, num, sources, out):

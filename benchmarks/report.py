@@ -80,20 +80,35 @@ class Result:
 
     def add(self, setting: str, unit: str, values: Mapping[str, list[float]]) -> None:
         """One figure a side."""
-        self.figures += [Figure(setting, side, unit, list(of_side)) for side, of_side in values.items() if of_side]
+        self.figures += [
+            Figure(setting, side, unit, list(of_side)) for side, of_side in values.items() if of_side
+        ]
 
-    def compare(self, setting: str, ours: str, theirs: str, *, more: bool, target: float | None = None, bound: bool = False) -> None:
+    def compare(
+        self,
+        setting: str,
+        ours: str,
+        theirs: str,
+        *,
+        more: bool,
+        target: float | None = None,
+        bound: bool = False,
+    ) -> None:
         """The ratio of two sides' figures of a setting, of rounds that both were in; `more`: whether a greater figure is better."""
         found = {figure.side: figure.values for figure in self.figures if figure.setting == setting}
         if ours in found and theirs in found:
             pairs = zip(found[ours], found[theirs], strict=False)  # a slow side may sit out the last rounds
-            self.ratios.append(Ratio(setting, ours, theirs, [a / b if more else b / a for a, b in pairs], target, bound))
+            self.ratios.append(
+                Ratio(setting, ours, theirs, [a / b if more else b / a for a, b in pairs], target, bound)
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Everything, with medians."""
         data = asdict(self)
         data["figures"] = [asdict(figure) | spread(figure.values) for figure in self.figures]
-        data["ratios"] = [asdict(ratio) | spread(ratio.values) | {"verdict": ratio.verdict} for ratio in self.ratios]
+        data["ratios"] = [
+            asdict(ratio) | spread(ratio.values) | {"verdict": ratio.verdict} for ratio in self.ratios
+        ]
         return data
 
     def text(self) -> str:
@@ -101,7 +116,8 @@ class Result:
         lines = [f"\n== {self.work}: {self.title}"]
         if self.figures:
             lines += table(
-                ("setting", "side", "median", "min to max", "unit"), [(f.setting, f.side, *_span(f.values), f.unit) for f in self.figures]
+                ("setting", "side", "median", "min to max", "unit"),
+                [(f.setting, f.side, *_span(f.values), f.unit) for f in self.figures],
             )
         if self.ratios:
             rows = [
@@ -113,7 +129,10 @@ class Result:
                 )
                 for r in self.ratios
             ]
-            lines += ["", *table(("setting", "how many times better", "median", "min to max", "wanted"), rows)]
+            lines += [
+                "",
+                *table(("setting", "how many times better", "median", "min to max", "wanted"), rows),
+            ]
         return "\n".join([*lines, *self.notes])
 
     def picture(self) -> bytes:
@@ -153,8 +172,17 @@ def _bars(axes: Any, figures: Sequence[Figure], unit: str) -> None:
     for row, figure in enumerate(figures):
         middle = median(figure.values)
         error = [[middle - min(figure.values)], [max(figure.values) - middle]]
-        axes.barh(row, middle, xerr=error, color=OTHERS[sides.index(figure.side) % len(OTHERS)], height=0.7, error_kw={"linewidth": 0.8})
-    axes.set_yticks(range(len(figures)), [f"{figure.setting}: {figure.side}" for figure in figures], fontsize=7)
+        axes.barh(
+            row,
+            middle,
+            xerr=error,
+            color=OTHERS[sides.index(figure.side) % len(OTHERS)],
+            height=0.7,
+            error_kw={"linewidth": 0.8},
+        )
+    axes.set_yticks(
+        range(len(figures)), [f"{figure.setting}: {figure.side}" for figure in figures], fontsize=7
+    )
     axes.set_ylim(len(figures) - 0.5, -0.5)
     values = [value for figure in figures for value in figure.values]
     if max(values) > LOGARITHMIC_FROM * min(values):
@@ -174,7 +202,10 @@ def number(value: float) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of aligned columns."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [head, *rows]
+    ]
 
 
 def processor() -> str:
@@ -190,7 +221,8 @@ def processor() -> str:
 def elsewhere() -> float:
     """Seconds of CPU that other processes than this one and its finished children have used so far; 0 where the system does not tell.
 
-    Threads that wait for each other, as torch's do, lose far more than their share to whatever runs beside them.
+    Threads that wait for each other, as torch's do, lose far more than their share to whatever runs beside
+    them.
     """
     try:
         fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]

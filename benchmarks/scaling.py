@@ -1,8 +1,9 @@
 """How the work scales with workers on this machine: zoo collection, data-parallel steps, their messages, and the store.
 
-Whoever is compared takes turns in one run; what is told are ratios with their spread. OUT/scaling.json gets the parts that were
-measured and keeps the others; OUT/zoo_tasks.json gets the seconds of each structure of the zoo, for `simulate.py`. Workers beyond
-the cores of the machine are measured too, but say nothing about more cores. Nothing here can fail for being slow.
+Whoever is compared takes turns in one run; what is told are ratios with their spread. OUT/scaling.json gets
+the parts that were measured and keeps the others; OUT/zoo_tasks.json gets the seconds of each structure of
+the zoo, for `simulate.py`. Workers beyond the cores of the machine are measured too, but say nothing about
+more cores. Nothing here can fail for being slow.
 
     python benchmarks/scaling.py --out benchmarks/results --part zoo --part store --rounds 3
 """
@@ -35,14 +36,16 @@ from simulate import bound, queued
 from speed import QUIET, machine
 
 from genflow import Structure, Zoo, load_config
-from genflow.launch import World, cores
+from genflow.distributed.launcher import cores
+from genflow.distributed.world import World
 from genflow.progress import Progress
-from genflow.runs import LOGS, MANIFEST, read_json, write_json
-from genflow.stages import component, expense
+from genflow.stages.common import component, expense
+from genflow.storage.files import read_json, write_json
+from genflow.storage.populations import FACTS
+from genflow.storage.runs import LOGS, MANIFEST
 from genflow.training.autoencoder import AutoencoderTrainee
 from genflow.training.diffusion import DiffusionTrainee
 from genflow.training.loop import GraphTrainee, train
-from genflow.zoo import FACTS
 
 #: as uneven as the structures of a real zoo: 0.4 to 4 s each with 60 steps
 STRUCTURES = (
@@ -82,7 +85,9 @@ def karp_flatt(speedup: float, workers: int) -> float:
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Least squares: (value at 0, slope)."""
     middle, height = mean(x), mean(y)
-    slope = sum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / sum((a - middle) ** 2 for a in x)
+    slope = sum((a - middle) * (b - height) for a, b in zip(x, y, strict=True)) / sum(
+        (a - middle) ** 2 for a in x
+    )
     return height - slope * middle, slope
 
 
@@ -139,7 +144,11 @@ def start(*words: Any, threads: int = 1) -> subprocess.Popen:
     """Start a genflow command with so many threads a worker."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     return subprocess.Popen(
-        [sys.executable, "-m", "genflow", *map(str, words)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "genflow", *map(str, words)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -165,7 +174,8 @@ def collecting(folder: Path) -> float:
 def tasks(folder: Path) -> list[dict[str, Any]]:
     """The structures of a zoo that one worker collected, in the order of their names: what each cost, and what was expected.
 
-    `seconds` are those of the training, `occupied` all from the end of the one before, with starting policies, metrics and writing.
+    `seconds` are those of the training, `occupied` all from the end of the one before, with starting
+    policies, metrics and writing.
     """
     entries, before = [], (folder / ".lock").stat().st_mtime
     for path in sorted(folder.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime):
@@ -189,9 +199,14 @@ def tasks(folder: Path) -> list[dict[str, Any]]:
 
 def zoo(bench: Bench) -> Result:
     """Zoo collection at 1, 2 and 4 workers."""
-    result = Result("zoo", f"a zoo of {len(bench.structures)} uneven structures, {bench.zoo_steps} steps each, one thread a worker")
+    result = Result(
+        "zoo",
+        f"a zoo of {len(bench.structures)} uneven structures, {bench.zoo_steps} steps each, one thread a worker",
+    )
     sizes = {f"{n} worker{'s' * (n > 1)}": n for n in (1, 2, 4)}
-    seconds: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in sizes} for kind in ("collecting", "whole command")}
+    seconds: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in sizes} for kind in ("collecting", "whole command")
+    }
     passes: list[list[dict[str, Any]]] = []
     for turn in range(bench.rounds):
         for name, workers in sizes.items():
@@ -206,7 +221,10 @@ def zoo(bench: Bench) -> Result:
         for name in others:
             result.compare(kind, name, one, more=False)
     outside = {
-        name: [whole - inside for whole, inside in zip(seconds["whole command"][name], seconds["collecting"][name], strict=True)]
+        name: [
+            whole - inside
+            for whole, inside in zip(seconds["whole command"][name], seconds["collecting"][name], strict=True)
+        ]
         for name in sizes
     }
     result.add("outside of collecting", "s", outside)
@@ -231,10 +249,15 @@ def zoo(bench: Bench) -> Result:
         "speedup_by_schedule": schedule,
         "speedup_possible": {str(n): sum(occupied) / bound(occupied, n) for n in (2, 4)},
     }
-    result.notes = [f"serial fraction (Karp-Flatt), {name}: {median(values):.3f}" for name, values in serial.items()]
+    result.notes = [
+        f"serial fraction (Karp-Flatt), {name}: {median(values):.3f}" for name, values in serial.items()
+    ]
     result.notes += [
         f"rank correlation of the estimate with the seconds: {correlation:.3f}",
-        *(f"{n} workers of these pieces could be {value:.2f} times as fast if none slowed another down" for n, value in schedule.items()),
+        *(
+            f"{n} workers of these pieces could be {value:.2f} times as fast if none slowed another down"
+            for n, value in schedule.items()
+        ),
     ]
     if cores() < max(sizes.values()):
         result.notes.append(f"this machine has {cores()} cores; more workers than that share them")
@@ -244,7 +267,8 @@ def zoo(bench: Bench) -> Result:
 def training(bench: Bench) -> Result:
     """Seconds a step of data-parallel training at 1 and 2 workers, and of one worker with 2 threads."""
     result = Result(
-        "training", f"seconds a step of data-parallel training, {bench.steps} steps, a zoo of {len(bench.structures)} structures"
+        "training",
+        f"seconds a step of data-parallel training, {bench.steps} steps, a zoo of {len(bench.structures)} structures",
     )
     sides = {"1 worker": (1, 1), "2 workers": (2, 1), "1 worker, 2 threads": (1, 2)}
     autoencoder = bench.work / "autoencoder-for-diffusion"
@@ -263,7 +287,9 @@ def training(bench: Bench) -> Result:
             result.compare(name, side, "1 worker", more=False)
         speedup = result.ratios[-2].values
         facts[name] = {"serial_fraction": [karp_flatt(value, 2) for value in speedup]}
-        result.notes.append(f"serial fraction (Karp-Flatt), {name}: {median(facts[name]['serial_fraction']):.3f}")
+        result.notes.append(
+            f"serial fraction (Karp-Flatt), {name}: {median(facts[name]['serial_fraction']):.3f}"
+        )
     result.facts = facts
     return result
 
@@ -323,7 +349,9 @@ def trainees(bench: Bench) -> dict[str, Callable[[int], tuple[GraphTrainee, Any]
             latents = torch.cat([encoder.encode(p) for p in populations])
         conditions = torch.cat([p.structure.condition().expand(len(p), -1) for p in populations])
         denoiser_class, denoiser_options = component(config, "denoiser")
-        denoiser = denoiser_class(denoiser_options, latent_size=latents.shape[1], condition_size=conditions.shape[1])
+        denoiser = denoiser_class(
+            denoiser_options, latent_size=latents.shape[1], condition_size=conditions.shape[1]
+        )
         return one_of_many(DiffusionTrainee)(denoiser, latents, conditions, options, device="cpu"), options
 
     for name in TRAININGS:
@@ -340,7 +368,10 @@ def trainees(bench: Bench) -> dict[str, Callable[[int], tuple[GraphTrainee, Any]
 
 def share(bench: Bench) -> Result:
     """A worker's share of a step, alone on its core: what every worker does in full, what is dealt out, and the bytes that it sends."""
-    result = Result("share", f"seconds a step of one of several workers, alone on its core and without all-reduce, {bench.steps} steps")
+    result = Result(
+        "share",
+        f"seconds a step of one of several workers, alone on its core and without all-reduce, {bench.steps} steps",
+    )
     torch.set_num_threads(1)
     facts: dict[str, dict[str, Any]] = {}
     for name, make in trainees(bench).items():
@@ -352,7 +383,9 @@ def share(bench: Bench) -> Result:
                 trainee, options = make(workers)
                 rows = options.batch_size
                 folder = Path(tempfile.mkdtemp(dir=bench.work))
-                _, spent = train(trainee, options, folder=folder, seed=0, progress=Progress(quiet=True), label=name)
+                _, spent = train(
+                    trainee, options, folder=folder, seed=0, progress=Progress(quiet=True), label=name
+                )
                 if turn >= 0:
                     seconds[workers].append(spent / options.steps)
                 if workers == 2:
@@ -380,7 +413,9 @@ def share(bench: Bench) -> Result:
     for (name, entry), values in zip(facts.items(), reduced, strict=True):
         entry["all_reduce_seconds"] = median(values)
         result.add(
-            f"{name}: all-reduce of {entry['largest_message']:,} bytes, 2 gloo workers", "ms", {"all-reduce": [1e3 * v for v in values]}
+            f"{name}: all-reduce of {entry['largest_message']:,} bytes, 2 gloo workers",
+            "ms",
+            {"all-reduce": [1e3 * v for v in values]},
         )
     result.facts = {"trainings": facts}
     return result
@@ -416,7 +451,9 @@ def store(bench: Bench) -> Result:
     result = Result("store", "calls of a TCPStore a second")
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     sides = {n: f"{n} client{'s' * (n > 1)}" for n in CLIENTS}
-    rates: dict[str, dict[str, list[float]]] = {kind: {side: [] for side in sides.values()} for kind in ("add", "check", "mixed")}
+    rates: dict[str, dict[str, list[float]]] = {
+        kind: {side: [] for side in sides.values()} for kind in ("add", "check", "mixed")
+    }
     for turn in range(bench.rounds):
         for n, side in sides.items():
             counts = _processes(_call, n, server.port, list(rates), f"{n}-{turn}")
@@ -459,7 +496,10 @@ def _processes(work: Callable[..., Any], count: int, *arguments: Any) -> list[An
 
 def restart(bench: Bench) -> Result:
     """Seconds from the death of one of two workers until both are at work again."""
-    result = Result("restart", "seconds until a zoo goes on after one of its 2 workers was killed, and until it begins at all")
+    result = Result(
+        "restart",
+        "seconds until a zoo goes on after one of its 2 workers was killed, and until it begins at all",
+    )
     seconds: dict[str, list[float]] = {"start": [], "restart": []}
     for turn in range(bench.rounds):
         out = bench.work / f"restart-{turn}"
@@ -515,7 +555,9 @@ def merged(path: Path, parts: Mapping[str, Any]) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--part", "parts", multiple=True, type=click.Choice(list(PARTS)), help="Default: all.")
 @click.option("--rounds", default=3, show_default=True, help="Turns of each side.")
-@click.option("--zoo-steps", default=120, show_default=True, help="Training steps of each structure of the zoo.")
+@click.option(
+    "--zoo-steps", default=120, show_default=True, help="Training steps of each structure of the zoo."
+)
 @click.option("--steps", default=60, show_default=True, help="Steps of each autoencoder and diffusion model.")
 @click.option("--structures", "count", default=len(STRUCTURES), show_default=True, help="The first so many.")
 def main(out, parts, rounds, zoo_steps, steps, count):
@@ -529,13 +571,17 @@ def main(out, parts, rounds, zoo_steps, steps, count):
             seconds = time.perf_counter() - began
             busy = max(0.0, (elsewhere() - others) / seconds)
             if busy > QUIET:
-                result.notes.append(f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; measure again when they are done")
+                result.notes.append(
+                    f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; measure again when they are done"
+                )
             click.echo(result.text())
             took = {"seconds": round(seconds, 1), "cores_busy_elsewhere": round(busy, 3)}
             entry = {"machine": machine(), "options": options, **took, **result.to_json()}
             write_json(out / "scaling.json", {"parts": merged(out / "scaling.json", {name: entry})})
             if bench.zoo_tasks and name == "zoo":
-                write_json(out / "zoo_tasks.json", {"machine": machine(), "options": options, **bench.zoo_tasks})
+                write_json(
+                    out / "zoo_tasks.json", {"machine": machine(), "options": options, **bench.zoo_tasks}
+                )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Quality of policies that torchgfn trains one by one, at 1, 10, 60 and 600 seconds: the bar for generated ones.
 
-Trajectory balance by the book: torchgfn's own environment, sampler and loss, uniform backward policy, one thread. The clock is the
-process's CPU time, so that other work on the machine does not count. Each budget is a run of its own whose learning rate falls
-linearly to zero over it, which ends better than a constant one. Writes OUT/<structure>.json, and adds what is missing there.
+Trajectory balance by the book: torchgfn's own environment, sampler and loss, uniform backward policy, one
+thread. The clock is the process's CPU time, so that other work on the machine does not count. Each budget is
+a run of its own whose learning rate falls linearly to zero over it, which ends better than a constant one.
+Writes OUT/<structure>.json, and adds what is missing there.
 
     python benchmarks/sgd.py --out runs/sgd --structure 'A*' --structure A
 """
@@ -21,7 +22,7 @@ from gfn.samplers import Sampler
 from genflow import Population, Structure
 from genflow.evaluation.evaluate import choose_metrics
 from genflow.measure import exact_metrics, values_of
-from genflow.runs import read_json, write_json
+from genflow.storage.files import read_json, write_json
 
 
 def train(structure: Structure, seconds: float, *, seed: int, lr: float, batch: int, epsilon: float) -> dict:
@@ -50,7 +51,9 @@ def train(structure: Structure, seconds: float, *, seed: int, lr: float, batch: 
     population = Population.from_modules(structure, [module], {"source": "trained"})
     # a task that is too large to enumerate is judged by samples
     chosen = exact_metrics() if structure.environment.enumerable else choose_metrics(structure)
-    metrics = {name: float(value) for name, value in values_of(population, chosen).items() if not value.isnan().any()}
+    metrics = {
+        name: float(value) for name, value in values_of(population, chosen).items() if not value.isnan().any()
+    }
     return {"seconds": spent, "iterations": iterations, "metrics": metrics}
 
 
@@ -62,7 +65,9 @@ def train(structure: Structure, seconds: float, *, seed: int, lr: float, batch: 
 @click.option("--lr", default=3e-3, show_default=True)
 @click.option("--batch", default=64, show_default=True)
 @click.option("--epsilon", default=0.05, show_default=True)
-@click.option("--enough", default=1e-6, show_default=True, help="A JS after which longer budgets are left out.")
+@click.option(
+    "--enough", default=1e-6, show_default=True, help="A JS after which longer budgets are left out."
+)
 def main(names, out, marks, seed, lr, batch, epsilon, enough):
     """Train each structure and write its figures."""
     torch.set_num_threads(1)
@@ -78,8 +83,13 @@ def main(names, out, marks, seed, lr, batch, epsilon, enough):
             if any(e["budget"] == seconds or e["metrics"].get("js", 1.0) <= enough for e in entries):
                 continue
             entries.append({"budget": seconds, **train(structure, seconds, **options)})
-            write_json(path, {"structure": structure.fields(), "name": name, "options": options, "entries": entries})
-            click.echo(f"{name}: {seconds:g} s: " + ", ".join(f"{key} {value:.4g}" for key, value in entries[-1]["metrics"].items()))
+            write_json(
+                path, {"structure": structure.fields(), "name": name, "options": options, "entries": entries}
+            )
+            click.echo(
+                f"{name}: {seconds:g} s: "
+                + ", ".join(f"{key} {value:.4g}" for key, value in entries[-1]["metrics"].items())
+            )
 
 
 if __name__ == "__main__":

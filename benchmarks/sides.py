@@ -1,7 +1,7 @@
 """What the sides of a comparison speak: a request on stdin and its answer on stdout, each one line of JSON.
 
-A side is a process that lives through all rounds, so that imports and compilation are off the clock and the sides can take turns.
-Standard library only, since the peers' environments do not have genflow.
+A side is a process that lives through all rounds, so that imports and compilation are off the clock and the
+sides can take turns. Standard library only, since the peers' environments do not have genflow.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def serve(side: object) -> None:
         try:
             answer = {"ok": getattr(side, request["do"])(**request["with"])}
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0], "trace": traceback.format_exc()}
+            answer = {
+                "error": f"{type(error).__name__}: {error}".splitlines()[0],
+                "trace": traceback.format_exc(),
+            }
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -70,18 +73,24 @@ class Handlers:
             return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def paced(step: Callable[[], int], seconds: float | None = None, limit: int | None = None) -> dict[str, float]:
+def paced(
+    step: Callable[[], int], seconds: float | None = None, limit: int | None = None
+) -> dict[str, float]:
     """Call `step`, which returns how many iterations it did, for about `seconds` of wall clock or until there are `limit` of them."""
     if seconds is None and limit is None:
         raise ValueError("paced() needs seconds, a limit or both, or it never ends")
     iterations, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < (math.inf if seconds is None else seconds) and (limit is None or iterations < limit):
+    while (spent := time.perf_counter() - began) < (math.inf if seconds is None else seconds) and (
+        limit is None or iterations < limit
+    ):
         iterations += step()
     return {"iterations": iterations, "seconds": spent}
 
 
 class Side:
-    """A running side, from outside. Use as ``with Side("name", [python, script], threads=1) as side: side.ask("method", key=value)``.
+    """A running side, from outside.
+
+    Use as ``with Side("name", [python, script], threads=1) as side: side.ask("method", key=value)``.
 
     Args:
         name: for messages.
@@ -92,7 +101,12 @@ class Side:
     def __init__(self, name: str, command: Sequence[str | Path], threads: int) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=_environment(threads)
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env=_environment(threads),
         )
         if hasattr(os, "sched_setaffinity"):
             # before it has imported anything, so that thread pools are made for these cores
@@ -102,7 +116,8 @@ class Side:
         """What the side's method returns.
 
         Raises:
-            SideError: the method failed, or the side is dead; whatever it wrote to stderr has been shown already.
+            SideError: the method failed, or the side is dead; whatever it wrote to stderr has been shown
+                already.
         """
         try:
             self._process.stdin.write(json.dumps({"do": do, "with": arguments}) + "\n")

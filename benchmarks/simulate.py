@@ -1,9 +1,11 @@
-"""A thousand workers, simulated on the scheduler that real ones use: `genflow.launch.Queue` on a store in memory, with the time made up.
+"""A thousand workers, simulated on the scheduler that real ones use: `genflow.distributed.work_queue.Queue` on a store in memory, with the time made up.
 
-The durations are those that `scaling.py` recorded, drawn with replacement and scaled to a real budget. What is simulated is who waits for
-whom: the order of the pieces, the end of a run, and failures after which all workers start again. Networks, disks and the store
-are taken to be fast; what 1,000 workers ask of the store is counted beside what it was measured to answer. At the end a step of
-data-parallel training is calculated for numbers of GPUs that nobody has tried.
+The durations are those that `scaling.py` recorded, drawn with replacement and scaled to a real budget. What
+is simulated is who waits for
+whom: the order of the pieces, the end of a run, and failures after which all workers start again. Networks,
+disks and the store are taken to be fast; what 1,000 workers ask of the store is counted beside what it was
+measured to answer. At the end a step of data-parallel training is calculated for numbers of GPUs that nobody
+has tried.
 
     python benchmarks/simulate.py --out benchmarks/results
 """
@@ -27,9 +29,10 @@ from matplotlib.figure import Figure as Canvas
 from report import number, table
 from torch.distributed import HashStore
 
+from genflow.distributed.work_queue import LONGEST_NAP, Queue
+from genflow.distributed.world import BEAT
 from genflow.evaluation.pictures import OTHERS, png
-from genflow.launch import BEAT, LONGEST_NAP, Queue
-from genflow.runs import write_bytes, write_json
+from genflow.storage.files import write_bytes, write_json
 
 #: calls of the store that a piece makes, from take() to finish() and the count of what is done
 CALLS_A_PIECE = 5
@@ -90,7 +93,15 @@ class Outcome:
 class Pieces:
     """Workers that take pieces of one queue until there are none; the time is whatever the pieces say."""
 
-    def __init__(self, costs: Sequence[float], seconds: Sequence[float], workers: int, start: float, name: str, store: Any) -> None:
+    def __init__(
+        self,
+        costs: Sequence[float],
+        seconds: Sequence[float],
+        workers: int,
+        start: float,
+        name: str,
+        store: Any,
+    ) -> None:
         self._queue, self._seconds = Queue(store, name, costs), seconds
         #: (end, tie, worker, piece, begin) of what is under way
         self.running: list[tuple[float, int, int, int, float]] = []
@@ -133,8 +144,8 @@ def with_failures(
         workers: how many.
         mtbf: mean seconds between two failures of a worker.
         restart: seconds until all workers are at work again; a failure meanwhile begins it anew.
-        checkpoint: seconds between two checkpoints. The worker that failed loses what came after its last one; the others lose nothing,
-            since they write one when they are stopped.
+        checkpoint: seconds between two checkpoints. The worker that failed loses what came after its last
+            one; the others lose nothing, since they write one when they are stopped.
         seed: of the failures.
 
     Returns:
@@ -146,7 +157,14 @@ def with_failures(
     clock, failures = 0.0, 0
     while open_pieces := [piece for piece, times in enumerate(finished) if not times]:
         failure = clock + _gap(rng, mtbf, workers)
-        pieces = Pieces([costs[i] for i in open_pieces], [left[i] for i in open_pieces], workers, clock, f"attempt-{failures}", store)
+        pieces = Pieces(
+            [costs[i] for i in open_pieces],
+            [left[i] for i in open_pieces],
+            workers,
+            clock,
+            f"attempt-{failures}",
+            store,
+        )
         while pieces.running and pieces.running[0][0] <= failure:
             clock, piece = pieces.step()
             finished[open_pieces[piece]] += 1
@@ -177,8 +195,9 @@ def efficiency(seconds: Sequence[float], workers: int, makespan: float) -> float
 def availability(workers: float, mtbf: float, restart: float, interval: float = 0.0) -> float:
     """The share of the time that goes into work that is kept, where each failure stops everyone.
 
-    A restart, which a failure may interrupt, leaves exp(-restart workers / mtbf). With an `interval` between checkpoints, all lose
-    what came after the last one, as data-parallel training does (Daly 2006, a checkpoint taking no time).
+    A restart, which a failure may interrupt, leaves exp(-restart workers / mtbf). With an `interval` between
+    checkpoints, all lose what came after the last one, as data-parallel training does (Daly 2006, a
+    checkpoint taking no time).
     """
     rate = workers / mtbf
     kept = rate * interval / math.expm1(rate * interval) if interval else 1.0
@@ -196,7 +215,14 @@ def calls(workers: int) -> float:
 
 
 def step_seconds(
-    workers: int, *, serial: float, parallel: float, rows: int, message: float, bandwidth: float = math.inf, latency: float = 0.0
+    workers: int,
+    *,
+    serial: float,
+    parallel: float,
+    rows: int,
+    message: float,
+    bandwidth: float = math.inf,
+    latency: float = 0.0,
 ) -> float:
     """A step of data-parallel training, calculated: what every worker does, its share of the rows, and one all-reduce after it.
 
@@ -214,7 +240,8 @@ def step_seconds(
     return serial + own + travel
 
 
-#: how the pieces come to the workers: name -> what the queue is told that each costs; the pieces lie smallest first, as lists are written
+#: how the pieces come to the workers: name -> what the queue is told that each costs; the pieces lie smallest
+#: first, as lists are written
 ORDERS: dict[str, Callable[[Sequence[Task], random.Random], list[float]]] = {
     "costliest first, by the estimate": lambda tasks, rng: [task.cost for task in tasks],
     "costliest first, known exactly": lambda tasks, rng: [task.seconds for task in tasks],
@@ -242,7 +269,14 @@ def orders(tasks: Sequence[Task], workers: int, sizes: Sequence[int], seed: int)
     return entries
 
 
-def failing(tasks: Sequence[Task], workers: Sequence[int], hours: Sequence[float], restart: float, each: int, seed: int) -> list[dict]:
+def failing(
+    tasks: Sequence[Task],
+    workers: Sequence[int],
+    hours: Sequence[float],
+    restart: float,
+    each: int,
+    seed: int,
+) -> list[dict]:
     """Efficiency with failures over that without, at `each` structures a worker, beside the closed form.
 
     Small fleets run several times, so that they meet failures too.
@@ -257,35 +291,65 @@ def failing(tasks: Sequence[Task], workers: Sequence[int], hours: Sequence[float
             expected = availability(size, mtbf * HOUR, restart)
             entry = {"workers": size, "mtbf_hours": mtbf, "restart_seconds": restart, "expected": expected}
             if expected > 1 / HOPELESS:
-                outcomes = [with_failures(costs, seconds, size, mtbf=mtbf * HOUR, restart=restart, seed=seed + run) for run in range(runs)]
-                entry |= {"runs": runs, "hours": calm / HOUR, "failures": mean(outcome.failures for outcome in outcomes)}
+                outcomes = [
+                    with_failures(costs, seconds, size, mtbf=mtbf * HOUR, restart=restart, seed=seed + run)
+                    for run in range(runs)
+                ]
+                entry |= {
+                    "runs": runs,
+                    "hours": calm / HOUR,
+                    "failures": mean(outcome.failures for outcome in outcomes),
+                }
                 entry["share"] = calm / mean(outcome.makespan for outcome in outcomes)
             entries.append(entry)
     return entries
 
 
-#: what a GPU's links are taken to carry in one direction, bytes a second, and seconds of a hop: the vendors' figures, halved
+#: what a GPU's links are taken to carry in one direction, bytes a second, and seconds of a hop: the vendors'
+#: figures, halved
 LINKS = {"8 GPUs, NVLink 4": (8, 225e9, 5e-6), "64 nodes of 8 GPUs, 100 Gbit/s a node": (512, 6.25e9, 20e-6)}
-#: how many times as fast as one core of the measurement a GPU is taken to do the rows; what every worker does is taken as it was
+#: how many times as fast as one core of the measurement a GPU is taken to do the rows; what every worker does
+#: is taken as it was
 GPU_ROWS = 20.0
 
 
 def calculated(shares: dict[str, Any]) -> list[dict[str, Any]]:
     """A step of each training on GPUs that nobody has tried, from what `scaling.py` measured on one core.
 
-    "as it is" deals out the batch, "grown" gives each worker as many rows as one had; `gain` is in rows a second over one GPU.
+    "as it is" deals out the batch, "grown" gives each worker as many rows as one had; `gain` is in rows a
+    second over one GPU.
     """
     entries = []
     for name, share in shares.items():
-        own = {"serial": share["serial_seconds"], "parallel": share["parallel_seconds"] / GPU_ROWS, "rows": share["rows"]}
+        own = {
+            "serial": share["serial_seconds"],
+            "parallel": share["parallel_seconds"] / GPU_ROWS,
+            "rows": share["rows"],
+        }
         one = step_seconds(1, **own, message=share["bytes"])
         for link, (gpus, bandwidth, latency) in LINKS.items():
             for batch, times in (("as it is", 1), ("grown", gpus)):
-                facts = {**own, "parallel": times * own["parallel"], "rows": times * own["rows"], "message": share["bytes"]}
+                facts = {
+                    **own,
+                    "parallel": times * own["parallel"],
+                    "rows": times * own["rows"],
+                    "message": share["bytes"],
+                }
                 many = step_seconds(gpus, **facts, bandwidth=bandwidth, latency=latency)
                 entries.append(
-                    {"training": name, "gpus": gpus, "link": link, "batch": batch, "rows": facts["rows"], "one_gpu": one}
-                    | {"seconds": many, "all_reduce": many - step_seconds(gpus, **facts), "gain": times * one / many}
+                    {
+                        "training": name,
+                        "gpus": gpus,
+                        "link": link,
+                        "batch": batch,
+                        "rows": facts["rows"],
+                        "one_gpu": one,
+                    }
+                    | {
+                        "seconds": many,
+                        "all_reduce": many - step_seconds(gpus, **facts),
+                        "gain": times * one / many,
+                    }
                 )
     return entries
 
@@ -298,7 +362,9 @@ def picture(done: dict[str, Any]) -> bytes:
         points = [(e["structures"], e["efficiency"]) for e in done["orders"] if e["order"] == name]
         left.plot(*zip(*points, strict=True), marker=".", linewidth=1, color=colour, label=name)
     sizes = sorted({(e["structures"], e["efficiency"] * e["over_bound"]) for e in done["orders"]})
-    left.plot(*zip(*sizes, strict=True), color="black", linewidth=0.8, linestyle=":", label="no order is better")
+    left.plot(
+        *zip(*sizes, strict=True), color="black", linewidth=0.8, linestyle=":", label="no order is better"
+    )
     left.set(xscale="log", xlabel="structures", ylabel="efficiency", ylim=(0, 1.03))
     left.set_title(f"{done['workers']:,} workers, no failures", fontsize=9)
     hours = sorted({e["mtbf_hours"] for e in done["failures"]})
@@ -306,22 +372,40 @@ def picture(done: dict[str, Any]) -> bytes:
         found = [e for e in done["failures"] if e["mtbf_hours"] == mtbf]
         most = max(e["workers"] for e in found)
         grid = [most ** (step / 100) for step in range(101)]
-        right.plot(grid, [availability(size, mtbf * HOUR, done["restart"]) for size in grid], linewidth=0.8, color=colour)
+        right.plot(
+            grid,
+            [availability(size, mtbf * HOUR, done["restart"]) for size in grid],
+            linewidth=0.8,
+            color=colour,
+        )
         points = [(e["workers"], e["share"]) for e in found if "share" in e]
-        right.plot(*(zip(*points, strict=True) if points else ((), ())), ".", color=colour, label=f"{mtbf:,.0f} h")
+        right.plot(
+            *(zip(*points, strict=True) if points else ((), ())), ".", color=colour, label=f"{mtbf:,.0f} h"
+        )
     right.set(xscale="log", xlabel="workers", ylabel="share of the time without failures", ylim=(0, 1.03))
     right.set_title(f"failures, {done['restart']:g} s a restart; lines: closed form", fontsize=9)
     for panel in (left, right):
-        panel.legend(fontsize=6, frameon=False, title="MTBF of a worker" if panel is right else None, title_fontsize=6)
+        panel.legend(
+            fontsize=6, frameon=False, title="MTBF of a worker" if panel is right else None, title_fontsize=6
+        )
         panel.tick_params(labelsize=7)
     return png(canvas)
 
 
 def text(done: dict[str, Any]) -> str:
     """The tables."""
-    lines = [f"== {done['workers']:,} workers; pieces of {done['tasks']['mean']:.1f} s on average, {done['tasks']['longest']:.1f} at most"]
+    lines = [
+        f"== {done['workers']:,} workers; pieces of {done['tasks']['mean']:.1f} s on average, {done['tasks']['longest']:.1f} at most"
+    ]
     rows = [
-        (f"{e['structures']:,}", e["order"], number(e["makespan"]), number(e["bound"]), f"{e['over_bound']:.3f}", f"{e['efficiency']:.3f}")
+        (
+            f"{e['structures']:,}",
+            e["order"],
+            number(e["makespan"]),
+            number(e["bound"]),
+            f"{e['over_bound']:.3f}",
+            f"{e['efficiency']:.3f}",
+        )
         for e in done["orders"]
     ]
     lines += table(("structures", "order", "makespan s", "bound s", "over bound", "efficiency"), rows)
@@ -332,17 +416,26 @@ def text(done: dict[str, Any]) -> str:
         for e in done["failures"]
     ]  # fmt: skip
     lines += table(("workers", "MTBF h", "failures a run", "share", "closed form"), rows)
-    lines += ["", "== workers from which on restarts cost more than 10 %; and failures a day of 1,000 workers"]
+    lines += [
+        "",
+        "== workers from which on restarts cost more than 10 %; and failures a day of 1,000 workers",
+    ]
     rows = [
         (f"{e['mtbf_hours']:,.0f}", f"{e['failures_a_day']:,.1f}", *(f"{size:,.0f}" for size in e["zoo"].values()),
          *(f"{size:,.0f}" for size in e["data_parallel"].values()))
         for e in done["limits"]
     ]  # fmt: skip
     restarts = list(done["limits"][0]["zoo"])
-    lines += table(("MTBF h", "failures/day", *(f"zoo {r} s" for r in restarts), *(f"training {r} s" for r in restarts)), rows)
+    lines += table(
+        ("MTBF h", "failures/day", *(f"zoo {r} s" for r in restarts), *(f"training {r} s" for r in restarts)),
+        rows,
+    )
     store = done["store"]
     measured = f"{store['measured']:,.0f}" if store["measured"] else "not measured yet"
-    lines += ["", f"== store: {store['waiting']:,.0f} calls/s while {done['workers']:,} workers wait; measured here: {measured}"]
+    lines += [
+        "",
+        f"== store: {store['waiting']:,.0f} calls/s while {done['workers']:,} workers wait; measured here: {measured}",
+    ]
     if done["calculated"]:
         lines += ["", "== a step of data-parallel training, calculated, not measured"]
         rows = [
@@ -350,11 +443,15 @@ def text(done: dict[str, Any]) -> str:
              f"{e['gain']:.1f}")
             for e in done["calculated"]
         ]  # fmt: skip
-        lines += table(("training", "on", "batch", "rows", "one GPU ms", "step ms", "all-reduce ms", "gain"), rows)
+        lines += table(
+            ("training", "on", "batch", "rows", "one GPU ms", "step ms", "all-reduce ms", "gain"), rows
+        )
     return "\n".join(lines)
 
 
-def limits(hours: Sequence[float], restarts: Sequence[float], checkpoint: float, workers: int) -> list[dict[str, Any]]:
+def limits(
+    hours: Sequence[float], restarts: Sequence[float], checkpoint: float, workers: int
+) -> list[dict[str, Any]]:
     """For each MTBF: failures a day, and the workers from which on a tenth of the time is lost, of a zoo and of data-parallel training."""
     # data-parallel training loses half an interval more, to first order
     return [
@@ -389,11 +486,25 @@ def simulate(
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--tasks", "tasks_file", type=click.Path(path_type=Path), help="What scaling.py recorded.  [default: OUT/zoo_tasks.json]")
+@click.option(
+    "--tasks",
+    "tasks_file",
+    type=click.Path(path_type=Path),
+    help="What scaling.py recorded.  [default: OUT/zoo_tasks.json]",
+)
 @click.option("--workers", default=1000, show_default=True)
-@click.option("--structures", "sizes", multiple=True, type=int, default=(1000, 8000, 64000), show_default=True)
-@click.option("--steps", default=1000, show_default=True, help="Training steps that the recorded seconds are scaled to.")
-@click.option("--restart", default=120.0, show_default=True, help="Seconds until all workers are at work again: assumed.")
+@click.option(
+    "--structures", "sizes", multiple=True, type=int, default=(1000, 8000, 64000), show_default=True
+)
+@click.option(
+    "--steps", default=1000, show_default=True, help="Training steps that the recorded seconds are scaled to."
+)
+@click.option(
+    "--restart",
+    default=120.0,
+    show_default=True,
+    help="Seconds until all workers are at work again: assumed.",
+)
 @click.option("--each", default=64, show_default=True, help="Structures a worker, of the runs with failures.")
 @click.option("--seed", default=0, show_default=True)
 def main(out, tasks_file, workers, sizes, steps, restart, each, seed):
@@ -410,7 +521,9 @@ def main(out, tasks_file, workers, sizes, steps, restart, each, seed):
     )  # fmt: skip
     click.echo(text(done))
     took = {"steps": steps, "seconds": round(time.perf_counter() - began, 1)}
-    write_json(out / "simulation.json", {**took, "tasks_from": {k: facts[k] for k in ("machine", "options")}, **done})
+    write_json(
+        out / "simulation.json", {**took, "tasks_from": {k: facts[k] for k in ("machine", "options")}, **done}
+    )
     write_bytes(out / "simulation.png", picture(done))
 
 

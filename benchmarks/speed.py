@@ -1,8 +1,9 @@
 """How fast each part is beside what one would use instead: all sides in turn, in one run, on the same cores.
 
-Each side is a process that waits for its turn (see `sides`); the peers run in the environments that `make bench` makes. For every
-work, a table of figures and of ratios (median over rounds, with the least and the greatest) is printed and written to OUT/<work>.json,
-with a picture beside it. Nothing here can fail for being slow.
+Each side is a process that waits for its turn (see `sides`); the peers run in the environments that `make
+bench` makes. For every work, a table of figures and of ratios (median over rounds, with the least and the
+greatest) is printed and written to OUT/<work>.json, with a picture beside it. Nothing here can fail for being
+slow.
 
     python benchmarks/speed.py --out benchmarks/results --work population --work exact --rounds 3
 """
@@ -22,7 +23,8 @@ from report import elsewhere, processor
 from sides import SideError
 from works import exact, generate, population, quality, start, unseen
 
-from genflow.runs import versions, write_bytes, write_json
+from genflow.storage.files import write_bytes, write_json
+from genflow.storage.runs import versions
 
 WORKS = {work.__name__: work for work in (population, quality, exact, generate, unseen, start, growth)}
 
@@ -42,13 +44,31 @@ def machine() -> dict:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--peers", type=click.Path(path_type=Path), default=Path(".venv-peers"), show_default=True, help="The peers' environments.")
+@click.option(
+    "--peers",
+    type=click.Path(path_type=Path),
+    default=Path(".venv-peers"),
+    show_default=True,
+    help="The peers' environments.",
+)
 @click.option("--work", "works", multiple=True, type=click.Choice(list(WORKS)), help="Default: all.")
 @click.option("--rounds", default=5, show_default=True, help="Turns of each side, or seeds.")
-@click.option("--threads", multiple=True, type=int, help="Of population; the others take the first.  [default: 1, then every core]")
+@click.option(
+    "--threads",
+    multiple=True,
+    type=int,
+    help="Of population; the others take the first.  [default: 1, then every core]",
+)
 @click.option("--turn", default=2.0, show_default=True, help="population: seconds of a turn.")
-@click.option("--warmup", default=300, show_default=True, help="population: iterations before the first turn.")
-@click.option("--cap", default=120.0, show_default=True, help="quality, unseen: seconds after which a training is stopped.")
+@click.option(
+    "--warmup", default=300, show_default=True, help="population: iterations before the first turn."
+)
+@click.option(
+    "--cap",
+    default=120.0,
+    show_default=True,
+    help="quality, unseen: seconds after which a training is stopped.",
+)
 def main(out, peers, works, rounds, threads, turn, warmup, cap):
     """Measure, print and write."""
     threads = tuple(dict.fromkeys(threads or (1, cores())))
@@ -64,10 +84,14 @@ def main(out, peers, works, rounds, threads, turn, warmup, cap):
         seconds = time.perf_counter() - began
         busy = max(0.0, (elsewhere() - others) / seconds)
         if busy > QUIET:
-            result.notes.append(f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; measure again when they are done")
+            result.notes.append(
+                f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; measure again when they are done"
+            )
         click.echo(result.text())
         took = {"seconds": round(seconds, 1), "cores_busy_elsewhere": round(busy, 3)}
-        write_json(out / f"{name}.json", {"machine": machine(), "options": options, **took, **result.to_json()})
+        write_json(
+            out / f"{name}.json", {"machine": machine(), "options": options, **took, **result.to_json()}
+        )
         write_bytes(out / f"{name}.png", result.picture())
 
 

@@ -13,7 +13,7 @@ from statistics import median
 from harness import FLAT, GOOD, TINY, Bench, divergence, learn, length, named, unknown
 from report import Result
 
-from genflow.runs import read_tensors
+from genflow.storage.files import read_tensors
 
 #: trajectory balance, everywhere the same: constant rates, 5% of the actions at random
 CONSTANT = {"epsilon": 0.05, "log_z_rate": 20.0}
@@ -28,8 +28,13 @@ def population(bench: Bench) -> Result:
     task = {"ndim": 4, "height": 8, "width": 256}
     recipe = {"batch_size": 16, "lr": 1e-3, **CONSTANT}
     kinds = {"torchgfn": ("torchgfn", 1), "JAX": ("jax", 1), "JAX, 32 members": ("jax", 32)}
-    kinds |= {f"genflow, {members} member{'s' * (members > 1)}": ("genflow", members) for members in (1, 8, 32, 128)}
-    result = Result("population", "trajectory balance on hypergrid (4, 8), two hidden layers of 256, 16 trajectories an iteration")
+    kinds |= {
+        f"genflow, {members} member{'s' * (members > 1)}": ("genflow", members) for members in (1, 8, 32, 128)
+    }
+    result = Result(
+        "population",
+        "trajectory balance on hypergrid (4, 8), two hidden layers of 256, 16 trajectories an iteration",
+    )
     lengths: dict[str, dict[str, list[float]]] = {}
     for threads in bench.threads:
         setting = f"{threads} thread{'s' if threads > 1 else ''}"
@@ -43,10 +48,14 @@ def population(bench: Bench) -> Result:
                     side.ask("save", path=str(folder / "weights.safetensors"))
                     into[name].append(length(task, folder / "weights.safetensors"))
 
-            sides = {name: stack.enter_context(bench.side(kind, threads)) for name, (kind, _) in kinds.items()}
+            sides = {
+                name: stack.enter_context(bench.side(kind, threads)) for name, (kind, _) in kinds.items()
+            }
             for name, side in sides.items():
                 kind, members = kinds[name]
-                own = {"recipe": recipe | FLAT, "members": members} if kind == "genflow" else {"recipe": recipe}
+                own = (
+                    {"recipe": recipe | FLAT, "members": members} if kind == "genflow" else {"recipe": recipe}
+                )
                 side.ask("prepare", task=task, **own | ({"members": members} if kind == "jax" else {}))
                 side.ask("iterate", limit=bench.warmup, seconds=WARMUP_SECONDS)
             look(sides, lengths[setting])
@@ -61,7 +70,10 @@ def population(bench: Bench) -> Result:
         for theirs, target in (("torchgfn", 12.0), ("JAX", 2.0), ("JAX, 32 members", None)):
             result.compare(setting, ours, theirs, more=True, target=target)
     result.facts |= {"task": task, "recipe": recipe, "trajectory_steps_before_and_after": lengths}
-    result.notes = [f"mean steps of a trajectory before and after the rounds: {_steps(lengths[setting])}" for setting in lengths]
+    result.notes = [
+        f"mean steps of a trajectory before and after the rounds: {_steps(lengths[setting])}"
+        for setting in lengths
+    ]
     return result
 
 
@@ -77,16 +89,27 @@ def quality(bench: Bench) -> Result:
     """Seconds from nothing to a good policy."""
     task = {"ndim": 4, "height": 8, "width": 128}
     result = Result(
-        "quality", f"seconds from nothing to an exact JS of {GOOD} on hypergrid (4, 8), width 128", axes=("seconds", "exact JS")
+        "quality",
+        f"seconds from nothing to an exact JS of {GOOD} on hypergrid (4, 8), width 128",
+        axes=("seconds", "exact JS"),
     )
     plans = {
-        "genflow, distillation": ("genflow", PLANNED, bench.rounds, {"limit": PLANNED["steps"] // 10, "count": 10}),
+        "genflow, distillation": (
+            "genflow",
+            PLANNED,
+            bench.rounds,
+            {"limit": PLANNED["steps"] // 10, "count": 10},
+        ),
         "genflow, trajectory balance": ("genflow", PATIENT | FLAT, min(3, bench.rounds), {}),
         "torchgfn, trajectory balance": ("torchgfn", PATIENT, min(3, bench.rounds), {}),
     }
     seconds: dict[str, list[float]] = {name: [] for name in plans}
     failures: dict[str, list[dict]] = {name: [] for name in plans}
-    result.facts = {"task": task, "recipes": {name: recipe for name, (_, recipe, _, _) in plans.items()}, "failures": failures}
+    result.facts = {
+        "task": task,
+        "recipes": {name: recipe for name, (_, recipe, _, _) in plans.items()},
+        "failures": failures,
+    }
     for seed in range(bench.rounds):
         for name, (kind, recipe, seeds, slices) in plans.items():
             if seed >= seeds:
@@ -99,10 +122,18 @@ def quality(bench: Bench) -> Result:
                 failures[name].append({"seed": seed, "seconds": points[-1][0], "js": points[-1][1]})
     result.add("to a good policy", "s", seconds)
     distilled, balanced, torchgfn = plans
-    for ours, theirs, target in ((distilled, torchgfn, 20.0), (distilled, balanced, None), (balanced, torchgfn, None)):
+    for ours, theirs, target in (
+        (distilled, torchgfn, 20.0),
+        (distilled, balanced, None),
+        (balanced, torchgfn, None),
+    ):
         if not failures[ours]:
-            result.compare("to a good policy", ours, theirs, more=False, target=target, bound=bool(failures[theirs]))
-    result.notes = [f"{name}: not good at the end of {len(failed)} runs" for name, failed in failures.items() if failed]
+            result.compare(
+                "to a good policy", ours, theirs, more=False, target=target, bound=bool(failures[theirs])
+            )
+    result.notes = [
+        f"{name}: not good at the end of {len(failed)} runs" for name, failed in failures.items() if failed
+    ]
     result.notes += [
         "a planned run of distillation counts whole, with the making of its teacher; the others stop when they are good",
         "distillation reads the reward of every state, trajectory balance only of the states that it visits",
@@ -115,7 +146,11 @@ def exact(bench: Bench) -> Result:
     result = Result("exact", "the exact distribution of one policy's terminal states, width 128")
     for text in ("D*", "H*", "ndim=2,height=64"):
         task, setting = named(text), text
-        kinds = {"genflow": ("genflow", {}), "genflow, small bound": ("genflow", {"max_floats": 2**16}), "JAX, sparse matrix": ("jax", {})}
+        kinds = {
+            "genflow": ("genflow", {}),
+            "genflow, small bound": ("genflow", {"max_floats": 2**16}),
+            "JAX, sparse matrix": ("jax", {}),
+        }
         if task["ndim"] == 2:
             kinds["torchgfn, state by state"] = ("torchgfn", {})
         seconds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -127,24 +162,50 @@ def exact(bench: Bench) -> Result:
             sides["genflow"].ask("initialise", task=TINY, path=str(folder / "tiny"))
             for name, side in sides.items():
                 # the first call compiles, and shows the memory over what the libraries take
-                side.ask("exact", task=TINY, weights=str(folder / "tiny"), out=str(folder / "out"), **kinds[name][1])
+                side.ask(
+                    "exact",
+                    task=TINY,
+                    weights=str(folder / "tiny"),
+                    out=str(folder / "out"),
+                    **kinds[name][1],
+                )
                 before = side.ask("memory", restart=True)
-                side.ask("exact", task=unknown(task), weights=str(folder / "weights"), out=str(folder / name), **kinds[name][1])
+                side.ask(
+                    "exact",
+                    task=unknown(task),
+                    weights=str(folder / "weights"),
+                    out=str(folder / name),
+                    **kinds[name][1],
+                )
                 memory[name] = [(side.ask("memory") - before) / 2**20]
             for _ in range(bench.rounds):
                 for name, side in sides.items():
-                    done = side.ask("exact", task=unknown(task), weights=str(folder / "weights"), out=str(folder / name), **kinds[name][1])
+                    done = side.ask(
+                        "exact",
+                        task=unknown(task),
+                        weights=str(folder / "weights"),
+                        out=str(folder / name),
+                        **kinds[name][1],
+                    )
                     seconds[name].append(done["seconds"])
             found = {name: read_tensors(folder / name)[0]["distribution"].double() for name in kinds}
         result.add(setting, "s", seconds)
         result.add(f"{setting}, memory", "MiB", memory)
         for theirs in list(kinds)[2:]:
-            result.compare(setting, "genflow", theirs, more=False, target=1.0 if text in ("D*", "H*") else None)
+            result.compare(
+                setting, "genflow", theirs, more=False, target=1.0 if text in ("D*", "H*") else None
+            )
             if min(memory["genflow"] + memory[theirs]) >= 1:  # less is not told from what the libraries left
                 result.compare(f"{setting}, memory", "genflow", theirs, more=False)
         apart = {name: float((found["genflow"] - other).abs().max()) for name, other in found.items()}
-        result.facts[setting] = {"task": task, "states": len(found["genflow"]), "largest_difference_from_genflow": apart}
-        result.notes.append(f"{setting}: {len(found['genflow']):,} states; largest difference of a probability from genflow's: {apart}")
+        result.facts[setting] = {
+            "task": task,
+            "states": len(found["genflow"]),
+            "largest_difference_from_genflow": apart,
+        }
+        result.notes.append(
+            f"{setting}: {len(found['genflow']):,} states; largest difference of a probability from genflow's: {apart}"
+        )
     result.notes.append(
         "genflow sums in float64, the others in float32; building the state graph or the matrix counts, compilation does not"
     )
@@ -158,22 +219,30 @@ PAPER_SECONDS = (12.0, 65.0)
 def generate(bench: Bench) -> Result:
     """Milliseconds of the shipped generator."""
     task, numbers = named("ndim=4,height=10"), (1, 8, 100)
-    result = Result("generate", "policies of hypergrid (4, 10), width 128, by the shipped generator, which is loaded")
-    times: dict[str, dict[str, list[float]]] = {f"{num} at once": {"first": [], "again": []} for num in numbers}
+    result = Result(
+        "generate", "policies of hypergrid (4, 10), width 128, by the shipped generator, which is loaded"
+    )
+    times: dict[str, dict[str, list[float]]] = {
+        f"{num} at once": {"first": [], "again": []} for num in numbers
+    }
     with bench.side("genflow") as side:
         side.ask("generate", task=TINY | {"width": 64}, num=2)
         for _ in range(bench.rounds):
             for num in numbers:
                 new = unknown(task)
                 for kind in ("first", "again"):
-                    times[f"{num} at once"][kind].append(1e3 * side.ask("generate", task=new, num=num)["seconds"])
+                    times[f"{num} at once"][kind].append(
+                        1e3 * side.ask("generate", task=new, num=num)["seconds"]
+                    )
     for setting, kinds in times.items():
         result.add(setting, "ms", kinds)
         quoted = [f"{1e3 * seconds / median(kinds['first']):,.0f}" for seconds in PAPER_SECONDS]
         result.notes.append(
             f"{setting}: the paper's {PAPER_SECONDS[0]:g} to {PAPER_SECONDS[1]:g} s are {quoted[0]} to {quoted[1]} times as long"
         )
-    result.notes.append("the paper's seconds are quoted; they are of eight GPUs and of its own structures, and nothing here measures them")
+    result.notes.append(
+        "the paper's seconds are quoted; they are of eight GPUs and of its own structures, and nothing here measures them"
+    )
     result.facts |= {"task": task, "paper_seconds_quoted": PAPER_SECONDS}
     return result
 
@@ -194,7 +263,9 @@ def unseen(bench: Bench) -> Result:
                 points = list(learn(side, task, PATIENT, 0, bench.cap, Path(folder)))
                 out, seconds, found = Path(folder) / "generated", [], []
                 for seed in range(bench.rounds):
-                    seconds.append(ours.ask("generate", task=unknown(task), num=1, seed=seed, out=str(out))["seconds"])
+                    seconds.append(
+                        ours.ask("generate", task=unknown(task), num=1, seed=seed, out=str(out))["seconds"]
+                    )
                     found.append(divergence(task, out))
             spent, js = points[-1]
             reached = js <= GOOD
@@ -204,12 +275,19 @@ def unseen(bench: Bench) -> Result:
             goods.append(max(found) <= GOOD)
             result.curves[f"{text}: torchgfn"] = points
             result.curves[f"{text}: generated"] = [(median(seconds), median(found))]
-            result.facts[text] = {"task": task, "generated_js": found, "torchgfn_js": js, "torchgfn_reached": reached}
+            result.facts[text] = {
+                "task": task,
+                "generated_js": found,
+                "torchgfn_js": js,
+                "torchgfn_reached": reached,
+            }
             result.notes.append(
                 f"{text}: generated JS {median(found):.3g} (worst {max(found):.3g}); torchgfn {js:.3g} after {spent:.3g} s"
                 + ("" if reached else ", stopped there")
             )
-    result.notes.append(f"{sum(goods)} of {len(goods)} structures are generated good at every seed; no ratio is given for the others")
+    result.notes.append(
+        f"{sum(goods)} of {len(goods)} structures are generated good at every seed; no ratio is given for the others"
+    )
     return result
 
 

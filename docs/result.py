@@ -5,16 +5,22 @@ from pathlib import Path
 
 from genflow import Population, Structure
 from genflow.evaluation.pictures import marginals
-from genflow.runs import write_bytes
-from genflow.zoo import find_populations, load_population
+from genflow.storage.files import write_bytes
+from genflow.storage.populations import find_populations, load_population
 
 
 def main(run: Path, preset: str) -> None:
     structure = Structure.parse("hypergrid", preset)
     found = {p.source: p for p in map(load_population, find_populations(run)) if p.structure == structure}
-    shown = {"trained": found["trained"], "generated": found["generated"], "random": Population.initialised(structure, 1, 0)}
+    shown = {
+        "trained": found["trained"],
+        "generated": found["generated"],
+        "random": Population.initialised(structure, 1, 0),
+    }
     distributions = {"target": structure.environment.target()}
-    distributions |= {source: population[0].terminal_distribution()[0] for source, population in shown.items()}
+    distributions |= {
+        source: population[0].terminal_distribution()[0] for source, population in shown.items()
+    }
     picture = marginals(structure.environment.graph.states, distributions)
     assert picture is not None
     write_bytes(Path(__file__).parent / "result.png", picture)

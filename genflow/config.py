@@ -1,4 +1,7 @@
-"""The configuration of every command: defaults < TOML file < command line. Unknown keys are refused with a suggestion."""
+"""The configuration of every command: defaults < TOML file < command line.
+
+Unknown keys are refused with a suggestion.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from pydantic import Field, field_validator
 from genflow.errors import GenflowError
 from genflow.noise import Sampler
 from genflow.registry import registry
-from genflow.runs import read_json
 from genflow.schema import Schema, validate
+from genflow.storage.files import read_json
 from genflow.structure import Structure
 from genflow.training.autoencoder import AutoencoderOptions
 from genflow.training.diffusion import DiffusionOptions
@@ -39,7 +42,12 @@ class EvaluationOptions(Schema):
     """
 
     metrics: tuple[str, ...] = ()
-    baselines: tuple[Literal["random", "uniform", "mean", "nearest", "perturbed"], ...] = ("random", "mean", "nearest", "perturbed")
+    baselines: tuple[Literal["random", "uniform", "mean", "nearest", "perturbed"], ...] = (
+        "random",
+        "mean",
+        "nearest",
+        "perturbed",
+    )
     num: int = Field(default=8, ge=1, le=100_000)
     noise: float = Field(default=0.1, ge=0)
 
@@ -47,9 +55,10 @@ class EvaluationOptions(Schema):
 class Config(Schema):
     """Everything that a run depends on.
 
-    `structures` are trained on, `selection_structures` only measured to choose between recipes, `test_structures` only generated and
-    evaluated; `train_tests` trains the latter from scratch too, for comparison. `coverage`: field -> the range that a generator
-    is meant for; requests outside are refused. `policy` may be any registered architecture. `device` is "auto", "cpu", "cuda", ...
+    `structures` are trained on, `selection_structures` only measured to choose between recipes,
+    `test_structures` only generated and evaluated; `train_tests` trains the latter from scratch too, for
+    comparison. `coverage`: field -> the range that a generator is meant for; requests outside are refused.
+    `policy` may be any registered architecture. `device` is "auto", "cpu", "cuda", ...
     """
 
     env: str = Field(min_length=1)
@@ -84,7 +93,9 @@ class Config(Schema):
         """
         named = self.structures or registry().load("environment", self.env).default_structures
         if not named:
-            raise GenflowError(f"environment {self.env!r} has no default structures; name some with --structure")
+            raise GenflowError(
+                f"environment {self.env!r} has no default structures; name some with --structure"
+            )
         return self._build(named)
 
     def validation_structures(self, training: Sequence[Structure]) -> list[Structure]:
@@ -107,7 +118,9 @@ class Config(Schema):
         structures = []
         for item in named:
             structure = (
-                Structure.parse(self.env, item, self.policy) if isinstance(item, str) else Structure.build(self.env, item, self.policy)
+                Structure.parse(self.env, item, self.policy)
+                if isinstance(item, str)
+                else Structure.build(self.env, item, self.policy)
             )
             if structure in structures:
                 raise GenflowError(f"structure {structure.name} is named twice")
@@ -121,18 +134,24 @@ class Config(Schema):
             GenflowError: it is not there.
         """
         if self.device == "auto":
-            return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"  # each worker has chosen its own
+            return (
+                f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+            )  # each worker has chosen its own
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:
-            raise GenflowError(f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}") from error
+            raise GenflowError(
+                f"device {self.device!r} cannot be used: {str(error).splitlines()[0]}"
+            ) from error
         return self.device
 
 
 def _apart(role: str, structures: list[Structure], others: Sequence[Structure], use: str) -> list[Structure]:
     for structure in structures:
         if structure in others:
-            raise GenflowError(f"{role} structure {structure.name} is also {use}; remove it from one of the lists")
+            raise GenflowError(
+                f"{role} structure {structure.name} is also {use}; remove it from one of the lists"
+            )
     return structures
 
 
@@ -141,7 +160,8 @@ def load_config(file: Path | str | None = None, **overrides: Any) -> Config:
 
     Args:
         file: a TOML file, or the ``run.json`` of a run to repeat, or None.
-        overrides: top-level keys, and nested ones with dots, e.g. ``**{"zoo.steps": 300}``; None means "not given".
+        overrides: top-level keys, and nested ones with dots, e.g. ``**{"zoo.steps": 300}``; None means "not
+            given".
 
     Raises:
         GenflowError: the file cannot be read, a key is unknown, or a value does not fit.
@@ -179,7 +199,9 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         config = read_json(path).get("config")
         if not isinstance(config, dict) or "env" not in config or "diffusion" not in config:
-            raise GenflowError(f"{path} holds no configuration to repeat; give the run.json of `genflow run`, or a TOML file")
+            raise GenflowError(
+                f"{path} holds no configuration to repeat; give the run.json of `genflow run`, or a TOML file"
+            )
         return config
     try:
         return tomllib.loads(path.read_text())

@@ -26,33 +26,54 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     Args:
         structure: what is asked for.
         training: fields of every training structure.
-        coverage: field -> lowest and highest value that the generator is meant for; both numbers of a pair must lie inside.
+        coverage: field -> lowest and highest value that the generator is meant for; both numbers of a pair
+            must lie inside.
 
     Raises:
-        GenflowError: a field is outside its range, or differs from every training structure and never varied among them.
+        GenflowError: a field is outside its range, or differs from every training structure and never varied
+            among them.
     """
     fields = structure.fields()
     for key, (low, high) in coverage.items():
         if key not in fields:
-            raise GenflowError(f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, fields)}")
+            raise GenflowError(
+                f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, fields)}"
+            )
         if not _numbers(fields[key]):
             raise GenflowError(f"coverage names {key!r}, which is no number; leave it out")
         if any(not low <= value <= high for value in _numbers(fields[key])):
             ranges = ", ".join(f"{name} {low:g} to {high:g}" for name, (low, high) in coverage.items())
-            raise GenflowError(f"{key}={_text(fields[key])} is outside what this generator covers: {brief(ranges, 400)}")
-    # a field that never varied in training was not learned, even if the condition expresses it; sizes are never taken as fixed
+            raise GenflowError(
+                f"{key}={_text(fields[key])} is outside what this generator covers: {brief(ranges, 400)}"
+            )
+    # a field that never varied in training was not learned, even if the condition expresses it; sizes are
+    # never taken as fixed
     inexpressible = structure.fixed_fields()
-    fixed = {key: value for key, value in fields.items() if key in inexpressible or _constant(structure, key, training)}
+    fixed = {
+        key: value
+        for key, value in fields.items()
+        if key in inexpressible or _constant(structure, key, training)
+    }
     for key in (key for key in fields if key not in fixed and key not in structure.environment.described):
         known = sorted({str(other.get(key)) for other in training})
         # between two names there is nothing, as there is between two numbers
         if isinstance(fields[key], str) and known and fields[key] not in known:
-            raise GenflowError(f"this generator was trained on {key}={brief(', '.join(known), 400)}, not {_text(fields[key])}")
+            raise GenflowError(
+                f"this generator was trained on {key}={brief(', '.join(known), 400)}, not {_text(fields[key])}"
+            )
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
         others = [{key: other.get(key) for key in fixed} for other in training]
-        nearest = min(others, key=lambda t: sum(t[key] != fixed[key] for key in fixed), default=dict.fromkeys(fixed))
-        odd = [f"{key}={_text(nearest[key])}, not {_text(fixed[key])}" for key in fixed if nearest[key] != fixed[key]]
-        raise GenflowError(f"this generator was trained on {brief('; '.join(odd), 400)}, and has not learned the difference")
+        nearest = min(
+            others, key=lambda t: sum(t[key] != fixed[key] for key in fixed), default=dict.fromkeys(fixed)
+        )
+        odd = [
+            f"{key}={_text(nearest[key])}, not {_text(fixed[key])}"
+            for key in fixed
+            if nearest[key] != fixed[key]
+        ]
+        raise GenflowError(
+            f"this generator was trained on {brief('; '.join(odd), 400)}, and has not learned the difference"
+        )
 
 
 class Quality(Schema):
@@ -68,8 +89,8 @@ class Quality(Schema):
 def caution(structure: Structure, training: Sequence[Structure], quality: Sequence[Quality]) -> str | None:
     """A warning for a structure at the edge of the training structures, with the quality that was measured nearest to it.
 
-    At the edge are structures with a condition that few training structures have to such a degree, and those for which few are at
-    least as large in all sizes (the fields that must be given) at once.
+    At the edge are structures with a condition that few training structures have to such a degree, and those
+    for which few are at least as large in all sizes (the fields that must be given) at once.
 
     Args:
         structure: what is asked for.

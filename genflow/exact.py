@@ -27,7 +27,8 @@ class StateGraph:
 
     Attributes:
         states: (S, *state_shape) torchgfn state tensors; state 0 is the initial one.
-        children: (S, A-1) index of the state that each non-exit action leads to, `NO_CHILD` where it is not allowed.
+        children: (S, A-1) index of the state that each non-exit action leads to, `NO_CHILD` where it is not
+            allowed.
         can_exit: (S,) whether a trajectory may end here.
         levels: index tensors in topological order: every edge leads from a level to a later one.
     """
@@ -106,7 +107,8 @@ class Flows:
     log_z: float
 
 
-#: states (B, *state_shape), masks (B, A), policies (B, A) -> the same under a random symmetry of the task for each row
+#: states (B, *state_shape), masks (B, A), policies (B, A) -> the same under a random symmetry of the task for
+#: each row
 Symmetry = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -118,7 +120,13 @@ class Expert:
     """
 
     def __init__(
-        self, states: Tensor, policy: Tensor, mask: Tensor, visit: Tensor, count: Tensor | None = None, symmetry: Symmetry | None = None
+        self,
+        states: Tensor,
+        policy: Tensor,
+        mask: Tensor,
+        visit: Tensor,
+        count: Tensor | None = None,
+        symmetry: Symmetry | None = None,
     ) -> None:
         """Either every state, or one state for each of its images under a symmetry.
 
@@ -145,7 +153,12 @@ class Expert:
         # by inverse distribution function, so that one generator serves on any device
         place = torch.rand(num, dtype=torch.float64, generator=rng, device=rng.device).cpu()
         split = num - round(uniform * num)
-        index = torch.cat([torch.searchsorted(self._visit_cdf, place[:split]), torch.searchsorted(self._uniform_cdf, place[split:])])
+        index = torch.cat(
+            [
+                torch.searchsorted(self._visit_cdf, place[:split]),
+                torch.searchsorted(self._uniform_cdf, place[split:]),
+            ]
+        )
         index = index.clamp(max=len(self._states) - 1)
         drawn = self._states[index], self._mask[index], self._policy[index]
         return drawn if self._symmetry is None else self._symmetry(*drawn, rng)
@@ -172,20 +185,28 @@ def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
         children.append(table)
         if not len(rows):
             break
-        stepped = env.step(env.States(level[rows].reshape(-1, *shape)), env.actions_from_tensor(actions[:, None])).tensor
+        stepped = env.step(
+            env.States(level[rows].reshape(-1, *shape)), env.actions_from_tensor(actions[:, None])
+        ).tensor
         unique, inverse = stepped.reshape(len(rows), -1).cpu().unique(dim=0, return_inverse=True)
         if len(seen) + len(unique) > max_states:
-            raise GenflowError(f"this task has more than {max_states:,} states; use a metric that samples instead of an exact one")
+            raise GenflowError(
+                f"this task has more than {max_states:,} states; use a metric that samples instead of an exact one"
+            )
         start = len(seen)
         for row in unique.numpy():
             if row.tobytes() in seen:
-                raise GenflowError("a state is reached by trajectories of different lengths: such an environment must override `graph()`")
+                raise GenflowError(
+                    "a state is reached by trajectories of different lengths: such an environment must override `graph()`"
+                )
             seen[row.tobytes()] = len(seen)
         table[rows, actions] = start + inverse
         level = unique
         states.append(unique)
         levels.append(torch.arange(start, len(seen)))
-    return StateGraph(torch.cat(states).reshape(-1, *shape), torch.cat(children), torch.cat(can_exit), tuple(levels))
+    return StateGraph(
+        torch.cat(states).reshape(-1, *shape), torch.cat(children), torch.cat(can_exit), tuple(levels)
+    )
 
 
 def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
@@ -212,10 +233,13 @@ def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
     return Flows(log_flow, policy, visit, float(log_flow[0]))
 
 
-def terminal_distribution(graph: StateGraph, policy: Callable[[Tensor], Tensor], n_policies: int, max_rows: int) -> Tensor:
+def terminal_distribution(
+    graph: StateGraph, policy: Callable[[Tensor], Tensor], n_policies: int, max_rows: int
+) -> Tensor:
     """Probability that each of M policies ends in each state, exactly: (M, S) float64, rows sum to 1.
 
-    One pass over the levels: the probability of a state is spread over its actions. Cost is linear in the edges.
+    One pass over the levels: the probability of a state is spread over its actions. Cost is linear in the
+        edges.
 
     Args:
         graph: the task's states.
@@ -228,7 +252,8 @@ def terminal_distribution(graph: StateGraph, policy: Callable[[Tensor], Tensor],
     """
     sweep = graph.sweep
     n_states = len(sweep.order)
-    # probability of passing through a state, then of ending there; the last column takes what forbidden actions would move, which is 0
+    # probability of passing through a state, then of ending there; the last column takes what forbidden
+    # actions would move, which is 0
     mass_MS = torch.zeros(n_policies, n_states + 1, dtype=torch.float64)
     mass_MS[:, :-1][:, sweep.order == 0] = 1.0
     for piece, levels in sweep.pieces(max_rows):
@@ -244,5 +269,7 @@ def terminal_distribution(graph: StateGraph, policy: Callable[[Tensor], Tensor],
     end_MS = torch.empty(n_policies, n_states, dtype=torch.float64)
     end_MS[:, sweep.order] = mass_MS[:, :-1]
     if not torch.isfinite(end_MS).all():
-        raise GenflowError("a policy's logits are not finite, so it samples nothing; its weights are too large")
+        raise GenflowError(
+            "a policy's logits are not finite, so it samples nothing; its weights are too large"
+        )
     return end_MS

@@ -21,16 +21,17 @@ from torch import Tensor, nn
 
 from genflow import coverage
 from genflow.coverage import Quality
+from genflow.distributed.world import world
 from genflow.errors import GenflowError
-from genflow.interfaces import Denoiser, Encoder
-from genflow.launch import world
+from genflow.interfaces.denoiser import Denoiser
+from genflow.interfaces.encoder import Encoder
 from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
 from genflow.population import Population
 from genflow.registry import registry
-from genflow.runs import read_json, read_tensors, write_json, write_tensors
 from genflow.schema import Name, Objects, Schema, brief, validate
+from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
+from genflow.storage.populations import finite_float, inside
 from genflow.structure import Structure
-from genflow.zoo import finite_float, inside
 
 M = TypeVar("M", bound=nn.Module)
 CARD = "generator.json"
@@ -57,7 +58,9 @@ class EncoderCard(Schema):
     def build(self) -> Encoder:
         """An encoder of the same shape, untrained."""
         encoder_cls = registry().load("encoder", self.name)
-        return encoder_cls.from_spec(validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec)
+        return encoder_cls.from_spec(
+            validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec
+        )
 
     def load(self, tensors: Mapping[str, Tensor], path: Path) -> Encoder:
         """The encoder with the tensors of a file.
@@ -71,8 +74,10 @@ class EncoderCard(Schema):
 class Card(Schema):
     """The model card: everything about a generator but its tensors.
 
-    `training_structures` are the fields of every structure in the zoo, `selection_structures` of those that choices were made on.
-    `coverage`: field -> the range that the generator is meant for. `quality`: what was measured after training.
+    `training_structures` are the fields of every structure in the zoo, `selection_structures` of those that
+    choices were made on.
+    `coverage`: field -> the range that the generator is meant for. `quality`: what was measured after
+        training.
     """
 
     format: str
@@ -123,19 +128,26 @@ class Generator:
         options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
         sizes = {"latent_size": card.latent_size, "condition_size": card.condition_size}
         denoiser = filled(lambda: denoiser_cls(options, **sizes), _part(tensors, "denoiser."), path)
-        mean, std = (finite_float(tensors.get(name, torch.tensor(torch.nan)), f"{path}: {name}") for name in ("latent_mean", "latent_std"))
+        mean, std = (
+            finite_float(tensors.get(name, torch.tensor(torch.nan)), f"{path}: {name}")
+            for name in ("latent_mean", "latent_std")
+        )
         size = (card.latent_size,)
         if (encoder.latent_size,) != size or mean.shape != size or std.shape != size or not (std > 0).all():
             raise GenflowError(
                 f"{path} does not fit {CARD}: latent_mean and latent_std must be of the latent size, and latent_std positive"
             )
-        return cls(card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device))
+        return cls(
+            card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device)
+        )
 
     def rounded(self) -> Generator:
         """A copy with every number rounded to float16, which `save_pretrained(half=True)` stores without further loss."""
         other = copy.deepcopy(self)
         for module in (other.encoder, other.denoiser):
-            module.load_state_dict({n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()})
+            module.load_state_dict(
+                {n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()}
+            )
         other.latent_mean, other.latent_std = self.latent_mean.half().float(), self.latent_std.half().float()
         return other
 
@@ -154,7 +166,10 @@ class Generator:
         tensors |= {f"denoiser.{n}": t for n, t in self.denoiser.state_dict().items()}
         tensors |= {"latent_mean": self.latent_mean, "latent_std": self.latent_std}
         if half:
-            tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+            tensors = {
+                name: tensor.half() if tensor.is_floating_point() else tensor
+                for name, tensor in tensors.items()
+            }
         write_tensors(folder / TENSORS, tensors, {"format": FORMAT})
         write_json(folder / CARD, self.card.model_dump(mode="json"))
 
@@ -170,7 +185,10 @@ class Generator:
             GenflowError: another environment or architecture, or a structure outside the coverage.
         """
         card = self.card
-        for kind, asked, known in (("environment", structure.env, card.env), ("policy", structure.policy, card.policy)):
+        for kind, asked, known in (
+            ("environment", structure.env, card.env),
+            ("policy", structure.policy, card.policy),
+        ):
             if asked != known:
                 raise GenflowError(
                     f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with --env {structure.env}"
@@ -186,14 +204,22 @@ class Generator:
     @cached_property
     def training_structures(self) -> list[Structure]:
         """Every structure of the zoo."""
-        return [Structure.build(self.card.env, fields, self.card.policy) for fields in self.card.training_structures]
+        return [
+            Structure.build(self.card.env, fields, self.card.policy)
+            for fields in self.card.training_structures
+        ]
 
     def caution(self, structure: Structure) -> str | None:
         """A warning if the structure is at the edge of what this generator was trained on."""
         return coverage.caution(structure, self.training_structures, self.card.quality)
 
     def generate(
-        self, structure: Structure, num: int, seed: int = 0, sampling: SamplingOptions | None = None, **overrides: Any
+        self,
+        structure: Structure,
+        num: int,
+        seed: int = 0,
+        sampling: SamplingOptions | None = None,
+        **overrides: Any,
     ) -> Population:
         """Generate `num` policies for a structure; several workers decode a part of them each, and all return the whole.
 
@@ -208,7 +234,9 @@ class Generator:
             GenflowError: the structure is outside what this generator covers.
         """
         self.check(structure)
-        sampling = validate(SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling")
+        sampling = validate(
+            SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling"
+        )
         began = time.perf_counter()
         rng = torch.Generator(device=self.device).manual_seed(seed)
         condition = structure.condition().to(self.device)
@@ -221,7 +249,9 @@ class Generator:
                 weights[rows] = self.encoder.decode(latents[rows], structure.layout, condition).float().cpu()
         world().sum(weights)
         if not torch.isfinite(weights).all():
-            raise GenflowError("the generated weights are not finite; lower the guidance, or use another sampler or more steps")
+            raise GenflowError(
+                "the generated weights are not finite; lower the guidance, or use another sampler or more steps"
+            )
         provenance = {
             "source": "generated",
             "training_structures": self.card.training_structures,
@@ -241,7 +271,9 @@ def load_card(folder: Path) -> tuple[Path, Card]:
     if not exists(folder / CARD) and exists(folder / "generator" / CARD):
         folder = inside(folder, "generator")
     if not exists(folder / CARD):
-        raise GenflowError(f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`")
+        raise GenflowError(
+            f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`"
+        )
     path = inside(folder, CARD)
     facts = read_json(path)
     if facts.get("format") != FORMAT:
@@ -259,9 +291,13 @@ def shipped(env: str) -> list[Path]:
     for target in registry().load("environment", env).pretrained:
         package, _, folder = target.partition(":")
         try:
-            folders.append(Path(str(resources.files(package).joinpath(folder))))  # files on disk: packages are installed unzipped
+            folders.append(
+                Path(str(resources.files(package).joinpath(folder)))
+            )  # files on disk: packages are installed unzipped
         except ModuleNotFoundError as error:
-            raise GenflowError(f"environment {env!r} says that a generator ships in {target!r}, but {error}") from error
+            raise GenflowError(
+                f"environment {env!r} says that a generator ships in {target!r}, but {error}"
+            ) from error
     return folders
 
 
@@ -269,7 +305,8 @@ def filled(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) ->
     """The module that a card describes with the tensors of a file.
 
     Raises:
-        GenflowError: the card is impossible, or the tensors are of other names, shapes or kinds, or not finite.
+        GenflowError: the card is impossible, or the tensors are of other names, shapes or kinds, or not
+            finite.
     """
     try:
         # on the meta device first: a wrong card must not make us allocate more than the file holds
@@ -279,11 +316,16 @@ def filled(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) ->
         if shapes != found:
             odd = min(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
             raise ValueError(f"tensor {brief(odd)!r} is missing, extra or of another shape")
-        floats = {n: finite_float(t, f"{path}: tensor {n!r}") if own[n].is_floating_point() else t for n, t in tensors.items()}
+        floats = {
+            n: finite_float(t, f"{path}: tensor {n!r}") if own[n].is_floating_point() else t
+            for n, t in tensors.items()
+        }
         module = build()
         module.load_state_dict(floats)
     except _UNFIT as error:
-        raise GenflowError(f"{path} does not fit its card: {type(error).__name__}: {brief(str(error), 400)}") from error
+        raise GenflowError(
+            f"{path} does not fit its card: {type(error).__name__}: {brief(str(error), 400)}"
+        ) from error
     return module
 
 

@@ -1,6 +1,7 @@
 """The hooks of a genflow plugin. A plugin is a module named by an entry point of group ``genflow``.
 
-Each ``register_*`` hook calls ``register("name", "module:Class")``; the class is imported only when it is used.
+Each ``register_*`` hook calls ``register("name", "module:Class")``; the class is imported only when it is
+used.
 """
 
 from __future__ import annotations

@@ -40,10 +40,12 @@ class WeightLayout:
 
     Attributes:
         shapes: parameter name (as in ``state_dict()``) -> shape, in the order of the flat vector.
-        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels mean the same units.
+        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels mean the same
+            units.
         coordinates: axis label -> (units, F) float place of each unit, for the labels that have a meaning
             (``"input"`` and ``"action"``); hidden units have none. Distances between rows are meaningful.
-        features: axis label -> (units, G) float description of each unit for networks, `coordinates` where there is none.
+        features: axis label -> (units, G) float description of each unit for networks, `coordinates` where
+            there is none.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -59,7 +61,9 @@ class WeightLayout:
         coordinates: Mapping[str, Tensor],
         features: Callable[[], Mapping[str, Tensor]] = dict,
     ) -> WeightLayout:
-        """Read the layout off a built module; `axes` labels every parameter's axes. `features` is called when they are first read.
+        """Read the layout off a built module; `axes` labels every parameter's axes.
+
+        `features` is called when they are first read.
 
         Raises:
             ValueError: a label is missing, or a table of coordinates or features does not fit its axis.
@@ -72,11 +76,16 @@ class WeightLayout:
             for name, shape in shapes.items():
                 for size, label in zip(shape, axes[name], strict=True):
                     if label in tables and len(tables[label]) != size:
-                        raise ValueError(f"{len(tables[label])} {what} for the {size} units of axis {label!r} of {name}")
+                        raise ValueError(
+                            f"{len(tables[label])} {what} for the {size} units of axis {label!r} of {name}"
+                        )
             return dict(tables)
 
         return cls(
-            shapes, dict(axes), fitting("coordinates", coordinates), Tables(lambda: fitting("features", {**coordinates, **features()}))
+            shapes,
+            dict(axes),
+            fitting("coordinates", coordinates),
+            Tables(lambda: fitting("features", {**coordinates, **features()})),
         )
 
     @property
@@ -104,4 +113,6 @@ class WeightLayout:
         """
         if weights.ndim != 2 or weights.shape[1] != self.size:
             raise ValueError(f"expected weights of shape (M, {self.size}), got {tuple(weights.shape)}")
-        return {name: weights[:, place].reshape(-1, *self.shapes[name]) for name, place in self.slices().items()}
+        return {
+            name: weights[:, place].reshape(-1, *self.shapes[name]) for name, place in self.slices().items()
+        }

@@ -10,26 +10,36 @@ import torch
 from torch import Tensor
 
 from genflow.errors import GenflowError
-from genflow.interfaces import Metric
+from genflow.interfaces.metric import Metric
 from genflow.population import Population
 from genflow.registry import registry
 
 
 def exact_metrics() -> dict[str, Metric]:
     """Every registered exact metric that needs nothing but the policy itself, with its default configuration."""
-    return {name: metric for name, metric in all_metrics().items() if metric.exact and not (metric.joint or metric.reference)}
+    return {
+        name: metric
+        for name, metric in all_metrics().items()
+        if metric.exact and not (metric.joint or metric.reference)
+    }
 
 
 def all_metrics() -> dict[str, Metric]:
     """Every registered metric with its default configuration; unusable ones are left out.
 
-    Primary ones come first, then the exact ones, then the sampled ones, last those that compare policies with each other.
+    Primary ones come first, then the exact ones, then the sampled ones, last those that compare policies with
+    each other.
     """
     metrics: dict[str, Metric] = {}
     for name in registry().names("metric"):
         with contextlib.suppress(GenflowError):
             metrics[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")
-    return dict(sorted(metrics.items(), key=lambda item: (not item[1].primary, item[1].joint or item[1].reference, not item[1].exact)))
+    return dict(
+        sorted(
+            metrics.items(),
+            key=lambda item: (not item[1].primary, item[1].joint or item[1].reference, not item[1].exact),
+        )
+    )
 
 
 def primary_metrics() -> dict[str, Metric]:
@@ -42,7 +52,9 @@ def figures_of(population: Population) -> dict[str, float]:
     return {name: float(values.mean()) for name, values in values_of(population, primary_metrics()).items()}
 
 
-def values_of(population: Population, metrics: Mapping[str, Metric], checkpoints: Population | None = None) -> dict[str, Tensor]:
+def values_of(
+    population: Population, metrics: Mapping[str, Metric], checkpoints: Population | None = None
+) -> dict[str, Tensor]:
     """Each metric's (M,) float64 values, a few policies at a time where distributions are large.
 
     Args:
@@ -55,8 +67,14 @@ def values_of(population: Population, metrics: Mapping[str, Metric], checkpoints
     def values(metric: Metric, part: Population) -> Tensor:
         return (metric(part, checkpoints) if metric.reference else metric(part)).double()
 
-    rows = [{name: values(metric, part) for name, metric in metrics.items() if not metric.joint} for part in whole.parts()]
-    return {name: values(metric, whole) if metric.joint else torch.cat([row[name] for row in rows]) for name, metric in metrics.items()}
+    rows = [
+        {name: values(metric, part) for name, metric in metrics.items() if not metric.joint}
+        for part in whole.parts()
+    ]
+    return {
+        name: values(metric, whole) if metric.joint else torch.cat([row[name] for row in rows])
+        for name, metric in metrics.items()
+    }
 
 
 def measure(population: Population) -> Population:
@@ -65,5 +83,7 @@ def measure(population: Population) -> Population:
     if not members or not population.structure.environment.enumerable:
         return population
     values = values_of(population, exact_metrics())
-    measured = [{**m, "metrics": {name: float(v[i]) for name, v in values.items()}} for i, m in enumerate(members)]
+    measured = [
+        {**m, "metrics": {name: float(v[i]) for name, v in values.items()}} for i, m in enumerate(members)
+    ]
     return replace(population, provenance={**population.provenance, "members": measured})

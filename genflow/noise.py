@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genflow.interfaces import Denoiser, Prediction
+from genflow.interfaces.denoiser import Denoiser, Prediction
 from genflow.schema import Schema
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
@@ -40,13 +40,19 @@ def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
     """The diffusers scheduler of a noise process, built once; latents are normalised, and not clipped to [-1, 1]."""
     import diffusers
 
-    common = {"num_train_timesteps": noise.timesteps, "beta_schedule": noise.betas, "prediction_type": noise.prediction}
+    common = {
+        "num_train_timesteps": noise.timesteps,
+        "beta_schedule": noise.betas,
+        "prediction_type": noise.prediction,
+    }
     if sampler == "ddpm":
         return diffusers.DDPMScheduler(**common, clip_sample=False)
     if sampler == "ddim":
         return diffusers.DDIMScheduler(**common, clip_sample=False)
     # the cosine schedule ends at log-SNR -inf, where the solver needs a bound; diffusers recommends -5.1
-    return diffusers.DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", lambda_min_clipped=-5.1)
+    return diffusers.DPMSolverMultistepScheduler(
+        **common, algorithm_type="dpmsolver++", lambda_min_clipped=-5.1
+    )
 
 
 def _levels(process: Any, noise: NoiseOptions) -> int:
@@ -56,10 +62,17 @@ def _levels(process: Any, noise: NoiseOptions) -> int:
 
 
 def sample_latents(
-    denoiser: Denoiser, condition: Tensor, num: int, noise: NoiseOptions, sampling: SamplingOptions, rng: torch.Generator
+    denoiser: Denoiser,
+    condition: Tensor,
+    num: int,
+    noise: NoiseOptions,
+    sampling: SamplingOptions,
+    rng: torch.Generator,
 ) -> Tensor:
     """Draw (num, Z) normalised latents for one condition (C,)."""
-    process = copy.copy(scheduler(noise, sampling.sampler))  # stepping changes it, and other threads may be sampling
+    process = copy.copy(
+        scheduler(noise, sampling.sampler)
+    )  # stepping changes it, and other threads may be sampling
     process.set_timesteps(min(sampling.steps, _levels(process, noise)), device=condition.device)
     extra = {"generator": rng} if sampling.sampler in ("ddpm", "dpm++") else {}
     with torch.inference_mode():
@@ -67,7 +80,10 @@ def sample_latents(
         if sampling.guidance != 1.0:
             free = denoiser.prepare(process.timesteps, torch.full_like(condition, torch.nan))
             predictions = [_guided(*pair, sampling.guidance) for pair in zip(predictions, free, strict=True)]
-        z = torch.randn(num, denoiser.latent_size, generator=rng, device=condition.device) * process.init_noise_sigma
+        z = (
+            torch.randn(num, denoiser.latent_size, generator=rng, device=condition.device)
+            * process.init_noise_sigma
+        )
         for t, predict in zip(process.timesteps, predictions, strict=True):
             z = process.step(predict(z), t, z, **extra).prev_sample
     return z.clone()  # an ordinary tensor, which autograd can use

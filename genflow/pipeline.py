@@ -17,20 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from genflow.config import Config
+from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.evaluation.baselines import baselines, comparable, reference
 from genflow.evaluation.evaluate import choose_metrics, evaluate
 from genflow.evaluation.findings import EVALUATION
 from genflow.evaluation.report import write_report
-from genflow.launch import world
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.registry import registry
-from genflow.runs import MANIFEST, RunDirectory, read_json, versions, write_json
-from genflow.stages import check_plan, component, digest, generate, shared, train_autoencoder, train_generator, train_zoo
+from genflow.stages.autoencoder import train_autoencoder
+from genflow.stages.common import check_plan, component, digest, shared
+from genflow.stages.diffusion import train_generator
+from genflow.stages.generate import generate
+from genflow.stages.zoo import train_zoo
+from genflow.storage.files import read_json, write_json
+from genflow.storage.populations import find_populations, load_population, read_facts
+from genflow.storage.runs import MANIFEST, RunDirectory, versions
+from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
 from genflow.training.loop import UPKEEP
-from genflow.zoo import Zoo, find_populations, load_population, read_facts
 
 
 def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -49,7 +55,9 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
     """
     out, progress = Path(out), progress or Progress()
     known, unknown = check(config)
-    identity = config.model_dump(mode="json", exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), UPKEEP))
+    identity = config.model_dump(
+        mode="json", exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), UPKEEP)
+    )
     with RunDirectory.open(out, "run", identity, config.seed) as run:
         zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
         train_autoencoder(config, zoo, out / "autoencoder", progress)
@@ -86,16 +94,21 @@ def check(config: Config) -> tuple[list[Structure], list[Structure]]:
             config.zoo.check(structure)
         choose_metrics(structure, config.evaluation.metrics, reference=True)
     if unknown or selected:
-        untrained = encoder_cls.for_zoo(encoder_config, [Population.initialised(structure, 2, config.seed) for structure in known])
+        untrained = encoder_cls.for_zoo(
+            encoder_config, [Population.initialised(structure, 2, config.seed) for structure in known]
+        )
         for structure in [*unknown, *selected]:
             untrained.check(structure.layout)
     return known, unknown
 
 
-def compare(config: Config, populations: Sequence[Population], zoo: Zoo | None, progress: Progress) -> list[dict[str, Any]]:
+def compare(
+    config: Config, populations: Sequence[Population], zoo: Zoo | None, progress: Progress
+) -> list[dict[str, Any]]:
     """Measure populations, and the baselines of their structures beside them: one entry each, grouped by structure.
 
-    `seen` of a structure's entries is that of its generated population, by provenance; without one, whether the zoo has it.
+    `seen` of a structure's entries is that of its generated population, by provenance; without one, whether
+    the zoo has it.
     """
     options = config.evaluation
     structures = list(dict.fromkeys(population.structure for population in populations))
@@ -111,7 +124,13 @@ def compare(config: Config, populations: Sequence[Population], zoo: Zoo | None, 
             entries.append({**evaluate(population, options.metrics, checkpoints), "seen": seen})
         return entries
 
-    groups = shared(structures, measured, progress, "evaluate", lambda structure: structure.environment.n_states or math.inf)
+    groups = shared(
+        structures,
+        measured,
+        progress,
+        "evaluate",
+        lambda structure: structure.environment.n_states or math.inf,
+    )
     return [entry for group in groups for entry in group]
 
 
@@ -128,9 +147,15 @@ def load_for_evaluation(
     found = [(path, read_facts(path)[0]) for path in find_populations(folder)]
     chosen = [(path, s) for path, s in found if env in (None, s.env)]
     if structures:
-        chosen = [(path, s) for path, s in chosen if s in [Structure.parse(s.env, text, s.policy) for text in structures]]
+        chosen = [
+            (path, s)
+            for path, s in chosen
+            if s in [Structure.parse(s.env, text, s.policy) for text in structures]
+        ]
     if not chosen:
-        raise GenflowError(f"{folder} holds no population{' of these structures' if found else '; make some with `genflow generate`'}")
+        raise GenflowError(
+            f"{folder} holds no population{' of these structures' if found else '; make some with `genflow generate`'}"
+        )
     populations = [load_population(path) for path, _ in chosen]
     if zoo_folder is not None:
         return populations, Zoo(zoo_folder)
@@ -151,7 +176,10 @@ def evaluate_folder(
         choose_metrics(structure, config.evaluation.metrics, bool(comparable(structure, zoo)))
     if out is None:
         return compare(config, populations, zoo, progress)
-    identity = {"evaluation": config.evaluation.model_dump(mode="json"), "populations": [digest(p.weights) for p in populations]}
+    identity = {
+        "evaluation": config.evaluation.model_dump(mode="json"),
+        "populations": [digest(p.weights) for p in populations],
+    }
     with RunDirectory.open(out, "evaluate", identity, config.seed) as run:
         entries = compare(config, populations, zoo, progress)
         world().first(lambda: write_evaluation(out, entries, config))
@@ -161,4 +189,7 @@ def evaluate_folder(
 
 def write_evaluation(out: Path, entries: list[dict[str, Any]], config: Config) -> None:
     """Write ``evaluation.json``."""
-    write_json(out / EVALUATION, {"entries": entries, "config": config.model_dump(mode="json"), "versions": versions()})
+    write_json(
+        out / EVALUATION,
+        {"entries": entries, "config": config.model_dump(mode="json"), "versions": versions()},
+    )

@@ -32,8 +32,9 @@ class Population:
     Attributes:
         structure: the task and the architecture.
         weights: (M, D).
-        provenance: JSON-able: ``source`` (trained, generated, random, mean, nearest, perturbed), ``training_structures``
-            (fields of every structure that was trained on to make these), ``members`` (a dict a policy), and more.
+        provenance: JSON-able: ``source`` (trained, generated, random, mean, nearest, perturbed),
+            ``training_structures`` (fields of every structure that was trained on to make these), ``members``
+            (a dict a policy), and more.
     """
 
     structure: Structure
@@ -42,14 +43,18 @@ class Population:
 
     def __post_init__(self) -> None:
         if self.weights.ndim != 2 or self.weights.shape[1] != self.layout.size:
-            raise ValueError(f"expected weights of shape (M, {self.layout.size}), got {tuple(self.weights.shape)}")
+            raise ValueError(
+                f"expected weights of shape (M, {self.layout.size}), got {tuple(self.weights.shape)}"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was computed from them is neither copied nor pickled."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @classmethod
-    def from_modules(cls, structure: Structure, modules: Sequence[nn.Module], provenance: Mapping[str, Any] | None = None) -> Population:
+    def from_modules(
+        cls, structure: Structure, modules: Sequence[nn.Module], provenance: Mapping[str, Any] | None = None
+    ) -> Population:
         """Stack separately built or trained networks."""
         states = [module.state_dict() for module in modules]
         stacked = {name: torch.stack([state[name] for state in states]) for name in structure.layout.shapes}
@@ -61,7 +66,9 @@ class Population:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             modules = [structure.module() for _ in range(num)]
-        population = cls.from_modules(structure, modules, {"source": "random", "seed": seed, "training_structures": []})
+        population = cls.from_modules(
+            structure, modules, {"source": "random", "seed": seed, "training_structures": []}
+        )
         bias = structure.initial_bias
         return population if bias is None else replace(population, weights=population.weights + bias)
 
@@ -90,7 +97,9 @@ class Population:
                 raise IndexError(f"policy {index} of {len(self)}")
             index = slice(index, index + 1) if index != -1 else slice(index, None)
         members = self.provenance.get("members")
-        provenance = self.provenance if members is None else {**self.provenance, "members": list(members)[index]}
+        provenance = (
+            self.provenance if members is None else {**self.provenance, "members": list(members)[index]}
+        )
         return replace(self, weights=self.weights[index], provenance=provenance)
 
     def __iter__(self) -> Iterator[Population]:
@@ -134,7 +143,11 @@ class Population:
     def parts(self) -> Iterator[Population]:
         """Slices whose exact distributions fit in memory, one slice at a time; the population itself where all of them fit."""
         environment = self.structure.environment
-        size = max(1, MAX_DISTRIBUTION // environment.n_states) if environment.enumerable and environment.n_states else len(self)
+        size = (
+            max(1, MAX_DISTRIBUTION // environment.n_states)
+            if environment.enumerable and environment.n_states
+            else len(self)
+        )
         if size >= len(self):
             yield self
         else:

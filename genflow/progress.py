@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from genflow.launch import world
+from genflow.distributed.world import world
 
 
 class Bar:
@@ -19,7 +19,11 @@ class Bar:
     def advance(self, **figures: float) -> None:
         """Count one step and show its figures."""
         if self._live is not None:
-            self._live.update(self._task, advance=1, figures="  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            self._live.update(
+                self._task,
+                advance=1,
+                figures="  ".join(f"{name} {value:.4g}" for name, value in figures.items()),
+            )
 
     def set(self, done: int) -> None:
         """Show how many steps are done."""
@@ -28,7 +32,10 @@ class Bar:
 
 
 class Progress:
-    """Where long work reports to. `quiet` says nothing at all (``--json``). Workers other than the first write to their logs."""
+    """Where long work reports to. `quiet` says nothing at all (``--json``).
+
+    Workers other than the first write to their logs.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self._world = world()

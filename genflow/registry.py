@@ -1,7 +1,8 @@
 """Plugins and names: entry points of group ``genflow`` -> names -> lazy ``"module:Class"`` targets.
 
-Each plugin is loaded on its own. One that is broken contributes nothing, is listed with its error, and stops only a
-command that asks for one of its names. No plugin's classes, and no torch, are imported before a name is used.
+Each plugin is loaded on its own. One that is broken contributes nothing, is listed with its error, and stops
+only a command that asks for one of its names. No plugin's classes, and no torch, are imported before a name
+is used.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ OWN_DISTRIBUTION = "genflow"
 
 #: kind -> (hook that registers it, interface that its classes implement)
 KINDS = {
-    "environment": ("register_environments", "Environment"),
-    "policy": ("register_policies", "PolicyArch"),
-    "encoder": ("register_encoders", "Encoder"),
-    "denoiser": ("register_denoisers", "Denoiser"),
-    "metric": ("register_metrics", "Metric"),
+    "environment": ("register_environments", "genflow.interfaces.environment:Environment"),
+    "policy": ("register_policies", "genflow.interfaces.policy:PolicyArch"),
+    "encoder": ("register_encoders", "genflow.interfaces.encoder:Encoder"),
+    "denoiser": ("register_denoisers", "genflow.interfaces.denoiser:Denoiser"),
+    "metric": ("register_metrics", "genflow.interfaces.metric:Metric"),
 }
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -50,7 +51,11 @@ class Plugin:
 
     def provides(self) -> dict[str, list[str]]:
         """Kind -> names, without those of a plugin in error."""
-        return {kind: sorted(names) for kind, names in self.targets.items() if names} if self.error is None else {}
+        return (
+            {kind: sorted(names) for kind, names in self.targets.items() if names}
+            if self.error is None
+            else {}
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The entry that ``list-plugins --json`` prints."""
@@ -87,14 +92,18 @@ class Registry:
     def _load(self, point: EntryPoint, plugin: Plugin) -> None:
         earlier = next((p for p in self.plugins if p.name == plugin.name), None)
         if earlier is not None:
-            raise GenflowError(f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall one of them")
+            raise GenflowError(
+                f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall one of them"
+            )
         try:
             module = point.load()
         except (Exception, SystemExit) as error:  # a plugin's import may raise anything
             raise GenflowError(f"import of {point.value} failed: {type(error).__name__}: {error}") from error
         same = self._hooks.get_name(module)
         if same is not None:
-            raise GenflowError(f"{point.value} is plugin {same!r} already; remove one of the two entry points")
+            raise GenflowError(
+                f"{point.value} is plugin {same!r} already; remove one of the two entry points"
+            )
         try:
             self._hooks.register(module, name=plugin.name)
             self._hooks.check_pending()
@@ -103,7 +112,9 @@ class Registry:
             raise GenflowError(self._bad_hook(module, error)) from error
         try:
             if not self._hooks.get_hookcallers(module):
-                raise GenflowError(f"{point.value} implements no hook; mark its functions with @genflow.hookimpl")
+                raise GenflowError(
+                    f"{point.value} implements no hook; mark its functions with @genflow.hookimpl"
+                )
             self._collect(module, plugin)
         except GenflowError:
             self._hooks.unregister(name=plugin.name)
@@ -122,12 +133,18 @@ class Registry:
             names: dict[str, str] = {}
             plugin.targets[kind] = names
 
-            def register(name: str, target: str, kind: str = kind, hook: str = hook, names: dict[str, str] = names) -> None:
+            def register(
+                name: str, target: str, kind: str = kind, hook: str = hook, names: dict[str, str] = names
+            ) -> None:
                 if not (isinstance(name, str) and _NAME.fullmatch(name)):
                     raise GenflowError(f"{hook}: {name!r} is no valid name")
                 if not (isinstance(target, str) and _TARGET.fullmatch(target)):
-                    raise GenflowError(f"{hook}: {kind} {name!r} must be given as 'module:Class', not {target!r}")
-                owner = next((p for p in self.plugins if p.error is None and name in p.targets.get(kind, {})), None)
+                    raise GenflowError(
+                        f"{hook}: {kind} {name!r} must be given as 'module:Class', not {target!r}"
+                    )
+                owner = next(
+                    (p for p in self.plugins if p.error is None and name in p.targets.get(kind, {})), None
+                )
                 if owner is not None or name in names:
                     by = owner.name if owner else plugin.name
                     raise GenflowError(f"{hook}: {kind} {name!r} is already registered by plugin {by!r}")
@@ -144,14 +161,16 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         """Every usable name of a kind, sorted."""
-        return sorted(name for plugin in self.plugins if plugin.error is None for name in plugin.targets.get(kind, {}))
+        return sorted(
+            name for plugin in self.plugins if plugin.error is None for name in plugin.targets.get(kind, {})
+        )
 
     def load(self, kind: str, name: str) -> type[Any]:
         """Import the class registered as `name`.
 
         Raises:
-            GenflowError: the name is unknown or its plugin is broken or disabled, its module cannot be imported, or the
-                class does not implement the kind's interface.
+            GenflowError: the name is unknown or its plugin is broken or disabled, its module cannot be
+                imported, or the class does not implement the kind's interface.
         """
         broken = None
         for plugin in self.plugins:
@@ -161,7 +180,9 @@ class Registry:
             if plugin.error is not None and (target or plugin.name == name):
                 broken = plugin
         if broken is not None:
-            raise GenflowError(f"{kind} {name!r} comes from plugin {broken.name!r}, which cannot be used: {broken.error}")
+            raise GenflowError(
+                f"{kind} {name!r} comes from plugin {broken.name!r}, which cannot be used: {broken.error}"
+            )
         failed = [plugin.name for plugin in self.plugins if plugin.error is not None]
         hint = f" (not usable: {', '.join(failed)}; see `genflow list-plugins`)" if failed else ""
         raise GenflowError(f"unknown {kind} {name!r}{did_you_mean(name, self.names(kind))}{hint}")
@@ -195,7 +216,9 @@ class Registry:
             except (Exception, SystemExit) as error:  # a plugin's code may raise anything
                 cli.commands.clear()
                 cli.commands.update(before)
-                plugin.error = str(error) if isinstance(error, GenflowError) else f"register_commands failed: {error!r}"
+                plugin.error = (
+                    str(error) if isinstance(error, GenflowError) else f"register_commands failed: {error!r}"
+                )
 
 
 @cache  # importlib.metadata parses a distribution's whole file, README included, each time it is asked
@@ -206,25 +229,33 @@ def _origin(distribution: Distribution | None) -> tuple[str | None, str | None]:
 
 
 def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
-    """What a plugin prints goes to standard error: standard output belongs to the command's result, e.g. to --json."""
+    """What a plugin prints goes to standard error: standard output belongs to the command's result, e.g.
+
+    to --json.
+    """
     return contextlib.redirect_stdout(sys.stderr)
 
 
 def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[Any]:
-    from genflow import interfaces
-
     module_name, _, class_name = target.partition(":")
     try:
         with _stdout_to_stderr():
             cls = getattr(importlib.import_module(module_name), class_name)
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
-        raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}: {error}") from error
-    interface = getattr(interfaces, KINDS[kind][1])
+        raise GenflowError(
+            f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}: {error}"
+        ) from error
+    interface_module, _, interface_name = KINDS[kind][1].partition(":")
+    interface = getattr(importlib.import_module(interface_module), interface_name)
     if not (isinstance(cls, type) and issubclass(cls, interface)):
-        raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: {target} is not a subclass of genflow.{interface.__name__}")
+        raise GenflowError(
+            f"{kind} {name!r} of plugin {plugin.name!r}: {target} is not a subclass of genflow.{interface.__name__}"
+        )
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:
-        raise GenflowError(f"{kind} {name!r} of plugin {plugin.name!r}: {target} does not implement {', '.join(missing)}")
+        raise GenflowError(
+            f"{kind} {name!r} of plugin {plugin.name!r}: {target} does not implement {', '.join(missing)}"
+        )
     return cls
 
 

@@ -2,8 +2,9 @@
 
 Trajectories that are in the same state share one evaluation of the policy, and finished ones drop out.
 
-Shapes: M policies, B trajectories each, T steps of the longest, U evaluated states a policy, K rows a policy (a row is one step of one
-trajectory; rows are ordered by trajectory, then by step), R trajectories still under way, A actions (the last is exit).
+Shapes: M policies, B trajectories each, T steps of the longest, U evaluated states a policy, K rows a policy
+(a row is one step of one trajectory; rows are ordered by trajectory, then by step), R trajectories still
+under way, A actions (the last is exit).
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from torch import Tensor
 from genflow.errors import GenflowError
 
 if TYPE_CHECKING:
-    from genflow.interfaces import Environment
+    from genflow.interfaces.environment import Environment
 
-#: torchgfn states (M, U, *state_shape) -> logits (M, U, A) of each policy there, and what `PolicyArch.gradients` needs, (M, U, ...) each
+#: torchgfn states (M, U, *state_shape) -> logits (M, U, A) of each policy there, and what
+#: `PolicyArch.gradients` needs, (M, U, ...) each
 Trace = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 MAX_STEPS = 10_000
 #: steps whose random numbers are drawn at once, and the most of these numbers
 NOISE_STEPS, MAX_NOISE = 16, 2**20
-#: sharing states, or dropping finished trajectories, must spare this share of the rows to be worth its own cost
+#: sharing states, or dropping finished trajectories, must spare this share of the rows to be worth its own
+#: cost
 WORTHWHILE = 0.1
 TINY, LOWEST = 1e-30, -1e30
 
@@ -37,7 +40,8 @@ class Rollouts:
 
     Attributes:
         environment: the task.
-        states: (M, U, *state_shape) states that the policies were evaluated in; one may stand for several rows.
+        states: (M, U, *state_shape) states that the policies were evaluated in; one may stand for several
+            rows.
         logits: (M, U, A) of the policies there.
         kept: what `PolicyArch.gradients` needs, (M, U, ...) each.
         index: (M, K) the place of each row's state in `states`.
@@ -85,17 +89,23 @@ class Rollouts:
     def total(self, values: Tensor) -> Tensor:
         """Sum row values (M, K) over each trajectory: (M, B)."""
         trajectory = self.places // self.length
-        return values.new_zeros(self.log_reward.shape).scatter_add(1, trajectory, values.masked_fill(~self.valid, 0.0))
+        return values.new_zeros(self.log_reward.shape).scatter_add(
+            1, trajectory, values.masked_fill(~self.valid, 0.0)
+        )
 
     def pad(self, values: Tensor) -> Tensor:
         """Row values (M, K) -> (M, B, T), 0 after a trajectory's end."""
         members, trajectories = self.log_reward.shape
         flat = values.new_zeros(members, trajectories * self.length)
-        return flat.scatter_add(1, self.places, values.masked_fill(~self.valid, 0.0)).reshape(members, trajectories, self.length)
+        return flat.scatter_add(1, self.places, values.masked_fill(~self.valid, 0.0)).reshape(
+            members, trajectories, self.length
+        )
 
 
 @torch.no_grad()
-def sample(environment: Environment, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator) -> Rollouts:
+def sample(
+    environment: Environment, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator
+) -> Rollouts:
     """Sample shape = (M, B) trajectories; with probability `epsilon` a step takes a uniformly random allowed action.
 
     Args:
@@ -128,18 +138,32 @@ def sample(environment: Environment, trace: Trace, shape: tuple[int, int], epsil
         scores = logits if index is None else _rows(logits, index)
         if explored is not None:
             scores = scores.masked_fill(explored[:, :under_way], 0.0)
-        # the largest of logits + Gumbel noise is a draw from their softmax (Maddison et al. 2014); one of a policy that has diverged to
-        # NaN is any allowed action, so that its loss is NaN, which the training loop explains. -infinity must not tie with the forbidden
-        actions = (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).argmax(-1)
+        # the largest of logits + Gumbel noise is a draw from their softmax (Maddison et al. 2014); one of a
+        # policy that has diverged to NaN is any allowed action, so that its loss is NaN, which the training
+        # loop explains. -infinity must not tie with the forbidden
+        actions = (
+            (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).argmax(-1)
+        )
         valid, moving = moving, moving & (actions != exit_action)
-        steps.append((states, (every[:, :under_way] if index is None else index) + n_evaluated, masks, actions, valid, trajectory))
+        steps.append(
+            (
+                states,
+                (every[:, :under_way] if index is None else index) + n_evaluated,
+                masks,
+                actions,
+                valid,
+                trajectory,
+            )
+        )
         n_evaluated += distinct.shape[1]
         most = int(moving.sum(1).amax())
         if not most:
             return _in_order(environment, shape, evaluated, steps)
         if most <= (1 - WORTHWHILE) * under_way:
             ahead = (~moving).byte().argsort(dim=1, stable=True)[:, :most]
-            states, actions, moving, trajectory = (_rows(values, ahead) for values in (states, actions, moving, trajectory))
+            states, actions, moving, trajectory = (
+                _rows(values, ahead) for values in (states, actions, moving, trajectory)
+            )
         # whoever has exited stays where it is, as padding
         states = environment.step(states, actions.masked_fill(~moving, exit_action))
     raise GenflowError(f"a trajectory did not end within {MAX_STEPS} steps")
@@ -151,7 +175,9 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, wide.expand(-1, -1, *values.shape[2:]))
 
 
-def _noise(shape: tuple[int, int], n_actions: int, epsilon: float, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _noise(
+    shape: tuple[int, int], n_actions: int, epsilon: float, rng: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     """For each step Gumbel noise (M, B, A), and which trajectories explore (M, B, 1)."""
     n_steps = max(1, min(NOISE_STEPS, MAX_NOISE // (shape[0] * shape[1] * (n_actions + 1))))
     while True:
@@ -183,18 +209,25 @@ def _distinct(environment: Environment, states: Tensor, step: int) -> tuple[Tens
 
 
 def _in_order(
-    environment: Environment, shape: tuple[int, int], evaluated: list[tuple[Tensor, ...]], steps: list[tuple[Tensor, ...]]
+    environment: Environment,
+    shape: tuple[int, int],
+    evaluated: list[tuple[Tensor, ...]],
+    steps: list[tuple[Tensor, ...]],
 ) -> Rollouts:
     """Put the rows in order, those of each policy's first trajectory first, and the padding last."""
     length, trajectories = len(steps), shape[1]
     states, logits, *kept = (torch.cat(parts, 1) for parts in zip(*evaluated, strict=True))
-    row_states, index, masks, actions, valid, trajectory = (torch.cat(parts, 1) for parts in zip(*steps, strict=True))
+    row_states, index, masks, actions, valid, trajectory = (
+        torch.cat(parts, 1) for parts in zip(*steps, strict=True)
+    )
     step = torch.arange(length, device=index.device).repeat_interleave(
         torch.tensor([part[0].shape[1] for part in steps], device=index.device)
     )
     places = torch.where(valid, trajectory * length + step, trajectories * length)
     order = places.argsort(dim=1)[:, : int(valid.sum(1).max())]
-    row_states, index, masks, actions, valid, places = (_rows(v, order) for v in (row_states, index, masks, actions, valid, places))
+    row_states, index, masks, actions, valid, places = (
+        _rows(v, order) for v in (row_states, index, masks, actions, valid, places)
+    )
     exits = valid & (actions == environment.n_actions - 1)
     # the next row is the next state of the same trajectory unless this row exits
     parents = environment.n_parents(row_states).clamp(min=1).roll(-1, dims=1)

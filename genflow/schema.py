@@ -35,13 +35,16 @@ class Schema(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _not_too_long(cls, values: Any) -> Any:
-        # before items are looked at: each bad one is an error of its own, of which a file must not make millions
+        # before items are looked at: each bad one is an error of its own, of which a file must not make
+        # millions
         if isinstance(values, dict):
             if cls.model_config.get("extra") == "forbid" and len(values) > MAX_KEYS:
                 raise ValueError(f"an object has more than {MAX_KEYS} keys")
             for name, info in cls.model_fields.items():
                 value = values.get(name)
-                most = [MAX_KEYS] * isinstance(value, dict) + [each.max_length for each in info.metadata if isinstance(each, MaxLen)]
+                most = [MAX_KEYS] * isinstance(value, dict) + [
+                    each.max_length for each in info.metadata if isinstance(each, MaxLen)
+                ]
                 if most and isinstance(value, dict | list) and len(value) > most[-1]:
                     raise ValueError(f"{name} has more than {most[-1]:,} items")
         return values
@@ -66,7 +69,8 @@ def validate(model: type[S], values: Mapping[str, Any], where: str) -> S:
     """Build `model` from `values`.
 
     Raises:
-        GenflowError: the first bad value, naming `where` it stands and, for an unknown key, the nearest known one.
+        GenflowError: the first bad value, naming `where` it stands and, for an unknown key, the nearest known
+            one.
     """
     if not isinstance(values, Mapping):
         raise GenflowError(f"{where} must be an object, not {brief(values)}")
@@ -77,12 +81,16 @@ def validate(model: type[S], values: Mapping[str, Any], where: str) -> S:
         key = brief(".".join(str(part) for part in first["loc"]))
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
-            raise GenflowError(f"{where}: unknown key {key!r}{did_you_mean(brief(str(first['loc'][-1])), known)}") from None
+            raise GenflowError(
+                f"{where}: unknown key {key!r}{did_you_mean(brief(str(first['loc'][-1])), known)}"
+            ) from None
         if first["type"] == "missing":
             raise GenflowError(f"{where}: {key!r} is missing") from None
         reason = brief(first["msg"].removeprefix("Value error, ").replace("Input should be", "must be"), 400)
         subject = f"{key} {reason}" if reason.startswith("must") else f"{key}: {reason}" if key else reason
-        raise GenflowError(f"{where}: {subject} (got {brief(_REPR.repr(first['input']))})" if key else f"{where}: {subject}") from None
+        raise GenflowError(
+            f"{where}: {subject} (got {brief(_REPR.repr(first['input']))})" if key else f"{where}: {subject}"
+        ) from None
 
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:

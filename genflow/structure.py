@@ -14,7 +14,8 @@ from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from genflow.errors import GenflowError, did_you_mean
-from genflow.interfaces import Environment, PolicyArch
+from genflow.interfaces.environment import Environment
+from genflow.interfaces.policy import PolicyArch
 from genflow.layout import WeightLayout
 from genflow.registry import default_name, registry
 from genflow.rollouts import Trace
@@ -54,7 +55,9 @@ class Structure:
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Build from the fields of the environment and of the policy together, e.g. ``ndim=4, height=8, width=128``.
+        """Build from the fields of the environment and of the policy together, e.g.
+
+        ``ndim=4, height=8, width=128``.
 
         Raises:
             GenflowError: an unknown name or key, or an impossible value.
@@ -63,11 +66,15 @@ class Structure:
         env_cls, arch_cls = registry().load("environment", env), registry().load("policy", policy)
         env_keys, arch_keys = set(env_cls.Config.model_fields), set(arch_cls.Config.model_fields)
         if env_keys & arch_keys:
-            raise GenflowError(f"environment {env!r} and policy {policy!r} share the key {min(env_keys & arch_keys)!r}")
+            raise GenflowError(
+                f"environment {env!r} and policy {policy!r} share the key {min(env_keys & arch_keys)!r}"
+            )
         for key in fields:
             if key not in env_keys | arch_keys:
                 key = brief(key)
-                raise GenflowError(f"structure of {env!r}: unknown key {key!r}{did_you_mean(key, env_keys | arch_keys)}")
+                raise GenflowError(
+                    f"structure of {env!r}: unknown key {key!r}{did_you_mean(key, env_keys | arch_keys)}"
+                )
         where = f"structure of {env!r}"
         env_config = validate(env_cls.Config, {k: v for k, v in fields.items() if k in env_keys}, where)
         arch_config = validate(arch_cls.Config, {k: v for k, v in fields.items() if k in arch_keys}, where)
@@ -93,7 +100,9 @@ class Structure:
             elif position == 0:
                 presets = registry().load("environment", env).presets
                 if part not in presets:
-                    raise GenflowError(f"environment {env!r} has no preset {part!r}{did_you_mean(part, presets)}")
+                    raise GenflowError(
+                        f"environment {env!r} has no preset {part!r}{did_you_mean(part, presets)}"
+                    )
                 fields.update(presets[part])
                 preset.update(presets[part])
             else:
@@ -105,7 +114,10 @@ class Structure:
         return self.environment.config.model_dump(mode="json") | self.arch.config.model_dump(mode="json")
 
     def varying_fields(self) -> dict[str, Any]:
-        """The fields that the condition or the description of units expresses, e.g. ndim, height and width."""
+        """The fields that the condition or the description of units expresses, e.g.
+
+        ndim, height and width.
+        """
         named = {*self.environment.condition(), *self.arch.condition(), *self.environment.described}
         return {key: value for key, value in self.fields().items() if key in named}
 
@@ -165,7 +177,9 @@ class Structure:
 
     def condition(self) -> Tensor:
         """(C,) float32: the environment's numbers, then the policy's; the paper's c = [s, h, n, d] and what else the task needs."""
-        return torch.tensor(list({**self.environment.condition(), **self.arch.condition()}.values()), dtype=torch.float32)
+        return torch.tensor(
+            list({**self.environment.condition(), **self.arch.condition()}.values()), dtype=torch.float32
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -200,5 +214,7 @@ def _split(text: str) -> list[str]:
 
 # the enumerated graph of a large task takes 100 MB, so few are kept
 @lru_cache(maxsize=8)
-def _cached(cls: Any, env: str, policy: str, env_cls: Any, arch_cls: Any, env_config: Any, arch_config: Any) -> Structure:
+def _cached(
+    cls: Any, env: str, policy: str, env_cls: Any, arch_cls: Any, env_config: Any, arch_config: Any
+) -> Structure:
     return cls(env, policy, env_cls(env_config), arch_cls(arch_config), (env_config, arch_config))

@@ -74,7 +74,9 @@ def by_autograd(structure: Structure) -> Structure:
 
 def lookup(structure: Structure, logits: Tensor, **provenance) -> Population:
     """(M, S, A) logits -> a population on the structure's environment that has exactly these."""
-    tabular = Structure("hypergrid", "lookup", structure.environment, Lookup(), (structure.environment.config, "lookup"))
+    tabular = Structure(
+        "hypergrid", "lookup", structure.environment, Lookup(), (structure.environment.config, "lookup")
+    )
     return Population(tabular, logits.float().reshape(len(logits), -1), provenance)
 
 
@@ -99,7 +101,9 @@ def at(structure: Structure, *places: tuple[float, float]) -> Population:
 
 def exits(*shares: float) -> Population:
     """Policies of a line of two cells that end in the first with these probabilities; the target is (.5, .5)."""
-    logits = torch.tensor([[[(1 - p), p], [1.0, 1.0]] for p in shares], dtype=torch.float64).log().clamp(min=-60)
+    logits = (
+        torch.tensor([[[(1 - p), p], [1.0, 1.0]] for p in shares], dtype=torch.float64).log().clamp(min=-60)
+    )
     return lookup(grid(1, 2), logits)
 
 
@@ -108,7 +112,16 @@ def shuffled(population: Population, order: list[int]) -> Population:
     return Population(population.structure, population.weights[order], population.provenance)
 
 
-def reward(cell: tuple[int, ...], height: int, divisor: int, r0=0.1, r1=0.5, r2=2.0, outer="0.25", band=("0.3", "0.4")) -> float:
+def reward(
+    cell: tuple[int, ...],
+    height: int,
+    divisor: int,
+    r0=0.1,
+    r1=0.5,
+    r2=2.0,
+    outer="0.25",
+    band=("0.3", "0.4"),
+) -> float:
     """R(x) as the paper defines it, in exact fractions."""
     distance = [abs(Fraction(k, divisor) - Fraction(1, 2)) for k in cell]
     low, high = map(Fraction, band)
@@ -133,8 +146,18 @@ def one_by_one(population: Population, x: Tensor, toward: Tensor) -> tuple[Tenso
         module = one.module()
         logits.append(module(x if x.ndim == 2 else x[m]))
         parameters = dict(module.named_parameters())
-        gradients.append(dict(zip(parameters, torch.autograd.grad(logits[-1], list(parameters.values()), toward[m]), strict=True)))
-    return torch.stack(logits).detach(), {name: torch.stack([g[name] for g in gradients]) for name in gradients[0]}
+        gradients.append(
+            dict(
+                zip(
+                    parameters,
+                    torch.autograd.grad(logits[-1], list(parameters.values()), toward[m]),
+                    strict=True,
+                )
+            )
+        )
+    return torch.stack(logits).detach(), {
+        name: torch.stack([g[name] for g in gradients]) for name in gradients[0]
+    }
 
 
 def traced(population: Population, passes: list[Tensor], toward: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -145,7 +168,9 @@ def traced(population: Population, passes: list[Tensor], toward: Tensor) -> tupl
     into = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
     trace = arch.tracer(module, weights)
     logits, kept = zip(*map(trace, passes), strict=True)
-    arch.gradients(module, weights, tuple(torch.cat(parts, 1) for parts in zip(*kept, strict=True)), toward, into)
+    arch.gradients(
+        module, weights, tuple(torch.cat(parts, 1) for parts in zip(*kept, strict=True)), toward, into
+    )
     return torch.cat(logits, 1), into
 
 
@@ -165,7 +190,9 @@ def same_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
     scale = max(float(gradient.abs().max()) for gradient in expected.values())
     assert scale > 1e-3, "nothing is compared"
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            found[name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def action_probabilities(population: Population) -> dict[tuple[int, ...], list[float]]:

@@ -33,14 +33,25 @@ FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 def environment(**more: object) -> dict[str, str]:
     """That of a command: one thread, and none of our own workers' or jobs' variables."""
-    kept = {k: v for k, v in os.environ.items() if k not in FOREIGN and not k.startswith(("SLURM_", "TORCHELASTIC_", "GENFLOW_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **{name: str(value) for name, value in more.items()}}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in FOREIGN and not k.startswith(("SLURM_", "TORCHELASTIC_", "GENFLOW_"))
+    }
+    return {
+        **kept,
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "200",
+        **{name: str(value) for name, value in more.items()},
+    }
 
 
 class Job:
     """A command that runs, in a session of its own."""
 
-    def __init__(self, *args: object, command: list[str] | None = None, cwd: Path | None = None, **variables: object) -> None:
+    def __init__(
+        self, *args: object, command: list[str] | None = None, cwd: Path | None = None, **variables: object
+    ) -> None:
         self.process = subprocess.Popen(
             [*(command or GENFLOW), *map(str, args)], cwd=cwd, env=environment(**variables), start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -146,7 +157,9 @@ class Warm:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
         files = [str(self.output[stream]) for stream in ("stdout", "stderr")]
-        self.process = context.Process(target=_command, args=([*map(str, args)], environment(**variables), *files))
+        self.process = context.Process(
+            target=_command, args=([*map(str, args)], environment(**variables), *files)
+        )
         self.process.start()
 
     @property
@@ -170,7 +183,9 @@ class Warm:
         found = self.process.exitcode
         if found is None:
             self.end()
-        assert status is None or found == status, f"status {found}, not {status}\n{self.said('stdout')}\n{self.said('stderr')}"
+        assert status is None or found == status, (
+            f"status {found}, not {status}\n{self.said('stdout')}\n{self.said('stderr')}"
+        )
         return self
 
     def until(self, happened: Callable[[], object], what: str) -> Any:
@@ -236,7 +251,12 @@ def refused_quickly(*args: object, **options: Any) -> str:
 def group(size: int, *args: object, folder: Path, status: int | None = 0, **variables: object) -> list[Warm]:
     """Run a command on workers, as torchrun would start them."""
     port = free_port()
-    shared: dict[str, Any] = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **variables}
+    shared: dict[str, Any] = {
+        "WORLD_SIZE": size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        **variables,
+    }
     workers = [
         Warm(*args, folder=folder, name=f"worker-{rank}", RANK=rank, LOCAL_RANK=rank, **shared)
         for rank in range(size)
@@ -313,14 +333,20 @@ def same(one: Path, other: Path) -> None:
     """Two folders hold the same numbers, bit for bit."""
     found, expected = numbers(one), numbers(other)
     assert found.keys() == expected.keys()
-    odd = [k for k, v in expected.items() if not (v.equal(found[k]) if isinstance(v, torch.Tensor) else v == found[k])]
+    odd = [
+        k
+        for k, v in expected.items()
+        if not (v.equal(found[k]) if isinstance(v, torch.Tensor) else v == found[k])
+    ]
     assert not odd, f"{one} and {other} differ in {odd[:5]}"
 
 
 def close(found: Any, expected: Any, rtol: float, atol: float, where: str = "") -> None:
     """JSON-able data or tensors are equal, numbers up to rounding."""
     if isinstance(expected, torch.Tensor | float):
-        torch.testing.assert_close(found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{where}: {text}", check_dtype=False)
+        torch.testing.assert_close(
+            found, expected, rtol=rtol, atol=atol, msg=lambda text: f"{where}: {text}", check_dtype=False
+        )
     elif isinstance(expected, Mapping):
         assert list(found) == list(expected), where
         for key, value in expected.items():
@@ -340,4 +366,8 @@ def newest(folder: Path) -> int:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files and checkpoints that nobody has removed."""
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if ".tmp" in p.name or p.name.startswith("checkpoint"))
+    return sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if ".tmp" in p.name or p.name.startswith("checkpoint")
+    )

@@ -89,12 +89,20 @@ def test_structures_that_recipes_are_chosen_on_are_neither_trained_nor_tested_on
     assert [s.fields()["height"] for s in config.unseen_structures(known)] == [2, 3]
     assert load_config(env="hypergrid").validation_structures([]) == []
     # what counts is what was trained on, not what this configuration would train on
-    with pytest.raises(GenflowError, match="selection structure ndim=5,height=5,width=128 is also trained on"):
+    with pytest.raises(
+        GenflowError, match="selection structure ndim=5,height=5,width=128 is also trained on"
+    ):
         config.validation_structures(load_config(env="hypergrid", structures=["C"]).training_structures())
     # the same structure in other words is still the same
     for change, refusal in [
-        ({"selection_structures": ["C", "ndim=4,height=16"]}, "selection structure ndim=4,height=16,width=128 is also trained on"),
-        ({"test_structures": ["E*", {"ndim": 5, "height": 5}]}, "test structure ndim=5,height=5,width=128 is also selected on"),
+        (
+            {"selection_structures": ["C", "ndim=4,height=16"]},
+            "selection structure ndim=4,height=16,width=128 is also trained on",
+        ),
+        (
+            {"test_structures": ["E*", {"ndim": 5, "height": 5}]},
+            "test structure ndim=5,height=5,width=128 is also selected on",
+        ),
         ({"test_structures": ["B"]}, "test structure ndim=6,height=6,width=128 is also trained on"),
         ({"selection_structures": ["C", "C"]}, "named twice"),
         ({"selection_structures": ["ndim=2,height=1"]}, "height must be greater"),
@@ -105,7 +113,15 @@ def test_structures_that_recipes_are_chosen_on_are_neither_trained_nor_tested_on
 
 
 @pytest.mark.parametrize(
-    "coverage", ["{height = 3}", "{height = [9, 2]}", "{height = [3]}", "{height = [2, 3, 4]}", '{height = ["low", 4]}', "3"]
+    "coverage",
+    [
+        "{height = 3}",
+        "{height = [9, 2]}",
+        "{height = [3]}",
+        "{height = [2, 3, 4]}",
+        '{height = ["low", 4]}',
+        "3",
+    ],
 )
 def test_a_coverage_is_two_numbers_a_field(tmp_path, coverage):
     file = write(tmp_path, f'env = "hypergrid"\ncoverage = {coverage}\n')
@@ -115,7 +131,10 @@ def test_a_coverage_is_two_numbers_a_field(tmp_path, coverage):
 
 def test_a_coverage_is_read_from_the_file_and_widened_on_the_command_line(tmp_path):
     file = write(tmp_path, 'env = "hypergrid"\n[coverage]\nheight = [4, 9]\nR0 = [1e-3, 0.5]\n')
-    assert load_config(file, **{"coverage.height": [2, 9]}).coverage == {"height": (2.0, 9.0), "R0": (1e-3, 0.5)}
+    assert load_config(file, **{"coverage.height": [2, 9]}).coverage == {
+        "height": (2.0, 9.0),
+        "R0": (1e-3, 0.5),
+    }
 
 
 def test_a_device_that_is_not_there():

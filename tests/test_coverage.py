@@ -76,7 +76,9 @@ def test_what_never_varied_in_training_was_not_learned(fields, odd):
     assert refusal(grid(2, 4, **fields)) == text
     assert refusal(grid(2, 4, **fields), coverage={}) == text
     # even a range that includes it does not make it known
-    assert "has not learned" in refusal(grid(2, 4, **fields), coverage={"R1": (0, 1), "R2": (0, 5), "outer": (0, 0.5)})
+    assert "has not learned" in refusal(
+        grid(2, 4, **fields), coverage={"R1": (0, 1), "R2": (0, 5), "outer": (0, 0.5)}
+    )
 
 
 def test_sizes_are_never_taken_as_fixed():
@@ -125,8 +127,20 @@ KNOWN = [
     for height, r0, width in ((4, 0.1, 8), (6, 0.3, 16), (8, 0.01, 16), (10, 0.2, 32), (12, 0.05, 64))
 ]
 QUALITY = [
-    Quality(structure=plain(2, 5).fields(), name=plain(2, 5).name, role="test", num=4, metrics={"js": 0.0123, "kl": 0.5}),
-    Quality(structure=plain(6, 11, R0=0.2).fields(), name=plain(6, 11, R0=0.2).name, role="test", num=4, metrics={"js": 0.456}),
+    Quality(
+        structure=plain(2, 5).fields(),
+        name=plain(2, 5).name,
+        role="test",
+        num=4,
+        metrics={"js": 0.0123, "kl": 0.5},
+    ),
+    Quality(
+        structure=plain(6, 11, R0=0.2).fields(),
+        name=plain(6, 11, R0=0.2).name,
+        role="test",
+        num=4,
+        metrics={"js": 0.456},
+    ),
 ]
 
 
@@ -145,7 +159,10 @@ QUALITY = [
     ids=lambda s: getattr(s, "name", s),
 )
 def test_at_the_edge_the_condition_and_its_range_are_named(structure, text):
-    assert caution(structure, KNOWN, []) == f"{structure.name} is at the edge of this generator's training: {text}"
+    assert (
+        caution(structure, KNOWN, [])
+        == f"{structure.name} is at the edge of this generator's training: {text}"
+    )
 
 
 def test_at_the_edge_the_quality_that_was_measured_nearest_is_told():
@@ -155,7 +172,9 @@ def test_at_the_edge_the_quality_that_was_measured_nearest_is_told():
     assert caution(plain(6, 14, R0=0.2), KNOWN, QUALITY[::-1]) == far
 
 
-@pytest.mark.parametrize("structure", [plain(4, 7), plain(3, 9, R0=0.15, width=20), plain(5, 6, R0=0.06)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "structure", [plain(4, 7), plain(3, 9, R0=0.15, width=20), plain(5, 6, R0=0.06)], ids=lambda s: s.name
+)
 def test_in_the_middle_there_is_nothing_to_say(structure):
     assert structure not in KNOWN
     assert caution(structure, KNOWN, QUALITY) is None
@@ -193,9 +212,15 @@ def test_a_name_that_varied_in_training_must_be_one_of_those():
 
     training = [task(reward).fields() for reward in ("qed_sa", "logp_window")]
     check(task("qed_sa"), training, {})
-    assert refusal(task("docking"), training, {}) == "this generator was trained on reward=logp_window, qed_sa, not docking"
+    assert (
+        refusal(task("docking"), training, {})
+        == "this generator was trained on reward=logp_window, qed_sa, not docking"
+    )
 
 
 def test_what_descriptions_express_may_be_anything():
-    training = [Structure.build("molecule", {"blocks": blocks, "max_blocks": 3}).fields() for blocks in ((0, 1), (3, 4, 5))]
+    training = [
+        Structure.build("molecule", {"blocks": blocks, "max_blocks": 3}).fields()
+        for blocks in ((0, 1), (3, 4, 5))
+    ]
     check(Structure.build("molecule", {"blocks": (10, 20, 30, 40), "max_blocks": 3}), training, {})

@@ -54,7 +54,9 @@ def test_terminal_distribution_is_what_torchgfn_samples():
     population = lively(structure, 2)
     draws = 4000
     env, _ = structure.environment.make()
-    trajectories = Sampler(population[0].to_estimator()).sample_trajectories(env, n=draws, save_logprobs=False)
+    trajectories = Sampler(population[0].to_estimator()).sample_trajectories(
+        env, n=draws, save_logprobs=False
+    )
     ends = trajectories.terminating_states.tensor
     counts = torch.bincount(ends @ torch.tensor([4, 1]), minlength=16)
     own, other = population.terminal_distribution() * draws
@@ -112,7 +114,9 @@ REWARDS = [
 def test_optimal_flows_sample_the_target(ndim, height, fields):
     environment = grid(ndim, height, **fields).environment
     flows, target = environment.optimal_flows(), environment.target()
-    found = exact.terminal_distribution(environment.graph, lambda index: flows.policy[index].log()[None], 1, 10**6)[0]
+    found = exact.terminal_distribution(
+        environment.graph, lambda index: flows.policy[index].log()[None], 1, 10**6
+    )[0]
     assert float(target.sum()) == pytest.approx(1, abs=1e-12)
     assert divergence(target, found) < 1e-10
     torch.testing.assert_close(found, target, rtol=1e-9, atol=0)
@@ -146,7 +150,9 @@ def test_partition_function_is_the_sum_of_all_rewards(ndim, height):
     total = math.fsum(reward(cell, height, height - 1) for cell in cells(ndim, height))
     assert environment.log_partition() == pytest.approx(math.log(total), abs=1e-12)
     assert environment.optimal_flows().log_z == pytest.approx(math.log(total), abs=1e-12)
-    expected = torch.tensor([reward(cell, height, height - 1) / total for cell in cells(ndim, height)], dtype=torch.float64)
+    expected = torch.tensor(
+        [reward(cell, height, height - 1) / total for cell in cells(ndim, height)], dtype=torch.float64
+    )
     torch.testing.assert_close(environment.target(), expected, rtol=1e-12, atol=0)
 
 
@@ -174,7 +180,10 @@ def test_the_optimal_policy_has_no_loss_under_torchgfns_own_objectives(fields):
             "subtb": SubTBGFlowNet(policy, backward, logF=log_flow),
         }
         with torch.no_grad():
-            return {k: b.loss_from_trajectories(env, trajectories, recalculate_all_logprobs=True).item() for k, b in balance.items()}
+            return {
+                k: b.loss_from_trajectories(env, trajectories, recalculate_all_logprobs=True).item()
+                for k, b in balance.items()
+            }
 
     # the residuals are float32 rounding of sums of some twenty logarithms
     assert all(loss < 1e-10 for loss in losses(0.0).values())
@@ -184,7 +193,9 @@ def test_the_optimal_policy_has_no_loss_under_torchgfns_own_objectives(fields):
 
 def test_optimal_population_reaches_the_target_through_its_weights():
     population = optimal(grid(2, 8))
-    assert divergence(population.structure.environment.target(), population.terminal_distribution()[0]) < 1e-10
+    assert (
+        divergence(population.structure.environment.target(), population.terminal_distribution()[0]) < 1e-10
+    )
 
 
 def as_mapping(graph: exact.StateGraph) -> dict:
@@ -193,7 +204,9 @@ def as_mapping(graph: exact.StateGraph) -> dict:
     assert len(set(states)) == len(states)
     return {
         state: ([states[c] if c != exact.NO_CHILD else None for c in children], may_end)
-        for state, children, may_end in zip(states, graph.children.tolist(), graph.can_exit.tolist(), strict=True)
+        for state, children, may_end in zip(
+            states, graph.children.tolist(), graph.can_exit.tolist(), strict=True
+        )
     }
 
 
@@ -241,7 +254,10 @@ def random_graph(seed: int) -> exact.StateGraph:
     rng.shuffle(others)
     order = [0, *others]
     levels = [[order.pop(0) for _ in range(size)] for size in sizes]
-    children, can_exit = torch.full((sum(sizes), 4), exact.NO_CHILD), torch.zeros(sum(sizes), dtype=torch.bool)
+    children, can_exit = (
+        torch.full((sum(sizes), 4), exact.NO_CHILD),
+        torch.zeros(sum(sizes), dtype=torch.bool),
+    )
     for depth, level in enumerate(levels):
         later = list(itertools.chain(*levels[depth + 1 :]))
         for state in level:
@@ -249,7 +265,9 @@ def random_graph(seed: int) -> exact.StateGraph:
                 if later and rng.random() < 0.7:
                     children[state, action] = rng.choice(later)
             can_exit[state] = rng.random() < 0.5 or bool((children[state] == exact.NO_CHILD).all())
-    return exact.StateGraph(torch.arange(sum(sizes))[:, None], children, can_exit, tuple(map(torch.tensor, levels)))
+    return exact.StateGraph(
+        torch.arange(sum(sizes))[:, None], children, can_exit, tuple(map(torch.tensor, levels))
+    )
 
 
 def ends_by_walking(graph: exact.StateGraph, logits: torch.Tensor) -> list[float]:
@@ -257,8 +275,12 @@ def ends_by_walking(graph: exact.StateGraph, logits: torch.Tensor) -> list[float
     ends, paths = [0.0] * len(graph.states), [(0, 1.0)]
     while paths:
         state, p = paths.pop()
-        allowed = [child != exact.NO_CHILD for child in graph.children[state].tolist()] + [bool(graph.can_exit[state])]
-        weights = [math.exp(value) if ok else 0.0 for value, ok in zip(logits[state].tolist(), allowed, strict=True)]
+        allowed = [child != exact.NO_CHILD for child in graph.children[state].tolist()] + [
+            bool(graph.can_exit[state])
+        ]
+        weights = [
+            math.exp(value) if ok else 0.0 for value, ok in zip(logits[state].tolist(), allowed, strict=True)
+        ]
         ends[state] += p * weights[-1] / sum(weights)
         children = zip(graph.children[state].tolist(), weights, allowed, strict=False)
         paths += [(child, p * weight / sum(weights)) for child, weight, ok in children if ok]
@@ -288,7 +310,9 @@ def test_many_policies_are_each_alone_however_much_is_held_at_once(seed):
     max_floats = random.Random(seed).randint(1, 3000)
     together = structure.environment.terminal_distribution(population, max_floats)
     for m, one in enumerate(population):
-        torch.testing.assert_close(structure.environment.terminal_distribution(one)[0], together[m], rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(
+            structure.environment.terminal_distribution(one)[0], together[m], rtol=1e-5, atol=1e-9
+        )
 
 
 def test_a_task_with_paths_of_different_lengths_is_refused():

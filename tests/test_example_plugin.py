@@ -31,7 +31,9 @@ def fields(structure: dict) -> str:
 def snapshot() -> dict[str, bytes | None]:
     """The names at the top of the repository, and every byte of the example."""
     files = [path for path in EXAMPLE.rglob("*") if path.is_file()]
-    return {path.name: None for path in REPOSITORY.iterdir()} | {str(path): path.read_bytes() for path in files}
+    return {path.name: None for path in REPOSITORY.iterdir()} | {
+        str(path): path.read_bytes() for path in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,9 @@ def site(tmp_path_factory):
     before = snapshot()
     folder = tmp_path_factory.mktemp("line")
     # a build leaves files beside its sources
-    source = shutil.copytree(EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    source = shutil.copytree(
+        EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    )
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder / "site")]
     subprocess.run([*pip, *offline, str(source)], check=True, cwd=folder)
@@ -57,7 +61,9 @@ def genflow(site, tmp_path_factory):
 
     def run(*args: str) -> str:
         environ = {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-m", "genflow", *args], cwd=folder, env=environ, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "genflow", *args], cwd=folder, env=environ, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -69,7 +75,17 @@ def genflow(site, tmp_path_factory):
 def zoo(genflow):
     budget = ["--num", "4", "-o", "zoo.steps=200", "-o", "zoo.batch_size=16"]
     out = genflow(
-        "train-zoo", "--env", "line", "--structure", "short,width=8", "--structure", fields(LONG), *budget, "--out", "zoo", "--json"
+        "train-zoo",
+        "--env",
+        "line",
+        "--structure",
+        "short,width=8",
+        "--structure",
+        fields(LONG),
+        *budget,
+        "--out",
+        "zoo",
+        "--json",
     )
     return json.loads(out)
 
@@ -84,7 +100,10 @@ def line(site, monkeypatch):
 
 
 def test_it_is_listed_with_its_own_distribution(genflow):
-    plugins = {plugin["name"]: plugin for plugin in json.loads(genflow("list-plugins", "--json", "--check"))["plugins"]}
+    plugins = {
+        plugin["name"]: plugin
+        for plugin in json.loads(genflow("list-plugins", "--json", "--check"))["plugins"]
+    }
     assert plugins["line"] == {
         "name": "line",
         "version": "0.1.0",
@@ -98,20 +117,27 @@ def test_it_is_listed_with_its_own_distribution(genflow):
 def test_installing_it_does_not_make_genflow_import_torch(site):
     code = "import sys; from genflow.registry import registry; print(registry().names('environment'), 'torch' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=site, env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=site, env=environ, capture_output=True, text=True, check=True
+    )
     names, _, torch_is_there = done.stdout.strip().rpartition(" ")
     assert "'line'" in names
     assert torch_is_there == "False"
 
 
 def test_a_zoo_is_trained_and_stored(genflow, zoo):
-    found = sorted(((entry["env"], entry["structure"], entry["num"]) for entry in zoo), key=lambda entry: entry[1]["length"])
+    found = sorted(
+        ((entry["env"], entry["structure"], entry["num"]) for entry in zoo),
+        key=lambda entry: entry[1]["length"],
+    )
     assert found == [("line", SHORT, 4), ("line", LONG, 4)]
     for structure in (SHORT, LONG):
         folder = genflow.folder / "zoo" / f"length={structure['length']},width=8"
         facts = json.loads((folder / "population.json").read_text())
         assert (facts["env"], facts["policy"], facts["structure"]) == ("line", "mlp3", structure)
-        shapes = {name: tuple(tensor.shape) for name, tensor in load_file(folder / "population.safetensors").items()}
+        shapes = {
+            name: tuple(tensor.shape) for name, tensor in load_file(folder / "population.safetensors").items()
+        }
         assert shapes == {
             "net.0.weight": (4, 8, structure["length"]),
             "net.0.bias": (4, 8),
@@ -126,7 +152,8 @@ def test_trained_policies_are_better_than_random_ones(genflow, zoo):
     entries = json.loads(genflow("evaluate", "zoo", "--baseline", "random", "--json"))
     for structure in (SHORT, LONG):
         trained, random = (
-            next(e["metrics"] for e in entries if e["structure"] == structure and e["source"] == s) for s in ("trained", "random")
+            next(e["metrics"] for e in entries if e["structure"] == structure and e["source"] == s)
+            for s in ("trained", "random")
         )
         # the exact metrics come with n_states
         assert {"js", "kl", "l1", "log_z_error", "mean_reward"} <= trained.keys()
@@ -142,16 +169,37 @@ def test_policies_of_an_unseen_length_are_generated_and_measured(genflow, zoo):
     assert (card["env"], card["condition_size"]) == ("line", 2)  # length and width
     assert sorted(s["length"] for s in card["training_structures"]) == [8, 12]
 
-    wanted = ["--structure", fields(BETWEEN), "--num", "3", "--generator", "mine", "--out", "policies", "-o", "generate.steps=3"]
+    wanted = [
+        "--structure",
+        fields(BETWEEN),
+        "--num",
+        "3",
+        "--generator",
+        "mine",
+        "--out",
+        "policies",
+        "-o",
+        "generate.steps=3",
+    ]
     facts = json.loads(genflow("generate", "--env", "line", *wanted, "--json"))
     assert [(f["structure"], f["num"], f["seen"]) for f in facts] == [(BETWEEN, 3, False)]
-    assert load_file(genflow.folder / "policies" / "population.safetensors")["net.0.weight"].shape == (3, 8, 10)
+    assert load_file(genflow.folder / "policies" / "population.safetensors")["net.0.weight"].shape == (
+        3,
+        8,
+        10,
+    )
 
     entries = json.loads(genflow("evaluate", "policies", "--zoo", "zoo", "--json"))
     assert [entry["source"] for entry in entries] == ["generated", "random", "mean", "nearest", "perturbed"]
     for entry in entries:
         assert (entry["env"], entry["structure"], entry["seen"]) == ("line", BETWEEN, False)
-        assert 0 <= entry["metrics"]["js"]["min"] <= entry["metrics"]["js"]["mean"] <= entry["metrics"]["js"]["max"] <= math.log(2)
+        assert (
+            0
+            <= entry["metrics"]["js"]["min"]
+            <= entry["metrics"]["js"]["mean"]
+            <= entry["metrics"]["js"]["max"]
+            <= math.log(2)
+        )
         assert 0.05 <= entry["metrics"]["mean_reward"]["mean"] <= 2.1  # the bounds of the reward
 
 
@@ -169,14 +217,23 @@ def test_one_file_runs_the_whole_job(genflow):
     entries = json.loads(genflow("run", "line.toml", "--out", "job", "--json"))
     for structure, seen in ((SHORT, True), (LONG, True), (BETWEEN, False)):
         own = [entry for entry in entries if entry["structure"] == structure]
-        assert [entry["source"] for entry in own] == ["trained", "generated", "random", "mean", "nearest", "perturbed"]
+        assert [entry["source"] for entry in own] == [
+            "trained",
+            "generated",
+            "random",
+            "mean",
+            "nearest",
+            "perturbed",
+        ]
         assert {entry["seen"] for entry in own} == {seen}
         assert all(0 <= entry["metrics"]["js"]["mean"] <= math.log(2) for entry in own)
     job = genflow.folder / "job"
     assert json.loads((job / "evaluation.json").read_text())["entries"] == entries
     found = {str(path.parent.relative_to(job)) for path in job.rglob("population.json")}
     lengths = {"zoo": (8, 12), "generated": (8, 10, 12), "trained": (10,)}
-    assert found == {f"{part}/length={length},width=8" for part, values in lengths.items() for length in values}
+    assert found == {
+        f"{part}/length={length},width=8" for part, values in lengths.items() for length in values
+    }
     assert "line" in (job / "report.html").read_text()
 
 
@@ -184,14 +241,24 @@ def test_one_file_runs_the_whole_job(genflow):
 def test_its_optimal_flows_sample_the_target(line, length):
     environment = line.Line(line.Line.Config(length=length, floor=0.3))
     u = [x / (length - 1) for x in range(length)]
-    rewards = torch.tensor([0.3 + math.exp(-(((v - 0.25) / 0.1) ** 2)) + 2 * math.exp(-(((v - 0.75) / 0.1) ** 2)) for v in u]).double()
+    rewards = torch.tensor(
+        [0.3 + math.exp(-(((v - 0.25) / 0.1) ** 2)) + 2 * math.exp(-(((v - 0.75) / 0.1) ** 2)) for v in u]
+    ).double()
     flows = environment.optimal_flows()
-    assert environment.graph.states.flatten().tolist() == list(range(length)) == list(range(environment.n_states))
+    assert (
+        environment.graph.states.flatten().tolist()
+        == list(range(length))
+        == list(range(environment.n_states))
+    )
     assert flows.log_z == pytest.approx(math.log(rewards.sum()), abs=1e-6)
     torch.testing.assert_close(environment.target(), rewards / rewards.sum(), rtol=0, atol=1e-6)
     # on a chain the best policy exits with R(x) / (R(x) + R(x+1) + ...)
-    torch.testing.assert_close(flows.policy[:, 1], rewards / rewards.flip(0).cumsum(0).flip(0), rtol=0, atol=1e-6)
-    ends = terminal_distribution(environment.graph, lambda index: flows.policy[index].log()[None], 1, max_rows=7)
+    torch.testing.assert_close(
+        flows.policy[:, 1], rewards / rewards.flip(0).cumsum(0).flip(0), rtol=0, atol=1e-6
+    )
+    ends = terminal_distribution(
+        environment.graph, lambda index: flows.policy[index].log()[None], 1, max_rows=7
+    )
     torch.testing.assert_close(ends[0], environment.target(), rtol=0, atol=1e-9)
 
 
@@ -214,9 +281,15 @@ def test_torchgfn_itself_finds_the_optimal_flows_balanced(line):
     backward = DiscretePolicyEstimator.uniform(env.n_actions, preprocessor=preprocessor)
     torch.manual_seed(0)
     trajectories = Sampler(forward).sample_trajectories(env, n=256, save_logprobs=False)
-    balanced, unbalanced = (TBGFlowNet(forward, backward, init_logZ=flows.log_z + shift) for shift in (0.0, 1.0))
-    assert balanced.loss(env, trajectories, recalculate_all_logprobs=True).item() == pytest.approx(0, abs=1e-8)
-    assert unbalanced.loss(env, trajectories, recalculate_all_logprobs=True).item() == pytest.approx(1, abs=1e-4)
+    balanced, unbalanced = (
+        TBGFlowNet(forward, backward, init_logZ=flows.log_z + shift) for shift in (0.0, 1.0)
+    )
+    assert balanced.loss(env, trajectories, recalculate_all_logprobs=True).item() == pytest.approx(
+        0, abs=1e-8
+    )
+    assert unbalanced.loss(env, trajectories, recalculate_all_logprobs=True).item() == pytest.approx(
+        1, abs=1e-4
+    )
     # it did walk: both bumps are among the ends
     assert {2, 6} <= set(trajectories.terminating_states.tensor.flatten().tolist())
 

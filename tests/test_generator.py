@@ -11,23 +11,23 @@ import torch
 from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluate, load_config
 from genflow.pipeline import check, evaluate_folder, run
 from genflow.progress import Progress
-from genflow.stages import (
-    export_generator,
-    generate,
-    load_autoencoder,
-    load_generators,
-    measure_quality,
-    train_autoencoder,
-    train_generator,
-    train_zoo,
-)
+from genflow.stages.autoencoder import load_autoencoder, train_autoencoder
+from genflow.stages.diffusion import export_generator, measure_quality, train_generator
+from genflow.stages.generate import generate, load_generators
+from genflow.stages.zoo import train_zoo
 
 STRUCTURES = ["ndim=2,height=4,width=16", "ndim=2,height=6,width=16"]
 QUIET = Progress(quiet=True)
 
 
 def config(**more):
-    options = {"zoo.num": 6, "zoo.steps": 300, "autoencoder.steps": 150, "autoencoder.options.latent_size": 32, "diffusion.steps": 600}
+    options = {
+        "zoo.num": 6,
+        "zoo.steps": 300,
+        "autoencoder.steps": 150,
+        "autoencoder.options.latent_size": 32,
+        "diffusion.steps": 600,
+    }
     options |= {"diffusion.options.channels": [32, 32], "diffusion.options.patch": 1}
     return load_config(**{"env": "hypergrid", "structures": STRUCTURES, **options, **more})
 
@@ -70,8 +70,12 @@ def test_save_and_load_generate_the_same(trained, tmp_path):
     generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
     generator.save_pretrained(tmp_path)
     again = Generator.from_pretrained(tmp_path)
-    assert torch.equal(generator.generate(structure, 3, seed=1).weights, again.generate(structure, 3, seed=1).weights)
-    assert not torch.equal(generator.generate(structure, 3, seed=1).weights, generator.generate(structure, 3, seed=2).weights)
+    assert torch.equal(
+        generator.generate(structure, 3, seed=1).weights, again.generate(structure, 3, seed=1).weights
+    )
+    assert not torch.equal(
+        generator.generate(structure, 3, seed=1).weights, generator.generate(structure, 3, seed=2).weights
+    )
 
 
 def test_sampler_and_steps_can_be_chosen_when_generating(trained):
@@ -86,7 +90,9 @@ def test_refusals(trained):
     generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
     with pytest.raises(GenflowError, match="trained on environment 'hypergrid', not on 'line'"):
         generator.check(dataclasses.replace(structure, env="line"))
-    with pytest.raises(GenflowError, match=r"trained on R1=0\.5, not 0\.7, and has not learned the difference"):
+    with pytest.raises(
+        GenflowError, match=r"trained on R1=0\.5, not 0\.7, and has not learned the difference"
+    ):
         generator.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"))
     with pytest.raises(GenflowError, match="at most"):
         generator.check(Structure.parse("hypergrid", "ndim=2,height=30,width=16"))
@@ -111,7 +117,9 @@ def test_an_autoencoder_of_another_zoo_is_refused(trained, tmp_path):
 @pytest.mark.parametrize("behaviour", [0.0, 1.0])
 def test_the_same_seed_trains_the_same_autoencoder(trained, tmp_path, behaviour):
     zoo, settings = Zoo(trained), config(**{"autoencoder.steps": 5, "autoencoder.behaviour": behaviour})
-    one, two = (train_autoencoder(settings, zoo, tmp_path / name, QUIET).state_dict() for name in ("one", "two"))
+    one, two = (
+        train_autoencoder(settings, zoo, tmp_path / name, QUIET).state_dict() for name in ("one", "two")
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -191,9 +199,14 @@ def test_a_card_from_before_there_was_coverage_still_loads(trained, tmp_path):
         for key in ("selection_structures", "coverage", "quality"):
             del card[key]
 
-    old, structure = Generator.from_pretrained(damaged(trained, tmp_path, change)), Structure.parse("hypergrid", STRUCTURES[0])
+    old, structure = (
+        Generator.from_pretrained(damaged(trained, tmp_path, change)),
+        Structure.parse("hypergrid", STRUCTURES[0]),
+    )
     assert (old.card.selection_structures, old.card.coverage, old.card.quality) == ([], {}, [])
-    assert old.generate(structure, 2).weights.equal(Generator.from_pretrained(trained).generate(structure, 2).weights)
+    assert old.generate(structure, 2).weights.equal(
+        Generator.from_pretrained(trained).generate(structure, 2).weights
+    )
     assert "at the edge" in old.caution(Structure.parse("hypergrid", "ndim=2,height=5,width=16"))
     with pytest.raises(GenflowError, match=r"R1=0\.5, not 0\.7"):
         old.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"))
@@ -207,7 +220,12 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_policies(trained,
     assert sizes[1] < 0.52 * sizes[0]
     half = Generator.from_pretrained(tmp_path / "half")
     # computation stays in single precision
-    stored = [*half.encoder.state_dict().values(), *half.denoiser.state_dict().values(), half.latent_mean, half.latent_std]
+    stored = [
+        *half.encoder.state_dict().values(),
+        *half.denoiser.state_dict().values(),
+        half.latent_mean,
+        half.latent_std,
+    ]
     assert {tensor.dtype for tensor in stored if tensor.is_floating_point()} == {torch.float32}
     for text in STRUCTURES:
         structure = Structure.parse("hypergrid", text)
@@ -217,7 +235,9 @@ def test_half_precision_halves_the_file_and_hardly_changes_the_policies(trained,
         assert mean_js(b) == pytest.approx(mean_js(a), rel=0.1)
     # what is rounded stays as it is
     half.save_pretrained(tmp_path / "again", half=True)
-    assert (tmp_path / "again" / "generator.safetensors").read_bytes() == (tmp_path / "half" / "generator.safetensors").read_bytes()
+    assert (tmp_path / "again" / "generator.safetensors").read_bytes() == (
+        tmp_path / "half" / "generator.safetensors"
+    ).read_bytes()
 
 
 def test_a_generator_for_a_range_of_structures_refuses_others(trained, tmp_path):
@@ -225,7 +245,9 @@ def test_a_generator_for_a_range_of_structures_refuses_others(trained, tmp_path)
     generator = Generator.from_pretrained(folder)
     for text, height in (("ndim=2,height=6,width=16", 6), ("ndim=2,height=2,width=16", 2)):
         for refuse in (generator.check, lambda structure: generator.generate(structure, 1)):
-            with pytest.raises(GenflowError, match=f"height={height} is outside what this generator covers: height 3 to 5"):
+            with pytest.raises(
+                GenflowError, match=f"height={height} is outside what this generator covers: height 3 to 5"
+            ):
                 refuse(Structure.parse("hypergrid", text))
     assert len(generator.generate(Structure.parse("hypergrid", "ndim=2,height=3,width=16"), 1)) == 1
 
@@ -244,7 +266,9 @@ def shelf(trained, tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     environment = type(Structure.parse("hypergrid", "A").environment)
-    yield lambda *names: monkeypatch.setattr(environment, "pretrained", tuple(f"genflow_shelf:{name}" for name in names))
+    yield lambda *names: monkeypatch.setattr(
+        environment, "pretrained", tuple(f"genflow_shelf:{name}" for name in names)
+    )
     sys.modules.pop("genflow_shelf", None)
 
 
@@ -284,7 +308,8 @@ def test_a_folder_that_is_named_serves_everything(shelf, trained):
 def test_where_none_ships_the_default_run_serves(shelf, trained):
     shelf()
     with pytest.raises(
-        GenflowError, match=r"no generator ships for 'hypergrid' and runs.hypergrid.generator holds none; .*train-ldm"
+        GenflowError,
+        match=r"no generator ships for 'hypergrid' and runs.hypergrid.generator holds none; .*train-ldm",
     ) as caught:
         loaded(None, 4)
     assert "\n" not in str(caught.value)
@@ -329,13 +354,23 @@ def test_quality_on_the_selection_structures_is_written_into_the_card(trained, t
     assert generator.card.coverage == {"height": (2, 6)}
     (entry,) = generator.card.quality
     assert made.card.quality == [entry]
-    assert (entry.structure, entry.name, entry.role, entry.num) == (structure.fields(), structure.name, "selection", 3)
+    assert (entry.structure, entry.name, entry.role, entry.num) == (
+        structure.fields(),
+        structure.name,
+        "selection",
+        3,
+    )
     js = evaluate(generator.generate(structure, 3, tiny.seed), ["js"])["metrics"]["js"]["mean"]
     assert entry.metrics == {"js": pytest.approx(js, rel=1e-6)}
     # which a word of caution tells
-    assert generator.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16")).endswith(f"; measured at {SELECTED}: js {js:.2g}")
+    assert generator.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16")).endswith(
+        f"; measured at {SELECTED}: js {js:.2g}"
+    )
     # a finished training is not repeated, and another selection is another run
-    assert train_generator(tiny, Zoo(trained), trained / "autoencoder", tmp_path / "generator", QUIET).card == generator.card
+    assert (
+        train_generator(tiny, Zoo(trained), trained / "autoencoder", tmp_path / "generator", QUIET).card
+        == generator.card
+    )
     for change in ({"selection_structures": [SELECTED]}, {"coverage": {"height": [2, 7]}}):
         with pytest.raises(GenflowError, match="another run"):
             other = config(**{"diffusion.steps": 5, "evaluation.num": 3, **chosen, **change})
@@ -346,7 +381,10 @@ def test_quality_is_measured_for_the_role_that_is_named(trained):
     generator = Generator.from_pretrained(trained)
     structures = [Structure.parse("hypergrid", text) for text in STRUCTURES]
     entries = measure_quality(generator, structures, "test", 4, 7, QUIET)
-    assert [(entry.role, entry.structure["height"], entry.num) for entry in entries] == [("test", 4, 4), ("test", 6, 4)]
+    assert [(entry.role, entry.structure["height"], entry.num) for entry in entries] == [
+        ("test", 4, 4),
+        ("test", 6, 4),
+    ]
     for entry, structure in zip(entries, structures, strict=True):
         assert entry.metrics["js"] == pytest.approx(mean_js(generator.generate(structure, 4, 7)), rel=1e-6)
     assert measure_quality(generator, [], "test", 4, 7, QUIET) == []
@@ -356,7 +394,10 @@ def test_a_generator_ships_half_as_large_and_measured_as_it_ships(trained, tmp_p
     settings = config(**{"test_structures": ["ndim=2,height=3,width=16"], "evaluation.num": 3})
     export_generator(settings, trained, tmp_path / "out", QUIET)
     generator = Generator.from_pretrained(tmp_path / "out")
-    before, after = ((folder / "generator.safetensors").stat().st_size for folder in (trained / "generator", tmp_path / "out"))
+    before, after = (
+        (folder / "generator.safetensors").stat().st_size
+        for folder in (trained / "generator", tmp_path / "out")
+    )
     assert after < 0.52 * before
     assert "history" not in generator.card.provenance and generator.card.provenance["zoo"]
     assert [(entry.role, entry.structure["height"]) for entry in generator.card.quality] == [("test", 3)]
@@ -397,7 +438,15 @@ def test_an_evaluation_does_not_overwrite_another_run(trained, tmp_path):
 
 
 def test_a_run_is_repeated_from_its_own_record(tmp_path):
-    small = config(**{"zoo.num": 2, "zoo.steps": 5, "autoencoder.steps": 2, "diffusion.steps": 2, "evaluation.metrics": ["js"]})
+    small = config(
+        **{
+            "zoo.num": 2,
+            "zoo.steps": 5,
+            "autoencoder.steps": 2,
+            "diffusion.steps": 2,
+            "evaluation.metrics": ["js"],
+        }
+    )
     first = run(small, tmp_path / "one", QUIET)
     again = run(load_config(tmp_path / "one" / "run.json"), tmp_path / "two", QUIET)
     assert [e["metrics"] for e in first] == [e["metrics"] for e in again]
@@ -406,9 +455,15 @@ def test_a_run_is_repeated_from_its_own_record(tmp_path):
 
 
 def test_a_structure_that_is_only_generated_need_not_fit_the_objective_of_the_zoo():
-    large = {"structures": ["ndim=2,height=6,width=64"], "test_structures": ["ndim=9,height=20,width=4"], "zoo.objective": "distill"}
+    large = {
+        "structures": ["ndim=2,height=6,width=64"],
+        "test_structures": ["ndim=9,height=20,width=4"],
+        "zoo.objective": "distill",
+    }
     check(config(**large, train_tests=False))
-    with pytest.raises(GenflowError, match="the optimal policy of ndim=9, height=20 needs 6,906,900 sorted states"):
+    with pytest.raises(
+        GenflowError, match="the optimal policy of ndim=9, height=20 needs 6,906,900 sorted states"
+    ):
         check(config(**large))
 
 
@@ -430,7 +485,9 @@ def test_generated_weights_are_those_of_the_plain_loop(trained):
     with torch.no_grad():
         for t in process.timesteps:
             z = process.step(generator.denoiser(z, t.expand(3), condition.expand(3, -1)), t, z).prev_sample
-        weights = generator.encoder.decode(z * generator.latent_std + generator.latent_mean, structure.layout, condition)
+        weights = generator.encoder.decode(
+            z * generator.latent_std + generator.latent_mean, structure.layout, condition
+        )
     generated = generator.generate(structure, 3, seed=5, sampler="dpm++", steps=12).weights
     torch.testing.assert_close(generated, weights, rtol=1e-3, atol=1e-4)
 
@@ -443,7 +500,10 @@ def test_generated_weights_can_be_trained_further(trained):
 
 
 def test_a_refusal_follows_what_the_card_says_now(trained):
-    generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7")
+    generator, structure = (
+        Generator.from_pretrained(trained),
+        Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"),
+    )
     with pytest.raises(GenflowError, match="has not learned"):
         generator.check(structure)
     generator.card.training_structures.append(structure.fields())

@@ -1,4 +1,7 @@
-"""Workers: how work is shared out, what the environment tells, and what the options refuse. Whole commands: tests/distributed/."""
+"""Workers: how work is shared out, what the environment tells, and what the options refuse.
+
+Whole commands: tests/distributed/.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,12 @@ import pytest
 import torch
 from torch.distributed import HashStore, PrefixStore
 
-from genflow import GenflowError, launch
-from genflow.launch import ALONE, LaunchOptions, Queue, WorkerLost, World, cores, is_worker, slurm_variables, wait_for, world
+from genflow import GenflowError
+from genflow.distributed import launcher
+from genflow.distributed import world as launch
+from genflow.distributed.launcher import LaunchOptions, cores
+from genflow.distributed.work_queue import Queue, wait_for
+from genflow.distributed.world import ALONE, WorkerLost, World, is_worker, slurm_variables, world
 
 PATIENCE = 60
 
@@ -83,7 +90,14 @@ def test_every_piece_is_taken_once_and_the_results_are_in_order(pieces, takers):
 def test_interleaved_takers_get_the_costliest_pieces_first():
     store = HashStore()
     one, two = (Queue(store, "work", [1.0, 5.0, 5.0, 2.0]) for _ in range(2))
-    assert [one.take(), two.take(), two.take(), one.take(), one.take(), two.take()] == [1, 2, 3, 0, None, None]
+    assert [one.take(), two.take(), two.take(), one.take(), one.take(), two.take()] == [
+        1,
+        2,
+        3,
+        0,
+        None,
+        None,
+    ]
 
 
 def test_queues_of_different_names_share_a_store():
@@ -153,7 +167,9 @@ def test_a_worker_that_is_alone_does_everything_itself():
     tensor = torch.arange(4.0)
     assert ALONE.sum(tensor) is tensor and tensor.tolist() == [0, 1, 2, 3]
     begun, watched = [], []
-    found = ALONE.share(["a", "bbb", "bb"], lambda item: begun.append(item) or item.upper(), len, watched.append)
+    found = ALONE.share(
+        ["a", "bbb", "bb"], lambda item: begun.append(item) or item.upper(), len, watched.append
+    )
     assert found == ["A", "BBB", "BB"]
     assert begun == ["bbb", "bb", "a"]
     assert watched == [1, 2, 3]
@@ -190,7 +206,9 @@ def test_one_does_it_and_all_have_its_result(size):
     done: list = []
 
     def work(workers):
-        results = [workers.first(lambda: done.append(workers.rank) or {"rank": workers.rank}) for _ in range(3)]
+        results = [
+            workers.first(lambda: done.append(workers.rank) or {"rank": workers.rank}) for _ in range(3)
+        ]
         return results, workers.first(lambda: None)
 
     ends = together(size, work)
@@ -246,7 +264,9 @@ def test_a_failed_item_fails_on_all_workers():
 
 def test_the_number_of_finished_items_is_watched():
     watched: dict[int, list[int]] = {0: [], 1: []}
-    together(2, lambda workers: workers.share(range(6), lambda item: item, watch=watched[workers.rank].append))
+    together(
+        2, lambda workers: workers.share(range(6), lambda item: item, watch=watched[workers.rank].append)
+    )
     assert watched[0] == sorted(watched[0]) and watched[1] == sorted(watched[1])
     assert all(set(seen) <= set(range(7)) for seen in watched.values())
     assert watched[0][-1:] == [6] or watched[1][-1:] == [6]
@@ -258,7 +278,9 @@ def test_a_store_that_does_not_answer_is_a_lost_worker():
         lambda workers: workers.share([1], lambda item: item),
     ):
         for rank in (0, 1):
-            with pytest.raises(WorkerLost, match=r"lost contact with another worker \(Connection reset by peer\)$"):
+            with pytest.raises(
+                WorkerLost, match=r"lost contact with another worker \(Connection reset by peer\)$"
+            ):
                 work(World(rank, 2, rank, Silent()))
 
 
@@ -318,7 +340,11 @@ def test_each_worker_writes_a_log_of_its_own(tmp_path, capfd):
     for rank in (0, 1):
         workers = World(rank, 2, rank)
         workers.log("nowhere")
-        with pytest.raises(RuntimeError, match="broken"), workers.logged(tmp_path / "logs"), workers.logged(tmp_path / "inner"):
+        with (
+            pytest.raises(RuntimeError, match="broken"),
+            workers.logged(tmp_path / "logs"),
+            workers.logged(tmp_path / "inner"),
+        ):
             workers.log("a note")
             os.write(2, f"said by {rank}\n".encode())
             raise RuntimeError("broken")
@@ -354,11 +380,21 @@ STEP = {
 
 def test_a_slurm_step_tells_what_torchrun_would():
     found = slurm_variables(STEP)
-    assert found == {"RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu03", "MASTER_PORT": found["MASTER_PORT"]}
+    assert found == {
+        "RANK": "9",
+        "WORLD_SIZE": "16",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "gpu03",
+        "MASTER_PORT": found["MASTER_PORT"],
+    }
     assert 1024 < int(found["MASTER_PORT"]) < 65536
     # all tasks of a step meet at one port, those of other steps at another
     assert slurm_variables({**STEP, "SLURM_PROCID": "0"})["MASTER_PORT"] == found["MASTER_PORT"]
-    others = [slurm_variables({**STEP, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)}) for job in (4711, 4712) for step in (0, 1)]
+    others = [
+        slurm_variables({**STEP, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)})
+        for job in (4711, 4712)
+        for step in (0, 1)
+    ]
     assert len({other["MASTER_PORT"] for other in others}) == 4
 
 
@@ -439,10 +475,14 @@ def test_a_worker_of_ours_leaves_its_status_and_ends_well(monkeypatch, tmp_path)
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it")
 def test_a_worker_does_not_outlive_its_agent():
     """A worker whose agent is gone before it has looked ends itself."""
-    code = "from genflow import launch; launch._die_with_the_agent(); print('lives')"
+    code = "from genflow.distributed import world; world._die_with_the_agent(); print('lives')"
     for agent, output in ((os.getpid(), "lives\n"), (1, "")):
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "GENFLOW_AGENT": str(agent)}, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code],
+            env={**os.environ, "GENFLOW_AGENT": str(agent)},
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert (done.stdout, done.stderr) == (output, "")
 
@@ -478,7 +518,7 @@ def test_impossible_options_are_refused_before_anything_starts(options, message)
     asked = LaunchOptions(**options)
     assert asked.given
     with pytest.raises(GenflowError, match=message) as caught:
-        launch.launch(asked, ["train-zoo"])
+        launcher.launch(asked, ["train-zoo"])
     assert "\n" not in str(caught.value)
 
 
@@ -493,8 +533,15 @@ def test_gpus_are_asked_for_only_where_there_are_some(monkeypatch):
 
 def test_possible_options():
     assert not LaunchOptions().given
-    assert all(LaunchOptions(**{name: value}).given for name, value in json.loads('{"nnodes": "1", "max_restarts": 0}').items())
-    assert (LaunchOptions().processes(), LaunchOptions().nodes(), LaunchOptions().endpoint()) == (1, (1, 1), "localhost:0")
+    assert all(
+        LaunchOptions(**{name: value}).given
+        for name, value in json.loads('{"nnodes": "1", "max_restarts": 0}').items()
+    )
+    assert (LaunchOptions().processes(), LaunchOptions().nodes(), LaunchOptions().endpoint()) == (
+        1,
+        (1, 1),
+        "localhost:0",
+    )
     assert LaunchOptions("1024").processes() == 1024
     assert LaunchOptions(nnodes="3", rdzv_endpoint="a:1").nodes() == (3, 3)
     assert LaunchOptions(nnodes="2:8", rdzv_endpoint="a:1").nodes() == (2, 8)

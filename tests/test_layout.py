@@ -23,7 +23,9 @@ def test_flatten_and_unflatten_are_inverse(ndim, height, width):
     members = int(torch.randint(1, 6, (), generator=rng))
     weights = torch.randn(members, layout.size, generator=rng)
     tensors = layout.unflatten(weights)
-    assert {name: tuple(t.shape) for name, t in tensors.items()} == {name: (members, *shape) for name, shape in layout.shapes.items()}
+    assert {name: tuple(t.shape) for name, t in tensors.items()} == {
+        name: (members, *shape) for name, shape in layout.shapes.items()
+    }
     assert layout.flatten(tensors).equal(weights)
     again = layout.unflatten(layout.flatten(tensors))
     assert all(again[name].equal(tensor) for name, tensor in tensors.items())
@@ -86,11 +88,16 @@ def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="axis labels"):
         WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action", "input")}, {})
     with pytest.raises(ValueError, match="4 coordinates for the 3 units"):
-        WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action",)}, {"input": torch.zeros(4, 1)})
+        WeightLayout.of(
+            module, {"weight": ("action", "input"), "bias": ("action",)}, {"input": torch.zeros(4, 1)}
+        )
     with pytest.raises(ValueError, match="4 features for the 3 units"):
-        WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action",)}, {}, lambda: {"input": torch.zeros(4, 1)}).features[
-            "input"
-        ]
+        WeightLayout.of(
+            module,
+            {"weight": ("action", "input"), "bias": ("action",)},
+            {},
+            lambda: {"input": torch.zeros(4, 1)},
+        ).features["input"]
 
 
 def test_units_without_features_are_described_by_their_coordinates():

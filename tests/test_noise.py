@@ -77,7 +77,8 @@ def test_a_denoiser_may_prepare_itself(sampler, guidance):
     noise, condition = NoiseOptions(timesteps=50), torch.tensor([3.0, 1.0])
     sampling = SamplingOptions(sampler=sampler, steps=10, guidance=guidance)
     plain, ahead = (
-        sample_latents(kind(noise, 0.5), condition, 5, noise, sampling, torch.Generator().manual_seed(0)) for kind in (Exact, Ahead)
+        sample_latents(kind(noise, 0.5), condition, 5, noise, sampling, torch.Generator().manual_seed(0))
+        for kind in (Exact, Ahead)
     )
     assert torch.equal(plain, ahead)
 

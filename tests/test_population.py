@@ -110,7 +110,11 @@ def test_estimators_work_with_torchgfns_sampler(ndim, height):
 
 def with_members(num):
     population = lively(grid(2, 3), num)
-    return Population(population.structure, population.weights, {"source": "trained", "members": [{"run": i} for i in range(num)]})
+    return Population(
+        population.structure,
+        population.weights,
+        {"source": "trained", "members": [{"run": i} for i in range(num)]},
+    )
 
 
 @pytest.mark.parametrize("index", [0, 3, 4, -1, -2, -5])
@@ -123,7 +127,9 @@ def test_an_index_gives_a_population_of_one_with_its_provenance(index):
     assert one.source == "trained"
 
 
-@pytest.mark.parametrize("index", [slice(1, 3), slice(None), slice(None, None, 2), slice(-2, None), slice(3, 3), slice(2, 99)])
+@pytest.mark.parametrize(
+    "index", [slice(1, 3), slice(None), slice(None, None, 2), slice(-2, None), slice(3, 3), slice(2, 99)]
+)
 def test_slices_keep_members_and_weights_together(index):
     population = with_members(5)
     part = population[index]
@@ -182,8 +188,12 @@ def test_rollouts_explore_as_much_as_they_are_told():
     population = lookup(grid(2, 5), logits)
     assert not population.rollouts(500).final.any()
     # a third of the random first steps exit
-    assert float((population.rollouts(5000, epsilon=1.0).final == 0).all(-1).float().mean()) == pytest.approx(1 / 3, abs=0.04)
-    assert float((population.rollouts(5000, epsilon=0.5).final == 0).all(-1).float().mean()) == pytest.approx(2 / 3, abs=0.04)
+    assert float((population.rollouts(5000, epsilon=1.0).final == 0).all(-1).float().mean()) == pytest.approx(
+        1 / 3, abs=0.04
+    )
+    assert float((population.rollouts(5000, epsilon=0.5).final == 0).all(-1).float().mean()) == pytest.approx(
+        2 / 3, abs=0.04
+    )
     assert population.rollouts(500) is population.rollouts(500) is not population.rollouts(500, epsilon=1.0)
 
 

@@ -24,7 +24,9 @@ def generators():
 
 
 def command(*args, cwd):
-    return subprocess.run([sys.executable, "-m", "genflow", *args], cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "genflow", *args], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_they_fit_a_package():
@@ -65,7 +67,19 @@ def test_policies_of_one_structure_differ(generators):
 
 
 def test_generate_without_a_generator_uses_the_one_that_covers_the_structure(tmp_path):
-    done = command("generate", "--env", "hypergrid", "--structure", "C*", "--structure", "C*:paper", "--num", "2", "--json", cwd=tmp_path)
+    done = command(
+        "generate",
+        "--env",
+        "hypergrid",
+        "--structure",
+        "C*",
+        "--structure",
+        "C*:paper",
+        "--num",
+        "2",
+        "--json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     wide, narrow = json.loads(done.stdout)
     assert (wide["structure"]["width"], narrow["structure"]["width"]) == (128, 6)
@@ -92,7 +106,18 @@ def test_what_they_do_not_cover_is_refused_with_the_range(structure, says, tmp_p
 
 
 def test_a_task_too_large_to_enumerate_is_generated_with_a_word_of_caution(tmp_path):
-    done = command("generate", "--env", "hypergrid", "--structure", "ndim=8,height=20", "--num", "2", "--out", "out", cwd=tmp_path)
+    done = command(
+        "generate",
+        "--env",
+        "hypergrid",
+        "--structure",
+        "ndim=8,height=20",
+        "--num",
+        "2",
+        "--out",
+        "out",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "warning: ndim=8,height=20,width=128 is at the edge of this generator's training" in done.stderr
     assert "measured at" in done.stderr

@@ -1,4 +1,7 @@
-"""What the default recipes reach on the structures that the README speaks of. Minutes each, so `make test-all` runs them."""
+"""What the default recipes reach on the structures that the README speaks of.
+
+Minutes each, so `make test-all` runs them.
+"""
 
 import json
 import subprocess
@@ -8,7 +11,8 @@ import pytest
 
 from genflow import Zoo, load_config
 from genflow.progress import Progress
-from genflow.stages import train_autoencoder, train_zoo
+from genflow.stages.autoencoder import train_autoencoder
+from genflow.stages.zoo import train_zoo
 
 QUIET = Progress(quiet=True)
 BOUNDS = {"A": 0.02, "B": 0.01, "C": 0.01, "D": 0.01, "ndim=4,height=8,width=128": 0.01}
@@ -19,7 +23,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def zoo(tmp_path_factory):
     config = load_config(env="hypergrid", structures=list(BOUNDS))
-    return train_zoo(config, config.training_structures(), config.zoo, tmp_path_factory.mktemp("recipe") / "zoo", QUIET)
+    return train_zoo(
+        config, config.training_structures(), config.zoo, tmp_path_factory.mktemp("recipe") / "zoo", QUIET
+    )
 
 
 @pytest.mark.parametrize("name", BOUNDS)
@@ -48,7 +54,9 @@ for name in ("D*", "H*"):
     assert q.shape[0] == 8 and (q.sum(1) - 1).abs().max() < 1e-9, name
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=600, check=True
+    )
     assert float(done.stdout) < 4.0
 
 

@@ -1,4 +1,7 @@
-"""Plugins: found, explained when they are broken, and never in each other's way. Fake distributions stand in for third parties."""
+"""Plugins: found, explained when they are broken, and never in each other's way.
+
+Fake distributions stand in for third parties.
+"""
 
 from __future__ import annotations
 
@@ -67,12 +70,18 @@ BROKEN = {
 
 #: a target that turns out to be unusable when it is used -> what the error must say
 UNUSABLE = {
-    "module": ("no_such_module:Task", "cannot import no_such_module:Task: ModuleNotFoundError: No module named 'no_such_module'"),
+    "module": (
+        "no_such_module:Task",
+        "cannot import no_such_module:Task: ModuleNotFoundError: No module named 'no_such_module'",
+    ),
     "attribute": ("fake_classes:Nothing", "cannot import fake_classes:Nothing: AttributeError: ..."),
     "exits": ("fake_exit:Task", "cannot import fake_exit:Task: SystemExit: 4"),
     "kind": ("fake_classes:Wrong", "fake_classes:Wrong is not a subclass of genflow.Environment"),
     "function": ("fake_classes:function", "fake_classes:function is not a subclass of genflow.Environment"),
-    "abstract": ("fake_classes:Half", "fake_classes:Half does not implement action_coordinates, input_coordinates"),
+    "abstract": (
+        "fake_classes:Half",
+        "fake_classes:Half does not implement action_coordinates, input_coordinates",
+    ),
 }
 CLASSES = """
 from genflow import Environment, Metric
@@ -99,14 +108,21 @@ def install(site: Path, distribution: str, points: dict[str, str], **modules: st
     info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[genflow]\n" + "".join(f"{name} = {target}\n" for name, target in points.items()))
+    (info / "entry_points.txt").write_text(
+        "[genflow]\n" + "".join(f"{name} = {target}\n" for name, target in points.items())
+    )
     for name, text in modules.items():
         (site / f"{name}.py").write_text(text)
 
 
 def install_good(site: Path) -> None:
     """A healthy third-party plugin whose name sorts after the broken ones."""
-    install(site, "fake-good", {"good": "mod_good"}, mod_good=HOOK + "register('good', 'genflow_hypergrid.environment:Hypergrid')")
+    install(
+        site,
+        "fake-good",
+        {"good": "mod_good"},
+        mod_good=HOOK + "register('good', 'genflow_hypergrid.environment:Hypergrid')",
+    )
 
 
 @pytest.fixture
@@ -117,7 +133,13 @@ def run(tmp_path):
         kept = {key: value for key, value in os.environ.items() if not key.startswith("GENFLOW_")}
         path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH")]))
         environ = {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
-        done = subprocess.run([sys.executable, "-m", "genflow", *args], cwd=tmp_path, env=environ, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "genflow", *args],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == status, done.stderr
         return done
 
@@ -166,7 +188,19 @@ def in_process(tmp_path, monkeypatch):
 
 def train(name: str, out: str) -> list[str]:
     structure = ["--structure", "ndim=1,height=3,width=2", "--num", "1"]
-    return ["train-zoo", "--env", name, *structure, "-o", "zoo.steps=1", "-o", "zoo.batch_size=2", "--out", out, "--json"]
+    return [
+        "train-zoo",
+        "--env",
+        name,
+        *structure,
+        "-o",
+        "zoo.steps=1",
+        "-o",
+        "zoo.batch_size=2",
+        "--out",
+        out,
+        "--json",
+    ]
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -208,13 +242,23 @@ def test_a_command_that_needs_a_broken_plugin_exits_with_status_2(tmp_path, run)
         "genflow: environment 'bad' comes from plugin 'bad', which cannot be used: import of mod_bad failed: RuntimeError: boom\n"
     )
     done = run(*train("nobody", "out"), status=2)
-    assert re.fullmatch(r"genflow: unknown environment 'nobody'; .* \(not usable: bad; see `genflow list-plugins`\)\n", done.stderr)
+    assert re.fullmatch(
+        r"genflow: unknown environment 'nobody'; .* \(not usable: bad; see `genflow list-plugins`\)\n",
+        done.stderr,
+    )
 
 
 def install_unusable(site: Path) -> None:
-    hooks = {f"mod_{case}": HOOK + f"register('{case}', '{target}')" for case, (target, _) in UNUSABLE.items()}
+    hooks = {
+        f"mod_{case}": HOOK + f"register('{case}', '{target}')" for case, (target, _) in UNUSABLE.items()
+    }
     install(
-        site, "fake-unusable", {case: f"mod_{case}" for case in UNUSABLE}, **hooks, fake_classes=CLASSES, fake_exit="raise SystemExit(4)"
+        site,
+        "fake-unusable",
+        {case: f"mod_{case}" for case in UNUSABLE},
+        **hooks,
+        fake_classes=CLASSES,
+        fake_exit="raise SystemExit(4)",
     )
     install_good(site)
 
@@ -225,8 +269,13 @@ def test_unusable_classes_are_found_by_list_plugins_check(tmp_path, listed):
     assert all(plugin["error"] is None for plugin in listed().values())
     plugins = listed("--check")
     for case, (_, error) in UNUSABLE.items():
-        assert says(plugins["fake-unusable", case]["error"], f"environment '{case}' of plugin '{case}': {error}")
-    assert {distribution for (distribution, _), plugin in plugins.items() if plugin["error"] is None} == {"genflow", "fake-good"}
+        assert says(
+            plugins["fake-unusable", case]["error"], f"environment '{case}' of plugin '{case}': {error}"
+        )
+    assert {distribution for (distribution, _), plugin in plugins.items() if plugin["error"] is None} == {
+        "genflow",
+        "fake-good",
+    }
 
 
 def test_unusable_classes_stop_only_the_command_that_needs_them(tmp_path, in_process, capsys):
@@ -243,20 +292,39 @@ def test_unusable_classes_stop_only_the_command_that_needs_them(tmp_path, in_pro
 def test_the_first_of_two_plugins_of_one_name_is_kept(tmp_path, listed):
     for distribution, name in (("fake-one", "twin"), ("fake-two", "twin"), ("aaa-fake", "hypergrid")):
         module = f"mod_{distribution}".replace("-", "_")
-        install(tmp_path / "site", distribution, {name: module}, **{module: HOOK + f"register('{distribution}', 'a:B')"})
+        install(
+            tmp_path / "site",
+            distribution,
+            {name: module},
+            **{module: HOOK + f"register('{distribution}', 'a:B')"},
+        )
     plugins = listed()
     assert plugins["fake-one", "twin"]["provides"] == {"environment": ["fake-one"]}
-    assert plugins["fake-two", "twin"]["error"] == "a plugin named 'twin' is already installed by fake-one; uninstall one of them"
+    assert (
+        plugins["fake-two", "twin"]["error"]
+        == "a plugin named 'twin' is already installed by fake-one; uninstall one of them"
+    )
     # genflow's own come first, whatever the other distribution is called
-    assert plugins["aaa-fake", "hypergrid"]["error"] == "a plugin named 'hypergrid' is already installed by genflow; uninstall one of them"
+    assert (
+        plugins["aaa-fake", "hypergrid"]["error"]
+        == "a plugin named 'hypergrid' is already installed by genflow; uninstall one of them"
+    )
     assert plugins["genflow", "hypergrid"]["provides"] == {"environment": ["hypergrid"]}
 
 
 def test_one_module_under_two_entry_points_is_one_plugin(tmp_path, listed):
-    install(tmp_path / "site", "fake", {"first": "mod_same", "second": "mod_same"}, mod_same=HOOK + "register('it', 'a:B')")
+    install(
+        tmp_path / "site",
+        "fake",
+        {"first": "mod_same", "second": "mod_same"},
+        mod_same=HOOK + "register('it', 'a:B')",
+    )
     plugins = listed()
     assert plugins["fake", "first"]["provides"] == {"environment": ["it"]}
-    assert plugins["fake", "second"]["error"] == "mod_same is plugin 'first' already; remove one of the two entry points"
+    assert (
+        plugins["fake", "second"]["error"]
+        == "mod_same is plugin 'first' already; remove one of the two entry points"
+    )
 
 
 def test_what_a_plugin_prints_does_not_spoil_the_result(tmp_path, run):
@@ -270,7 +338,10 @@ def test_what_a_plugin_prints_does_not_spoil_the_result(tmp_path, run):
 def test_the_list_for_people_names_the_errors_too(tmp_path, run):
     install(tmp_path / "site", "fake-bad", {"bad": "mod_bad"}, mod_bad="raise RuntimeError('boom')")
     lines = run("list-plugins").stdout.splitlines()
-    assert lines[lines.index("bad  (fake-bad 1.0)") + 1] == "  not usable: import of mod_bad failed: RuntimeError: boom"
+    assert (
+        lines[lines.index("bad  (fake-bad 1.0)") + 1]
+        == "  not usable: import of mod_bad failed: RuntimeError: boom"
+    )
     assert "  environment: hypergrid" in lines
 
 
@@ -284,7 +355,11 @@ def test_commands_of_plugins(tmp_path, run, listed):
     }
     modules = {f"mod_{name}": COMMAND + text for name, text in hooks.items()}
     install(tmp_path / "site", "fake-commands", {name: f"mod_{name}" for name in hooks}, **modules)
-    errors = {name: plugin["error"] for (distribution, name), plugin in listed().items() if distribution == "fake-commands"}
+    errors = {
+        name: plugin["error"]
+        for (distribution, name), plugin in listed().items()
+        if distribution == "fake-commands"
+    }
     assert errors == {
         "hello": None,
         "late": "register_commands: command 'hello' is already there",
@@ -305,14 +380,18 @@ def test_one_plugin_can_be_disabled(tmp_path, listed):
     install(tmp_path / "site", "fake-bad", {"bad": "mod_bad"}, mod_bad="raise RuntimeError('never imported')")
     install_good(tmp_path / "site")
     plugins = listed(**{DISABLE_VARIABLE: " bad , hypergrid"})
-    disabled = {name for name, plugin in plugins.items() if plugin["error"] == "disabled by GENFLOW_DISABLE_PLUGINS"}
+    disabled = {
+        name for name, plugin in plugins.items() if plugin["error"] == "disabled by GENFLOW_DISABLE_PLUGINS"
+    }
     assert disabled == {("fake-bad", "bad"), ("genflow", "hypergrid")}
     assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"]}
 
 
 def test_all_plugins_can_be_disabled(listed, run):
     names = ",".join(name for _, name in listed())
-    assert {plugin["error"] for plugin in listed(**{DISABLE_VARIABLE: names}).values()} == {"disabled by GENFLOW_DISABLE_PLUGINS"}
+    assert {plugin["error"] for plugin in listed(**{DISABLE_VARIABLE: names}).values()} == {
+        "disabled by GENFLOW_DISABLE_PLUGINS"
+    }
     done = run(*train("hypergrid", "out"), status=2, **{DISABLE_VARIABLE: names})
     assert done.stderr == (
         "genflow: environment 'hypergrid' comes from plugin 'hypergrid', which cannot be used: disabled by GENFLOW_DISABLE_PLUGINS\n"
@@ -325,7 +404,9 @@ def test_disabling_an_unknown_plugin_is_warned_about(run):
     assert all(plugin["error"] is None for plugin in json.loads(done.stdout)["plugins"])
 
 
-@pytest.mark.parametrize("args", [["list-plugins", "--json"], ["list-plugins"], ["--help"], ["--version"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["list-plugins", "--json"], ["list-plugins"], ["--help"], ["--version"], ["run", "--help"]]
+)
 def test_no_torch_is_imported_to_tell_what_there_is(tmp_path, args):
     code = f"import sys\nfrom genflow.cli.main import main\nmain({args})\nassert not {{'torch', 'gfn'}} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -368,11 +449,17 @@ def test_the_example_of_every_command_is_a_valid_call_of_it(name, capsys):
     assert asked == name
     with click.Context(cli) as group:
         command = cli.get_command(group, name)
-        command.make_context(name, args)  # parses without running; a wrong option or a missing argument raises
+        command.make_context(
+            name, args
+        )  # parses without running; a wrong option or a missing argument raises
 
 
 def hooks() -> dict[str, object]:
-    return {name: function for name, function in vars(hookspecs).items() if hasattr(function, f"{hookspecs.PROJECT}_spec")}
+    return {
+        name: function
+        for name, function in vars(hookspecs).items()
+        if hasattr(function, f"{hookspecs.PROJECT}_spec")
+    }
 
 
 def test_every_hook_is_documented():

@@ -98,7 +98,11 @@ def test_epsilon_mixes_in_uniform_choices_among_the_allowed_actions(epsilon):
     taken = first_actions(roll(structure, population, count, epsilon), 4)
     assert taken.sum(1).tolist() == [count, count]
     with torch.no_grad():
-        own = population.logits(structure.environment.inputs(torch.zeros(1, 3, dtype=torch.long)))[:, 0].double().softmax(-1)
+        own = (
+            population.logits(structure.environment.inputs(torch.zeros(1, 3, dtype=torch.long)))[:, 0]
+            .double()
+            .softmax(-1)
+        )
     assert (own - 0.25).abs().max() > 0.1
     expected = (1 - epsilon) * own + epsilon / 4
     for m in range(2):
@@ -147,7 +151,9 @@ def test_sampling_builds_no_gradient_graph():
     trace = structure.tracer(structure.module(), weights)
     rollouts = sample(structure.environment, trace, (2, 5), 0.1, torch.Generator().manual_seed(0))
     assert len(rollouts.kept) > 1
-    assert not any(t.requires_grad for t in (*vars(rollouts).values(), *rollouts.kept) if isinstance(t, torch.Tensor))
+    assert not any(
+        t.requires_grad for t in (*vars(rollouts).values(), *rollouts.kept) if isinstance(t, torch.Tensor)
+    )
 
 
 def test_a_policy_that_has_diverged_stays_on_the_grid():
@@ -242,7 +248,9 @@ def test_ends_follow_the_exact_distribution_whatever_is_shared(monkeypatch, wort
         ends = torch.bincount(rollouts.final[m] @ torch.tensor([4, 1]), minlength=16)
         assert chi_square(ends, expected[m]) < 4.75
         # one draw for all who are in a state would leave the ends right on average, but not the pairs of ends
-        pairs = torch.bincount((rollouts.final[m] @ torch.tensor([4, 1])).reshape(-1, 2) @ torch.tensor([16, 1]), minlength=256)
+        pairs = torch.bincount(
+            (rollouts.final[m] @ torch.tensor([4, 1])).reshape(-1, 2) @ torch.tensor([16, 1]), minlength=256
+        )
         assert chi_square(pairs, torch.outer(expected[m], expected[m]).flatten() / 8000) < 4.75
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from genflow import GenflowError
-from genflow.runs import MANIFEST, RunDirectory, read_json, read_tensors, write_bytes, write_json, write_tensors
+from genflow.storage.files import read_json, read_tensors, write_bytes, write_json, write_tensors
+from genflow.storage.runs import MANIFEST, RunDirectory
 
 
 def test_files_are_replaced_whole_and_leave_no_temporary(tmp_path):
@@ -24,7 +25,7 @@ def test_a_failed_write_keeps_the_old_file_and_is_one_line(tmp_path, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("genflow.runs.os.fsync", full)
+    monkeypatch.setattr("genflow.storage.files.os.fsync", full)
     with pytest.raises(GenflowError, match="No space left on device"):
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
@@ -49,7 +50,12 @@ def test_a_damaged_tensor_file_is_one_line(tmp_path, damage):
     path = tmp_path / "t.safetensors"
     write_tensors(path, {"a": torch.randn(100)})
     data = path.read_bytes()
-    changed = {"cut": data[:-7], "foreign": b"PK\x03\x04" + data, "empty": b"", "header": b"\xff" * 8 + data[8:]}
+    changed = {
+        "cut": data[:-7],
+        "foreign": b"PK\x03\x04" + data,
+        "empty": b"",
+        "header": b"\xff" * 8 + data[8:],
+    }
     if damage == "missing":
         path.unlink()
     else:

@@ -27,7 +27,9 @@ def test_key_value_pairs():
     assert structure == grid(3, 12, width=64, R0=0.01)
 
 
-@pytest.mark.parametrize("text", [" ndim=3 , height=12 ", "height=12,ndim=3", "ndim=3,height=12,", "ndim=03,height=12"])
+@pytest.mark.parametrize(
+    "text", [" ndim=3 , height=12 ", "height=12,ndim=3", "ndim=3,height=12,", "ndim=03,height=12"]
+)
 def test_spaces_order_and_a_last_comma_do_not_matter(text):
     assert parse(text) == parse("ndim=3,height=12")
     assert parse(text).name == parse("ndim=3,height=12").name
@@ -92,7 +94,9 @@ def test_names_are_unique_fit_a_folder_and_parse_again(tmp_path):
     structures = [Structure.build("hypergrid", fields) for fields in VARIANTS]
     names = {}
     for structure in structures:
-        assert names.setdefault(structure.name, structure) == structure, f"two structures are called {structure.name}"
+        assert names.setdefault(structure.name, structure) == structure, (
+            f"two structures are called {structure.name}"
+        )
         assert parse(structure.name) == structure
         (tmp_path / structure.name).mkdir(exist_ok=True)
         assert "/" not in structure.name

@@ -32,10 +32,20 @@ from genflow.evaluation.report import write_report
 from genflow.generator import FORMAT, Card, EncoderCard
 from genflow.noise import NoiseOptions, SamplingOptions
 from genflow.registry import registry
-from genflow.runs import MAX_DEPTH, MAX_HEADER, MAX_JSON, MAX_VALUES, finite, read_json, read_tensors, write_json, write_tensors
 from genflow.schema import brief
-from genflow.stages import load_autoencoder
-from genflow.zoo import load_population, save_population
+from genflow.stages.autoencoder import load_autoencoder
+from genflow.storage.files import (
+    MAX_DEPTH,
+    MAX_HEADER,
+    MAX_JSON,
+    MAX_VALUES,
+    finite,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from genflow.storage.populations import load_population, save_population
 
 ROOT = Path(__file__).parent.parent
 ASKED = grid(2, 3, width=4)
@@ -44,7 +54,15 @@ SECONDS, MEMORY = 10, 200 * 2**20
 #: bytes of address space that all cases together may take
 SPACE = 4 * 2**30
 #: cases of each kind; the slow test has more
-CASES = {"population": 1200, "zoo": 300, "conv1d": 300, "coordinate": 300, "autoencoder": 500, "findings": 400, "report": 10}
+CASES = {
+    "population": 1200,
+    "zoo": 300,
+    "conv1d": 300,
+    "coordinate": 300,
+    "autoencoder": 500,
+    "findings": 400,
+    "report": 10,
+}
 SLOW = 10
 
 
@@ -67,9 +85,15 @@ def make_population(folder: Path, height: int = 3) -> None:
 
 def make_encoder(name: str, latent_size: int = 8) -> Any:
     """An untrained encoder of two structures."""
-    sizes = {"conv1d": {"levels": 2}, "coordinate": {"hidden": 8, "embedding": 8, "depth": 1, "matrices": 2, "rank": 1}}[name]
+    sizes = {
+        "conv1d": {"levels": 2},
+        "coordinate": {"hidden": 8, "embedding": 8, "depth": 1, "matrices": 2, "rank": 1},
+    }[name]
     cls = registry().load("encoder", name)
-    return cls.for_zoo(cls.Config(latent_size=latent_size, **sizes), [lively(grid(2, height, width=4), 3) for height in (3, 4)])
+    return cls.for_zoo(
+        cls.Config(latent_size=latent_size, **sizes),
+        [lively(grid(2, height, width=4), 3) for height in (3, 4)],
+    )
 
 
 def make_generator(folder: Path, name: str) -> None:
@@ -78,7 +102,13 @@ def make_generator(folder: Path, name: str) -> None:
     denoiser_cls = registry().load("denoiser", "unet1d")
     options = denoiser_cls.Config(channels=(8, 8), patch=1, embedding=8)
     sizes = {"latent_size": 8, "condition_size": len(ASKED.condition())}
-    quality = {"structure": ASKED.fields(), "name": ASKED.name, "role": "selection", "num": 2, "metrics": {"js": 0.1}}
+    quality = {
+        "structure": ASKED.fields(),
+        "name": ASKED.name,
+        "role": "selection",
+        "num": 2,
+        "metrics": {"js": 0.1},
+    }
     card = Card(
         format=FORMAT,
         env="hypergrid",
@@ -94,14 +124,20 @@ def make_generator(folder: Path, name: str) -> None:
         sampling=SamplingOptions(steps=2),
         provenance={"seed": 0, "seconds": 2.5, "history": {"loss": [[1, 0.5], [2, 0.25]]}},
     )
-    Generator(card, encoder, denoiser_cls(options, **sizes), torch.zeros(8), torch.ones(8)).save_pretrained(folder)
+    Generator(card, encoder, denoiser_cls(options, **sizes), torch.zeros(8), torch.ones(8)).save_pretrained(
+        folder
+    )
 
 
 def make_autoencoder(folder: Path) -> None:
     """As `genflow train-ae` writes it."""
     encoder = make_encoder("conv1d")
     write_tensors(folder / "autoencoder.safetensors", encoder.state_dict())
-    facts = {"encoder": EncoderCard.of("conv1d", encoder).model_dump(mode="json"), "seconds": 1.0, "history": {"loss": [[1, 0.5]]}}
+    facts = {
+        "encoder": EncoderCard.of("conv1d", encoder).model_dump(mode="json"),
+        "seconds": 1.0,
+        "history": {"loss": [[1, 0.5]]},
+    }
     write_json(folder / "autoencoder.json", facts)
 
 
@@ -117,17 +153,37 @@ def make_run(folder: Path) -> None:
         }
         for source in ("generated", "trained")
     ]  # fmt: skip
-    write_json(folder / "evaluation.json", {"entries": entries, "config": {"seed": 3}, "versions": {"torch": "2"}})
-    write_json(folder / "run.json", {"stage": "run", "seed": 3, "config": {"env": "hypergrid"}, "versions": {"torch": "2"}})
+    write_json(
+        folder / "evaluation.json", {"entries": entries, "config": {"seed": 3}, "versions": {"torch": "2"}}
+    )
+    write_json(
+        folder / "run.json",
+        {"stage": "run", "seed": 3, "config": {"env": "hypergrid"}, "versions": {"torch": "2"}},
+    )
 
 
 def load_one(folder: Path) -> None:
     """A population is finite and of the right shape, and its provenance can be told and saved."""
     population = load_population(folder)
-    assert population.weights.dtype == torch.float32 and population.weights.shape == (len(population), population.layout.size)
+    assert population.weights.dtype == torch.float32 and population.weights.shape == (
+        len(population),
+        population.layout.size,
+    )
     assert len(population) and torch.isfinite(population.weights).all()
     facts = {key: population.provenance.get(key) for key in ("seconds", "budget", "started_from")}
-    table([{"name": "", "seen": population.seen, "source": population.source, "num": 1, "metrics": {}, **facts}], [])
+    table(
+        [
+            {
+                "name": "",
+                "seen": population.seen,
+                "source": population.source,
+                "num": 1,
+                "metrics": {},
+                **facts,
+            }
+        ],
+        [],
+    )
     json.dumps(finite(dict(population.provenance)), allow_nan=False)
     assert len(population[:1]) == 1
 
@@ -141,7 +197,11 @@ def load_zoo(folder: Path) -> None:
 def load_generator(folder: Path) -> None:
     """A generator makes finite policies, or says why not."""
     generator = Generator.from_pretrained(folder)
-    tensors = [*generator.encoder.state_dict().values(), *generator.denoiser.state_dict().values(), generator.latent_mean]
+    tensors = [
+        *generator.encoder.state_dict().values(),
+        *generator.denoiser.state_dict().values(),
+        generator.latent_mean,
+    ]
     assert all(torch.isfinite(tensor).all() for tensor in tensors) and (generator.latent_std > 0).all()
     generator.check(ASKED)
     generator.caution(ASKED)
@@ -218,7 +278,10 @@ def bounded() -> Iterator[None]:
 def limited() -> Iterator[None]:
     """No large allocation, not even of memory that is never touched."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + SPACE, hard))
+    resource.setrlimit(
+        resource.RLIMIT_AS,
+        (int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + SPACE, hard),
+    )
     try:
         yield
     finally:
@@ -248,7 +311,25 @@ NASTY = [
     "../../../etc/passwd", "/dev/zero", "js", "conv1d", "coordinate", "line", "hypergrid", [], {}, [[]], {"a": 1}, [1, 2], [0.5, 0.25],
     [0] * 2_000, ["x"] * 2_000, [{}] * 2_000, {str(i): i for i in range(2_000)}, "@DIGITS@", "@EXPONENT@", "@DEEP@", DEEP,
 ]  # fmt: skip
-DTYPES = ["F64", "F32", "F16", "BF16", "I64", "I32", "I8", "U8", "U64", "BOOL", "C64", "F8_E4M3", "F8_E8M0", "F6_E2M3", "F4", "Q9", ""]
+DTYPES = [
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+    "I64",
+    "I32",
+    "I8",
+    "U8",
+    "U64",
+    "BOOL",
+    "C64",
+    "F8_E4M3",
+    "F8_E8M0",
+    "F6_E2M3",
+    "F4",
+    "Q9",
+    "",
+]
 SIZES = [0, 1, 2, 3, 4, 9, -1, 2**31, 2**32, 2**62, 2**63, 2**64 - 1, 2**64, 10**30, 1.0, "3", None]
 
 
@@ -277,14 +358,22 @@ def wild_json(rng: random.Random, text: bytes) -> bytes:
         elif action == 4:
             del parent[key]
         elif action == 5 and isinstance(parent, dict):
-            parent[rng.choice(["", "a", "x" * 5000, "\ud800", "\x1b[31m", "ndim", "a.b", "forward", "9" * 400])] = parent.pop(key)
+            parent[
+                rng.choice(["", "a", "x" * 5000, "\ud800", "\x1b[31m", "ndim", "a.b", "forward", "9" * 400])
+            ] = parent.pop(key)
         elif action == 6 and isinstance(parent, list):
-            parent.extend([parent[key]] * rng.choice([1, 3, 1000 if turn == 0 else 3]))  # more would be the test's own explosion
+            parent.extend(
+                [parent[key]] * rng.choice([1, 3, 1000 if turn == 0 else 3])
+            )  # more would be the test's own explosion
         else:
             other, where = rng.choice(places)
             parent[key] = copy.deepcopy(other[where])
     written = json.dumps(data)
-    written = written.replace('"@DIGITS@"', "9" * 5000).replace('"@EXPONENT@"', "1e999").replace('"@DEEP@"', "[" * 5000 + "]" * 5000)
+    written = (
+        written.replace('"@DIGITS@"', "9" * 5000)
+        .replace('"@EXPONENT@"', "1e999")
+        .replace('"@DEEP@"', "[" * 5000 + "]" * 5000)
+    )
     if rng.random() < 0.1:  # a key that is there twice
         written = '{"provenance": 1, "structure": {}, "encoder": [], ' + written[1:]
     return written.encode("utf-8", "surrogatepass")
@@ -307,22 +396,38 @@ def wild_header(rng: random.Random, data: bytes) -> bytes:
             entry["shape"] = [rng.choice(SIZES) for _ in range(rng.choice([0, 1, 2, 3, 3, 9]))]
         elif action == 2:
             entry["shape"] = rng.choice(
-                [[1] * 5000, [0, 2**63], [2**32, 2**32], [0, 2**62], list(entry.get("shape") or [])[::-1], None, "3"]
+                [
+                    [1] * 5000,
+                    [0, 2**63],
+                    [2**32, 2**32],
+                    [0, 2**62],
+                    list(entry.get("shape") or [])[::-1],
+                    None,
+                    "3",
+                ]
             )
         elif action == 3:
             entry["data_offsets"] = [rng.choice([*SIZES, len(body)]), rng.choice([*SIZES, len(body)])]
         elif action == 4:
-            header["__metadata__"] = rng.choice([{"a": 1}, {"a": "x" * 100_000}, [], None, {"a": {}}, {"format": "\x1b"}])
+            header["__metadata__"] = rng.choice(
+                [{"a": 1}, {"a": "x" * 100_000}, [], None, {"a": {}}, {"format": "\x1b"}]
+            )
         elif action == 5:
-            header[rng.choice(["", "x" * 5000, "\x1b[2J", "a", "latent_std", "encoder.", "net.0.weight"])] = header.pop(name)
+            header[rng.choice(["", "x" * 5000, "\x1b[2J", "a", "latent_std", "encoder.", "net.0.weight"])] = (
+                header.pop(name)
+            )
         elif action == 6:
             del header[name]
         elif action == 7:
             header[name] = copy.deepcopy(rng.choice(NASTY[:-3]))
         else:  # other numbers of the same size
-            entry["dtype"] = {"F32": rng.choice(["I32", "U32"]), "F16": rng.choice(["BF16", "I16"])}.get(entry.get("dtype"), "F32")
+            entry["dtype"] = {"F32": rng.choice(["I32", "U32"]), "F16": rng.choice(["BF16", "I16"])}.get(
+                entry.get("dtype"), "F32"
+            )
     text = json.dumps(header).encode()
-    length = rng.choice([len(text)] * 8 + [0, 1, len(text) - 1, len(text) + 1, 2**22 + 1, 10**8, 2**63, 2**64 - 1])
+    length = rng.choice(
+        [len(text)] * 8 + [0, 1, len(text) - 1, len(text) + 1, 2**22 + 1, 10**8, 2**63, 2**64 - 1]
+    )
     return struct.pack("<Q", length) + text + body
 
 
@@ -337,7 +442,9 @@ def broken_bytes(rng: random.Random, data: bytes) -> bytes:
         for _ in range(rng.choice([1, 1, 8])):
             spoilt[rng.randrange(near)] ^= 1 << rng.randrange(8)
     elif action == 3:
-        spoilt[place:end] = rng.choice([rng.randbytes(end - place), b"\xff" * (end - place), bytes(end - place)])
+        spoilt[place:end] = rng.choice(
+            [rng.randbytes(end - place), b"\xff" * (end - place), bytes(end - place)]
+        )
     elif action == 4:
         spoilt[place:place] = data[place:end] * rng.choice([1, 50])
     else:
@@ -348,7 +455,11 @@ def broken_bytes(rng: random.Random, data: bytes) -> bytes:
 def fuzz(kind: str, folder: Path, seeds: range) -> dict[bool, int]:
     """Spoil one file of a valid folder for each seed, and count what was refused and what was not."""
     load, counted = KINDS[kind][1], {True: 0, False: 0}
-    files = sorted(path for path in folder.rglob("*") if path.suffix == ".json" or (path.suffix == ".safetensors" and kind != "report"))
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix == ".json" or (path.suffix == ".safetensors" and kind != "report")
+    )
     valid = {path: path.read_bytes() for path in files}
     for seed in seeds:
         rng = random.Random(f"{kind}-{seed}")
@@ -358,7 +469,9 @@ def fuzz(kind: str, folder: Path, seeds: range) -> dict[bool, int]:
         try:
             counted[refusal(load, folder) is None] += 1
         except BaseException as error:
-            raise AssertionError(f"case {seed} of {kind}, {path.name}: {type(error).__name__}: {ascii(str(error))[:500]}") from error
+            raise AssertionError(
+                f"case {seed} of {kind}, {path.name}: {type(error).__name__}: {ascii(str(error))[:500]}"
+            ) from error
         finally:
             path.write_bytes(valid[path])
     return counted
@@ -475,7 +588,18 @@ def test_nothing_is_unpickled(attacked, tmp_path):
 
 
 def test_no_code_could_run_what_is_in_a_file():
-    modules = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "yaml", "runpy"}
+    modules = {
+        "pickle",
+        "cPickle",
+        "_pickle",
+        "cloudpickle",
+        "dill",
+        "marshal",
+        "shelve",
+        "joblib",
+        "yaml",
+        "runpy",
+    }
     calls = {"eval", "exec", "compile", "__import__", "torch.load", "torch.jit.load", "np.load", "numpy.load"}
     found, files = [], [*ROOT.glob("genflow/**/*.py"), *ROOT.glob("plugins/**/*.py")]
     for path in files:
@@ -483,7 +607,11 @@ def test_no_code_could_run_what_is_in_a_file():
             if isinstance(node, ast.Call):
                 names = [ast.unparse(node.func)] if ast.unparse(node.func) in calls else []
             elif isinstance(node, ast.Import | ast.ImportFrom):
-                imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+                imported = (
+                    [alias.name for alias in node.names]
+                    if isinstance(node, ast.Import)
+                    else [node.module or ""]
+                )
                 names = [name for name in imported if name.split(".")[0] in modules]
             else:
                 continue
@@ -550,7 +678,10 @@ CARDS = {
         "text for names": ({"encoder__spec__names": "abcdef"}, "names"),
         "another latent size": ({"latent_size": 16}, "does not fit"),
         "a huge encoder": ({"encoder__options__levels": 8, "encoder__options__stride": 8}, "does not fit"),
-        "a huge denoiser": ({"denoiser_options": {"channels": [4096] * 16, "embedding": 8192}}, "does not fit"),
+        "a huge denoiser": (
+            {"denoiser_options": {"channels": [4096] * 16, "embedding": 8192}},
+            "does not fit",
+        ),
         "a deep denoiser": ({"denoiser_options__channels": [2] * 10**6}, "channels"),
         "many options": ({"denoiser_options": MANY}, "items"),
         "another encoder": ({"encoder__name": "coordinate"}, "encoder"),
@@ -560,7 +691,10 @@ CARDS = {
         "a long value": ({"training_structures": [{**FIELDS, "reward": "x" * 10**6}]}, "reward"),
         "a structure of another kind": ({"training_structures": [{"x" * 10**6: 1}]}, "trained on"),
         "a coverage of much": ({"coverage": {f"height{i}": [0, 1] for i in range(200)}}, "coverage"),
-        "a measurement of nothing": ({"quality__0__structure": {"depth": 1}, "training_structures": []}, "trained on"),
+        "a measurement of nothing": (
+            {"quality__0__structure": {"depth": 1}, "training_structures": []},
+            "trained on",
+        ),
         "many measurements": ({"quality": [{}] * 100_000}, "quality"),
         "another format": ({"format": {"a": "x" * 10**6}}, "format"),
         "many noise levels": ({"noise__timesteps": 10**9}, "timesteps"),
@@ -574,13 +708,22 @@ CARDS = {
         "many axes": ({"encoder__spec__axes": {str(i): ["a"] for i in range(100_000)}}, "items"),
         "an axis too many": ({"encoder__spec__axes": {"w": ["a", "b", "c"]}}, "axes"),
         "nothing described": ({"encoder__spec__described": {}}, "described"),
-        "something else described": ({"encoder__spec__described__other": {"features": 1, "names": {}}}, "described"),
+        "something else described": (
+            {"encoder__spec__described__other": {"features": 1, "names": {}}},
+            "described",
+        ),
         "many names": ({"encoder__spec__described__input__names": {"0": [0, 2**31]}}, "shape"),
-        "names beyond the features": ({"encoder__spec__described__input__names": {"60000": [0, 3]}}, "features"),
+        "names beyond the features": (
+            {"encoder__spec__described__input__names": {"60000": [0, 3]}},
+            "features",
+        ),
         "many descriptions": (
             {
                 "encoder__spec__axes": {f"w{i}": [f"a{i}"] for i in range(200)},
-                "encoder__spec__described": {f"a{i}": {"features": 300, "names": {str(j): [0, 3] for j in range(200)}} for i in range(200)},
+                "encoder__spec__described": {
+                    f"a{i}": {"features": 300, "names": {str(j): [0, 3] for j in range(200)}}
+                    for i in range(200)
+                },
                 "encoder__options__depth": 32,
             },
             "described",
@@ -615,7 +758,10 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("numbers", NUMBERS)
-@pytest.mark.parametrize(("kind", "name"), [("population", "net.2.bias"), ("conv1d", "encoder.to_latent.bias"), ("conv1d", "latent_std")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("population", "net.2.bias"), ("conv1d", "encoder.to_latent.bias"), ("conv1d", "latent_std")],
+)
 def test_other_numbers_are_refused(attacked, kind, name, numbers):
     path = place(attacked, kind)[1]
     tensors, _ = read_tensors(path)
@@ -634,7 +780,11 @@ def test_latents_without_spread_are_refused(attacked):
 
 def exchange(folder: Path, name: str, encoder: Any) -> None:
     """Give a generator another encoder that fits its own card."""
-    tensors = {each: tensor.clone() for each, tensor in read_tensors(folder / "generator.safetensors")[0].items() if "encoder." not in each}
+    tensors = {
+        each: tensor.clone()
+        for each, tensor in read_tensors(folder / "generator.safetensors")[0].items()
+        if "encoder." not in each
+    }
     tensors |= {f"encoder.{each}": tensor for each, tensor in encoder.state_dict().items()}
     (folder / "generator.safetensors").write_bytes(save(tensors))
     spoil(folder / "generator.json", encoder=EncoderCard.of(name, encoder).model_dump(mode="json"))
@@ -656,7 +806,11 @@ def test_an_encoder_of_other_latents_is_refused(attacked):
 )
 def test_an_encoder_of_another_task_is_refused(attacked, changes, why):
     encoder = make_encoder("coordinate")
-    exchange(attacked / "coordinate", "coordinate", type(encoder).from_spec(encoder.config, {**encoder.spec(), **changes}))
+    exchange(
+        attacked / "coordinate",
+        "coordinate",
+        type(encoder).from_spec(encoder.config, {**encoder.spec(), **changes}),
+    )
     Generator.from_pretrained(attacked / "coordinate")
     assert why in (refusal(load_generator, attacked / "coordinate") or "")
 
@@ -678,7 +832,9 @@ def test_half_precision_and_double_precision_are_read(attacked):
 def test_a_large_file_takes_no_memory_before_it_is_known_to_fit(attacked):
     """Of a gigabyte, which is not on the disk, only the header is read."""
     path, size = place(attacked, "population")[1], 2**30
-    header = json.dumps({"net.0.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    header = json.dumps(
+        {"net.0.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
+    ).encode()
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + size)
@@ -723,7 +879,16 @@ def test_large_json_and_large_headers_are_refused_before_they_are_read(attacked)
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 10**6, '{"a":' * 10**5, '{"a": ' + "9" * 10**6 + "}", '{"a": "' + "x" * 10**7, '{"\\ud800": 1}', ""], ids=brief
+    "text",
+    [
+        "[" * 10**6,
+        '{"a":' * 10**5,
+        '{"a": ' + "9" * 10**6 + "}",
+        '{"a": "' + "x" * 10**7,
+        '{"\\ud800": 1}',
+        "",
+    ],
+    ids=brief,
 )
 def test_json_that_parsers_trip_over_is_refused(attacked, text):
     place(attacked, "population")[0].write_text(text)
@@ -743,12 +908,25 @@ def test_a_report_holds_no_script_of_the_files(attacked, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "DPI", 20)
     run = attacked / "findings"
     history = {EVIL: [[1, 2.0], [2, 1.0]], "loss": [[1, 2.0]]}
-    entry = {"env": EVIL, "name": EVIL, "source": EVIL, "seen": True, "num": 2, "metrics": {EVIL: {"mean": 1.0}}, "more": EVIL}
+    entry = {
+        "env": EVIL,
+        "name": EVIL,
+        "source": EVIL,
+        "seen": True,
+        "num": 2,
+        "metrics": {EVIL: {"mean": 1.0}},
+        "more": EVIL,
+    }
     spoil(run / "evaluation.json", entries=[entry], config={EVIL: [EVIL]}, versions={EVIL: EVIL})
     spoil(run / "run.json", config={EVIL: EVIL}, versions=EVIL)
     spoil(run / "autoencoder" / "autoencoder.json", history=history)
     spoil(run / "generator" / "generator.json", provenance={"history": history})
-    spoil(run / "zoo" / "one" / "population.json", provenance__history=history, provenance__started_from="random", provenance__x=EVIL)
+    spoil(
+        run / "zoo" / "one" / "population.json",
+        provenance__history=history,
+        provenance__started_from="random",
+        provenance__x=EVIL,
+    )
     with bounded():
         page = write_report(run, tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("&lt;script&gt;") > 10
@@ -759,14 +937,23 @@ def test_a_report_holds_no_script_of_the_files(attacked, tmp_path, monkeypatch):
     ("file", "changes"),
     [
         ("evaluation.json", {"entries__0__metrics__js": {"mean": 1e308, "min": -1e308, "max": 1e308}}),
-        ("evaluation.json", {"entries__0__metrics__js__mean": 5e-324, "entries__1__metrics__js__mean": 1e-300}),
+        (
+            "evaluation.json",
+            {"entries__0__metrics__js__mean": 5e-324, "entries__1__metrics__js__mean": 1e-300},
+        ),
         ("evaluation.json", {"config": {"seed": 10**30}}),
         ("evaluation.json", {"config": {"seed": -1}}),
         ("run.json", {"versions": 5, "config": [1]}),
         ("autoencoder/autoencoder.json", {"history": {str(i): [[1, 2]] for i in range(150)}}),
-        ("autoencoder/autoencoder.json", {"history": {"loss": [[1e308, 1e308], [-1e308, -1e308], [0, 1e-320]]}}),
+        (
+            "autoencoder/autoencoder.json",
+            {"history": {"loss": [[1e308, 1e308], [-1e308, -1e308], [0, 1e-320]]}},
+        ),
         ("zoo/one/population.json", {"provenance__history": {"loss": [[10**300, 1]], "js": [[1, True]]}}),
-        ("zoo/one/population.json", {"provenance__started_from": None, "provenance__history": {str(i): [[1, 2]] for i in range(150)}}),
+        (
+            "zoo/one/population.json",
+            {"provenance__started_from": None, "provenance__history": {str(i): [[1, 2]] for i in range(150)}},
+        ),
     ],
     ids=lambda value: brief(value, 30),
 )
@@ -801,7 +988,9 @@ ENTRY = {"env": "e", "name": "n", "source": "s", "seen": True, "num": 1, "metric
 def test_a_report_of_too_much_is_refused(attacked, tmp_path, file, changes, word):
     spoil(attacked / "findings" / file, **changes)
     with limited():
-        assert word in (refusal(lambda folder: write_report(folder, tmp_path / "out"), attacked / "findings") or "")
+        assert word in (
+            refusal(lambda folder: write_report(folder, tmp_path / "out"), attacked / "findings") or ""
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -812,10 +1001,15 @@ def test_many_structures_and_sources_fit_a_report(attacked, tmp_path, monkeypatc
     ])  # fmt: skip
     monkeypatch.setattr(chapters, "MAX_STATES", 0)
     with bounded():
-        assert "The first 200 of 1500 are drawn" in write_report(attacked / "findings", tmp_path / "report.html").read_text()
+        assert (
+            "The first 200 of 1500 are drawn"
+            in write_report(attacked / "findings", tmp_path / "report.html").read_text()
+        )
 
 
-@pytest.mark.parametrize("load", [Generator.from_pretrained, Zoo, load_population, load_autoencoder, read_findings, write_report])
+@pytest.mark.parametrize(
+    "load", [Generator.from_pretrained, Zoo, load_population, load_autoencoder, read_findings, write_report]
+)
 def test_a_folder_that_cannot_be_looked_at_is_refused(tmp_path, load):
     """As one that this user may not open, which a test of the superuser's cannot show."""
     assert refusal(load, tmp_path / ("x" * 300))
@@ -826,7 +1020,9 @@ def test_a_reward_that_outgrows_memory_is_refused(attacked):
     structure = grid(16, 2, width=1, reward="sparse")
     save_population(lively(structure, 1), attacked / "findings" / "zoo" / "two")
     with limited():
-        assert "sparse" in (refusal(lambda folder: write_report(folder, folder / "out"), attacked / "findings") or "")
+        assert "sparse" in (
+            refusal(lambda folder: write_report(folder, folder / "out"), attacked / "findings") or ""
+        )
 
 
 def test_two_large_structures_are_compared_in_little_memory():

@@ -11,7 +11,7 @@ from oracles import grid, lively
 from safetensors.torch import load_file, save_file
 
 from genflow import GenflowError, Population, Zoo
-from genflow.zoo import FACTS, TENSORS, find_populations, load_population, save_population
+from genflow.storage.populations import FACTS, TENSORS, find_populations, load_population, save_population
 
 STRUCTURE = {"ndim": 2, "height": 4}
 
@@ -34,7 +34,9 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"ndim": 3, "height": 7, "width": 5, "R0": 0.003}, {"reward": "paper"}, {"band": (0.1, 0.2)}], ids=str
+    "fields",
+    [{}, {"ndim": 3, "height": 7, "width": 5, "R0": 0.003}, {"reward": "paper"}, {"band": (0.1, 0.2)}],
+    ids=str,
 )
 def test_round_trip_is_bit_exact(tmp_path, fields):
     population = make(num=2, **fields)
@@ -66,9 +68,16 @@ def test_tensors_have_state_dict_names_and_a_leading_m(saved):
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
     population = make()
-    odd = Population(population.structure, population.weights, {"source": "trained", "a": float("nan"), "b": [float("inf"), 1.0]})
+    odd = Population(
+        population.structure,
+        population.weights,
+        {"source": "trained", "a": float("nan"), "b": [float("inf"), 1.0]},
+    )
     save_population(odd, tmp_path)
-    assert json.loads((tmp_path / FACTS).read_text(), parse_constant=pytest.fail)["provenance"]["b"] == [None, 1.0]
+    assert json.loads((tmp_path / FACTS).read_text(), parse_constant=pytest.fail)["provenance"]["b"] == [
+        None,
+        1.0,
+    ]
 
 
 def test_saving_leaves_nothing_else_behind(saved):
@@ -122,7 +131,8 @@ FOREIGN = {
     "zip, as torch.save makes": b"PK\x03\x04" + bytes(200),
     "huge header": struct.pack("<Q", 2**40) + b"{}",
     "header is no json": struct.pack("<Q", 4) + b"{{{{",
-    "header lies about the data": struct.pack("<Q", 61) + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}      ',
+    "header lies about the data": struct.pack("<Q", 61)
+    + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}      ',
 }
 
 
@@ -204,7 +214,7 @@ def test_an_interrupted_save_leaves_no_population(tmp_path, monkeypatch):
     def fail(path, data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genflow.zoo.write_json", fail)
+    monkeypatch.setattr("genflow.storage.populations.write_json", fail)
     with pytest.raises(KeyboardInterrupt):
         save_population(make(), tmp_path / "p")
     assert find_populations(tmp_path) == []

@@ -1,9 +1,13 @@
-"""A compiled side, by the algorithm of JAX libraries for GFlowNets: our own writing, for this task alone. See `sides` for the protocol.
+"""A compiled side, by the algorithm of JAX libraries for GFlowNets: our own writing, for this task alone.
 
-A training step is one compiled function: all trajectories take the longest trajectory's steps, n (h - 1) + 1, by `lax.scan`, with masks
-after their ends; many steps run in one dispatch. `members` > 1 maps it over as many policies. float32 throughout.
+See `sides` for the protocol.
 
-Shapes: B trajectories, T steps, n dimensions, h positions each, s = n h inputs, A = n + 1 actions (the last is exit), S = h**n states.
+A training step is one compiled function: all trajectories take the longest trajectory's steps, n (h - 1) + 1,
+by `lax.scan`, with masks after their ends; many steps run in one dispatch. `members` > 1 maps it over as many
+policies. float32 throughout.
+
+Shapes: B trajectories, T steps, n dimensions, h positions each, s = n h inputs, A = n + 1 actions (the last
+is exit), S = h**n states.
 """
 
 from __future__ import annotations
@@ -50,7 +54,9 @@ class Grid:
         """(..., n) -> (...)."""
         r0, r1, r2 = self.rewards
         distance = jnp.abs(states / (self.h - 1) - 0.5)
-        return jnp.log(r0 + r1 * jnp.all(distance > 0.25, -1) + r2 * jnp.all((distance > 0.3) & (distance < 0.4), -1))
+        return jnp.log(
+            r0 + r1 * jnp.all(distance > 0.25, -1) + r2 * jnp.all((distance > 0.3) & (distance < 0.4), -1)
+        )
 
     def initial(self, key: jax.Array) -> dict[str, jax.Array]:
         """Weights (inputs, outputs) and biases as torch draws them."""
@@ -58,7 +64,9 @@ class Grid:
         for layer, outputs in zip(LAYERS, (self.width, self.width, self.n + 1), strict=True):
             key, one, two = jax.random.split(key, 3)
             bound = inputs**-0.5
-            params[f"net.{layer}.weight"] = jax.random.uniform(one, (inputs, outputs), minval=-bound, maxval=bound)
+            params[f"net.{layer}.weight"] = jax.random.uniform(
+                one, (inputs, outputs), minval=-bound, maxval=bound
+            )
             params[f"net.{layer}.bias"] = jax.random.uniform(two, (outputs,), minval=-bound, maxval=bound)
             inputs = outputs
         return params
@@ -71,7 +79,9 @@ class Grid:
             x = x @ params[f"net.{layer}.weight"] + params[f"net.{layer}.bias"]
         return jnp.where(self.masks(states), x, -jnp.inf)
 
-    def rollout(self, params: dict, key: jax.Array, batch: int, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def rollout(
+        self, params: dict, key: jax.Array, batch: int, epsilon: float
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """States (T, B, n), actions (T, B), and whether the trajectory had ended before (T, B)."""
 
         def step(carry, key):
@@ -79,10 +89,13 @@ class Grid:
             logits = self.logits(params, states)
             uniform = jax.random.bernoulli(jax.random.fold_in(key, 0), epsilon, (batch, 1))
             actions = jax.random.categorical(
-                jax.random.fold_in(key, 1), jnp.where(uniform, jnp.where(jnp.isinf(logits), logits, 0.0), logits)
+                jax.random.fold_in(key, 1),
+                jnp.where(uniform, jnp.where(jnp.isinf(logits), logits, 0.0), logits),
             )
             exits = ended | (actions == self.n)
-            moved = jnp.where(exits[:, None], states, states + jax.nn.one_hot(actions, self.n, dtype=jnp.int32))
+            moved = jnp.where(
+                exits[:, None], states, states + jax.nn.one_hot(actions, self.n, dtype=jnp.int32)
+            )
             return (moved, exits), (states, actions, ended)
 
         start = jnp.zeros((batch, self.n), jnp.int32), jnp.zeros(batch, bool)
@@ -102,7 +115,9 @@ class Grid:
         count, place = self.h**self.n, self.h ** np.arange(self.n - 1, -1, -1)
         index = np.arange(count)
         targets = np.concatenate([index[:, None] + place, count + index[:, None]], 1)
-        allowed = np.concatenate([index[:, None] // place % self.h < self.h - 1, np.ones((count, 1), bool)], 1)
+        allowed = np.concatenate(
+            [index[:, None] // place % self.h < self.h - 1, np.ones((count, 1), bool)], 1
+        )
         rows = np.broadcast_to(index[:, None], allowed.shape)[allowed]
         pairs = np.stack([targets[allowed], rows], 1).astype(np.int32)
         matrix = sparse.BCOO((jnp.asarray(probs[allowed]), jnp.asarray(pairs)), shape=(2 * count, 2 * count))
@@ -129,7 +144,9 @@ class Jax(Handlers):
         began = time.perf_counter()
         grid = Grid(task)
         rates = {"policy": optax.adam(recipe["lr"]), "log_z": optax.adam(recipe["log_z_rate"] * recipe["lr"])}
-        optimizer = optax.multi_transform(rates, lambda params: {name: "log_z" if name == "log_z" else "policy" for name in params})
+        optimizer = optax.multi_transform(
+            rates, lambda params: {name: "log_z" if name == "log_z" else "policy" for name in params}
+        )
         loss = partial(grid.loss, batch=recipe["batch_size"], epsilon=recipe["epsilon"])
 
         def start(key):
@@ -147,7 +164,9 @@ class Jax(Handlers):
         key = jax.random.key(seed)
         self.single = members == 1
         self.carry = start(key) if self.single else jax.vmap(start)(jax.random.split(key, members))
-        self.run = jax.jit(run if self.single else jax.vmap(run), donate_argnums=0).lower(self.carry).compile()
+        self.run = (
+            jax.jit(run if self.single else jax.vmap(run), donate_argnums=0).lower(self.carry).compile()
+        )
         return {"seconds": time.perf_counter() - began}
 
     def _step(self) -> int:
@@ -160,7 +179,11 @@ class Jax(Handlers):
 
     def save(self, path: str) -> None:
         """Write the first member's weights, in torch's orientation."""
-        params = {name: np.asarray(p if self.single else p[0]) for name, p in self.carry[0].items() if name != "log_z"}
+        params = {
+            name: np.asarray(p if self.single else p[0])
+            for name, p in self.carry[0].items()
+            if name != "log_z"
+        }
         save_file({name: np.ascontiguousarray(p.T) for name, p in params.items()}, path)
 
     def exact(self, task: dict, weights: str, out: str) -> dict[str, float]:
@@ -174,7 +197,9 @@ class Jax(Handlers):
             # the last states are repeated, so that one shape is compiled
             index = np.minimum(np.arange(first, first + rows), count - 1)
             states = (index[:, None] // place % grid.h).astype(np.int32)
-            probs[first : first + rows] = self._probs(grid.n, grid.h, grid.width, params, states)[: count - first]
+            probs[first : first + rows] = self._probs(grid.n, grid.h, grid.width, params, states)[
+                : count - first
+            ]
         matrix = grid.transitions(probs)
         distribution = np.asarray(flow(matrix, jnp.zeros(2 * count).at[0].set(1.0))[count:])
         seconds = time.perf_counter() - began

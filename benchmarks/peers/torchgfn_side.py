@@ -1,4 +1,6 @@
-"""torchgfn's side: its own environment, sampler and trajectory balance loss, as its examples combine them. See `sides` for the protocol.
+"""torchgfn's side: its own environment, sampler and trajectory balance loss, as its examples combine them.
+
+See `sides` for the protocol.
 
 A task is {"ndim", "height", "width"}, and the rewards R0, R1 and R2 if they are not the usual ones.
 """
@@ -44,9 +46,13 @@ class Torchgfn(Handlers):
         reward = {key: task.get(key, value) for key, value in REWARD.items()}
         self.env = HyperGrid(ndim, height, "original", reward, validate_modes=False)
         preprocessor = KHotPreprocessor(height, ndim)
-        preprocessor.target_dtype = torch.get_default_dtype()  # its one-hots are integers, which no linear layer takes
+        preprocessor.target_dtype = (
+            torch.get_default_dtype()
+        )  # its one-hots are integers, which no linear layer takes
         self.module = Policy(ndim * height, task["width"], self.env.n_actions)
-        self.forward = DiscretePolicyEstimator(self.module, n_actions=self.env.n_actions, preprocessor=preprocessor)
+        self.forward = DiscretePolicyEstimator(
+            self.module, n_actions=self.env.n_actions, preprocessor=preprocessor
+        )
         self.backward = DiscretePolicyEstimator.uniform(self.env.n_actions, preprocessor=preprocessor)
 
     def prepare(self, task: dict, recipe: dict, seed: int = 0) -> dict[str, float]:
@@ -54,14 +60,20 @@ class Torchgfn(Handlers):
         began = time.perf_counter()
         torch.manual_seed(seed)
         self._build(task)
-        self.gflownet, self.sampler, self.recipe = TBGFlowNet(self.forward, self.backward), Sampler(self.forward), recipe
+        self.gflownet, self.sampler, self.recipe = (
+            TBGFlowNet(self.forward, self.backward),
+            Sampler(self.forward),
+            recipe,
+        )
         log_z = {"params": [self.gflownet.logZ], "lr": recipe["log_z_rate"] * recipe["lr"]}
         self.optimizer = torch.optim.Adam([{"params": self.module.parameters()}, log_z], lr=recipe["lr"])
         return {"seconds": time.perf_counter() - began}
 
     def _step(self) -> int:
         recipe = self.recipe
-        trajectories = self.sampler.sample_trajectories(self.env, n=recipe["batch_size"], save_logprobs=False, epsilon=recipe["epsilon"])
+        trajectories = self.sampler.sample_trajectories(
+            self.env, n=recipe["batch_size"], save_logprobs=False, epsilon=recipe["epsilon"]
+        )
         loss = self.gflownet.loss_from_trajectories(self.env, trajectories, recalculate_all_logprobs=True)
         self.optimizer.zero_grad()
         loss.backward()
@@ -87,7 +99,9 @@ class Torchgfn(Handlers):
         began = time.perf_counter()
         axis = torch.arange(height)
         states = self.env.States(torch.cartesian_prod(axis, axis))
-        probs = self.forward.to_probability_distribution(states, self.forward(states)).probs.reshape(height, height, 3)
+        probs = self.forward.to_probability_distribution(states, self.forward(states)).probs.reshape(
+            height, height, 3
+        )
         reached = torch.zeros(height, height)
         reached[0, 0] = 1.0
         for i in range(height):

@@ -39,7 +39,9 @@ def print_table(entries, as_json, metrics=()):
     metavar="DIR",
     help="Zoo for the baselines mean, nearest and perturbed and for novelty (default: the one in DIR).",
 )
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Metric; repeatable (default: all that fit).")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Metric; repeatable (default: all that fit)."
+)
 @click.option(
     "--baseline",
     "baseline_names",
@@ -47,7 +49,9 @@ def print_table(entries, as_json, metrics=()):
     metavar="NAME",
     help="random, uniform, mean, nearest, perturbed or none; repeatable (default: all but uniform).",
 )
-def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_folder, metrics, baseline_names):
+def evaluate(
+    folder, env, structures, file, out, seed, overrides, as_json, zoo_folder, metrics, baseline_names
+):
     """Measure the populations in DIR (one population, a zoo, or a run) beside their baselines.
 
     \b
@@ -72,7 +76,12 @@ def evaluate(folder, env, structures, file, out, seed, overrides, as_json, zoo_f
 
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html|DIR", help="Where to write (default: DIR/report.html).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html|DIR",
+    help="Where to write (default: DIR/report.html).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
 def report(folder, out, as_json):
     """Write the self-contained HTML report of a run.

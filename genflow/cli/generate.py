@@ -35,21 +35,30 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
 
     \b
     Example:
-      genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --generator runs/demo --out runs/policies
+      genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --generator runs/demo --out
+      runs/policies
     """
-    from genflow import stages
+    from genflow.stages import generate as generate_stage
 
-    config = configure(_env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num})
+    config = configure(
+        _env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num}
+    )
     if not config.structures:
         raise GenflowError("no structure is named; give --structure NAME or --structure key=value,...")
     wanted = config.training_structures()
-    generators = stages.load_generators(config, generator_folder, wanted)
+    generators = generate_stage.load_generators(config, generator_folder, wanted)
     folder = out or Path("runs") / config.env / "generated" / (
         wanted[0].name if len(wanted) == 1 else f"{wanted[0].name} and {len(wanted) - 1} more"
     )
-    populations = stages.generate(config, generators, wanted, folder, quiet(as_json))
+    populations = generate_stage.generate(config, generators, wanted, folder, quiet(as_json))
     facts = [
-        {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "seen": p.seen, "seconds": p.provenance["seconds"]}
+        {
+            "env": p.structure.env,
+            "structure": p.structure.fields(),
+            "num": len(p),
+            "seen": p.seen,
+            "seconds": p.provenance["seconds"],
+        }
         for p in populations
     ]
     emit(as_json, facts, f"{sum(len(p) for p in populations)} policies in {folder}")
@@ -67,24 +76,28 @@ def finetune(population_folder, env, structures, file, out, seed, overrides, as_
     Example:
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
     """
-    from genflow import stages
-    from genflow.zoo import load_population
+    from genflow.stages import generate as generate_stage
+    from genflow.storage.populations import load_population
 
     if population_folder is not None:
         population = load_population(population_folder)[:num]
         if env not in (None, population.structure.env):
-            raise GenflowError(f"{population_folder} is of environment {population.structure.env!r}, not {env!r}")
+            raise GenflowError(
+                f"{population_folder} is of environment {population.structure.env!r}, not {env!r}"
+            )
         env = population.structure.env
-    config = configure(_env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num})
+    config = configure(
+        _env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num}
+    )
     if population_folder is None:
         if len(config.structures) != 1:
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
         structures = config.training_structures()
-        (generator,) = stages.load_generators(config, generator_folder, structures)
+        (generator,) = generate_stage.load_generators(config, generator_folder, structures)
         if warning := generator.caution(structures[0]):
             quiet(as_json).warn(warning)
         population = generator.generate(structures[0], config.generate.num, config.seed)
     folder = out or Path("runs") / config.env / "finetuned" / population.structure.name
-    entries = stages.finetune_both(config, population, folder, quiet(as_json))
+    entries = generate_stage.finetune_both(config, population, folder, quiet(as_json))
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
     emit(as_json, entries, "\n".join([*lines, f"populations in {folder}"]))

@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from genflow import __version__
+from genflow.distributed.world import INTERRUPTED, WorkerLost, first, leave, supervised
 from genflow.errors import GenflowError, did_you_mean
-from genflow.launch import INTERRUPTED, WorkerLost, first, leave, supervised
 
-#: command -> (module, short help); modules are imported when their command is run, so that --help starts at once
+#: command -> (module, short help); modules are imported when their command is run, so that --help starts at
+#: once
 COMMANDS = {
     "run": ("genflow.cli.train", "Run the whole job of a TOML file."),
     "train-zoo": ("genflow.cli.train", "Train a zoo of policies from scratch."),
@@ -79,7 +80,9 @@ def main(args: list[str] | None = None) -> Any:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that what is open is closed
     try:
-        cli.main(args=args, prog_name="genflow", standalone_mode=False, obj=sys.argv[1:] if args is None else args)
+        cli.main(
+            args=args, prog_name="genflow", standalone_mode=False, obj=sys.argv[1:] if args is None else args
+        )
     except GenflowError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:

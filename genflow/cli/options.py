@@ -15,9 +15,15 @@ from genflow.errors import GenflowError
 if TYPE_CHECKING:
     from genflow.config import Config
     from genflow.progress import Progress
-    from genflow.zoo import Zoo
+    from genflow.storage.zoo import Zoo
 
-_FILE = click.option("--config", "file", type=click.Path(path_type=Path), metavar="FILE", help="TOML file; the command line wins over it.")
+_FILE = click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="TOML file; the command line wins over it.",
+)
 _OPTIONS = [
     click.option("--env", metavar="NAME", help="Environment, e.g. hypergrid."),
     click.option(
@@ -27,17 +33,34 @@ _OPTIONS = [
         metavar="NAME|key=value,...",
         help="Structure: a preset, key=value pairs, or both; repeatable.",
     ),
-    click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder (default: runs/<env>)."),
+    click.option(
+        "--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder (default: runs/<env>)."
+    ),
     click.option("--seed", type=int, metavar="N", help="Seed of everything random."),
-    click.option("-o", "overrides", multiple=True, metavar="section.key=value", help="Set any key of the configuration; repeatable."),
+    click.option(
+        "-o",
+        "overrides",
+        multiple=True,
+        metavar="section.key=value",
+        help="Set any key of the configuration; repeatable.",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."),
 ]
 # torchrun's names
 _WORKERS = [
-    click.option("--nproc-per-node", metavar="N|gpu|auto", help="Workers on this machine: a number, one a GPU, or one a GPU else core."),
+    click.option(
+        "--nproc-per-node",
+        metavar="N|gpu|auto",
+        help="Workers on this machine: a number, one a GPU, or one a GPU else core.",
+    ),
     click.option("--nnodes", metavar="MIN[:MAX]", help="Machines; each runs the same command."),
     click.option("--rdzv-endpoint", metavar="HOST:PORT", help="Where machines meet: a port on one of them."),
-    click.option("--max-restarts", type=click.IntRange(0), metavar="N", help="How often failed workers are started again (default: 3)."),
+    click.option(
+        "--max-restarts",
+        type=click.IntRange(0),
+        metavar="N",
+        help="How often failed workers are started again (default: 3).",
+    ),
 ]
 
 
@@ -51,19 +74,27 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def command(nproc_per_node, nnodes, rdzv_endpoint, max_restarts, **arguments):
-        from genflow import launch
+        from genflow.distributed.launcher import LaunchOptions, launch
+        from genflow.distributed.world import is_worker, joined
 
-        options = launch.LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
-        if options.given and not launch.is_worker():
-            sys.exit(launch.launch(options, click.get_current_context().find_root().obj))
-        with launch.joined():
+        options = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
+        if options.given and not is_worker():
+            sys.exit(launch(options, click.get_current_context().find_root().obj))
+        with joined():
             return function(**arguments)
 
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command)
+    return functools.reduce(
+        lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command
+    )
 
 
 def configure(
-    env: str | None, structures: tuple[str, ...], file: Path | None, seed: int | None, overrides: tuple[str, ...], **more: Any
+    env: str | None,
+    structures: tuple[str, ...],
+    file: Path | None,
+    seed: int | None,
+    overrides: tuple[str, ...],
+    **more: Any,
 ) -> Config:
     """Build the configuration of a command; `more` are its own options by their dotted key.
 
@@ -89,7 +120,8 @@ def output_root(config: Config, out: Path | None) -> Path:
     Raises:
         GenflowError: it is a file, or holds the run of another command.
     """
-    from genflow.runs import MANIFEST, read_json
+    from genflow.storage.files import read_json
+    from genflow.storage.runs import MANIFEST
 
     root = out or Path("runs") / config.env
     if root.exists() and not root.is_dir():
@@ -105,8 +137,8 @@ def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress
     Raises:
         GenflowError: the zoo is unusable, is of another environment, or lacks a structure that was asked for.
     """
-    from genflow.stages import train_zoo
-    from genflow.zoo import Zoo
+    from genflow.stages.zoo import train_zoo
+    from genflow.storage.zoo import Zoo
 
     if folder is None:
         return train_zoo(config, config.training_structures(), config.zoo, root / "zoo", progress)
@@ -129,6 +161,6 @@ def emit(as_json: bool, data: Any, text: str) -> None:
     """Print the result: JSON, or a line for a person."""
     import json
 
-    from genflow.runs import finite
+    from genflow.storage.files import finite
 
     click.echo(json.dumps(finite(data), indent=1, allow_nan=False) if as_json else text)

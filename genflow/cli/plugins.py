@@ -20,7 +20,9 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
 
     root = context.find_root().command
     if isinstance(root, click.Group):
-        root.list_commands(context)  # lets plugins add their commands, so that one that fails at it is listed too
+        root.list_commands(
+            context
+        )  # lets plugins add their commands, so that one that fails at it is listed too
     if check:
         registry().check()
     for name in registry().unknown_disabled:

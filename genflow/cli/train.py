@@ -48,13 +48,18 @@ def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
     Example:
       genflow train-zoo --env hypergrid --structure ndim=4,height=8 --num 16 --out runs/zoo
     """
-    from genflow import stages
+    from genflow.stages import zoo as zoo_stage
 
     config = configure(env, structures, file, seed, overrides, **{"zoo.num": num})
     folder = out or Path("runs") / config.env / "zoo"
-    zoo = stages.train_zoo(config, config.training_structures(), config.zoo, folder, quiet(as_json))
+    zoo = zoo_stage.train_zoo(config, config.training_structures(), config.zoo, folder, quiet(as_json))
     facts = [
-        {"env": p.structure.env, "structure": p.structure.fields(), "num": len(p), "members": p.provenance["members"]}
+        {
+            "env": p.structure.env,
+            "structure": p.structure.fields(),
+            "num": len(p),
+            "members": p.provenance["members"],
+        }
         for p in zoo.populations
     ]
     emit(as_json, facts, f"zoo of {len(zoo.populations)} structures in {folder}")
@@ -62,15 +67,15 @@ def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
 
 def _start(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     """What the stages after the zoo begin with: configuration, progress, output folder and the zoo itself."""
-    from genflow import stages
+    from genflow.stages import common as common_stage
 
     config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
     root = output_root(config, out)
     if zoo_folder is None:
-        stages.check_plan(config, config.training_structures())
+        common_stage.check_plan(config, config.training_structures())
     zoo = find_zoo(config, zoo_folder, root, progress)
     if zoo_folder is not None:
-        stages.check_plan(config, zoo.structures)
+        common_stage.check_plan(config, zoo.structures)
     return config, progress, root, zoo
 
 
@@ -84,20 +89,28 @@ def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     Example:
       genflow train-ae --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow import stages
-    from genflow.runs import read_json
+    from genflow.evaluation.findings import AUTOENCODER
+    from genflow.stages import autoencoder as autoencoder_stage
+    from genflow.storage.files import read_json
 
     config, progress, root, zoo = _start(env, structures, file, out, seed, overrides, as_json, zoo_folder)
-    stages.train_autoencoder(config, zoo, root / "autoencoder", progress)
-    facts = read_json(root / "autoencoder" / stages.AUTOENCODER)
-    emit(as_json, {"reconstruction": facts["reconstruction"], "seconds": facts["seconds"]}, f"autoencoder in {root / 'autoencoder'}")
+    autoencoder_stage.train_autoencoder(config, zoo, root / "autoencoder", progress)
+    facts = read_json(root / "autoencoder" / AUTOENCODER)
+    emit(
+        as_json,
+        {"reconstruction": facts["reconstruction"], "seconds": facts["seconds"]},
+        f"autoencoder in {root / 'autoencoder'}",
+    )
 
 
 @click.command("train-ldm")
 @common
 @_zoo
 @click.option(
-    "--autoencoder", type=click.Path(path_type=Path), metavar="DIR", help="Trained autoencoder; without it one is trained under --out."
+    "--autoencoder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Trained autoencoder; without it one is trained under --out.",
 )
 def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, autoencoder):
     """Train the latent diffusion model; zoo and autoencoder are made first if they are missing.
@@ -106,14 +119,19 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
     Example:
       genflow train-ldm --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow import stages
+    from genflow.stages import autoencoder as autoencoder_stage
+    from genflow.stages import diffusion as diffusion_stage
 
     config, progress, root, zoo = _start(env, structures, file, out, seed, overrides, as_json, zoo_folder)
     if autoencoder is None:
         autoencoder = root / "autoencoder"
-        stages.train_autoencoder(config, zoo, autoencoder, progress)
-    generator = stages.train_generator(config, zoo, autoencoder, root / "generator", progress)
-    emit(as_json, generator.card.model_dump(mode="json", exclude={"provenance"}), f"generator in {root / 'generator'}")
+        autoencoder_stage.train_autoencoder(config, zoo, autoencoder, progress)
+    generator = diffusion_stage.train_generator(config, zoo, autoencoder, root / "generator", progress)
+    emit(
+        as_json,
+        generator.card.model_dump(mode="json", exclude={"provenance"}),
+        f"generator in {root / 'generator'}",
+    )
 
 
 @click.command("export")
@@ -122,18 +140,22 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
 def export(generator_folder, env, structures, file, out, seed, overrides, as_json):
     """Write a generator as it ships: half the size, with a model card that says how good it is on structures it has never seen.
 
-    It is measured on the structures that it was selected on, and on those of --structure, else the configuration's `test_structures`.
+    It is measured on the structures that it was selected on, and on those of --structure, else the
+    configuration's `test_structures`.
 
     \b
     Example:
       genflow export runs/mine --structure "A*" --structure "B*" --out mygenerator
     """
-    from genflow import stages
     from genflow.generator import load_card
+    from genflow.stages import diffusion as diffusion_stage
 
     tests = {"test_structures": list(structures) or None}
     config = configure(env or load_card(generator_folder)[1].env, (), file, seed, overrides, **tests)
     folder = out or Path("runs") / config.env / "exported"
-    card = stages.export_generator(config, generator_folder, folder, quiet(as_json)).card
-    lines = [f"{e.role}: {e.name}: " + ", ".join(f"{k} {v:.3g}" for k, v in e.metrics.items() if v is not None) for e in card.quality]
+    card = diffusion_stage.export_generator(config, generator_folder, folder, quiet(as_json)).card
+    lines = [
+        f"{e.role}: {e.name}: " + ", ".join(f"{k} {v:.3g}" for k, v in e.metrics.items() if v is not None)
+        for e in card.quality
+    ]
     emit(as_json, [e.model_dump() for e in card.quality], "\n".join([*lines, f"generator in {folder}"]))

@@ -1,8 +1,9 @@
 """What generated policies are compared with: populations that need no generator.
 
-random: untrained. uniform: all weights 0, so every allowed action is as likely. mean: the average of a structure's checkpoints.
-nearest: checkpoints of the nearest other structure. perturbed: checkpoints plus Gaussian noise. For a structure that the zoo lacks,
-"mean" and "perturbed" start from the nearest structure's checkpoints too.
+random: untrained. uniform: all weights 0, so every allowed action is as likely. mean: the average of a
+structure's checkpoints.
+nearest: checkpoints of the nearest other structure. perturbed: checkpoints plus Gaussian noise. For a
+structure that the zoo lacks, "mean" and "perturbed" start from the nearest structure's checkpoints too.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from torch import Tensor
 
 from genflow.coverage import distance
 from genflow.population import Population
+from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
-from genflow.zoo import Zoo
 
 #: distances between units of two structures that are held at once
 MAX_PAIRS = 2**24
 
 
-def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float) -> list[Population]:
+def baselines(
+    structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float
+) -> list[Population]:
     """Build the named baselines; those that need a zoo, or another structure in it, are left out where there is none.
 
     Args:
@@ -38,7 +41,9 @@ def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: 
     base = own or near
     makers: dict[str, Callable[[], Population | None]] = {
         "random": lambda: Population.initialised(structure, num, seed),
-        "uniform": lambda: Population(structure, torch.zeros(1, structure.layout.size), {"training_structures": []}),
+        "uniform": lambda: Population(
+            structure, torch.zeros(1, structure.layout.size), {"training_structures": []}
+        ),
         "mean": lambda: base and replace(base, weights=base.weights.mean(0, keepdim=True)),
         "nearest": lambda: near and near[:num],
         "perturbed": lambda: base and perturb(base[:num], noise, seed),
@@ -48,14 +53,30 @@ def baselines(structure: Structure, zoo: Zoo | None, names: Sequence[str], num: 
         began = time.perf_counter()
         population = makers[name]()
         if population is not None:
-            facts = {key: value for key, value in population.provenance.items() if key in ("training_structures", "transplanted_from")}
-            made.append(replace(population, provenance={**facts, "source": name, "seconds": time.perf_counter() - began}))
+            facts = {
+                key: value
+                for key, value in population.provenance.items()
+                if key in ("training_structures", "transplanted_from")
+            }
+            made.append(
+                replace(
+                    population, provenance={**facts, "source": name, "seconds": time.perf_counter() - began}
+                )
+            )
     return made
 
 
 def comparable(structure: Structure, zoo: Zoo | None) -> list[Population]:
     """The populations of a zoo that have the environment and the policy of a structure."""
-    return [p for p in zoo.populations if (p.structure.env, p.structure.policy) == (structure.env, structure.policy)] if zoo else []
+    return (
+        [
+            p
+            for p in zoo.populations
+            if (p.structure.env, p.structure.policy) == (structure.env, structure.policy)
+        ]
+        if zoo
+        else []
+    )
 
 
 def reference(structure: Structure, zoo: Zoo | None) -> Population | None:
@@ -70,7 +91,9 @@ def _own(structure: Structure, zoo: Zoo | None) -> Population | None:
 
 def _nearest(structure: Structure, zoo: Zoo | None) -> Population | None:
     others = [p for p in comparable(structure, zoo) if p.structure != structure]
-    return transplant(min(others, key=lambda p: distance(p.structure, structure)), structure) if others else None
+    return (
+        transplant(min(others, key=lambda p: distance(p.structure, structure)), structure) if others else None
+    )
 
 
 def perturb(population: Population, noise: float, seed: int) -> Population:
@@ -86,8 +109,8 @@ def perturb(population: Population, noise: float, seed: int) -> Population:
 def transplant(population: Population, structure: Structure) -> Population:
     """The same policies on another structure: each unit takes the weights of the nearest unit of the source.
 
-    Input and action units are matched by their coordinates, hidden units by their index; hidden units that the source
-    lacks get zero weights, which leaves the function as it is.
+    Input and action units are matched by their coordinates, hidden units by their index; hidden units that
+    the source lacks get zero weights, which leaves the function as it is.
     """
     source, target = population.layout, structure.layout
     tensors = {}
@@ -97,7 +120,12 @@ def transplant(population: Population, structure: Structure) -> Population:
             if label in target.coordinates:
                 there, here = source.coordinates[label], target.coordinates[label]
                 # some at a time: two large grids have billions of pairs
-                index = torch.cat([torch.cdist(part, there).argmin(1) for part in here.split(max(1, MAX_PAIRS // len(there)))])
+                index = torch.cat(
+                    [
+                        torch.cdist(part, there).argmin(1)
+                        for part in here.split(max(1, MAX_PAIRS // len(there)))
+                    ]
+                )
                 tensor = tensor.index_select(axis + 1, index)
             else:
                 tensor = _resize(tensor, axis + 1, size)

@@ -1,4 +1,7 @@
-"""The chapters of the report that are made of pictures. Each returns HTML, empty if there is nothing to show."""
+"""The chapters of the report that are made of pictures.
+
+Each returns HTML, empty if there is nothing to show.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from torch import Tensor
 from genflow.evaluation import pictures
 from genflow.evaluation.evaluate import number
 from genflow.evaluation.findings import Findings, Saved
-from genflow.interfaces import Gallery
+from genflow.interfaces.gallery import Gallery
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.structure import Structure
@@ -40,7 +43,11 @@ def distributions(findings: Findings) -> str:
     if not chosen:
         return ""
     judge = next(iter(primary_metrics()), None)
-    choice = f"the one with the median {escape(judge)} of its population" if judge else "the first of its population"
+    choice = (
+        f"the one with the median {escape(judge)} of its population"
+        if judge
+        else "the first of its population"
+    )
     total = len(findings.populations())
     count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
     intro = f"<p>{count}Exact probabilities. From each source one policy is shown, {choice}.</p>"
@@ -58,11 +65,19 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
             values = metric(population)
             # the lower median, so that it is a policy's own value
             index = int(values.argsort()[(len(population) - 1) // 2])
-            figures.append(f"{label} {number(float(values[index]))}" if figures else f"{name}: {label} {number(float(values[index]))}")
+            figures.append(
+                f"{label} {number(float(values[index]))}"
+                if figures
+                else f"{name}: {label} {number(float(values[index]))}"
+            )
         shown[label] = population.terminal_distribution()[index]
     names = ", ".join(shown)
     measured = f" {', '.join(figures)}." if figures else ""
-    marginals = pictures.marginals(structure.environment.graph.states, shown) if structure.environment.positional else None
+    marginals = (
+        pictures.marginals(structure.environment.graph.states, shown)
+        if structure.environment.positional
+        else None
+    )
     left = marginals and figure(
         marginals,
         f"Marginal distributions for {structure.name}: {names}",
@@ -106,8 +121,12 @@ def _best_objects(findings: Findings, structure: Structure, saved: Mapping[str, 
             for name, score in zip(row.names, row.scores, strict=True)
         ]
         policies = f"{row.num} {'policy' if row.num == 1 else 'policies'}"
-        caption = f"{policies}, {row.different} different objects, mean score of all samples {number(row.mean)}"
-        blocks.append(f'<h4>{escape(label)} <span class="tag">{caption}</span></h4><div class="objects">{"".join(figures)}</div>')
+        caption = (
+            f"{policies}, {row.different} different objects, mean score of all samples {number(row.mean)}"
+        )
+        blocks.append(
+            f'<h4>{escape(label)} <span class="tag">{caption}</span></h4><div class="objects">{"".join(figures)}</div>'
+        )
     return f"<h3>{heading(findings, structure)}</h3><p>Score: {escape(gallery.score)}.</p>{''.join(blocks)}"
 
 
@@ -151,7 +170,11 @@ def training(findings: Findings) -> str:
             findings.autoencoder,
             "Autoencoder of the weights: loss and its parts over the steps. It should have levelled out.",
         ),
-        ("diffusion loss", findings.generator, "Latent diffusion model: loss over the steps. It should have levelled out."),
+        (
+            "diffusion loss",
+            findings.generator,
+            "Latent diffusion model: loss over the steps. It should have levelled out.",
+        ),
     ):
         parts.append(_curves({name: model.points(name) for name in model.history}, label, caption))
     return f'<div class="pictures">{"".join(parts)}</div>' if any(parts) else ""
@@ -171,11 +194,24 @@ def finetuning(findings: Findings) -> str:
     blocks = []
     for (_, name), group in finetunings(findings).items():
         drawn = []
-        for key in list(dict.fromkeys(key for saved in group for key in saved.training.history))[: pictures.MAX_CURVES]:
-            better = "lower" if key == "loss" else findings.metrics[key].better if key in findings.metrics else ""
+        for key in list(dict.fromkeys(key for saved in group for key in saved.training.history))[
+            : pictures.MAX_CURVES
+        ]:
+            better = (
+                "lower" if key == "loss" else findings.metrics[key].better if key in findings.metrics else ""
+            )
             side = f" {better.capitalize()} is better." if better else ""
-            caption = f"{key} over the steps, mean of the policies, with the same budget from each start.{side}"
-            drawn.append(_curves({s.label: s.training.points(key) for s in group}, key, caption, logarithmic=better == "lower"))
+            caption = (
+                f"{key} over the steps, mean of the policies, with the same budget from each start.{side}"
+            )
+            drawn.append(
+                _curves(
+                    {s.label: s.training.points(key) for s in group},
+                    key,
+                    caption,
+                    logarithmic=better == "lower",
+                )
+            )
         blocks.append(f'<h3>{escape(name)}</h3><div class="pictures">{"".join(drawn)}</div>')
     return "".join(blocks)
 
@@ -183,15 +219,23 @@ def finetuning(findings: Findings) -> str:
 def weights(findings: Findings) -> str:
     """Weight matrices of several policies of each source."""
     blocks = []
-    for structure, saved in findings.choose(MAX_WEIGHTS, lambda _, saved: "generated" in saved or len(saved) > 1):
+    for structure, saved in findings.choose(
+        MAX_WEIGHTS, lambda _, saved: "generated" in saved or len(saved) > 1
+    ):
         states = {label: s.load(MATRICES).state_dict() for label, s in saved.items()}
         shapes = {name: shape for name, shape in structure.layout.shapes.items() if len(shape) == 2}
         drawn = [
             figure(
-                pictures.matrices({label: state[name] for label, state in states.items()}, *structure.layout.axes[name]),
+                pictures.matrices(
+                    {label: state[name] for label, state in states.items()}, *structure.layout.axes[name]
+                ),
                 f"Weight matrices {name} of {structure.name}: {', '.join(states)}",
                 f"{name}, {shape[0]} by {shape[1]}: a panel for each policy, a row for each source ({', '.join(states)})."
-                + (f" Only the first {pictures.MAX_UNITS} units of an axis are shown." if max(shape) > pictures.MAX_UNITS else ""),
+                + (
+                    f" Only the first {pictures.MAX_UNITS} units of an axis are shown."
+                    if max(shape) > pictures.MAX_UNITS
+                    else ""
+                ),
                 wide=True,
             )
             for name, shape in list(shapes.items())[:MAX_TENSORS]
@@ -222,10 +266,16 @@ def heading(findings: Findings, structure: Structure) -> str:
     return f'{escape(structure.name)} <span class="tag">{seen}</span>'
 
 
-def _curves(lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, caption: str, logarithmic: bool = True) -> str:
+def _curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, caption: str, logarithmic: bool = True
+) -> str:
     kept = {label: points for label, points in lines.items() if points}
     if not kept:
         return ""
-    more = f" {len(kept)} lines, dark to light in the order of their names." if len(kept) > pictures.MAX_LEGEND else ""
+    more = (
+        f" {len(kept)} lines, dark to light in the order of their names."
+        if len(kept) > pictures.MAX_LEGEND
+        else ""
+    )
     alt = f"{ylabel} over the steps: {', '.join(list(kept)[: pictures.MAX_LEGEND])}"
     return figure(pictures.curves(kept, ylabel, logarithmic), alt, caption + more)

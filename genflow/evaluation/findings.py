@@ -14,13 +14,14 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from genflow.errors import GenflowError
 from genflow.generator import CARD
-from genflow.interfaces import Metric
+from genflow.interfaces.metric import Metric
 from genflow.measure import all_metrics
 from genflow.population import Population
-from genflow.runs import MANIFEST, read_json
 from genflow.schema import Schema, validate
+from genflow.storage.files import read_json
+from genflow.storage.populations import FACTS, find_populations, inside, load_population, read_facts
+from genflow.storage.runs import MANIFEST
 from genflow.structure import Structure
-from genflow.zoo import FACTS, find_populations, inside, load_population, read_facts
 
 #: rows and metrics of the table, points of a curve, and sources of a structure's policies that are shown
 MAX_ENTRIES, MAX_METRICS, MAX_POINTS, MAX_SOURCES = 2000, 64, 100_000, 12
@@ -59,12 +60,20 @@ class Figures(_Lenient):
 
 def _drawable(value: float | None) -> TypeGuard[float]:
     """Whether it is a number, and one that matplotlib's axes can reach."""
-    return value is not None and math.isfinite(value) and (value == 0 or MIN_DRAWN <= abs(value) <= 1 / MIN_DRAWN)
+    return (
+        value is not None
+        and math.isfinite(value)
+        and (value == 0 or MIN_DRAWN <= abs(value) <= 1 / MIN_DRAWN)
+    )
 
 
 def _points(value: Any) -> Any:
-    pairs = isinstance(value, list) and all(isinstance(point, list | tuple) and len(point) == 2 for point in value)
-    if not pairs or not all(isinstance(step, int | float) and isinstance(figure, int | float | None) for step, figure in value):
+    pairs = isinstance(value, list) and all(
+        isinstance(point, list | tuple) and len(point) == 2 for point in value
+    )
+    if not pairs or not all(
+        isinstance(step, int | float) and isinstance(figure, int | float | None) for step, figure in value
+    ):
         raise ValueError("must be a list of [step, number]")  # one error, however many are none
     return value
 
@@ -77,7 +86,8 @@ def _short(value: Any) -> Any:
 
 #: history of one figure
 Curve = Annotated[list[tuple[float, float | None]], BeforeValidator(_points), Field(max_length=MAX_POINTS)]
-#: any text of a file, e.g. the name of something that is not installed here; pydantic's own limit would refuse half a surrogate pair
+#: any text of a file, e.g. the name of something that is not installed here; pydantic's own limit would
+#: refuse half a surrogate pair
 Text = Annotated[str, BeforeValidator(_short)]
 
 
@@ -127,7 +137,11 @@ class Training(_Lenient):
 
     def points(self, name: str) -> list[tuple[float, float]]:
         """The points of a curve that can be drawn."""
-        return [(step, value) for step, value in self.history.get(name, []) if _drawable(step) and _drawable(value)]
+        return [
+            (step, value)
+            for step, value in self.history.get(name, [])
+            if _drawable(step) and _drawable(value)
+        ]
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,9 @@ class Findings:
         """The saved populations of each structure by label: trained, generated, others."""
         order = list(SOURCES)
         grouped: dict[Structure, dict[str, Saved]] = {}
-        for saved in sorted(self.saved, key=lambda s: (order.index(s.label) if s.label in order else len(order), s.label)):
+        for saved in sorted(
+            self.saved, key=lambda s: (order.index(s.label) if s.label in order else len(order), s.label)
+        ):
             labels = grouped.setdefault(saved.structure, {})
             if len(labels) < MAX_SOURCES:
                 labels.setdefault(saved.label, saved)
@@ -199,7 +215,10 @@ class Findings:
 
     def choose(self, limit: int, fits: Fits) -> list[tuple[Structure, dict[str, Saved]]]:
         """At most `limit` of the structures that fit, unseen and others by turns, those with generated policies first."""
-        fitting = sorted((item for item in self.populations().items() if fits(*item)), key=lambda item: "generated" not in item[1])
+        fitting = sorted(
+            (item for item in self.populations().items() if fits(*item)),
+            key=lambda item: "generated" not in item[1],
+        )
         unseen = [item for item in fitting if self.seen(item[0]) is False]
         others = [item for item in fitting if self.seen(item[0]) is not False]
         return [item for item in chain.from_iterable(zip_longest(unseen, others)) if item is not None][:limit]
@@ -221,7 +240,9 @@ def read_findings(folder: Path) -> Findings:
     card, where = _read(folder, CARD, f"generator/{CARD}")
     generator = validate(Training, card.get("provenance") or {}, where)
     if not (saved or evaluation.entries or autoencoder.history or generator.history):
-        raise GenflowError(f"{folder} holds no population and no {EVALUATION}: nothing to report; make a run with `genflow run --out DIR`")
+        raise GenflowError(
+            f"{folder} holds no population and no {EVALUATION}: nothing to report; make a run with `genflow run --out DIR`"
+        )
     return Findings(_read(folder, MANIFEST)[0], evaluation, saved, autoencoder, generator, all_metrics())
 
 

@@ -1,4 +1,6 @@
-"""Pictures of the report, as PNG bytes. Only matplotlib's object interface is used, so nothing global changes.
+"""Pictures of the report, as PNG bytes.
+
+Only matplotlib's object interface is used, so nothing global changes.
 
 Shapes: S states, n coordinates of a state, K policies, (R, C) a weight matrix.
 """
@@ -33,7 +35,18 @@ SOURCES = {
     "fine-tuned": ("#d6604d", "D"),
     "random start": ("#2166ac", "o"),
 }
-OTHERS = ("#d6604d", "#2166ac", "#1b9e77", "#7b3294", "#b8860b", "#e7298a", "#17a2b8", "#666600", "#8c510a", "#444444")
+OTHERS = (
+    "#d6604d",
+    "#2166ac",
+    "#1b9e77",
+    "#7b3294",
+    "#b8860b",
+    "#e7298a",
+    "#17a2b8",
+    "#666600",
+    "#8c510a",
+    "#444444",
+)
 #: coordinates with more values than this are not drawn
 MAX_VALUES = 512
 #: points of a rank plot, and lines that still get a legend
@@ -61,9 +74,9 @@ def png(figure: Figure) -> bytes:
 def shrink(picture: bytes) -> bytes:
     """The same picture with a palette."""
     small = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
-        small, format="PNG", optimize=True
-    )
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(
+        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(small, format="PNG", optimize=True)
     return small.getvalue()
 
 
@@ -72,8 +85,12 @@ def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> by
     sources = list(dict.fromkeys(source for _, values in rows for source in values))[:MAX_MARKS]
     figure = Figure(figsize=(6.2, 1.3 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    for rank, source in enumerate(sorted(sources, key=lambda s: list(SOURCES).index(s) if s in SOURCES else len(SOURCES))):
-        x, y = zip(*((values[source], row) for row, (_, values) in enumerate(rows) if source in values), strict=True)
+    for rank, source in enumerate(
+        sorted(sources, key=lambda s: list(SOURCES).index(s) if s in SOURCES else len(SOURCES))
+    ):
+        x, y = zip(
+            *((values[source], row) for row, (_, values) in enumerate(rows) if source in values), strict=True
+        )
         colour, marker = SOURCES.get(source, (OTHERS[-1], "."))
         axes.scatter(x, y, color=colour, marker=marker, s=38, label=_plain(source), zorder=9 - rank)
     if all(value > 0 for _, values in rows for value in values.values()):
@@ -85,7 +102,9 @@ def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> by
     axes.grid(axis="x", which="both", color="#e6e6e6")
     axes.grid(axis="y", color="#f2f2f2")
     _frame(axes)
-    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9, handletextpad=0, columnspacing=0.8)
+    figure.legend(
+        loc="outside upper center", ncols=6, frameon=False, fontsize=9, handletextpad=0, columnspacing=0.8
+    )
     return png(figure)
 
 
@@ -110,7 +129,11 @@ def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | No
     tables = {}
     for label, distribution in distributions.items():
         index = places[:, 0] * sizes[1] + places[:, 1] if len(sizes) == 2 else places[:, 0]
-        tables[label] = torch.zeros(math.prod(sizes), dtype=torch.float64).index_add_(0, index, distribution.double()).reshape(sizes)
+        tables[label] = (
+            torch.zeros(math.prod(sizes), dtype=torch.float64)
+            .index_add_(0, index, distribution.double())
+            .reshape(sizes)
+        )
     # room above the target's peak tells too much from just right
     highest = 1.25 * float(next(iter(tables.values())).max())
     image = None
@@ -118,10 +141,17 @@ def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | No
         axes.set_title(_plain(label), fontsize=10)
         if table.ndim == 1:
             colour = SOURCES.get(label, (OTHERS[0], ""))[0]
-            axes.bar(range(first[0], first[0] + sizes[0]), table.tolist(), width=0.9, color=colour if label != "target" else "#444444")
+            axes.bar(
+                range(first[0], first[0] + sizes[0]),
+                table.tolist(),
+                width=0.9,
+                color=colour if label != "target" else "#444444",
+            )
         else:
             extent = (first[0] - 0.5, first[0] + sizes[0] - 0.5, first[1] - 0.5, first[1] + sizes[1] - 0.5)
-            image = axes.imshow(table.T, origin="lower", extent=extent, vmin=0, vmax=highest, cmap="viridis", aspect="auto")
+            image = axes.imshow(
+                table.T, origin="lower", extent=extent, vmin=0, vmax=highest, cmap="viridis", aspect="auto"
+            )
             axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     for axes in grid.flat[len(tables) :]:
@@ -138,7 +168,13 @@ def ranks(distributions: Mapping[str, Tensor]) -> bytes:
     target = next(iter(distributions.values()))
     order = torch.argsort(target, descending=True, stable=True)
     order = order[target[order] > 0]
-    picked = torch.logspace(0, math.log10(max(len(order), 1)), MAX_POINTS, dtype=torch.float64).round().long().unique() - 1
+    picked = (
+        torch.logspace(0, math.log10(max(len(order), 1)), MAX_POINTS, dtype=torch.float64)
+        .round()
+        .long()
+        .unique()
+        - 1
+    )
     floor, top = float(target[order].min()) / 1000, 1.0
     figure = Figure(figsize=(5.2, 5.0), layout="constrained")
     axes = figure.add_subplot()
@@ -149,23 +185,57 @@ def ranks(distributions: Mapping[str, Tensor]) -> bytes:
             axes.plot(picked + 1, values, color=colour, linewidth=2, label=_plain(label), zorder=4)
         else:
             size = 5 if len(picked) < 60 else 3
-            axes.plot(picked + 1, values, marker, color=colour, markersize=size, alpha=0.6, markeredgewidth=0.8, label=_plain(label))
-    axes.set(xscale="log", yscale="log", xlabel="state, ranked by target probability", ylabel="probability", ylim=(floor * 0.8, top))
+            axes.plot(
+                picked + 1,
+                values,
+                marker,
+                color=colour,
+                markersize=size,
+                alpha=0.6,
+                markeredgewidth=0.8,
+                label=_plain(label),
+            )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="state, ranked by target probability",
+        ylabel="probability",
+        ylim=(floor * 0.8, top),
+    )
     axes.grid(color="#e6e6e6")
     _frame(axes)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=4, frameon=False, handletextpad=0.3, columnspacing=1.0)
+    figure.legend(
+        handles[::-1],
+        labels[::-1],
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        handletextpad=0.3,
+        columnspacing=1.0,
+    )
     return png(figure)
 
 
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, logarithmic: bool = True) -> bytes:
-    """Histories: label -> (step, value); `logarithmic` is dropped if a value is not positive. A legend for few lines only."""
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, logarithmic: bool = True
+) -> bytes:
+    """Histories: label -> (step, value); `logarithmic` is dropped if a value is not positive.
+
+    A legend for few lines only.
+    """
     figure = Figure(figsize=(5.2, 3.7), layout="constrained")
     axes = figure.add_subplot()
     many = len(lines) > MAX_LEGEND
     for index, (label, points) in enumerate(lines.items()):
         colour = to_hex(matplotlib.colormaps["viridis"](index / len(lines))) if many else OTHERS[index]
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3, label=_plain(label), marker="o" if len(points) == 1 else None)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=colour,
+            linewidth=1.3,
+            label=_plain(label),
+            marker="o" if len(points) == 1 else None,
+        )
     if logarithmic and all(value > 0 for points in lines.values() for _, value in points):
         axes.set_yscale("log")
     axes.set(xlabel="step", ylabel=_plain(ylabel))
@@ -173,7 +243,12 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, loga
     _frame(axes)
     if len(lines) > 1 and not many:
         widest = max(map(len, lines))
-        figure.legend(loc="outside upper center", ncols=1 if widest > 36 else 2 if widest > 12 else 3, frameon=False, fontsize=8.5)
+        figure.legend(
+            loc="outside upper center",
+            ncols=1 if widest > 36 else 2 if widest > 12 else 3,
+            frameon=False,
+            fontsize=8.5,
+        )
     return png(figure)
 
 
@@ -191,7 +266,9 @@ def matrices(groups: Mapping[str, Tensor], ylabel: str, xlabel: str) -> bytes:
         for axes in row[len(group) :]:
             axes.set_axis_off()
         for axes, matrix in zip(row, group, strict=False):
-            image = axes.imshow(matrix, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest")
+            image = axes.imshow(
+                matrix, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto", interpolation="nearest"
+            )
             axes.tick_params(labelsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))

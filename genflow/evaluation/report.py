@@ -12,7 +12,7 @@ from genflow.evaluation import chapters, pictures
 from genflow.evaluation.evaluate import number
 from genflow.evaluation.findings import SOURCES, Entry, Figures, Findings, read_findings
 from genflow.measure import primary_metrics
-from genflow.runs import write_bytes
+from genflow.storage.files import write_bytes
 
 REPORT = "report.html"
 #: a table with more columns shows those that lead, and all of them where it is unfolded
@@ -63,7 +63,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
     Args:
         folder: what `genflow run`, `finetune`, `train-zoo`, `generate` or `evaluate` wrote.
-        out: the file to write, if it ends in ``.html``, else the folder to write ``report.html`` to; None: `folder`.
+        out: the file to write, if it ends in ``.html``, else the folder to write ``report.html`` to; None:
+            `folder`.
 
     Returns:
         The file written.
@@ -90,7 +91,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n{_summary(findings)}{_facts(findings)}"
         f"<nav>{links}</nav>\n"
-        + "".join(f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n' for anchor, heading, body in sections)
+        + "".join(
+            f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n'
+            for anchor, heading, body in sections
+        )
         + "</body></html>\n"
     )
     path = Path(folder if out is None else out)
@@ -105,7 +109,11 @@ def _summary(findings: Findings) -> str:
     headline, groups = _headline(findings), findings.evaluation.groups()
     if headline is None:
         structures = {s.structure.name for s in findings.saved}
-        what = f"policies for {_count(len(structures), 'structure')}" if structures else "the history of a training"
+        what = (
+            f"policies for {_count(len(structures), 'structure')}"
+            if structures
+            else "the history of a training"
+        )
         hint = "<code>genflow evaluate DIR --zoo DIR --out DIR</code> makes one"
         lead = f"<p>This folder holds {what} and no measured comparison; {hint}.</p>"
         lines = []
@@ -124,9 +132,14 @@ def _summary(findings: Findings) -> str:
     for (_, name), group in chapters.finetunings(findings).items():
         for saved in group:
             ends = {key: points for key in saved.training.history if (points := saved.training.points(key))}
-            figures = [f"{escape(key)} {_short(points[0][1])} → <b>{_short(points[-1][1])}</b>" for key, points in ends.items()]
+            figures = [
+                f"{escape(key)} {_short(points[0][1])} → <b>{_short(points[-1][1])}</b>"
+                for key, points in ends.items()
+            ]
             steps = _count(max((int(points[-1][0]) for points in ends.values()), default=0), "step")
-            lines.append(f"{escape(name)}, {escape(saved.label)}, {steps}, first → last value: {', '.join(figures)}.")
+            lines.append(
+                f"{escape(name)}, {escape(saved.label)}, {steps}, first → last value: {', '.join(figures)}."
+            )
     return lead + "<ul>" + "".join(f"<li>{line}</li>" for line in lines if line) + "</ul>\n"
 
 
@@ -138,7 +151,11 @@ def _verdict(findings: Findings, metric: str, groups: Sequence[Sequence[Entry]],
         return ""
     lower = metric in findings.metrics and findings.metrics[metric].better == "lower"
     rivals = []
-    for source, phrase in (("trained", "trained from scratch"), ("nearest", "copied from the nearest structure"), ("random", "untrained")):
+    for source, phrase in (
+        ("trained", "trained from scratch"),
+        ("nearest", "copied from the nearest structure"),
+        ("random", "untrained"),
+    ):
         pairs = [(values["generated"], values[source]) for values in chosen if source in values]
         if pairs:
             wins = sum(own < other if lower else own > other for own, other in pairs)
@@ -152,14 +169,21 @@ def _costs(findings: Findings) -> str:
     """Seconds to generate against seconds to train."""
     made = {}
     for source in ("generated", "trained"):
-        timed = [(e.seconds, e.num) for e in findings.evaluation.entries if e.source == source and e.seconds is not None]
+        timed = [
+            (e.seconds, e.num)
+            for e in findings.evaluation.entries
+            if e.source == source and e.seconds is not None
+        ]
         if not timed:
             return ""
         low, high = min(num for _, num in timed), max(num for _, num in timed)
         policies = _count(high, "policy", "policies") if low == high else f"{low} to {high} policies"
         made[source] = f"<b>{_short(sum(seconds for seconds, _ in timed) / len(timed))} s</b> ({policies})"
     once = {"zoo": sum(s.training.seconds or 0 for s in findings.saved if s.folder.parent.name == "zoo")}
-    once |= {"autoencoder": findings.autoencoder.seconds or 0, "diffusion model": findings.generator.seconds or 0}
+    once |= {
+        "autoencoder": findings.autoencoder.seconds or 0,
+        "diffusion model": findings.generator.seconds or 0,
+    }
     spent = ", ".join(f"{name} {_short(seconds)} s" for name, seconds in once.items() if seconds)
     more = f" Not counted is what the generator itself cost, once: {spent}." if spent else ""
     return f"Time for one structure, mean: {made['generated']} to generate, {made['trained']} to train from scratch.{more}"
@@ -171,7 +195,11 @@ def _facts(findings: Findings) -> str:
     config = findings.evaluation.config or findings.manifest.get("config") or {}
     if not (versions or config):
         return ""
-    listed = ", ".join(f"{name} {value}" for name, value in versions.items()) if isinstance(versions, dict) else str(versions)
+    listed = (
+        ", ".join(f"{name} {value}" for name, value in versions.items())
+        if isinstance(versions, dict)
+        else str(versions)
+    )
     return (
         f"<details><summary>Versions, seed and configuration</summary><p>{escape(listed)}; seed {findings.seed}</p>"
         f"<pre>{escape(json.dumps(config, indent=1, ensure_ascii=False))}</pre></details>\n"
@@ -190,23 +218,33 @@ def _comparison(findings: Findings) -> str:
             rows.append((f"{group[0].name}{'' if group[0].seen else ' (unseen)'}", values))
     better = findings.metrics[headline].better if headline in findings.metrics else ""
     side = {"lower": " Further left is better.", "higher": " Further right is better."}.get(better, "")
-    more = f" The first {pictures.MAX_ROWS} of {len(rows)} are drawn." if len(rows) > pictures.MAX_ROWS else ""
+    more = (
+        f" The first {pictures.MAX_ROWS} of {len(rows)} are drawn." if len(rows) > pictures.MAX_ROWS else ""
+    )
     caption = f"Mean {headline} of the policies from each source, one line for each structure.{more}{side}"
     picture = chapters.figure(pictures.overview(rows[: pictures.MAX_ROWS], headline), caption, caption)
 
     present = {name for e in entries for name in e.metrics}
     columns = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))
     table = _table(findings, columns)
-    leading = [name for name in columns if name in findings.metrics and (findings.metrics[name].primary or findings.metrics[name].brief)]
+    leading = [
+        name
+        for name in columns
+        if name in findings.metrics and (findings.metrics[name].primary or findings.metrics[name].brief)
+    ]
     if leading and len(columns) > MAX_COLUMNS:
-        folded = f"<details style='margin: .5rem 0'><summary>All {len(columns)} columns</summary>{table}</details>"
+        folded = (
+            f"<details style='margin: .5rem 0'><summary>All {len(columns)} columns</summary>{table}</details>"
+        )
         table = _table(findings, leading) + folded
     note = (
         "<p>Mean over the policies; below it the smallest and the largest value. The best mean for a structure is bold on green."
         " A structure is <i>seen</i> if the generator was trained on it. A dash stands for a value that is missing or not finite.</p>"
     )
     sources = {source: text for source, text in SOURCES.items() if any(e.source == source for e in entries)}
-    hint = "<p>For a structure that the zoo lacks, mean and perturbed start from the nearest one's policies.</p>"
+    hint = (
+        "<p>For a structure that the zoo lacks, mean and perturbed start from the nearest one's policies.</p>"
+    )
     terms = {
         "num": "number of policies",
         **{name: _describe(findings, name) for name in columns},
@@ -217,7 +255,9 @@ def _comparison(findings: Findings) -> str:
 
 def _table(findings: Findings, columns: Sequence[str]) -> str:
     """All entries, some columns."""
-    header = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("source", "num", *columns, "seconds"))
+    header = "".join(
+        f'<th scope="col">{escape(name)}</th>' for name in ("source", "num", *columns, "seconds")
+    )
     bodies = "".join(_rows(findings, group, columns) for group in findings.evaluation.groups().values())
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>{bodies}</table></div>'
 
@@ -230,7 +270,9 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
         if values and name in findings.metrics:
             best[name] = min(values) if findings.metrics[name].better == "lower" else max(values)
     tag = f'<span class="tag">{escape(group[0].env)}, {"seen" if group[0].seen else "unseen"}</span>'
-    lines = [f'<tr class="group"><th colspan="{len(columns) + 3}" scope="rowgroup"><span>{escape(group[0].name)} {tag}</span></th></tr>']
+    lines = [
+        f'<tr class="group"><th colspan="{len(columns) + 3}" scope="rowgroup"><span>{escape(group[0].name)} {tag}</span></th></tr>'
+    ]
     for e in group:
         cells = []
         for name in columns:
@@ -240,14 +282,18 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
             title = f"mean {figures.mean}, min {figures.min}, max {figures.max}"
             mark = ' class="best"' if value is not None and value == best.get(name) else ""
             cells.append(f'<td{mark} title="{escape(title)}">{number(value)}{spread}</td>')
-        lines.append(f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}<td>{number(e.seconds)}</td></tr>')
+        lines.append(
+            f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}<td>{number(e.seconds)}</td></tr>'
+        )
     return f"<tbody>{''.join(lines)}</tbody>\n"
 
 
 def _headline(findings: Findings) -> str | None:
     """The metric that the summary speaks of: the first primary one that was measured, else the first measured one."""
     present = {name for e in findings.evaluation.entries for name in e.metrics if e.value(name) is not None}
-    measured = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))
+    measured = [name for name in findings.metrics if name in present] + sorted(
+        present - set(findings.metrics)
+    )
     return next((name for name in primary_metrics() if name in measured), next(iter(measured), None))
 
 

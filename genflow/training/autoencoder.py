@@ -14,13 +14,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from genflow.interfaces import Encoder
+from genflow.interfaces.encoder import Encoder
 from genflow.population import Population
 from genflow.rollouts import sample
 from genflow.training.loop import Average, GraphTrainee, Schedule
 from genflow.training.objectives import UNIFORM, distillation
 
-#: trajectories a policy, and share of random actions, that fill the pool of states on which behaviour is compared
+#: trajectories a policy, and share of random actions, that fill the pool of states on which behaviour is
+#: compared
 POOL_TRAJECTORIES = 32
 POOL_EPSILON = 0.1
 #: how fast the level of a structure's loss follows
@@ -30,14 +31,17 @@ LEVEL_RATE = 0.1
 class AutoencoderOptions(Schedule):
     """How the autoencoder is trained.
 
-    `encoder` is a registered name and `options` its own. A step takes `batch_size` policies, `per_structure` of a structure
-    (None: drawn from the whole zoo). The loss is `weights` times the encoder's loss on weights plus `behaviour` times a loss on
-    behaviour: the mean KL from a reference policy over `states` states. The reference is each member's own policy on states that
-    it visits, or the "optimal" one. The paper's plain recipe is weights 1, behaviour 0. A share `swap` of the steps asks for the
-    optimal behaviour of latents that come from other structures' members, instead of for their own weights. With `length_power`
-    p a structure's behaviour counts by its trajectories' expected length to the p (optimal reference only). With a `floor` it is
-    taken relative to its own recent level plus that floor, so that hard structures do not drown the others. `ema` is the decay
-    of averaged parameters, which are the ones kept; 0: the last ones.
+    `encoder` is a registered name and `options` its own. A step takes `batch_size` policies, `per_structure`
+    of a structure (None: drawn from the whole zoo). The loss is `weights` times the encoder's loss on weights
+    plus `behaviour` times a loss on
+    behaviour: the mean KL from a reference policy over `states` states. The reference is each member's own
+        policy on states that
+    it visits, or the "optimal" one. The paper's plain recipe is weights 1, behaviour 0. A share `swap` of the
+    steps asks for the optimal behaviour of latents that come from other structures' members, instead of for
+    their own weights. With `length_power` p a structure's behaviour counts by its trajectories' expected
+    length to the p (optimal reference only). With a `floor` it is taken relative to its own recent level plus
+    that floor, so that hard structures do not drown the others. `ema` is the decay of averaged parameters,
+    which are the ones kept; 0: the last ones.
     """
 
     encoder: str
@@ -61,11 +65,17 @@ class AutoencoderOptions(Schedule):
         if not (self.weights or self.behaviour):
             raise ValueError("weights and behaviour are both 0, so there is nothing to learn")
         if self.reference == "member" and self.length_power:
-            raise ValueError('length_power needs reference = "optimal", which knows how long trajectories are')
+            raise ValueError(
+                'length_power needs reference = "optimal", which knows how long trajectories are'
+            )
         if self.per_structure is not None and self.per_structure > self.batch_size:
-            raise ValueError(f"per_structure ({self.per_structure}) is larger than batch_size ({self.batch_size})")
+            raise ValueError(
+                f"per_structure ({self.per_structure}) is larger than batch_size ({self.batch_size})"
+            )
         if self.swap and not (self.behaviour and self.reference == "optimal"):
-            raise ValueError('swap needs behaviour > 0 and reference = "optimal": a swapped latent has no member to copy')
+            raise ValueError(
+                'swap needs behaviour > 0 and reference = "optimal": a swapped latent has no member to copy'
+            )
         return self
 
 
@@ -94,7 +104,15 @@ class StatePool:
 class AutoencoderTrainee(GraphTrainee):
     """An encoder and the zoo it learns."""
 
-    def __init__(self, encoder: Encoder, populations: list[Population], options: AutoencoderOptions, *, seed: int, device: str) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        populations: list[Population],
+        options: AutoencoderOptions,
+        *,
+        seed: int,
+        device: str,
+    ) -> None:
         self.encoder = encoder.to(device)
         self.populations, self.options, self._device = populations, options, device
         self._modules = [p.structure.module().to(device) for p in populations]
@@ -116,8 +134,14 @@ class AutoencoderTrainee(GraphTrainee):
 
     def tensors(self) -> dict[str, Tensor]:
         """The encoder's state, and its average."""
-        now = {f"now.{name}": tensor for name, tensor in self.encoder.state_dict().items()} | {"levels": self._levels}
-        return now | ({f"average.{name}": tensor for name, tensor in self.average.tensors.items()} if self.average else {})
+        now = {f"now.{name}": tensor for name, tensor in self.encoder.state_dict().items()} | {
+            "levels": self._levels
+        }
+        return now | (
+            {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+            if self.average
+            else {}
+        )
 
     def result(self) -> Encoder:
         """The encoder with the parameters that are kept."""
@@ -132,24 +156,36 @@ class AutoencoderTrainee(GraphTrainee):
         batch = sum(len(population) for _, population in picked)
         rows = self.world.rows(batch)
         own = _rows_of(picked, rows)
-        # numbers that only one worker needs come from generators of their own, so that `rng` goes on alike on all
+        # numbers that only one worker needs come from generators of their own, so that `rng` goes on alike on
+        # all
         forks = [_fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
-        latents = self._swapped(picked, rng) if float(torch.rand(1, generator=rng, device=rng.device)) < options.swap else None
+        latents = (
+            self._swapped(picked, rng)
+            if float(torch.rand(1, generator=rng, device=rng.device)) < options.swap
+            else None
+        )
         figures = {"weights": 0.0} if latents is None else {}
         loss = torch.zeros((), device=self._device, requires_grad=True)
         made: list[Tensor] = []
         if own and latents is None:
             losses, made = self.encoder.reconstruct([population for _, population in own.values()], noise)
-            shares = torch.cat([losses.new_full((len(p),), self.encoder.share(p.layout)) for _, p in own.values()])
+            shares = torch.cat(
+                [losses.new_full((len(p),), self.encoder.share(p.layout)) for _, p in own.values()]
+            )
             mean = (losses * shares).sum() / sum(self.encoder.share(p.layout) * len(p) for _, p in picked)
             figures["weights"] = mean.item()
             loss = loss + options.weights * mean
         elif own and latents is not None:
             parts = self.encoder.noisy(latents[rows], noise).split([len(p) for _, p in own.values()])
-            made = self.encoder.decode_all([(z, p.layout, self._conditions[i]) for z, (i, p) in zip(parts, own.values(), strict=True)])
+            made = self.encoder.decode_all(
+                [(z, p.layout, self._conditions[i]) for z, (i, p) in zip(parts, own.values(), strict=True)]
+            )
         if options.behaviour:
-            values = {place: self._behaviour(*own[place], w, forks[1 + place]) for place, w in zip(own, made, strict=True)}
+            values = {
+                place: self._behaviour(*own[place], w, forks[1 + place])
+                for place, w in zip(own, made, strict=True)
+            }
             figures["behaviour"] = sum(value.sum().item() for value in values.values()) / batch
             if options.floor is not None:
                 levels = self._updated_levels(picked, values)
@@ -179,13 +215,23 @@ class AutoencoderTrainee(GraphTrainee):
         size, each = self.options.batch_size, self.options.per_structure
         ends = self._counts.cumsum(0)
         if each is None:
-            chosen = torch.randperm(int(ends[-1]), generator=rng, device=rng.device).cpu()[:size].sort().values
+            chosen = (
+                torch.randperm(int(ends[-1]), generator=rng, device=rng.device).cpu()[:size].sort().values
+            )
             owner = torch.bucketize(chosen, ends, right=True)
             groups = [(i, chosen[owner == i] - (ends[i] - self._counts[i])) for i in owner.unique().tolist()]
         else:
-            owners = torch.randperm(len(ends), generator=rng, device=rng.device)[: max(1, size // each)].tolist()
-            groups = [(i, torch.randperm(int(self._counts[i]), generator=rng, device=rng.device).cpu()[:each]) for i in owners]
-        return [(i, Population(self.populations[i].structure, self.populations[i].weights[rows])) for i, rows in groups]
+            owners = torch.randperm(len(ends), generator=rng, device=rng.device)[
+                : max(1, size // each)
+            ].tolist()
+            groups = [
+                (i, torch.randperm(int(self._counts[i]), generator=rng, device=rng.device).cpu()[:each])
+                for i in owners
+            ]
+        return [
+            (i, Population(self.populations[i].structure, self.populations[i].weights[rows]))
+            for i, rows in groups
+        ]
 
     def _swapped(self, picked: list[tuple[int, Population]], rng: torch.Generator) -> Tensor:
         """(B, Z) the latents of a batch, dealt out anew over all of it."""
@@ -204,7 +250,9 @@ class AutoencoderTrainee(GraphTrainee):
             return expert.length**options.length_power * distillation(logits, masks, optimal)
         inputs, masks = pool.draw(options.states, rng)
         with torch.no_grad():
-            own = arch.forward(module, layout.unflatten(population.weights.to(inputs.device)), inputs).masked_fill(~masks, -torch.inf)
+            own = arch.forward(
+                module, layout.unflatten(population.weights.to(inputs.device)), inputs
+            ).masked_fill(~masks, -torch.inf)
         return distillation(arch.forward(module, layout.unflatten(weights), inputs), masks, own.softmax(-1))
 
 
@@ -221,7 +269,9 @@ def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tup
 
 def _fork(rng: torch.Generator) -> torch.Generator:
     """A generator that is seeded by another one."""
-    return torch.Generator(rng.device).manual_seed(int(torch.randint(2**62, (), generator=rng, device=rng.device)))
+    return torch.Generator(rng.device).manual_seed(
+        int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    )
 
 
 def _normal(like: Tensor, *, batch: int, rows: slice, rng: torch.Generator) -> Tensor:
@@ -233,5 +283,9 @@ def reconstruct(encoder: Encoder, population: Population) -> Population:
     """Encode and decode a population without noise."""
     with torch.no_grad():
         latents = encoder.encode(population)
-        weights = encoder.decode(latents, population.layout, population.structure.condition().to(latents.device))
-    return Population(population.structure, weights.cpu(), {**population.provenance, "source": "reconstructed"})
+        weights = encoder.decode(
+            latents, population.layout, population.structure.condition().to(latents.device)
+        )
+    return Population(
+        population.structure, weights.cpu(), {**population.provenance, "source": "reconstructed"}
+    )

@@ -1,7 +1,7 @@
 """Checkpoints of a training: atomic, checked, the last few kept.
 
-A checkpoint is ``checkpoint-<step>-<digest>.safetensors``; the digest is of all its bytes, so that one that was cut short or
-changed is known from its name, and the one before it is used.
+A checkpoint is ``checkpoint-<step>-<digest>.safetensors``; the digest is of all its bytes, so that one that
+was cut short or changed is known from its name, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from genflow.errors import GenflowError
-from genflow.runs import read_tensors, tensor_bytes, write_bytes
+from genflow.storage.files import read_tensors, tensor_bytes, write_bytes
 
 FORMAT = "genflow-checkpoint-1"
 PATTERN = "checkpoint*.safetensors"
@@ -92,4 +92,6 @@ def _flaw(path: Path) -> str | None:
         _, metadata = read_tensors(path)
     except (OSError, GenflowError):
         return "cannot be read"
-    return None if metadata.get("format") == FORMAT else f"has format {metadata.get('format')!r}, not {FORMAT!r}"
+    return (
+        None if metadata.get("format") == FORMAT else f"has format {metadata.get('format')!r}, not {FORMAT!r}"
+    )

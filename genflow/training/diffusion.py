@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genflow.interfaces import Denoiser
+from genflow.interfaces.denoiser import Denoiser
 from genflow.noise import NoiseOptions, SamplingOptions, scheduler
 from genflow.training.loop import Average, GraphTrainee, Schedule
 
@@ -19,8 +19,9 @@ from genflow.training.loop import Average, GraphTrainee, Schedule
 class DiffusionOptions(Schedule):
     """How the denoiser is trained.
 
-    `denoiser` is a registered name and `options` its own. `ema` is the decay of the averaged weights, which are the ones kept.
-    `drop_condition` is the share of latents trained without a condition, for classifier-free guidance.
+    `denoiser` is a registered name and `options` its own. `ema` is the decay of the averaged weights, which
+    are the ones kept. `drop_condition` is the share of latents trained without a condition, for
+    classifier-free guidance.
     """
 
     denoiser: str
@@ -38,7 +39,15 @@ class DiffusionOptions(Schedule):
 class DiffusionTrainee(GraphTrainee):
     """A denoiser, its averaged copy, and the normalised latents it learns."""
 
-    def __init__(self, denoiser: Denoiser, latents: Tensor, conditions: Tensor, options: DiffusionOptions, *, device: str) -> None:
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        latents: Tensor,
+        conditions: Tensor,
+        options: DiffusionOptions,
+        *,
+        device: str,
+    ) -> None:
         self.denoiser = denoiser.to(device)
         self.latents, self.conditions = latents.to(device), conditions.to(device)
         self.options = options
@@ -51,7 +60,9 @@ class DiffusionTrainee(GraphTrainee):
 
     def tensors(self) -> dict[str, Tensor]:
         """The denoiser's state and its average."""
-        return {f"now.{n}": t for n, t in self.denoiser.state_dict().items()} | {f"average.{n}": t for n, t in self.average.tensors.items()}
+        return {f"now.{n}": t for n, t in self.denoiser.state_dict().items()} | {
+            f"average.{n}": t for n, t in self.average.tensors.items()
+        }
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Ho et al. 2020's simple loss, the paper's eq. 3, with t uniform."""

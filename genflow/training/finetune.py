@@ -30,7 +30,14 @@ STARTS = ("finetuned", "from_random")
 
 
 def finetune(
-    population: Population, name: str, options: FinetuneOptions, *, seed: int, folder: Path, progress: Progress, device: str = "cpu"
+    population: Population,
+    name: str,
+    options: FinetuneOptions,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    device: str = "cpu",
 ) -> Population:
     """Train a population further, or untrained policies of its structure with the same budget.
 
@@ -51,8 +58,13 @@ def finetune(
     """
     structure = population.structure
     start = population if name == "finetuned" else Population.initialised(structure, len(population), seed)
-    trained = train_population(structure, options, start=start.weights, seed=seed, folder=folder, progress=progress, device=device)
+    trained = train_population(
+        structure, options, start=start.weights, seed=seed, folder=folder, progress=progress, device=device
+    )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "started_from": start.source}
-    provenance["training_structures"] = [*known, *(s for s in trained.provenance["training_structures"] if s not in known)]
+    provenance["training_structures"] = [
+        *known,
+        *(s for s in trained.provenance["training_structures"] if s not in known),
+    ]
     return replace(trained, provenance=provenance)

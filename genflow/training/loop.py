@@ -1,9 +1,10 @@
 """The one training loop: resumable, deterministic, on one worker or many, with checkpoints and a progress bar.
 
-What is trained is a `Trainee`; how long, with which learning rate and where the checkpoints lie is the loop's business.
+What is trained is a `Trainee`; how long, with which learning rate and where the checkpoints lie is the loop's
+business.
 
-Several workers draw the same random numbers and hold the same parameters; each computes the gradient of its rows of the batch, and
-all take the step of the sum. So a checkpoint is the same for any number of workers.
+Several workers draw the same random numbers and hold the same parameters; each computes the gradient of its
+rows of the batch, and all take the step of the sum. So a checkpoint is the same for any number of workers.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from genflow.distributed.world import ALONE, World, world
 from genflow.errors import GenflowError
-from genflow.launch import ALONE, World, world
 from genflow.progress import Progress
 from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
@@ -37,8 +38,8 @@ class Schedule(Schema):
     """How long and how fast to learn.
 
     `warmup` and `decay` are fractions of the steps: the rate rises linearly over the first, and falls to
-    `final_rate` of its peak over the last, as a cosine. A checkpoint is written every `checkpoint_seconds`, and the last
-    `keep_checkpoints` are kept.
+    `final_rate` of its peak over the last, as a cosine. A checkpoint is written every `checkpoint_seconds`,
+    and the last `keep_checkpoints` are kept.
     """
 
     steps: int = Field(ge=1)
@@ -59,7 +60,9 @@ class Schedule(Schema):
         start = 1 - self.decay
         if self.decay == 0 or done <= start:
             return 1.0
-        return self.final_rate + (1 - self.final_rate) * 0.5 * (1 + math.cos(math.pi * (done - start) / self.decay))
+        return self.final_rate + (1 - self.final_rate) * 0.5 * (
+            1 + math.cos(math.pi * (done - start) / self.decay)
+        )
 
 
 class Trainee(ABC):
@@ -110,7 +113,8 @@ class GraphTrainee(Trainee):
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """The scalar to minimise, and figures for the history: the part that comes from this worker's rows (`world.rows`) of the batch.
 
-        All workers draw the numbers of the whole batch from `rng`; their parts add up to what one worker finds alone.
+        All workers draw the numbers of the whole batch from `rng`; their parts add up to what one worker
+        finds alone.
         """
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
@@ -135,7 +139,9 @@ class Average:
         keep = min(self.decay, (step + 1) / (step + 10))
         state = module.state_dict()
         moving = [name for name, tensor in state.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.tensors[name] for name in moving], [state[name].detach() for name in moving], 1 - keep)
+        torch._foreach_lerp_(
+            [self.tensors[name] for name in moving], [state[name].detach() for name in moving], 1 - keep
+        )
         for name in state.keys() - set(moving):
             self.tensors[name].copy_(state[name])
 
@@ -160,15 +166,25 @@ class History:
 
 
 def train(
-    trainee: Trainee, schedule: Schedule, *, folder: Path, seed: int, progress: Progress, label: str, device: str | torch.device = "cpu"
+    trainee: Trainee,
+    schedule: Schedule,
+    *,
+    folder: Path,
+    seed: int,
+    progress: Progress,
+    label: str,
+    device: str | torch.device = "cpu",
 ) -> tuple[dict[str, list[list[float]]], float]:
-    """Train until `schedule.steps`, from the newest whole checkpoint in `folder` if there is one. The caller removes the checkpoints.
+    """Train until `schedule.steps`, from the newest whole checkpoint in `folder` if there is one.
+
+    The caller removes the checkpoints.
 
     Returns:
         The history (figure -> [[step, value], ...]) and the seconds spent, interruptions left out.
 
     Raises:
-        GenflowError: the loss is not finite, or a checkpoint does not fit or cannot be written. The last good one stays.
+        GenflowError: the loss is not finite, or a checkpoint does not fit or cannot be written. The last good
+            one stays.
         KeyboardInterrupt: after a checkpoint was written.
     """
     rng = torch.Generator(device=device).manual_seed(seed)
@@ -176,7 +192,9 @@ def train(
     for group in groups:
         group["scale"] = group.pop("lr_scale", 1.0)
     optimizer_class = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
-    optimizer = optimizer_class(groups, lr=schedule.lr, fused=True)  # several times faster than the default on a CPU
+    optimizer = optimizer_class(
+        groups, lr=schedule.lr, fused=True
+    )  # several times faster than the default on a CPU
     history = History(every=max(1, schedule.steps // 200))
     costly = max(1, schedule.steps // 50)
     workers, checkpoints = trainee.world, Checkpoints(folder, schedule.keep_checkpoints)
@@ -191,8 +209,14 @@ def train(
             due = workers.main and time.monotonic() - last_saved > schedule.checkpoint_seconds
             value, figures, stopping, due = _together(workers, optimizer, value, figures, stop.requested, due)
             if not math.isfinite(value):
-                kept = f"the last checkpoint is {checkpoints.last}" if checkpoints.last else "no checkpoint was written yet"
-                raise GenflowError(f"{label}: the loss became {value} at step {step + 1}; lower the learning rate ({kept})")
+                kept = (
+                    f"the last checkpoint is {checkpoints.last}"
+                    if checkpoints.last
+                    else "no checkpoint was written yet"
+                )
+                raise GenflowError(
+                    f"{label}: the loss became {value} at step {step + 1}; lower the learning rate ({kept})"
+                )
             if schedule.clip is not None:
                 trainee.clip(schedule.clip)
             optimizer.step()
@@ -210,19 +234,32 @@ def train(
                 workers.first(lambda: _save(checkpoints, *state))  # noqa: B023  called at once
                 last_saved = time.monotonic()
             if stopping:
-                progress.note(f"{label}: stopped after step {step} of {schedule.steps}; run the same command again to continue")
+                progress.note(
+                    f"{label}: stopped after step {step} of {schedule.steps}; run the same command again to continue"
+                )
                 raise KeyboardInterrupt
     return history.points, time.monotonic() - began
 
 
 def _together(
-    workers: World, optimizer: torch.optim.Optimizer, value: float, figures: dict[str, float], stopping: bool, due: bool
+    workers: World,
+    optimizer: torch.optim.Optimizer,
+    value: float,
+    figures: dict[str, float],
+    stopping: bool,
+    due: bool,
 ) -> tuple[float, dict[str, float], bool, bool]:
     """Add up the gradients and figures of all workers, in one message; one that is asked to stop stops all."""
     if workers.size == 1:
         return value, figures, stopping, due
     params = [p for group in optimizer.param_groups for p in group["params"]]
-    numbers = [value, *figures.values(), float(stopping), float(due), *(float(p.grad is not None) for p in params)]
+    numbers = [
+        value,
+        *figures.values(),
+        float(stopping),
+        float(due),
+        *(float(p.grad is not None) for p in params),
+    ]
     parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in params]
     total = workers.sum(torch.cat([*parts, parts[0].new_tensor(numbers)]))
     *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
@@ -302,14 +339,18 @@ def _restore(
         for key, tensor in tensors.items():
             if key.startswith("optimizer."):
                 _, index, slot = key.split(".")
-                state.setdefault(int(index), {})[slot] = _fitting(tensors, key, params[int(index)]) if tensor.ndim else tensor
+                state.setdefault(int(index), {})[slot] = (
+                    _fitting(tensors, key, params[int(index)]) if tensor.ndim else tensor
+                )
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         rng.set_state(tensors["rng"].cpu())
         history.points = facts["history"]
         history._sums = {key: (total, count) for key, (total, count) in facts["sums"].items()}
         return int(facts["step"]), float(facts["seconds"])
     except (KeyError, IndexError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise GenflowError(f"the checkpoint {name} does not fit this run ({error}); remove it to start again") from error
+        raise GenflowError(
+            f"the checkpoint {name} does not fit this run ({error}); remove it to start again"
+        ) from error
 
 
 def _fitting(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:

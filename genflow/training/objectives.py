@@ -1,7 +1,7 @@
 """torchgfn's losses for a whole population at once, and distillation of exact flows.
 
-Each balance objective returns one loss a policy, (M,), equal to torchgfn's loss for that policy alone on the same
-trajectories (mean reduction, squared residuals, uniform backward policy).
+Each balance objective returns one loss a policy, (M,), equal to torchgfn's loss for that policy alone on the
+same trajectories (mean reduction, squared residuals, uniform backward policy).
 
 Shapes as in `rollouts`: M policies, B trajectories, T steps, K rows.
 """
@@ -33,7 +33,9 @@ def trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_z: Tensor) -> Ten
 
 
 def detailed_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Tensor:
-    """Bengio et al. 2023, section 3.2: mean over steps of (log F(s) + log P_F - log F(s') - log P_B)^2, F(s_f) = R.
+    """Bengio et al.
+
+    2023, section 3.2: mean over steps of (log F(s) + log P_F - log F(s') - log P_B)^2, F(s_f) = R.
 
     Args:
         rollouts: the trajectories.
@@ -45,7 +47,9 @@ def detailed_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Te
 
 
 def sub_trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Tensor:
-    """Madan et al. 2023: every sub-trajectory of k steps weighted by lambda^k within its trajectory ("geometric_within").
+    """Madan et al.
+
+    2023: every sub-trajectory of k steps weighted by lambda^k within its trajectory ("geometric_within").
 
     Args:
         rollouts: the trajectories.

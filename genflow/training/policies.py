@@ -35,11 +35,12 @@ CHEAP_STATES = 10_000
 class PolicyOptions(Schedule):
     """How policies are trained.
 
-    `objective`: trajectory balance ("tb"), detailed balance ("db"), sub-trajectory balance ("subtb"), or "distill",
-    which fits the exact optimal policy where the task is enumerable. `batch_size` is trajectories a policy and step, or
-    states a step for "distill". `epsilon` is the share of random actions, falling linearly to 0. `log_z_rate` and
-    `flow_rate` multiply the learning rate of log Z and of the state flows. `log_z_start`: log Z begins at 0, or at the best value for the
-    starting policies, estimated from their own trajectories.
+    `objective`: trajectory balance ("tb"), detailed balance ("db"), sub-trajectory balance ("subtb"), or
+        "distill",
+    which fits the exact optimal policy where the task is enumerable. `batch_size` is trajectories a policy
+    and step, or states a step for "distill". `epsilon` is the share of random actions, falling linearly to 0.
+    `log_z_rate` and `flow_rate` multiply the learning rate of log Z and of the state flows. `log_z_start`:
+    log Z begins at 0, or at the best value for the starting policies, estimated from their own trajectories.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -56,9 +57,10 @@ class PolicyOptions(Schedule):
 class ZooOptions(PolicyOptions):
     """How a zoo is collected.
 
-    `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints of their last
-    steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see `initial_weights`. `threads` train
-    a population on a CPU; their number decides the last bits, so it is fixed, and a zoo is the same for any number of workers.
+    `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints
+    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see
+    `initial_weights`. `threads` train a population on a CPU; their number decides the last bits, so it is
+    fixed, and a zoo is the same for any number of workers.
     """
 
     num: int = Field(default=32, ge=1, le=100_000)
@@ -74,7 +76,8 @@ class ZooOptions(PolicyOptions):
         """Refuse, before anything is trained, a structure that these options cannot train.
 
         Raises:
-            GenflowError: exact flows of a task that is too large, too few steps for the checkpoints, or an impossible task.
+            GenflowError: exact flows of a task that is too large, too few steps for the checkpoints, or an
+                impossible task.
         """
         if self.objective == "distill":
             structure.environment.require_expert()
@@ -89,7 +92,9 @@ class ZooOptions(PolicyOptions):
 
 def _require_steps(options: PolicyOptions, checkpoints: int, every: int) -> None:
     if (checkpoints - 1) * every >= options.steps:
-        raise GenflowError(f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps")
+        raise GenflowError(
+            f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps"
+        )
 
 
 class PopulationTrainee(Trainee):
@@ -99,23 +104,37 @@ class PopulationTrainee(Trainee):
     """
 
     def __init__(
-        self, structure: Structure, weights: Tensor, options: PolicyOptions, *, seed: int, device: str, checkpoints: int, every: int
+        self,
+        structure: Structure,
+        weights: Tensor,
+        options: PolicyOptions,
+        *,
+        seed: int,
+        device: str,
+        checkpoints: int,
+        every: int,
     ) -> None:
         self.structure, self.options = structure, options
         self.environment = structure.environment
         self.members = len(weights)
         _require_steps(options, checkpoints, every)
-        self.weights = {n: _leaf(t.to(device).clone()) for n, t in structure.layout.unflatten(weights).items()}
+        self.weights = {
+            n: _leaf(t.to(device).clone()) for n, t in structure.layout.unflatten(weights).items()
+        }
         # on a CPU a few members at a time, whose weights and layers stay in the cache
         block = CACHED_MEMBERS if torch.device(device).type == "cpu" else self.members
-        self.blocks = [slice(first, min(first + block, self.members)) for first in range(0, self.members, block)]
+        self.blocks = [
+            slice(first, min(first + block, self.members)) for first in range(0, self.members, block)
+        ]
         self._module = structure.module().to(device)
         self.log_z = _leaf(torch.zeros(self.members, device=device))
         if options.objective == "tb" and options.log_z_start == "estimate":
             self.log_z = _leaf(self._estimated_log_z(torch.Generator(device=device).manual_seed(seed)))
         self.flow: dict[str, Tensor] = {}
         if options.objective in objectives.WITH_STATE_FLOW:
-            self.flow = {n: _leaf(t.to(device)) for n, t in _state_flow(structure, self.members, seed).items()}
+            self.flow = {
+                n: _leaf(t.to(device)) for n, t in _state_flow(structure, self.members, seed).items()
+            }
             self._flow_module = _flow_module(structure).to(device)
         if options.objective == "distill":
             self.environment.require_expert()
@@ -134,7 +153,9 @@ class PopulationTrainee(Trainee):
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, log Z, state flows and the checkpoints taken so far."""
-        tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {f"flow.{n}": t for n, t in self.flow.items()}
+        tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {
+            f"flow.{n}": t for n, t in self.flow.items()
+        }
         return tensors | {"log_z": self.log_z, "snapshots": self.snapshots}
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
@@ -150,7 +171,9 @@ class PopulationTrainee(Trainee):
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
         """(M,) what minimises the trajectory balance loss of the policies as they are."""
         trace = self.structure.tracer(self._module, self.weights)
-        rollouts = sample(self.environment, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng)
+        rollouts = sample(
+            self.environment, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng
+        )
         log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).mean(1).float()
 
@@ -170,7 +193,11 @@ class PopulationTrainee(Trainee):
         else:
             flow = _values(self.flow, own)
             log_flow, kept = self.structure.tracer(self._flow_module, flow)(rollouts.states)
-            balance = objectives.detailed_balance if options.objective == "db" else objectives.sub_trajectory_balance
+            balance = (
+                objectives.detailed_balance
+                if options.objective == "db"
+                else objectives.sub_trajectory_balance
+            )
             loss = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1)).sum()
             by_logits, by_flow = torch.autograd.grad(loss, (logits, log_flow))
             arch.gradients(self._flow_module, flow, kept, by_flow, _gradients(self.flow, own))
@@ -179,8 +206,12 @@ class PopulationTrainee(Trainee):
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """What is observed in drawn states (B, ...), allowed actions and optimal policies (B, A)."""
-        states, masks, optimal = self.environment.expert.draw(self.options.batch_size, objectives.UNIFORM, rng)
-        return tuple(tensor.to(self.log_z.device) for tensor in (self.structure.observe(states), masks, optimal))
+        states, masks, optimal = self.environment.expert.draw(
+            self.options.batch_size, objectives.UNIFORM, rng
+        )
+        return tuple(
+            tensor.to(self.log_z.device) for tensor in (self.structure.observe(states), masks, optimal)
+        )
 
     def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> float:
         """A block's summed loss; its gradients are put in place."""
@@ -215,7 +246,9 @@ class PopulationTrainee(Trainee):
             return {}  # the policy has diverged, which the loop says at the next step
 
     def _flat(self) -> Tensor:
-        return self.structure.layout.flatten({name: tensor.detach().cpu() for name, tensor in self.weights.items()})
+        return self.structure.layout.flatten(
+            {name: tensor.detach().cpu() for name, tensor in self.weights.items()}
+        )
 
 
 def _leaf(tensor: Tensor) -> Tensor:
@@ -263,38 +296,59 @@ def train_population(
     """Train (M, D) starting weights; checkpoints and the resumable state lie in `folder`.
 
     Returns:
-        A population of M * checkpoints members, the last step's first. ``provenance`` holds seconds, budget, history and,
-        for each member, its run, step and exact metrics.
+        A population of M * checkpoints members, the last step's first. ``provenance`` holds seconds, budget,
+        history and, for each member, its run, step and exact metrics.
 
     Raises:
         GenflowError: the objective does not fit the task, or the loss is not finite.
     """
-    trainee = PopulationTrainee(structure, start, options, seed=seed, device=device, checkpoints=checkpoints, every=every)
-    history, seconds = train(trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device)
+    trainee = PopulationTrainee(
+        structure, start, options, seed=seed, device=device, checkpoints=checkpoints, every=every
+    )
+    history, seconds = train(
+        trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device
+    )
     members = [
-        {"run": run, "seed": seed, "step": options.steps - row * every} for row in range(checkpoints) for run in range(trainee.members)
+        {"run": run, "seed": seed, "step": options.steps - row * every}
+        for row in range(checkpoints)
+        for run in range(trainee.members)
     ]
     provenance = {
         "source": "trained",
         "training_structures": [structure.fields()],
         "seed": seed,
         "seconds": seconds,
-        "budget": {"objective": options.objective, "steps": options.steps, "batch_size": options.batch_size, "runs": trainee.members},
+        "budget": {
+            "objective": options.objective,
+            "steps": options.steps,
+            "batch_size": options.batch_size,
+            "runs": trainee.members,
+        },
         "log_z": trainee.log_z.tolist() if options.objective == "tb" else None,
         "history": history,
         "members": members,
     }
-    population = Population(structure, trainee.snapshots.reshape(-1, structure.layout.size).clone(), provenance)
+    population = Population(
+        structure, trainee.snapshots.reshape(-1, structure.layout.size).clone(), provenance
+    )
     return measure(population)
 
 
 def train_members(
-    structure: Structure, options: ZooOptions, *, seed: int, folder: Path, progress: Progress, device: str = "cpu"
+    structure: Structure,
+    options: ZooOptions,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    device: str = "cpu",
 ) -> Population:
     """Train the `options.num` members of one structure of a zoo from scratch."""
     runs, checkpoints = options.split()
     with threads(options.threads):
-        start = initial_weights(structure, runs, seed, options.init, options.init_noise, options.style_size, options.style_share)
+        start = initial_weights(
+            structure, runs, seed, options.init, options.init_noise, options.style_size, options.style_share
+        )
         population = train_population(
             structure, options, start=start, seed=seed, folder=folder, progress=progress, device=device,
             checkpoints=checkpoints, every=options.checkpoint_every,

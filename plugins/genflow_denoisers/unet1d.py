@@ -1,7 +1,8 @@
 """The paper's denoiser: a U-Net of 1-D convolutions over the latent, with the structure's embedding added to its features.
 
-Sampling asks it many times for a few latents of a handful of positions, where a convolution's own overhead is most of its time;
-`UNet1d.prepare` is the same network as matrix products over windows, with what does not depend on the latents done once.
+Sampling asks it many times for a few latents of a handful of positions, where a convolution's own overhead is
+most of its time; `UNet1d.prepare` is the same network as matrix products over windows, with what does not
+depend on the latents done once.
 
 Shapes: B latents, Z their size, L positions of a level, C conditions, E embedding size, N steps.
 """
@@ -32,7 +33,10 @@ def time_embedding(t: Tensor, size: int) -> Tensor:
 
 
 class StructureEncoder(nn.Module):
-    """The paper's tau: c = [s, h, n, d] -> embedding. Conditions span decades, so their logarithm is used; below FLOOR they are as 0."""
+    """The paper's tau: c = [s, h, n, d] -> embedding.
+
+    Conditions span decades, so their logarithm is used; below FLOOR they are as 0.
+    """
 
     def __init__(self, n_conditions: int, size: int) -> None:
         super().__init__()
@@ -43,7 +47,9 @@ class StructureEncoder(nn.Module):
     def forward(self, condition: Tensor) -> Tensor:
         """(B, C) -> (B, E); rows of NaN give the unconditional embedding."""
         missing = condition.isnan().any(1, keepdim=True)
-        return torch.where(missing, self.unconditional, self.net((condition.nan_to_num().abs() + FLOOR).log()))
+        return torch.where(
+            missing, self.unconditional, self.net((condition.nan_to_num().abs() + FLOOR).log())
+        )
 
 
 class Block(nn.Module):
@@ -79,7 +85,9 @@ class Block(nn.Module):
 
 def _activated(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     """(B, L, C) -> (B, L, C)."""
-    return F.silu(torch.group_norm(x.transpose(1, 2), norm.num_groups, norm.weight, norm.bias, norm.eps)).transpose(1, 2)
+    return F.silu(
+        torch.group_norm(x.transpose(1, 2), norm.num_groups, norm.weight, norm.bias, norm.eps)
+    ).transpose(1, 2)
 
 
 def _windows(x: Tensor, stride: int = 1) -> Tensor:
@@ -116,7 +124,9 @@ class UNet1d(Denoiser):
     class Config(Schema):
         """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, at most `groups` of the normalisation."""
 
-        channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(default=(64, 64, 128, 128), min_length=1, max_length=16)
+        channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
+            default=(64, 64, 128, 128), min_length=1, max_length=16
+        )
         patch: int = Field(default=4, ge=1, le=1024)
         embedding: int = Field(default=128, ge=2, le=8192, multiple_of=2)
         groups: int = Field(default=8, ge=1, le=4096)
@@ -134,7 +144,9 @@ class UNet1d(Denoiser):
         self.down = nn.ModuleList(Block(a, a, size, groups) for a, _ in pairs)
         self.shrink = nn.ModuleList(nn.Conv1d(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.middle = Block(c.channels[-1], c.channels[-1], size, groups)
-        self.grow = nn.ModuleList(nn.ConvTranspose1d(b, a, 4, stride=2, padding=1) for a, b in reversed(pairs))
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose1d(b, a, 4, stride=2, padding=1) for a, b in reversed(pairs)
+        )
         self.up = nn.ModuleList(Block(2 * a, a, size, groups) for a, _ in reversed(pairs))
         self.last = nn.Conv1d(c.channels[0], c.patch, 3, padding=1)
         nn.init.zeros_(self.last.weight)
@@ -165,13 +177,18 @@ class UNet1d(Denoiser):
         embeddings = self.time(time_embedding(t, self.config.embedding)) + self.structure(condition[None])
         blocks = [cast(Block, block).prepare(embeddings) for block in (*self.down, self.middle, *self.up)]
         shrink = [(_taps(cast(nn.Conv1d, conv)), _bias(cast(nn.Conv1d, conv))) for conv in self.shrink]
-        grow = [(_grown_taps(cast(nn.ConvTranspose1d, conv)), _bias(cast(nn.ConvTranspose1d, conv)).repeat(2)) for conv in self.grow]
+        grow = [
+            (_grown_taps(cast(nn.ConvTranspose1d, conv)), _bias(cast(nn.ConvTranspose1d, conv)).repeat(2))
+            for conv in self.grow
+        ]
         first, last, levels = _taps(self.first), _taps(self.last), len(shrink)
         start = _bias(self.first) + self.position.T
 
         def run(z: Tensor, step: int) -> Tensor:
             count = len(z)
-            x = F.pad(z, (0, self._length() * self.config.patch - self.latent_size)).view(count, -1, self.config.patch)
+            x = F.pad(z, (0, self._length() * self.config.patch - self.latent_size)).view(
+                count, -1, self.config.patch
+            )
             x = (_windows(x) @ first).view(count, -1, self.config.channels[0]) + start
             skips = []
             for block, (taps, bias) in zip(blocks[:levels], shrink, strict=True):

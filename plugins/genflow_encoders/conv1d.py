@@ -1,7 +1,7 @@
 """The paper's autoencoder: 1-D convolutions over the flattened weights.
 
-Shapes: M policies, D parameters of the largest structure, padded to P (a multiple of stride^levels), Z latent size.
-A level trades length for channels, so that every level holds P numbers: P x 1, P/4 x 4, P/16 x 16, ...
+Shapes: M policies, D parameters of the largest structure, padded to P (a multiple of stride^levels), Z latent
+size. A level trades length for channels, so that every level holds P numbers: P x 1, P/4 x 4, P/16 x 16, ...
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Conv1dEncoder(Encoder):
         self.padded = -(-length // factor) * factor
         channels = [c.stride**level for level in range(c.levels + 1)]
         pad = (c.kernel - c.stride + 1) // 2
-        self.down = nn.ModuleList(nn.Conv1d(a, b, c.kernel, c.stride, pad) for a, b in itertools.pairwise(channels))
+        self.down = nn.ModuleList(
+            nn.Conv1d(a, b, c.kernel, c.stride, pad) for a, b in itertools.pairwise(channels)
+        )
         self.to_latent = nn.Linear(self.padded, c.latent_size)
         self.from_latent = nn.Linear(c.latent_size, self.padded)
         self.up = nn.ModuleList(
@@ -102,12 +104,16 @@ class Conv1dEncoder(Encoder):
     def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
         """(D,) mean and standard deviation of each parameter of a layout."""
         self.check(layout)
-        sizes = torch.tensor([place.stop - place.start for place in layout.slices().values()], device=self.mean.device)
+        sizes = torch.tensor(
+            [place.stop - place.start for place in layout.slices().values()], device=self.mean.device
+        )
         return self.mean.repeat_interleave(sizes), self.std.repeat_interleave(sizes)
 
     def _normalise(self, population: Population) -> Tensor:
         mean, std = self._statistics(population.layout)
-        return F.pad((population.weights.to(mean.device) - mean) / std, (0, self.padded - population.layout.size))
+        return F.pad(
+            (population.weights.to(mean.device) - mean) / std, (0, self.padded - population.layout.size)
+        )
 
     def _denormalise(self, padded: Tensor, layout: WeightLayout) -> Tensor:
         mean, std = self._statistics(layout)
@@ -147,7 +153,12 @@ class Conv1dEncoder(Encoder):
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
         """MSE of the normalised weights over the real (not padded) entries, with noise on weights and latents."""
         clean = torch.cat([self._normalise(p) for p in populations])
-        real = torch.cat([(torch.arange(self.padded, device=clean.device) < p.layout.size).expand(len(p), -1) for p in populations])
+        real = torch.cat(
+            [
+                (torch.arange(self.padded, device=clean.device) < p.layout.size).expand(len(p), -1)
+                for p in populations
+            ]
+        )
         latents = self._to_latent(clean + self.config.weight_noise * noise(clean) * real)
         padded = self._from_latent(self.noisy(latents, noise))
         loss = ((padded - clean).square() * real).sum(1) / real.sum(1)

@@ -1,11 +1,13 @@
 """An autoencoder that decodes weights from the meaning of the units: one decoder for every size of task and every width.
 
-A weight between a described unit (an input or an action) and a hidden unit comes from a network that reads the description; weights
-between hidden units are a mixture of learned matrices. Latent and condition steer all of it. The latent is a *style*: the decoded
-weights are the member of genflow's smooth family that the style names, plus the learned correction (docs/decisions/0004-coordinates.md).
+A weight between a described unit (an input or an action) and a hidden unit comes from a network that reads
+the description; weights between hidden units are a mixture of learned matrices. Latent and condition steer
+all of it. The latent is a *style*: the decoded weights are the member of genflow's smooth family that the
+style names, plus the learned correction (docs/decisions/0004-coordinates.md).
 
-Shapes: M policies, D parameters, Z latent size, C conditions, U units of an axis, G features of a unit, E embedding of condition and
-style, H hidden size, W widest hidden layer, N rows of all policies and their units.
+Shapes: M policies, D parameters, Z latent size, C conditions, U units of an axis, G features of a unit, E
+embedding of condition and style, H hidden size, W widest hidden layer, N rows of all policies and their
+units.
 """
 
 from __future__ import annotations
@@ -18,7 +20,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import Encoder, GenflowError, Noise, Population, Schema, WeightLayout, smooth_basis, smooth_scale, smooth_start
+from genflow import (
+    Encoder,
+    GenflowError,
+    Noise,
+    Population,
+    Schema,
+    WeightLayout,
+    smooth_basis,
+    smooth_scale,
+    smooth_start,
+)
 
 MIN_STD = 1e-3
 #: below these a condition counts as nothing, on two logarithmic scales
@@ -91,7 +103,9 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, e: Tensor, owner: Tensor | None = None) -> Tensor:
         """(N, size), (M, E) -> (N, size); `owner` (N,) tells which row of `e` is each one's; None: the rows agree."""
         embedded = self.embed(e)
-        return x + self.last(F.silu(self.first(self.norm(x)) + (embedded if owner is None else embedded[owner])))
+        return x + self.last(
+            F.silu(self.first(self.norm(x)) + (embedded if owner is None else embedded[owner]))
+        )
 
 
 class Standardise(nn.Module):
@@ -109,7 +123,9 @@ class Standardise(nn.Module):
         """Take the statistics of (N, size) rows."""
         std = rows.std(0, correction=0)
         self.mean.copy_(rows.mean(0))
-        self.scale.copy_(torch.where(std > MIN_STD * self.mean.abs().clamp(min=1), 1 / std.clamp(min=1e-9), 0.0))
+        self.scale.copy_(
+            torch.where(std > MIN_STD * self.mean.abs().clamp(min=1), 1 / std.clamp(min=1e-9), 0.0)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) -> (..., size)."""
@@ -119,7 +135,15 @@ class Standardise(nn.Module):
 class UnitNet(nn.Module):
     """Reads the description of a unit, its names and its features, under an embedding; writes its weights to all hidden units."""
 
-    def __init__(self, n_features: int, names: Mapping[str, Sequence[int]], embedding: int, hidden: int, depth: int, outputs: int) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        names: Mapping[str, Sequence[int]],
+        embedding: int,
+        hidden: int,
+        depth: int,
+        outputs: int,
+    ) -> None:
         super().__init__()
         self.names = {int(column): (int(low), int(count)) for column, (low, count) in names.items()}
         self.standardise = Standardise(n_features)
@@ -135,7 +159,11 @@ class UnitNet(nn.Module):
         """(U, G) -> (U, H), the part that depends on the unit alone."""
         x = self.standardise(features)
         # a name is an embedding, not an amount
-        x = x.index_fill(1, torch.tensor(list(self.names), dtype=torch.long, device=x.device), 0.0) if self.names else x
+        x = (
+            x.index_fill(1, torch.tensor(list(self.names), dtype=torch.long, device=x.device), 0.0)
+            if self.names
+            else x
+        )
         x = self.first(x)
         for (column, (low, _)), table in zip(self.names.items(), self.named, strict=True):
             x = x + table(features[:, column].long() - low)
@@ -155,7 +183,9 @@ class Pool(nn.Module):
     def __init__(self, hidden: int, embedding: int) -> None:
         super().__init__()
         self.each = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        self.all = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, embedding))
+        self.all = nn.Sequential(
+            nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, embedding)
+        )
 
     def forward(self, described: Tensor) -> Tensor:
         """(U, H) -> (E,)."""
@@ -168,10 +198,11 @@ class CoordinateEncoder(Encoder):
     class Config(Schema):
         """`style_share` is the part of the family's variance that the style decides; it should be the zoo's.
 
-        `hidden` and `embedding` are layer sizes, `depth` blocks read a unit, `matrices` learned matrices and `rank` more directions
-        make the weights between hidden units. `features` False hides what the environment tells beyond coordinates. `pool` adds to the
-        condition what a learned network reads in all units together, for tasks that are a set of things.
-        `latent_noise` is added to latents, which have unit scale.
+        `hidden` and `embedding` are layer sizes, `depth` blocks read a unit, `matrices` learned matrices and
+        `rank` more directions make the weights between hidden units. `features` False hides what the
+        environment tells beyond coordinates. `pool` adds to the condition what a learned network reads in all
+        units together, for tasks that are a set of things. `latent_noise` is added to latents, which have
+        unit scale.
         """
 
         latent_size: int = Field(default=16, ge=1, le=1024)
@@ -197,10 +228,13 @@ class CoordinateEncoder(Encoder):
         self.axes, self.widest = axes, int(spec["widest"])
         width, size = self.widest, c.embedding
         self.condition = Standardise(int(spec["conditions"]) * (1 + len(FLOORS)))
-        self.from_condition = nn.Sequential(nn.Linear(len(self.condition.mean), size), nn.SiLU(), nn.Linear(size, size))
+        self.from_condition = nn.Sequential(
+            nn.Linear(len(self.condition.mean), size), nn.SiLU(), nn.Linear(size, size)
+        )
         self.from_style = nn.Linear(c.latent_size, size)
         self.trunk = nn.ModuleList(Residual(size, c.latent_size) for _ in range(2))
-        # parameter -> its place in what the units of a label write: W numbers where the other axis is hidden, one for a bias
+        # parameter -> its place in what the units of a label write: W numbers where the other axis is hidden,
+        # one for a bias
         self._places: dict[str, tuple[str, int, int]] = {}
         self._ends = dict.fromkeys(described, 0)
         self._hidden = {name: labels for name, labels in axes.items() if not set(labels) & described.keys()}
@@ -212,12 +246,16 @@ class CoordinateEncoder(Encoder):
                 self._ends[label] += count
         self.units = nn.ModuleDict(
             {
-                label: UnitNet(int(facts["features"]), facts["names"], size, c.hidden, c.depth, self._ends[label])
+                label: UnitNet(
+                    int(facts["features"]), facts["names"], size, c.hidden, c.depth, self._ends[label]
+                )
                 for label, facts in described.items()
             }
         )
         self.pools = nn.ModuleDict({label: Pool(c.hidden, size) for label in described} if c.pool else {})
-        self.vectors = nn.ModuleDict({_key(n): nn.Linear(size, width) for n, labels in self._hidden.items() if len(labels) == 1})
+        self.vectors = nn.ModuleDict(
+            {_key(n): nn.Linear(size, width) for n, labels in self._hidden.items() if len(labels) == 1}
+        )
         self.matrices, self.mixes, self.factors = nn.ParameterDict(), nn.ModuleDict(), nn.ModuleDict()
         for name, labels in self._hidden.items():
             if len(labels) == 2:
@@ -236,7 +274,8 @@ class CoordinateEncoder(Encoder):
         """Rebuild from `spec`.
 
         Raises:
-            GenflowError: this torch draws another smooth family than the one that the encoder was trained with.
+            GenflowError: this torch draws another smooth family than the one that the encoder was trained
+                with.
         """
         Spec.model_validate(spec)  # for_zoo makes no other
         if spec.get("family", family_checksum()) != family_checksum():
@@ -286,12 +325,22 @@ class CoordinateEncoder(Encoder):
             }
             described[label] = {"features": rows.shape[1], "names": names}
         conditions = torch.stack([p.structure.condition() for p in populations])
-        spec = {"axes": axes, "widest": max(hidden, default=1), "conditions": conditions.shape[1], "described": described}
+        spec = {
+            "axes": axes,
+            "widest": max(hidden, default=1),
+            "conditions": conditions.shape[1],
+            "described": described,
+        }
         encoder = cls(config, spec=spec)
         encoder.condition.fit(_scales(conditions))
         for label in labels:
             # every structure counts the same, however many units it has
-            rows = torch.cat([table[torch.linspace(0, len(table) - 1, SAMPLED_UNITS).round().long()] for table in tables[label]])
+            rows = torch.cat(
+                [
+                    table[torch.linspace(0, len(table) - 1, SAMPLED_UNITS).round().long()]
+                    for table in tables[label]
+                ]
+            )
             encoder._net(label).standardise.fit(rows)
         encoder.style.fit(torch.cat([encoder._read(p) for p in populations]))
         for row, name in enumerate(axes):
@@ -316,11 +365,15 @@ class CoordinateEncoder(Encoder):
         for name, shape in layout.shapes.items():
             for size, label in zip(shape, layout.axes[name], strict=True):
                 if label not in self.units and size > self.widest:
-                    raise GenflowError(f"this generator covers hidden layers of up to {self.widest} units, not {size}")
+                    raise GenflowError(
+                        f"this generator covers hidden layers of up to {self.widest} units, not {size}"
+                    )
         for label in self.units:
             net = self._net(label)
             if label not in layout.coordinates:
-                raise GenflowError(f"this generator is told what {label} units mean, and the structure does not say it")
+                raise GenflowError(
+                    f"this generator is told what {label} units mean, and the structure does not say it"
+                )
             table = self._table(self.config, layout, label)
             if table.shape[1] != net.first.in_features:
                 raise GenflowError(
@@ -345,7 +398,9 @@ class CoordinateEncoder(Encoder):
             basis = self._family(layout).cpu()
             gram = basis @ basis.T
             ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-            return torch.linalg.inv(gram + ridge)[:, 1:] / smooth_scale(self.config.style_share, self.latent_size)
+            return torch.linalg.inv(gram + ridge)[:, 1:] / smooth_scale(
+                self.config.style_share, self.latent_size
+            )
 
         return self._kept("reader", layout, make)
 
@@ -365,7 +420,11 @@ class CoordinateEncoder(Encoder):
         return self.style(self._read(population))
 
     def _read(self, population: Population) -> Tensor:
-        return population.weights.to(self.spread.device) @ self._family(population.layout).T @ self._reader(population.layout)
+        return (
+            population.weights.to(self.spread.device)
+            @ self._family(population.layout).T
+            @ self._reader(population.layout)
+        )
 
     def _condition(self, condition: Tensor) -> Tensor:
         scales = _scales(condition)
@@ -386,15 +445,25 @@ class CoordinateEncoder(Encoder):
         sizes = [len(latents) for latents, _, _ in items]
         device = self.spread.device
         z = torch.cat([latents for latents, _, _ in items])
-        c = torch.cat([self._condition(condition).expand(size, -1) for size, (_, _, condition) in zip(sizes, items, strict=True)])
+        c = torch.cat(
+            [
+                self._condition(condition).expand(size, -1)
+                for size, (_, _, condition) in zip(sizes, items, strict=True)
+            ]
+        )
         # what depends on the units alone is the same for all policies of a structure
         described = {
-            label: [self._net(label).describe(self._table(self.config, layout, label).to(device)) for _, layout, _ in items]
+            label: [
+                self._net(label).describe(self._table(self.config, layout, label).to(device))
+                for _, layout, _ in items
+            ]
             for label in self.units
         }
         e = self.from_condition(c) + self.from_style(z)
         for label, pool in self.pools.items():
-            e = e + torch.stack([pool(own) for own in described[label]]).repeat_interleave(torch.tensor(sizes, device=device), dim=0)
+            e = e + torch.stack([pool(own) for own in described[label]]).repeat_interleave(
+                torch.tensor(sizes, device=device), dim=0
+            )
         for block in self.trunk:
             e = block(e, z)
         owner = torch.arange(len(z), device=device)
@@ -402,10 +471,14 @@ class CoordinateEncoder(Encoder):
         for label in self.units:
             net = self._net(label)
             repeated = [own.repeat(size, 1) for own, size in zip(described[label], sizes, strict=True)]
-            counts = [len(own) for own, size in zip(described[label], sizes, strict=True) for _ in range(size)]
+            counts = [
+                len(own) for own, size in zip(described[label], sizes, strict=True) for _ in range(size)
+            ]
             rows = net(torch.cat(repeated), e, owner.repeat_interleave(torch.tensor(counts, device=device)))
             blocks = rows.split([len(own) for own in repeated])
-            written[label] = [block.unflatten(0, (size, -1)) for block, size in zip(blocks, sizes, strict=True)]
+            written[label] = [
+                block.unflatten(0, (size, -1)) for block, size in zip(blocks, sizes, strict=True)
+            ]
         hidden = {name: self._between(name, labels, e).split(sizes) for name, labels in self._hidden.items()}
         results = []
         for index, (latents, layout, _) in enumerate(items):
@@ -442,11 +515,20 @@ class CoordinateEncoder(Encoder):
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
         """Squared error relative to each tensor's spread, mean over the parameters of each policy; noise on latents."""
         device = self.spread.device
-        latents = self.noisy(torch.cat([self.encode(p) for p in populations]), noise).split([len(p) for p in populations])
-        rebuilt = self.decode_all([(z, p.layout, p.structure.condition().to(device)) for z, p in zip(latents, populations, strict=True)])
+        latents = self.noisy(torch.cat([self.encode(p) for p in populations]), noise).split(
+            [len(p) for p in populations]
+        )
+        rebuilt = self.decode_all(
+            [
+                (z, p.layout, p.structure.condition().to(device))
+                for z, p in zip(latents, populations, strict=True)
+            ]
+        )
         losses = []
         for population, weights in zip(populations, rebuilt, strict=True):
-            sizes = torch.tensor([place.stop - place.start for place in population.layout.slices().values()], device=device)
+            sizes = torch.tensor(
+                [place.stop - place.start for place in population.layout.slices().values()], device=device
+            )
             relative = (weights - population.weights.to(device)) / self.spread.repeat_interleave(sizes)
             losses.append(relative.square().mean(1))
         return torch.cat(losses), rebuilt
@@ -455,7 +537,9 @@ class CoordinateEncoder(Encoder):
 def family_checksum() -> float:
     """A number of the smooth family that differs where torch's random numbers do: the family is drawn anew, not stored."""
     with torch.device("cpu"):  # a generator is first built on the meta device
-        layout = WeightLayout({"w": (3, 2)}, {"w": ("hidden", "input")}, {"input": torch.tensor([[0.0], [1.0]])})
+        layout = WeightLayout(
+            {"w": (3, 2)}, {"w": ("hidden", "input")}, {"input": torch.tensor([[0.0], [1.0]])}
+        )
         return round(float(smooth_basis(layout, 2).double().abs().sum()), 4)
 
 

@@ -1,6 +1,7 @@
 """The hypergrid: n counters from 0 to h-1; each action increments one, or exits.
 
-Shapes: n dimensions, h positions each, S = h**n states in row-major order (torchgfn's), s = n*h one-hot inputs.
+Shapes: n dimensions, h positions each, S = h**n states in row-major order (torchgfn's), s = n*h one-hot
+inputs.
 """
 
 from __future__ import annotations
@@ -58,14 +59,21 @@ class Hypergrid(Environment):
     class Config(Schema):
         """The grid and its reward.
 
-        `reward` is "original" (positions x/(H-1)), "paper" (x/H, as the paper prints it) or one of torchgfn's others;
-        `outer` and `band` bound |x/(H-1) - 0.5| for R1 and R2.
+        `reward` is "original" (positions x/(H-1)), "paper" (x/H, as the paper prints it) or one of torchgfn's
+        others; `outer` and `band` bound |x/(H-1) - 0.5| for R1 and R2.
         """
 
         ndim: int = Field(ge=1, le=64)
         height: int = Field(ge=2, le=1024)
         reward: Literal[
-            "original", "paper", "cosine", "sparse", "deceptive", "bitwise_xor", "multiplicative_coprime", "conditional_multiscale"
+            "original",
+            "paper",
+            "cosine",
+            "sparse",
+            "deceptive",
+            "bitwise_xor",
+            "multiplicative_coprime",
+            "conditional_multiscale",
         ] = "original"
         R0: float = Field(default=0.1, gt=MIN_REWARD, le=MAX_REWARD)
         R1: float = Field(default=0.5, ge=0, le=MAX_REWARD)
@@ -78,7 +86,9 @@ class Hypergrid(Environment):
         def _band_as_text(cls, values: dict) -> dict:
             band = values.get("band")
             if isinstance(band, str):
-                values = values | {"band": tuple(band.strip("()[] ").replace("+", ",").split(","))}  # "+" as in a structure's name
+                values = values | {
+                    "band": tuple(band.strip("()[] ").replace("+", ",").split(","))
+                }  # "+" as in a structure's name
             return values
 
         @model_validator(mode="after")
@@ -101,10 +111,13 @@ class Hypergrid(Environment):
         """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot preprocessor.
 
         Raises:
-            GenflowError: torchgfn's reward does not fit this grid, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
+            GenflowError: torchgfn's reward does not fit this grid, e.g. "conditional_multiscale" needs height
+                16, 64, 256 or 1024.
         """
         if self.config.reward == "sparse" and self.config.ndim > MAX_SPARSE:
-            raise GenflowError(f"torchgfn's reward 'sparse' needs ndim of at most {MAX_SPARSE}, not {self.config.ndim}")
+            raise GenflowError(
+                f"torchgfn's reward 'sparse' needs ndim of at most {MAX_SPARSE}, not {self.config.ndim}"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from gfn.preprocessors import KHotPreprocessor
@@ -114,9 +127,13 @@ class Hypergrid(Environment):
         try:
             env = ExactHyperGrid(self.config, device)
         except (AssertionError, ValueError) as error:
-            raise GenflowError(f"torchgfn's reward {self.config.reward!r} does not fit this grid: {error}") from error
+            raise GenflowError(
+                f"torchgfn's reward {self.config.reward!r} does not fit this grid: {error}"
+            ) from error
         preprocessor = KHotPreprocessor(self.config.height, self.config.ndim)
-        preprocessor.target_dtype = torch.get_default_dtype()  # its one-hots are integers, which no linear layer takes
+        preprocessor.target_dtype = (
+            torch.get_default_dtype()
+        )  # its one-hots are integers, which no linear layer takes
         return env, preprocessor
 
     def condition(self) -> dict[str, float]:
@@ -138,7 +155,10 @@ class Hypergrid(Environment):
         """Log of the total reward that each of the three terms pays."""
         c = self.config
         sides = (c.height, *(int(indicator.sum()) for indicator in self._indicators))
-        return [math.log(r) + c.ndim * math.log(side) if r * side else -math.inf for r, side in zip((c.R0, c.R1, c.R2), sides, strict=True)]
+        return [
+            math.log(r) + c.ndim * math.log(side) if r * side else -math.inf
+            for r, side in zip((c.R0, c.R1, c.R2), sides, strict=True)
+        ]
 
     def log_partition(self) -> float:
         """Log of the sum of rewards, in closed form where the reward is ours: R0 h^n + R1 outer^n + R2 band^n."""
@@ -147,7 +167,10 @@ class Hypergrid(Environment):
         return float(torch.tensor(self._log_masses(), dtype=torch.float64).logsumexp(0))
 
     def input_coordinates(self) -> Tensor:
-        """(n*h, 4): dimension i, u = k/(h-1), in the outer region, in the band. The last two are 0 for torchgfn's rewards."""
+        """(n*h, 4): dimension i, u = k/(h-1), in the outer region, in the band.
+
+        The last two are 0 for torchgfn's rewards.
+        """
         n, h = self.config.ndim, self.config.height
         dimension = torch.arange(n).repeat_interleave(h)
         position = torch.linspace(0, 1, h).repeat(n)
@@ -163,7 +186,9 @@ class Hypergrid(Environment):
             return {}
         n, h = self.config.ndim, self.config.height
         dimension = torch.arange(n).repeat_interleave(h).float()
-        return {"input": torch.cat([dimension[:, None], position_features(*self._indicators).repeat(n, 1)], dim=1)}
+        return {
+            "input": torch.cat([dimension[:, None], position_features(*self._indicators).repeat(n, 1)], dim=1)
+        }
 
     def action_coordinates(self) -> Tensor:
         """(n+1, 2): the dimension that is incremented (-1 for exit), is exit."""

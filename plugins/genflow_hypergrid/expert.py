@@ -1,7 +1,7 @@
 """The optimal policy of a grid whose reward does not tell dimensions apart, from one state for each multiset of positions.
 
-Flows do not change when dimensions are swapped, so C(h+n-1, n) sorted states stand for all h**n: 24,310 instead of 10**8 for n = 8,
-h = 10.
+Flows do not change when dimensions are swapped, so C(h+n-1, n) sorted states stand for all h**n: 24,310
+instead of 10**8 for n = 8, h = 10.
 
 Shapes: S sorted states, n dimensions, A = n + 1 actions (the last is exit), B drawn states.
 """
@@ -58,7 +58,9 @@ def sorted_graph(ndim: int, height: int) -> SortedGraph:
     return SortedGraph(states, children, torch.ones(len(states), dtype=torch.bool), tuple(levels))
 
 
-def shuffle_dimensions(states: Tensor, masks: Tensor, policy: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def shuffle_dimensions(
+    states: Tensor, masks: Tensor, policy: Tensor, rng: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
     """Permute the dimensions of each row (B, n), and the actions (B, A) with them."""
     order = torch.rand(states.shape, generator=rng, device=rng.device).cpu().argsort(1)
     actions = torch.cat([order, torch.full((len(states), 1), states.shape[1])], dim=1)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from genflow import Metric, Population, Schema
 
-#: the paper's KL of a histogram is finite, so empty cells must have been floored; its value is not stated, but 1e-8 brings a
-#: perfect sampler of structure A to 7.5, beside the paper's 7.28, and 1e-10 to 12
+#: the paper's KL of a histogram is finite, so empty cells must have been floored; its value is not stated,
+#: but 1e-8 brings a perfect sampler of structure A to 7.5, beside the paper's 7.28, and 1e-10 to 12
 HISTOGRAM_FLOOR = 1e-8
 
 
@@ -97,13 +97,19 @@ class _Histogram(Metric):
     exact = True
 
     class Config(Schema):
-        """`draws` samples a policy; the paper's numbers fit about 200 (see docs/metrics.md). `seed` of the draws."""
+        """`draws` samples a policy; the paper's numbers fit about 200 (see docs/metrics.md).
+
+        `seed` of the draws.
+        """
 
         draws: int = Field(default=256, ge=1)
         seed: int = 0
 
     def histogram(self, population: Population) -> Tensor:
-        """(M, S) shares of the draws. Draws come from the exact distribution, which is what trajectories sample."""
+        """(M, S) shares of the draws.
+
+        Draws come from the exact distribution, which is what trajectories sample.
+        """
         rng = torch.Generator().manual_seed(self.config.seed)
         q = population.terminal_distribution()
         counts = torch.zeros_like(q)
@@ -124,7 +130,9 @@ class HistogramKL(_Histogram):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        return kl(population.structure.environment.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR))
+        return kl(
+            population.structure.environment.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR)
+        )
 
 
 class HistogramL1(_Histogram):

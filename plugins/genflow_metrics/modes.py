@@ -39,16 +39,22 @@ class Modes(Metric):
         final = population.rollouts(self.config.draws, self.config.seed).final
         hits = population.structure.environment.is_mode(final.flatten(0, 1))
         if hits is None:
-            raise GenflowError(f"environment {population.structure.env!r} does not say which objects are modes")
+            raise GenflowError(
+                f"environment {population.structure.env!r} does not say which objects are modes"
+            )
         found = zip(final.flatten(2), hits.reshape(final.shape[:2]), strict=True)
-        return torch.tensor([len({tuple(row) for row in objects[hit].tolist()}) for objects, hit in found], dtype=torch.float64)
+        return torch.tensor(
+            [len({tuple(row) for row in objects[hit].tolist()}) for objects, hit in found],
+            dtype=torch.float64,
+        )
 
 
 def log_probability(policy: Population, objects: Tensor, trajectories: int, rng: torch.Generator) -> Tensor:
     """Estimate log p(x) by importance sampling, from trajectories that the uniform backward policy P_B draws from x.
 
-    The log of the mean over K trajectories of P_F(trajectory) / P_B(trajectory | x), of which the mean is unbiased. Source: Malkin et
-    al., "Trajectory balance" (2022). Where P_F balances with P_B every trajectory gives log p(x) itself.
+    The log of the mean over K trajectories of P_F(trajectory) / P_B(trajectory | x), of which the mean is
+    unbiased. Source: Malkin et al., "Trajectory balance" (2022). Where P_F balances with P_B every trajectory
+    gives log p(x) itself.
 
     Args:
         policy: a population of one.
@@ -74,7 +80,9 @@ def log_probability(policy: Population, objects: Tensor, trajectories: int, rng:
             return log_ratio.reshape(-1, trajectories).logsumexp(1) - math.log(trajectories)
         rows, parents = rows[moving], parents[moving]
         actions = torch.rand(parents.shape, generator=rng).masked_fill(~parents, -1).argmax(1)
-        states = env.backward_step(env.States(states[moving]), env.actions_from_tensor(actions[:, None])).tensor
+        states = env.backward_step(
+            env.States(states[moving]), env.actions_from_tensor(actions[:, None])
+        ).tensor
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:
@@ -87,8 +95,9 @@ def pearson(x: Tensor, y: Tensor) -> Tensor:
 class RewardCorrelation(Metric):
     """Pearson correlation of log p(x), by importance sampling, and log R(x) over sampled objects.
 
-    The figure of Malkin et al. (2022) and Madan et al. (2023) for tasks without an exact distribution. Pearson, not Spearman: rewards
-    that take a few values are ties, which the noise of log p breaks at random, so that ranks would punish even a perfect policy.
+    The figure of Malkin et al. (2022) and Madan et al. (2023) for tasks without an exact distribution.
+    Pearson, not Spearman: rewards that take a few values are ties, which the noise of log p breaks at random,
+    so that ranks would punish even a perfect policy.
     """
 
     better = "higher"
@@ -106,9 +115,16 @@ class RewardCorrelation(Metric):
         rng = torch.Generator().manual_seed(c.seed)
         own = population.rollouts(c.draws - c.draws // 2, c.seed).final
         # so that the reward varies; random actions are nobody's, so all policies share them
-        foreign = population[:1].rollouts(c.draws // 2, c.seed, epsilon=1.0).final.expand(len(population), *[-1] * (own.ndim - 1))
+        foreign = (
+            population[:1]
+            .rollouts(c.draws // 2, c.seed, epsilon=1.0)
+            .final.expand(len(population), *[-1] * (own.ndim - 1))
+        )
         objects = torch.cat([own, foreign], dim=1)
         log_reward = environment.log_reward(objects.flatten(0, 1)).reshape(objects.shape[:2])
         with torch.no_grad():
-            log_p = [log_probability(policy, x, c.trajectories, rng) for policy, x in zip(population, objects, strict=True)]
+            log_p = [
+                log_probability(policy, x, c.trajectories, rng)
+                for policy, x in zip(population, objects, strict=True)
+            ]
         return pearson(torch.stack(log_p), log_reward)

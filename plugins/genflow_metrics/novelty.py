@@ -1,7 +1,8 @@
 """Whether policies are more than copies of the checkpoints that their generator was trained on.
 
-The tests of Zeng et al., "Generative Modeling of Weights: Generalization or Memorization?" (2025). The zoo's own policies are
-measured by the same rules, each without itself, so that their values are what to expect from training.
+The tests of Zeng et al., "Generative Modeling of Weights: Generalization or Memorization?" (2025). The zoo's
+own policies are measured by the same rules, each without itself, so that their values are what to expect from
+training.
 
 Shapes: M policies, N checkpoints, S states.
 """
@@ -35,7 +36,10 @@ def keep(checkpoints: Population, key: Any, make: Callable[[], T]) -> T:
 
 
 def identities(population: Population, checkpoints: Population) -> Tensor:
-    """(M, N) bool: which policy is which checkpoint itself. A copy that came from elsewhere, e.g. a generator, is none."""
+    """(M, N) bool: which policy is which checkpoint itself. A copy that came from elsewhere, e.g.
+
+    a generator, is none.
+    """
     same = torch.zeros(len(population), len(checkpoints), dtype=torch.bool)
     if population.source == checkpoints.source:
         places = {row.numpy().tobytes(): n for n, row in enumerate(checkpoints.weights)}
@@ -116,4 +120,6 @@ class ErrorAgreement(_Exact):
 
     def errors(self, population: Population) -> Tensor:
         """(M, S) of length 1; 0 for a policy without mistakes."""
-        return functional.normalize(population.terminal_distribution() - population.structure.environment.target(), dim=1)
+        return functional.normalize(
+            population.terminal_distribution() - population.structure.environment.target(), dim=1
+        )

@@ -15,7 +15,8 @@ from genflow import Metric, Population, Schema
 def cka(features: Tensor) -> Tensor:
     """Linear CKA between every two of M sets of features: (M, B, F) -> (M, M), 0 to 1; NaN for features that do not vary.
 
-    |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, X and Y centred (Kornblith et al. 2019), by way of the Gram matrices: |Y'X|^2 = <XX', YY'>.
+    |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, X and Y centred (Kornblith et al. 2019), by way of the Gram
+    matrices: |Y'X|^2 = <XX', YY'>.
     """
     centred = features - features.mean(1, keepdim=True)
     gram = (centred @ centred.mT).flatten(1)

@@ -1,4 +1,7 @@
-"""Molecules as trees of building blocks (Bengio et al. 2021), on RDKit and torchgfn, and what is measured of them."""
+"""Molecules as trees of building blocks (Bengio et al.
+
+2021), on RDKit and torchgfn, and what is measured of them.
+"""
 
 import genflow
 
@@ -14,7 +17,12 @@ def register_metrics(register):
     """Of sampled molecules: molecule_modes, top_10, top_100, molecule_diversity, uniqueness, validity, length. Exact, over molecules
     instead of states: molecule_js, molecule_kl, molecule_l1.
     """
-    for name, cls in {"top_10": "Top10", "top_100": "Top100", "molecule_modes": "Modes", "molecule_diversity": "Diversity"}.items():
+    for name, cls in {
+        "top_10": "Top10",
+        "top_100": "Top100",
+        "molecule_modes": "Modes",
+        "molecule_diversity": "Diversity",
+    }.items():
         register(name, f"genflow_molecule.metrics:{cls}")
     for name, cls in {"uniqueness": "Uniqueness", "validity": "Validity", "length": "Length"}.items():
         register(name, f"genflow_molecule.metrics:{cls}")

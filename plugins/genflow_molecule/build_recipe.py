@@ -1,7 +1,8 @@
 """Makes the recipe of the generator that ships: ``python -m genflow_molecule.build_recipe --out FILE``.
 
-Which vocabularies are trained on, which recipes are chosen on, and which are only measured. Blocks of the last two kinds of "new" ones
-occur nowhere else. Sub-vocabularies of one vocabulary share its molecules, so that many vocabularies cost few scores.
+Which vocabularies are trained on, which recipes are chosen on, and which are only measured. Blocks of the
+last two kinds of "new" ones occur nowhere else. Sub-vocabularies of one vocabulary share its molecules, so
+that many vocabularies cost few scores.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from genflow import GenflowError, Structure
 from .vocabulary import load_vocabulary
 
 SEED = 11
-#: the presets are made of the first blocks, all of which are trained on; of the others every sixth is kept for tests, and for selection
+#: the presets are made of the first blocks, all of which are trained on; of the others every sixth is kept
+#: for tests, and for selection
 FIRST = 72
 EVERY, TEST, SELECTION = 6, 1, 4
 #: states of a vocabulary that is trained on, by N
@@ -102,7 +104,9 @@ def text(blocks: Sequence[int], max_blocks: int, **fields: object) -> str:
 def fits(blocks: Sequence[int], max_blocks: int, low: int, high: int) -> bool:
     """Whether they can be joined, to a number of states within bounds."""
     try:
-        return low <= (Structure.parse("molecule", text(blocks, max_blocks)).environment.n_states or 0) <= high
+        return (
+            low <= (Structure.parse("molecule", text(blocks, max_blocks)).environment.n_states or 0) <= high
+        )
     except GenflowError:
         return False
 
@@ -124,7 +128,11 @@ def varied(rng: random.Random, max_blocks: int) -> dict[str, object]:
     if rng.random() < OTHER_BETA:
         fields["beta"] = round(rng.uniform(4, 16), 1)
     if rng.random() < OTHER_REWARD:
-        fields |= {"reward": "logp_window", "logp_centre": round(rng.uniform(1, 4), 1), "logp_width": round(rng.uniform(0.5, 2), 1)}
+        fields |= {
+            "reward": "logp_window",
+            "logp_centre": round(rng.uniform(1, 4), 1),
+            "logp_width": round(rng.uniform(0.5, 2), 1),
+        }
     if max_blocks <= 3 and rng.random() < 0.5:
         fields["multiplicity"] = "true"
     if rng.random() < OTHER_WIDTH:
@@ -139,18 +147,25 @@ def training(blocks: Sequence[int]) -> list[str]:
         hands = [hand, *(rng.sample(hand, rng.randint(5, 7)) for _ in range(SUBSETS))]
         structures += [text(each, 3, **varied(rng, 3)) for each in hands if fits(each, 3, *STATES[3])]
     for max_blocks, size, number in OTHERS:
-        structures += [text(hand, max_blocks, **varied(rng, max_blocks)) for hand in _some(rng, blocks, max_blocks, size, number)]
+        structures += [
+            text(hand, max_blocks, **varied(rng, max_blocks))
+            for hand in _some(rng, blocks, max_blocks, size, number)
+        ]
     return list(dict.fromkeys(structures))
 
 
-def _some(rng: random.Random, blocks: Sequence[int], max_blocks: int, size: int, number: int) -> list[list[int]]:
+def _some(
+    rng: random.Random, blocks: Sequence[int], max_blocks: int, size: int, number: int
+) -> list[list[int]]:
     hands = (hand for hand in dealt(rng, blocks, size) if fits(hand, max_blocks, *STATES[max_blocks]))
     return [next(hands) for _ in range(number)]
 
 
 def measured(rng: random.Random, known: Sequence[int], new: Sequence[int], number: int) -> list[str]:
     """Vocabularies of blocks that are trained on and of new ones, as many each, and some of the first with other fields."""
-    drawn = [[next(hands) for _ in range(number)] for hands in (_readable(rng, blocks) for blocks in (known, new))]
+    drawn = [
+        [next(hands) for _ in range(number)] for hands in (_readable(rng, blocks) for blocks in (known, new))
+    ]
     others: list[dict[str, object]] = [
         {"beta": 4},
         {"beta": 6},
@@ -177,7 +192,10 @@ def recipe() -> str:
     known, selection, test = split(len(load_vocabulary("default")))
     lists = {
         "structures": ("", training(known)),
-        "selection_structures": ("# recipes are chosen on these\n", measured(random.Random(SEED + 1), known, selection, 6)),
+        "selection_structures": (
+            "# recipes are chosen on these\n",
+            measured(random.Random(SEED + 1), known, selection, 6),
+        ),
         "test_structures": (
             "# only measured, once, when the generator is exported\n",
             ["small", *measured(random.Random(SEED + 2), known, test, 12)],
@@ -188,7 +206,8 @@ def recipe() -> str:
         'env = "molecule"\nseed = 0\n'
     )
     parts = [
-        f"\n{comment}{key} = [\n" + "".join(f'  "{each}",\n' for each in each_list) + "]\n" for key, (comment, each_list) in lists.items()
+        f"\n{comment}{key} = [\n" + "".join(f'  "{each}",\n' for each in each_list) + "]\n"
+        for key, (comment, each_list) in lists.items()
     ]
     return head + "".join(parts) + OPTIONS
 

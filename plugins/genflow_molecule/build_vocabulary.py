@@ -1,7 +1,7 @@
 """Makes a vocabulary from the molecules in RDKit's data folder: ``python -m genflow_molecule.build_vocabulary --out FILE``.
 
-NCI's first 5,000 and the 10,000 molecules of the WEHI set that RDKit tests its PAINS filters on. Molecules are cut at the acyclic
-single bonds that touch a ring; blocks are the pieces that most molecules have.
+NCI's first 5,000 and the 10,000 molecules of the WEHI set that RDKit tests its PAINS filters on. Molecules
+are cut at the acyclic single bonds that touch a ring; blocks are the pieces that most molecules have.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ ELEMENTS = {"C", "N", "O", "S", "F", "Cl", "Br"}
 HEAVY = range(6, 51)
 #: the one charged block that is kept
 NITRO = "O=[NH+][O-]"
-#: a kind of atom is a stem if it makes at least this share of a block's bonds; it is one k times if this share of blocks bonds it k times
+#: a kind of atom is a stem if it makes at least this share of a block's bonds; it is one k times if this
+#: share of blocks bonds it k times
 MIN_SHARE = 0.1
 #: acyclic single bonds that touch a ring
 CUT = Chem.MolFromSmarts("[R]-!@[*]")
@@ -68,7 +69,12 @@ def pieces(mol: Mol) -> Iterator[tuple[str, Counter[int]]]:
         smiles = Chem.MolToSmiles(piece)
         order = json.loads(piece.GetProp("_smilesAtomOutputOrder").replace(",]", "]"))
         atoms = [piece.GetAtomWithIdx(index) for index in order]
-        yield smiles, Counter({place: atom.GetIntProp("uses") for place, atom in enumerate(atoms) if atom.HasProp("uses")})
+        yield (
+            smiles,
+            Counter(
+                {place: atom.GetIntProp("uses") for place, atom in enumerate(atoms) if atom.HasProp("uses")}
+            ),
+        )
 
 
 def kept(smiles: str) -> bool:
@@ -79,7 +85,8 @@ def kept(smiles: str) -> bool:
 def block_of(smiles: str, occurrences: list[Counter[int]], count: int) -> dict[str, Any]:
     """A block as in the file.
 
-    Stems: first one atom of each kind that makes enough of the bonds, then further atoms of these kinds, the most bonded kinds first.
+    Stems: first one atom of each kind that makes enough of the bonds, then further atoms of these kinds, the
+        most bonded kinds first.
     """
     mol = Chem.MolFromSmiles(smiles)
     kinds = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
@@ -88,7 +95,9 @@ def block_of(smiles: str, occurrences: list[Counter[int]], count: int) -> dict[s
         for atom, number in uses.items():
             bonds[kinds[atom]] += number
     chosen = [kind for kind, number in bonds.most_common() if number >= MIN_SHARE * bonds.total()]
-    chosen.sort(key=lambda kind: (-bonds[kind], kinds.index(kind)))  # most_common leaves ties to the order of the corpus
+    chosen.sort(
+        key=lambda kind: (-bonds[kind], kinds.index(kind))
+    )  # most_common leaves ties to the order of the corpus
     places = {kind: _places(mol, kinds, kind, occurrences) for kind in chosen}
     rounds = [places[kind][turn] for turn in range(MAX_STEMS) for kind in chosen if turn < len(places[kind])]
     stems = sorted(rounds[:MAX_STEMS])
@@ -99,8 +108,14 @@ def block_of(smiles: str, occurrences: list[Counter[int]], count: int) -> dict[s
 def _places(mol: Mol, kinds: list[int], kind: int, occurrences: list[Counter[int]]) -> list[int]:
     """Atoms of a kind, each as often as it may be bonded; all of them once before any of them twice."""
     atoms = [atom for atom, own in enumerate(kinds) if own == kind]
-    most = Counter(max(uses[atom] for atom in atoms) for uses in occurrences if any(uses[atom] for atom in atoms))
-    times = max(k for k in most if sum(number for uses, number in most.items() if uses >= k) >= MIN_SHARE * most.total())
+    most = Counter(
+        max(uses[atom] for atom in atoms) for uses in occurrences if any(uses[atom] for atom in atoms)
+    )
+    times = max(
+        k
+        for k in most
+        if sum(number for uses, number in most.items() if uses >= k) >= MIN_SHARE * most.total()
+    )
     times = min(times, mol.GetAtomWithIdx(atoms[0]).GetTotalNumHs())
     return atoms * times
 
@@ -117,7 +132,9 @@ def build(n_blocks: int) -> dict[str, Any]:
             documents.update({smiles for smiles, _ in found})
             for smiles, uses in found:
                 occurrences[smiles].append(uses)
-    ranked = sorted((smiles for smiles in documents if kept(smiles)), key=lambda smiles: (-documents[smiles], smiles))
+    ranked = sorted(
+        (smiles for smiles in documents if kept(smiles)), key=lambda smiles: (-documents[smiles], smiles)
+    )
     blocks = [block_of(smiles, occurrences[smiles], documents[smiles]) for smiles in ranked[:n_blocks]]
     return {"format": FORMAT, "source": SOURCE, "blocks": blocks}
 
@@ -131,8 +148,15 @@ def as_text(vocabulary: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(description="Make a vocabulary of building blocks from the molecules in RDKit's data folder.")
-    parser.add_argument("--blocks", type=int, default=DEFAULT_BLOCKS, help="how many, the most frequent first (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Make a vocabulary of building blocks from the molecules in RDKit's data folder."
+    )
+    parser.add_argument(
+        "--blocks",
+        type=int,
+        default=DEFAULT_BLOCKS,
+        help="how many, the most frequent first (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "vocabularies" / "default.json")
     arguments = parser.parse_args()
     arguments.out.write_text(as_text(build(arguments.blocks)))

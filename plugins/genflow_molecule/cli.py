@@ -12,22 +12,78 @@ from genflow import GenflowError
 @click.command("dock", short_help="Dock the best molecules of a population.")
 @click.argument("population_folder", type=click.Path(path_type=Path), metavar="POPULATION")
 @click.option("--target", metavar="NAME", help="Receptor that dockstring ships, e.g. DRD2.")
-@click.option("--receptor", "file", type=click.Path(path_type=Path), metavar="FILE.pdbqt", help="Receptor of your own, with a box.")
+@click.option(
+    "--receptor",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.pdbqt",
+    help="Receptor of your own, with a box.",
+)
 @click.option("--box-centre", type=float, nargs=3, metavar="X Y Z", help="Centre of the box, Å.")
 @click.option("--box-size", type=float, nargs=3, metavar="A B C", help="Sides of the box, Å.")
-@click.option("--top", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="K", help="Molecules to dock.")
 @click.option(
-    "--draws", type=click.IntRange(1, 100_000), default=256, show_default=True, metavar="N", help="Trajectories a policy to choose from."
+    "--top",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    metavar="K",
+    help="Molecules to dock.",
 )
 @click.option(
-    "--exhaustiveness", type=click.IntRange(1, 1000), default=8, show_default=True, metavar="N", help="Monte Carlo runs a molecule."
+    "--draws",
+    type=click.IntRange(1, 100_000),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Trajectories a policy to choose from.",
 )
-@click.option("--cores", type=click.IntRange(0), default=0, metavar="N", help="Cores, which change no result (default: all).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder (default: runs/<env>/docked/<receptor>).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="N", help="Seed of everything random.")
+@click.option(
+    "--exhaustiveness",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Monte Carlo runs a molecule.",
+)
+@click.option(
+    "--cores",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Cores, which change no result (default: all).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Output folder (default: runs/<env>/docked/<receptor>).",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Seed of everything random.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
-def dock(population_folder, target, file, box_centre, box_size, top, draws, exhaustiveness, cores, out, seed, as_json):
-    """Dock the molecules of POPULATION with the highest reward, and rank them by affinity. Needs the extra genflow[docking].
+def dock(
+    population_folder,
+    target,
+    file,
+    box_centre,
+    box_size,
+    top,
+    draws,
+    exhaustiveness,
+    cores,
+    out,
+    seed,
+    as_json,
+):
+    """Dock the molecules of POPULATION with the highest reward, and rank them by affinity.
+
+    Needs the extra genflow[docking].
 
     \b
     Example:
@@ -40,9 +96,13 @@ def dock(population_folder, target, file, box_centre, box_size, top, draws, exha
     from . import docking, screening
 
     if (target is None) == (file is None):
-        raise GenflowError("name one receptor: --target NAME, or --receptor FILE.pdbqt with --box-centre and --box-size")
+        raise GenflowError(
+            "name one receptor: --target NAME, or --receptor FILE.pdbqt with --box-centre and --box-size"
+        )
     if target is not None and (box_centre or box_size):
-        raise GenflowError(f"target {target!r} has its own box; give --box-centre and --box-size with --receptor only")
+        raise GenflowError(
+            f"target {target!r} has its own box; give --box-centre and --box-size with --receptor only"
+        )
     where = docking.target(target) if target is not None else docking.receptor(file, box_centre, box_size)
     docking.require_extra()  # after what can be said of the receptor without it
     population = load_population(population_folder)
@@ -56,4 +116,8 @@ def dock(population_folder, target, file, box_centre, box_size, top, draws, exha
         folder,
         Progress(quiet=as_json),
     )
-    click.echo(json.dumps(rows, indent=1) if as_json else f"{screening.as_text(rows)}\ntable in {folder / screening.TABLE}")
+    click.echo(
+        json.dumps(rows, indent=1)
+        if as_json
+        else f"{screening.as_text(rows)}\ntable in {folder / screening.TABLE}"
+    )

@@ -1,7 +1,10 @@
-"""Docking with AutoDock Vina (Eberhardt et al. 2021, Trott and Olson 2010): how well a molecule fits a pocket of a protein, in kcal/mol.
+"""Docking with AutoDock Vina (Eberhardt et al.
 
-Needs the extra ``genflow[docking]``: vina, meeko, and dockstring (García-Ortegón et al. 2022), of which only the files of its receptors are
-read. Everything runs offline; a result depends on the seed, not on what was docked before.
+2021, Trott and Olson 2010): how well a molecule fits a pocket of a protein, in kcal/mol.
+
+Needs the extra ``genflow[docking]``: vina, meeko, and dockstring (García-Ortegón et al. 2022), of which only
+the files of its receptors are read. Everything runs offline; a result depends on the seed, not on what was
+docked before.
 """
 
 from __future__ import annotations
@@ -24,13 +27,16 @@ MODULES = ("vina", "meeko", "gemmi", "scipy", "dockstring")
 #: bytes of a receptor's file, and Å of a side of its box: Vina's maps take memory by the volume
 MAX_BYTES, MAX_SIDE = 2**25, 60.0
 #: AutoDock's types of atoms that Vina knows in a receptor
-ATOM_TYPES = frozenset(re.findall(r"\w+", "C A N NA O OA S SA P H HD F Cl Br I Si Se Mg Mn Zn Ca Fe Cu Na K Hg Co U Cd Ni"))
+ATOM_TYPES = frozenset(
+    re.findall(r"\w+", "C A N NA O OA S SA P H HD F Cl Br I Si Se Mg Mn Zn Ca Fe Cu Na K Hg Co U Cd Ni")
+)
 MAX_SEED = 2**31 - 1
 #: poses that Vina keeps and refines, its own default
 POSES = 9
 #: attempts at embedding a molecule, twice; steps of the force field that an embedded molecule is relaxed by
 ATTEMPTS, RELAX = 50, 500
-#: a nitrogen of an aliphatic amine, which water at pH 7 protonates, and the hydroxyl oxygen of an acid, which it deprotonates
+#: a nitrogen of an aliphatic amine, which water at pH 7 protonates, and the hydroxyl oxygen of an acid, which
+#: it deprotonates
 AMINE = Chem.MolFromSmarts("[NX3;!$(N-[a]);!$(N-[!#6]);!$(N-C=[O,S,N,C]);!$(N-C#N);!$(N=*)]")
 ACID = Chem.MolFromSmarts("[CX3](=O)[OX2H1]")
 #: bonds within which a second amine is not protonated, as in piperazine
@@ -80,7 +86,9 @@ def require_extra() -> None:
     """
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
-        raise GenflowError(f"docking needs packages that are not installed ({', '.join(missing)}); run pip install 'genflow[docking]'")
+        raise GenflowError(
+            f"docking needs packages that are not installed ({', '.join(missing)}); run pip install 'genflow[docking]'"
+        )
 
 
 def _folder() -> Path:
@@ -120,31 +128,49 @@ def read_box(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
         key, _, value = line.partition("#")[0].partition("=")
         found[key.strip()] = value.strip()
     try:
-        centre, size = (tuple(float(found[f"{what}_{axis}"]) for axis in "xyz") for what in ("center", "size"))
+        centre, size = (
+            tuple(float(found[f"{what}_{axis}"]) for axis in "xyz") for what in ("center", "size")
+        )
     except KeyError as error:
         raise GenflowError(f"the box {str(path)!r} lacks {error.args[0]}") from None
     except ValueError:
-        raise GenflowError(f"the box {str(path)!r} is malformed: center_x to size_z must be numbers") from None
+        raise GenflowError(
+            f"the box {str(path)!r} is malformed: center_x to size_z must be numbers"
+        ) from None
     return centre, size
 
 
-def receptor(file: Path, centre: Sequence[float] | None, size: Sequence[float] | None, name: str | None = None) -> Receptor:
+def receptor(
+    file: Path, centre: Sequence[float] | None, size: Sequence[float] | None, name: str | None = None
+) -> Receptor:
     """A receptor from a PDBQT file and a box, checked: Vina itself would end the process at some mistakes.
 
     Raises:
-        GenflowError: the file is missing or malformed, the box is missing, impossible or far from the protein.
+        GenflowError: the file is missing or malformed, the box is missing, impossible or far from the
+            protein.
     """
     if not centre or not size:
-        raise GenflowError(f"the receptor {str(file)!r} has no box to dock in; give its centre and its size in Å")
+        raise GenflowError(
+            f"the receptor {str(file)!r} has no box to dock in; give its centre and its size in Å"
+        )
     if len(centre) != 3 or len(size) != 3 or not all(map(math.isfinite, (*centre, *size))):
         raise GenflowError("a box is three numbers of its centre and three of its size, in Å")
     if not all(1 <= side <= MAX_SIDE for side in size):
-        raise GenflowError(f"the sides of the box must be 1 to {MAX_SIDE:g} Å, not {', '.join(f'{side:g}' for side in size)}")
+        raise GenflowError(
+            f"the sides of the box must be 1 to {MAX_SIDE:g} Å, not {', '.join(f'{side:g}' for side in size)}"
+        )
     if file.suffix != ".pdbqt":
-        raise GenflowError(f"the receptor {str(file)!r} is no .pdbqt file; prepare one, e.g. with meeko's mk_prepare_receptor")
+        raise GenflowError(
+            f"the receptor {str(file)!r} is no .pdbqt file; prepare one, e.g. with meeko's mk_prepare_receptor"
+        )
     atoms = read_atoms(file)
-    if not any(all(abs(at - middle) <= side / 2 for at, middle, side in zip(atom, centre, size, strict=True)) for atom in atoms):
-        raise GenflowError(f"the box has no atom of the receptor {str(file)!r} in it; check its centre and its size")
+    if not any(
+        all(abs(at - middle) <= side / 2 for at, middle, side in zip(atom, centre, size, strict=True))
+        for atom in atoms
+    ):
+        raise GenflowError(
+            f"the box has no atom of the receptor {str(file)!r} in it; check its centre and its size"
+        )
     x, y, z = map(float, centre)
     a, b, c = map(float, size)
     return Receptor(name or file.stem, file, (x, y, z), (a, b, c))
@@ -166,11 +192,15 @@ def read_atoms(file: Path) -> list[tuple[float, float, float]]:
             x, y, z = (float(line[start : start + 8]) for start in (30, 38, 46))
             float(line[68:76])
         except ValueError:
-            raise GenflowError(f"{where} is malformed: line {number} has no coordinates and charge in the columns of PDBQT") from None
+            raise GenflowError(
+                f"{where} is malformed: line {number} has no coordinates and charge in the columns of PDBQT"
+            ) from None
         if not all(map(math.isfinite, (x, y, z))):
             raise GenflowError(f"{where} is malformed: line {number} has a coordinate that is not finite")
         if (kind := line[77:79].strip()) not in ATOM_TYPES:
-            raise GenflowError(f"{where} is malformed: line {number} has atom type {kind!r}, which AutoDock does not know")
+            raise GenflowError(
+                f"{where} is malformed: line {number} has atom type {kind!r}, which AutoDock does not know"
+            )
         atoms.append((x, y, z))
     if not atoms:
         raise GenflowError(f"{where} has no atoms; it must be a PDBQT file")
@@ -185,7 +215,9 @@ def _text(path: Path, what: str) -> str:
             raise GenflowError(f"{what} {str(path)!r} has {size:,} bytes; at most {MAX_BYTES:,} are read")
         return path.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
-        raise GenflowError(f"{what} {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise GenflowError(
+            f"{what} {str(path)!r} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def protonated(mol: Mol) -> Mol:
@@ -249,7 +281,12 @@ def pdbqt(smiles: str, seed: int) -> str:
             # rings are not broken, so that what is docked is the molecule itself
             setups = MoleculePreparation(rigid_macrocycles=True).prepare(embedded(smiles, seed))
             text, fine, why = PDBQTWriterLegacy.write_string(setups[0])
-        except (ValueError, RuntimeError, KeyError, IndexError) as error:  # RDKit and meeko say it in several ways
+        except (
+            ValueError,
+            RuntimeError,
+            KeyError,
+            IndexError,
+        ) as error:  # RDKit and meeko say it in several ways
             raise Undockable(f"cannot be prepared: {_first(error)}") from None
     if not fine:
         raise Undockable(f"cannot be prepared: {_first(why)}")
@@ -264,7 +301,9 @@ def _first(error: object) -> str:
 class Docker:
     """Docks molecules one at a time; the maps of the receptor are computed once, in seconds."""
 
-    def __init__(self, where: Receptor, exhaustiveness: int = 8, seed: int = 0, evaluations: int = 0, cores: int = 1) -> None:
+    def __init__(
+        self, where: Receptor, exhaustiveness: int = 8, seed: int = 0, evaluations: int = 0, cores: int = 1
+    ) -> None:
         """Build.
 
         Args:

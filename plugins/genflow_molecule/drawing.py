@@ -51,7 +51,8 @@ class Molecules(Gallery):
 def draw(mols: Sequence[Mol]) -> list[bytes]:
     """A PNG of `WIDTH` by `HEIGHT` pixels of each.
 
-    Bonds of all are equally long, `BOND` pixels or what the largest leaves room for; one that leaves less than `LEAST` is drawn smaller.
+    Bonds of all are equally long, `BOND` pixels or what the largest leaves room for; one that leaves less
+    than `LEAST` is drawn smaller.
     """
     laid = [_lay_out(mol) for mol in mols]
     bond = max(LEAST, min([BOND, *(_room(mol) for mol in laid)]))

@@ -1,9 +1,10 @@
 """Molecules as trees of building blocks: each action joins a block to an open stem, or exits.
 
-The task of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate Generation" (2021), section 4.2, with a
-vocabulary and a reward of our own.
+The task of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate
+Generation" (2021), section 4.2, with a vocabulary and a reward of our own.
 
-Shapes: N slots, E entries (a block and the atom by which it is attached), B states (B, 3N), A actions, s one-hot inputs.
+Shapes: N slots, E entries (a block and the atom by which it is attached), B states (B, 3N), A actions, s
+one-hot inputs.
 """
 
 from __future__ import annotations
@@ -52,11 +53,13 @@ class Molecule(Environment):
     class Config(Schema):
         """The blocks and the reward.
 
-        `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``). `vocabulary`: one that ships, or a file.
-        `max_blocks`: N. `reward` is "qed_sa" (QED times ease of synthesis), "logp_window" (a Gaussian on logP of `logp_centre` and
-        `logp_width`, times ease) or "docking" (predicted affinity to DRD2, times ease), to the power of `beta`. `multiplicity` divides
-        it by the number of states that are the same molecule, so that molecules, not states, are sampled in proportion to it; this
-        needs every state.
+        `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``). `vocabulary`: one
+            that ships, or a file.
+        `max_blocks`: N. `reward` is "qed_sa" (QED times ease of synthesis), "logp_window" (a Gaussian on logP
+            of `logp_centre` and
+        `logp_width`, times ease) or "docking" (predicted affinity to DRD2, times ease), to the power of
+        `beta`. `multiplicity` divides it by the number of states that are the same molecule, so that
+        molecules, not states, are sampled in proportion to it; this needs every state.
         """
 
         blocks: int | tuple[int, ...] = 12
@@ -72,7 +75,11 @@ class Molecule(Environment):
         @classmethod
         def _blocks_as_text(cls, blocks: Any) -> Any:
             if isinstance(blocks, str) and not blocks.strip().isdigit():
-                return tuple(part.strip() for part in blocks.strip("()[] ").replace("+", ",").split(",") if part.strip())
+                return tuple(
+                    part.strip()
+                    for part in blocks.strip("()[] ").replace("+", ",").split(",")
+                    if part.strip()
+                )
             return blocks
 
         @field_validator("blocks")
@@ -83,7 +90,11 @@ class Molecule(Environment):
                 if not 1 <= blocks <= MAX_BLOCKS:
                     raise ValueError(f"must be 1 to {MAX_BLOCKS}, or numbers of blocks as in 0+3+17")
                 return blocks
-            if not blocks or len(set(blocks)) < len(blocks) or not all(0 <= block < MAX_BLOCKS for block in blocks):
+            if (
+                not blocks
+                or len(set(blocks)) < len(blocks)
+                or not all(0 <= block < MAX_BLOCKS for block in blocks)
+            ):
                 raise ValueError(f"must be different numbers from 0 to {MAX_BLOCKS - 1}")
             ordered = tuple(sorted(blocks))
             return len(ordered) if ordered == tuple(range(len(ordered))) else ordered
@@ -95,7 +106,9 @@ class Molecule(Environment):
         vocabulary = load_vocabulary(c.vocabulary)
         numbers = range(c.blocks) if isinstance(c.blocks, int) else c.blocks
         if numbers[-1] >= len(vocabulary):
-            raise GenflowError(f"vocabulary {c.vocabulary!r} has blocks 0 to {len(vocabulary) - 1}, and no block {numbers[-1]}")
+            raise GenflowError(
+                f"vocabulary {c.vocabulary!r} has blocks 0 to {len(vocabulary) - 1}, and no block {numbers[-1]}"
+            )
         self.blocks: tuple[Block, ...] = tuple(vocabulary[number] for number in numbers)
         self.entries: tuple[Entry, ...] = entries_of(self.blocks)
         if c.multiplicity:
@@ -112,7 +125,9 @@ class Molecule(Environment):
 
         fits, fits_root = joints(self.entries)
         if not fits_root.any():
-            raise GenflowError(f"no two of the blocks {', '.join(block.smiles for block in self.blocks[:10])} can be joined; add others")
+            raise GenflowError(
+                f"no two of the blocks {', '.join(block.smiles for block in self.blocks[:10])} can be joined; add others"
+            )
         return Trees(self.config.max_blocks, fits, fits_root)
 
     def trees_on(self, device: torch.device) -> Trees:
@@ -178,7 +193,10 @@ class Molecule(Environment):
         c = self.config
         condition = {"blocks": float(len(self.blocks)), "max_blocks": float(c.max_blocks), "beta": c.beta}
         windowed = c.reward == "logp_window"
-        condition |= {"reward": float(get_args(Reward).index(c.reward)), "multiplicity": float(c.multiplicity)}
+        condition |= {
+            "reward": float(get_args(Reward).index(c.reward)),
+            "multiplicity": float(c.multiplicity),
+        }
         condition |= {"logp_centre": c.logp_centre * windowed, "logp_width": c.logp_width * windowed}
         condition["entries"] = float(len(self.entries))
         for name, values in self.descriptions.outline.items():
@@ -248,7 +266,9 @@ class Molecule(Environment):
         scores = torch.tensor([self.catalogue.score(each) for each in smiles], dtype=torch.float64)
         log_reward = self.config.beta * scores.log()
         if self.config.multiplicity:
-            log_reward -= torch.tensor([max(1, self.multiplicity[each]) for each in smiles], dtype=torch.float64).log()
+            log_reward -= torch.tensor(
+                [max(1, self.multiplicity[each]) for each in smiles], dtype=torch.float64
+            ).log()
         return log_reward.to(states.device)
 
     @cached_property

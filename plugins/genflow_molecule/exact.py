@@ -1,7 +1,8 @@
 """Exact divergences over molecules, where the built-in ones are over states, several of which may be one molecule.
 
-The target gives every molecule its score to the power of beta, once. With `multiplicity` the task's own target does the same; without it
-a policy that is perfect over states still has a divergence here, which tells how much is over-counted.
+The target gives every molecule its score to the power of beta, once. With `multiplicity` the task's own
+target does the same; without it a policy that is perfect over states still has a divergence here, which tells
+how much is over-counted.
 
 Shapes: M policies, S states, K molecules.
 """
@@ -19,7 +20,10 @@ from .environment import Molecule
 
 
 class _Exact(Metric):
-    """A divergence by dynamic programming over all states. It is not marked `exact`, which would ask it of every environment."""
+    """A divergence by dynamic programming over all states.
+
+    It is not marked `exact`, which would ask it of every environment.
+    """
 
     better = "lower"
 

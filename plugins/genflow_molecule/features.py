@@ -1,6 +1,7 @@
 """What a network that makes weights is told about inputs and actions: chemistry, which means the same in every vocabulary.
 
-An input is "the block in this slot is this entry" or "it hangs from this stem of that slot"; an action is a site and an entry, or exit.
+An input is "the block in this slot is this entry" or "it hangs from this stem of that slot"; an action is a
+site and an entry, or exit.
 
 Shapes: E entries, F features of an entry, s inputs, A actions.
 """
@@ -30,8 +31,9 @@ OPEN = MAX_STEMS - 1
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
-#: what every atom that can be joined is tried with, and the atom of it that bears the bond: from a methyl group to what brings a block to
-#: the size of the molecules that the reward is about, greasy and polar, by carbon and by hetero atoms
+#: what every atom that can be joined is tried with, and the atom of it that bears the bond: from a methyl
+#: group to what brings a block to the size of the molecules that the reward is about, greasy and polar, by
+#: carbon and by hetero atoms
 PROBES = (
     ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0), ("OCCO", 1), ("OC(=O)CC", 4),
     ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6), ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
@@ -39,7 +41,8 @@ PROBES = (
     ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
 )  # fmt: skip
 METHYL, PHENYL = 0, 1
-#: RDKit's structural alerts that a hundredth of the entries of the vocabulary that ships have, by their number in `QED.StructuralAlerts`
+#: RDKit's structural alerts that a hundredth of the entries of the vocabulary that ships have, by their
+#: number in `QED.StructuralAlerts`
 ALERTS = (10, 12, 14, 18, 19, 22, 32, 42, 65, 90, 101, 102, 103, 104, 105, 106)
 #: numbers that `properties` gives
 PROPERTIES = 12 + len(ALERTS)
@@ -55,7 +58,20 @@ OUTLINE = (
 #: and the atom by which it is attached
 ATTACHED = ("carbon", "aromatic", "in_ring", "unsaturated", "polarity", "donation", "bulk", "open_stems")
 #: of these, what tells how far apart two entries are
-PLACED = ("size", "rings", "hetero", "log_p", "surface", "carbon", "aromatic", "unsaturated", "polarity", "donation", "bulk", "open_stems")
+PLACED = (
+    "size",
+    "rings",
+    "hetero",
+    "log_p",
+    "surface",
+    "carbon",
+    "aromatic",
+    "unsaturated",
+    "polarity",
+    "donation",
+    "bulk",
+    "open_stems",
+)
 #: steps between slots, and between stems, as distances
 STEP = 0.5
 
@@ -79,7 +95,8 @@ def outline_block(block: Block) -> dict[str, float]:
         "acceptors": rdMolDescriptors.CalcNumHBA(mol) / 2.5,
         "charges": sum(abs(atom.GetFormalCharge()) for atom in mol.GetAtoms()) / 4.5,
         "rotatable": rdMolDescriptors.CalcNumRotatableBonds(mol) / 3.5,
-        "strained": (rdMolDescriptors.CalcNumBridgeheadAtoms(mol) + rdMolDescriptors.CalcNumSpiroAtoms(mol)) / 2.5,
+        "strained": (rdMolDescriptors.CalcNumBridgeheadAtoms(mol) + rdMolDescriptors.CalcNumSpiroAtoms(mol))
+        / 2.5,
     }
 
 
@@ -88,9 +105,25 @@ def properties(mol: Mol) -> list[float]:
     found = QED.properties(mol)
     which = [float(mol.HasSubstructMatch(QED.StructuralAlerts[number])) for number in ALERTS]
     centres = len(Chem.FindMolChiralCenters(mol, includeUnassigned=True, useLegacyImplementation=False))
-    counted = [found.HBA / 2.5, found.HBD / 2.5, found.ROTB / 3.5, found.AROM / 2.5, found.ALERTS / 2.5, centres / 2.5]
+    counted = [
+        found.HBA / 2.5,
+        found.HBD / 2.5,
+        found.ROTB / 3.5,
+        found.AROM / 2.5,
+        found.ALERTS / 2.5,
+        centres / 2.5,
+    ]
     rest = (found.ALERTS - sum(which)) / 2.5  # of several alerts that two blocks have, each counts once
-    return [found.MW / 120, found.ALOGP / 2, found.PSA / 40, *counted, rest, rewards.drug_likeness(mol), rewards.ease(mol), *which]
+    return [
+        found.MW / 120,
+        found.ALOGP / 2,
+        found.PSA / 40,
+        *counted,
+        rest,
+        rewards.drug_likeness(mol),
+        rewards.ease(mol),
+        *which,
+    ]
 
 
 @lru_cache(maxsize=16 * MAX_BLOCKS)
@@ -108,14 +141,17 @@ def capped(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
 def describe_atom(block: Block, index: int) -> dict[str, float]:
     """An atom and what surrounds it.
 
-    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the block, the nearer the more.
+    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the
+    block, the nearer the more.
     """
     mol = block.mol
     atom = mol.GetAtomWithIdx(index)
     neighbours = list(atom.GetNeighbors())
     near = 1 / (1 + torch.tensor(Chem.GetDistanceMatrix(mol)[index]).clamp(max=100))
     polarity = torch.tensor([POLARITY.get(other.GetSymbol(), 0.0) for other in mol.GetAtoms()])
-    hydrogens = torch.tensor([float(other.GetTotalNumHs()) * (other.GetSymbol() != "C") for other in mol.GetAtoms()])
+    hydrogens = torch.tensor(
+        [float(other.GetTotalNumHs()) * (other.GetSymbol() != "C") for other in mol.GetAtoms()]
+    )
     elements = {f"is_{symbol}": float(atom.GetSymbol() == symbol) for symbol in ELEMENTS}
     return elements | {
         "carbon": float(atom.GetSymbol() == "C"),
@@ -128,7 +164,9 @@ def describe_atom(block: Block, index: int) -> dict[str, float]:
         "valence": atom.GetTotalValence() / 6.5,
         "hetero_neighbours": sum(other.GetSymbol() != "C" for other in neighbours) / 3.5,
         "aromatic_neighbours": sum(other.GetIsAromatic() for other in neighbours) / 3.5,
-        "unsaturated": float(any(bond.GetBondTypeAsDouble() >= 2 for other in neighbours for bond in other.GetBonds())),
+        "unsaturated": float(
+            any(bond.GetBondTypeAsDouble() >= 2 for other in neighbours for bond in other.GetBonds())
+        ),
         "polarity": float((near * polarity).sum()),
         "donation": float((near * hydrogens).sum()) / 2.5,
         "bulk": float(near.sum()) / 4,
@@ -169,7 +207,9 @@ def _summary(trees: list[list[tuple[int, int, int]]], catalogue: Catalogue, beta
     """Scores of some trees: their mean, the best, and half the logarithm of the mean that `beta` makes; 0 where there are none."""
     if not trees:
         return [0.0, 0.0, 0.0]
-    scores = catalogue.scores(torch.tensor([[(entry + 1, *place) for entry, *place in tree] for tree in trees]).flatten(1))
+    scores = catalogue.scores(
+        torch.tensor([[(entry + 1, *place) for entry, *place in tree] for tree in trees]).flatten(1)
+    )
     soft = ((beta * scores.log()).logsumexp(0) - math.log(len(scores))) / beta
     return [float(scores.mean()), float(scores.max()), float(soft) / 2]
 
@@ -192,7 +232,11 @@ def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogu
         row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / (OPEN + 0.5)]
         row += [catalogue.score(block.smiles), *asked(number, trees, catalogue, beta)]
         row += [probe(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
-        row += [*capped(block, ()), *capped(block, ((entry.attachment, METHYL),)), *capped(block, ((entry.attachment, PHENYL),))]
+        row += [
+            *capped(block, ()),
+            *capped(block, ((entry.attachment, METHYL),)),
+            *capped(block, ((entry.attachment, PHENYL),)),
+        ]
         distances = Chem.GetDistanceMatrix(block.mol)[entry.attachment]
         for stem in entry.stems:
             row += [1.0, float(distances[stem]) / 6.5, *describe_atom(block, stem).values()]
@@ -254,7 +298,9 @@ class Descriptions:
         return torch.cat([self._slot(slot, one_of).expand(len(rows), -1), empty, kind, where, rows], dim=1)
 
     def _actions(self, table: Tensor, one_of: bool) -> Tensor:
-        sites = torch.cat([torch.zeros(1, self._site(0, 0, one_of).shape[0]), self._sites(self._trees.n_slots - 1, one_of)])
+        sites = torch.cat(
+            [torch.zeros(1, self._site(0, 0, one_of).shape[0]), self._sites(self._trees.n_slots - 1, one_of)]
+        )
         root = torch.zeros(len(sites), 1)
         root[0] = 1.0
         where = torch.cat([root, sites], dim=1).repeat_interleave(len(table), dim=0)
@@ -265,12 +311,20 @@ class Descriptions:
 
     def _sites(self, before: int, one_of: bool) -> Tensor:
         """(., .) the stems of slots 1 to `before` - 1."""
-        stems = [self._site(slot, stem, one_of) for slot in range(1, before) for stem in range(self._trees.n_stems)]
+        stems = [
+            self._site(slot, stem, one_of) for slot in range(1, before) for stem in range(self._trees.n_stems)
+        ]
         return torch.stack(stems) if stems else torch.zeros(0, self._site(0, 0, one_of).shape[0])
 
     def _site(self, slot: int, stem: int, one_of: bool) -> Tensor:
-        return torch.cat([self._slot(slot, one_of), torch.eye(OPEN)[stem] if one_of else torch.tensor([stem * STEP])])
+        return torch.cat(
+            [self._slot(slot, one_of), torch.eye(OPEN)[stem] if one_of else torch.tensor([stem * STEP])]
+        )
 
     def _slot(self, slot: int, one_of: bool) -> Tensor:
         """A slot as one of several and as an amount, or as a distance from the first."""
-        return torch.cat([torch.eye(MAX_SLOTS)[slot], torch.tensor([slot / (MAX_SLOTS + 0.5)])]) if one_of else torch.tensor([slot * STEP])
+        return (
+            torch.cat([torch.eye(MAX_SLOTS)[slot], torch.tensor([slot / (MAX_SLOTS + 0.5)])])
+            if one_of
+            else torch.tensor([slot * STEP])
+        )

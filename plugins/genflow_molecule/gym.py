@@ -1,4 +1,7 @@
-"""The torchgfn side: trees of blocks as a `DiscreteEnv`. Imports torchgfn, which takes seconds: import it late."""
+"""The torchgfn side: trees of blocks as a `DiscreteEnv`.
+
+Imports torchgfn, which takes seconds: import it late.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""What is measured of sampled molecules, as for the task of Bengio et al. (2021): modes, the best ones, how they differ.
+"""What is measured of sampled molecules, as for the task of Bengio et al.
 
-Scores are those before `beta`: they compare with the literature's rewards, and do not depend on the temperature.
+(2021): modes, the best ones, how they differ.
+
+Scores are those before `beta`: they compare with the literature's rewards, and do not depend on the
+temperature.
 
 Shapes: M policies, B trajectories each.
 """
@@ -49,7 +52,10 @@ class _Sampled(Metric):
         environment = population.structure.environment
         assert isinstance(environment, Molecule)
         final = population.rollouts(self.config.draws, self.config.seed).final
-        return torch.tensor([self.figure(environment, environment.catalogue.smiles(own), own) for own in final], dtype=torch.float64)
+        return torch.tensor(
+            [self.figure(environment, environment.catalogue.smiles(own), own) for own in final],
+            dtype=torch.float64,
+        )
 
 
 def distinct(smiles: Sequence[str]) -> list[str]:
@@ -112,7 +118,9 @@ class _Top(_Sampled):
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
         """0 to 1; NaN if there is no molecule."""
-        scores = sorted((environment.catalogue.score(each) for each in distinct(smiles)), reverse=True)[: self.number]
+        scores = sorted((environment.catalogue.score(each) for each in distinct(smiles)), reverse=True)[
+            : self.number
+        ]
         return sum(scores) / len(scores) if scores else float("nan")
 
 

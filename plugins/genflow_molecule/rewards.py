@@ -1,7 +1,7 @@
 """What a molecule is worth: drug-likeness, lipophilicity or affinity to a protein, times how easily it is made.
 
-QED: Bickerton et al., "Quantifying the chemical beauty of drugs" (2012). SA: Ertl and Schuffenhauer (2009), 1 easy to 10 hard, from
-RDKit's contributions. logP: Wildman and Crippen (1999).
+QED: Bickerton et al., "Quantifying the chemical beauty of drugs" (2012). SA: Ertl and Schuffenhauer (2009), 1
+easy to 10 hard, from RDKit's contributions. logP: Wildman and Crippen (1999).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from rdkit.Chem import QED, Mol, rdMolDescriptors
 
 #: the least score, which keeps every reward positive
 FLOOR = 1e-3
-#: affinity, kcal/mol, that is worth a half, and the width of the slope: of random molecules about one in six is better
+#: affinity, kcal/mol, that is worth a half, and the width of the slope: of random molecules about one in six
+#: is better
 HALF_AFFINITY, AFFINITY_WIDTH = -9.0, 1.0
 #: molecules whose scores are remembered
 MAX_KNOWN = 2**20
@@ -58,7 +59,10 @@ def logp_window(mol: Mol, centre: float, width: float) -> float:
 
 
 def docking_score(mol: Mol) -> float:
-    """1 / (1 + exp(a + 9)) times ease, a the affinity to DRD2 in kcal/mol that the proxy predicts. Ease keeps size alone from paying."""
+    """1 / (1 + exp(a + 9)) times ease, a the affinity to DRD2 in kcal/mol that the proxy predicts.
+
+    Ease keeps size alone from paying.
+    """
     from .proxy.network import shipped
 
     return ease(mol) / (1 + math.exp((shipped().affinity_of(mol) - HALF_AFFINITY) / AFFINITY_WIDTH))
@@ -86,5 +90,9 @@ class Scorer:
 def scorer(reward: str, centre: float, width: float) -> Scorer:
     """The scorer of a reward by its name, one for all tasks that pay it: vocabularies share molecules."""
     window = partial(logp_window, centre=centre, width=width)
-    scores: dict[str, Callable[[Mol], float]] = {"qed_sa": qed_sa, "logp_window": window, "docking": docking_score}
+    scores: dict[str, Callable[[Mol], float]] = {
+        "qed_sa": qed_sa,
+        "logp_window": window,
+        "docking": docking_score,
+    }
     return Scorer(scores[reward])

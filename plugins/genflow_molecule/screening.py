@@ -32,9 +32,14 @@ def best_molecules(population: Population, top: int, draws: int, seed: int) -> d
     """
     environment = population.structure.environment
     if not isinstance(environment, Molecule):
-        raise GenflowError(f"only molecules can be docked, and the population is of environment {population.structure.env!r}")
+        raise GenflowError(
+            f"only molecules can be docked, and the population is of environment {population.structure.env!r}"
+        )
     final = population.rollouts(draws, seed).final
-    scores = {smiles: environment.catalogue.score(smiles) for smiles in distinct(environment.catalogue.smiles(final.flatten(0, 1)))}
+    scores = {
+        smiles: environment.catalogue.score(smiles)
+        for smiles in distinct(environment.catalogue.smiles(final.flatten(0, 1)))
+    }
     if not scores:
         raise GenflowError("the policies sampled no molecule; give more --draws")
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:top])
@@ -45,7 +50,11 @@ def identity(population: Population, receptor: Receptor, **options: Any) -> dict
     weights = hashlib.sha256(population.weights.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
     protein = hashlib.sha256(receptor.file.read_bytes()).hexdigest()[:16]
     box = {"centre": list(receptor.centre), "size": list(receptor.size)}
-    return {"population": {**population.structure.to_json(), "weights": weights}, "receptor": {"file": protein, **box}, **options}
+    return {
+        "population": {**population.structure.to_json(), "weights": weights},
+        "receptor": {"file": protein, **box},
+        **options,
+    }
 
 
 def screen(
@@ -69,8 +78,9 @@ def screen(
         progress: shows the best affinity so far.
 
     Returns:
-        A row a molecule, the best affinity first and those that could not be docked last: ``smiles``, ``score`` (the reward's, before
-        `beta`), ``affinity`` (kcal/mol) and ``fault``, one of the last two None.
+        A row a molecule, the best affinity first and those that could not be docked last: ``smiles``,
+        ``score`` (the reward's, before `beta`), ``affinity`` (kcal/mol) and ``fault``, one of the last two
+        None.
 
     Raises:
         GenflowError: see `best_molecules`; the folder holds another run or is malformed.
@@ -84,8 +94,21 @@ def screen(
                 for smiles in list(scores)[len(done) :]:
                     done.append(docker(smiles))
                     write_json(run.path / DOCKED, {"docked": [asdict(each) for each in done]})
-                    bar.advance(best=min((each.affinity for each in done if each.affinity is not None), default=float("nan")))
-        rows = [{"smiles": each.smiles, "score": scores[each.smiles], "affinity": each.affinity, "fault": each.fault} for each in done]
+                    bar.advance(
+                        best=min(
+                            (each.affinity for each in done if each.affinity is not None),
+                            default=float("nan"),
+                        )
+                    )
+        rows = [
+            {
+                "smiles": each.smiles,
+                "score": scores[each.smiles],
+                "affinity": each.affinity,
+                "fault": each.fault,
+            }
+            for each in done
+        ]
         rows.sort(key=lambda row: (row["affinity"] is None, row["affinity"] or 0.0))
         write_bytes(run.path / TABLE, as_csv(rows).encode())
         run.update(complete=True, receptor=receptor.name)
@@ -97,7 +120,12 @@ def _read(path: Path, molecules: Sequence[str]) -> list[Docked]:
         return []
     rows = read_json(path).get("docked")
     try:
-        done = [Docked(str(row["smiles"]), None if row["affinity"] is None else float(row["affinity"]), row["fault"]) for row in rows or []]
+        done = [
+            Docked(
+                str(row["smiles"]), None if row["affinity"] is None else float(row["affinity"]), row["fault"]
+            )
+            for row in rows or []
+        ]
     except (KeyError, TypeError, ValueError):
         done = []
     if not done or [each.smiles for each in done] != list(molecules[: len(done)]):
@@ -119,5 +147,8 @@ def as_text(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["affinity  score  smiles"]
     for row in rows:
         affinity = f"{row['affinity']:8.2f}" if row["affinity"] is not None else "       -"
-        lines.append(f"{affinity}  {row['score']:5.3f}  {row['smiles']}" + (f"  ({row['fault']})" if row["fault"] else ""))
+        lines.append(
+            f"{affinity}  {row['score']:5.3f}  {row['smiles']}"
+            + (f"  ({row['fault']})" if row["fault"] else "")
+        )
     return "\n".join(lines)

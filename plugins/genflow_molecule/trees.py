@@ -1,12 +1,15 @@
-"""Trees of blocks as torchgfn states: which blocks can be added where, by a few tensor operations. Knows nothing of chemistry.
+"""Trees of blocks as torchgfn states: which blocks can be added where, by a few tensor operations.
 
-A state is a row of N slots, (entry + 1, parent slot, parent stem) each, 0 where a slot is empty. Slots are in preorder, children in the
-order of their stems, so a tree is one state in whatever order it was built. The root is a leaf: it opens only the atom that it would be
-attached by, which halves the number of states a molecule.
+Knows nothing of chemistry.
 
-An action is a site and an entry, site * E + entry. Site 0 places the root, then the block that is joined to it; site 1 + (p - 1) T + t
-joins a block to stem t of the block in slot p. The last action is exit, allowed from two blocks on. The action that removes a leaf has the
-same number as the one that adds it.
+A state is a row of N slots, (entry + 1, parent slot, parent stem) each, 0 where a slot is empty. Slots are in
+preorder, children in the order of their stems, so a tree is one state in whatever order it was built. The
+root is a leaf: it opens only the atom that it would be attached by, which halves the number of states a
+molecule.
+
+An action is a site and an entry, site * E + entry. Site 0 places the root, then the block that is joined to
+it; site 1 + (p - 1) T + t joins a block to stem t of the block in slot p. The last action is exit, allowed
+from two blocks on. The action that removes a leaf has the same number as the one that adds it.
 
 Shapes: N slots, E entries, T stems of a slot, A = (1 + (N-2) T) E + 1 actions, P = 2N - 2 digits of a state.
 """
@@ -29,7 +32,8 @@ class Trees:
 
     Attributes:
         n_slots: N.
-        fits: (E, T, E) bool: whether an entry can be joined to a stem of another; False for stems that an entry lacks.
+        fits: (E, T, E) bool: whether an entry can be joined to a stem of another; False for stems that an
+            entry lacks.
         fits_root: (E, E) bool: whether an entry can be joined to the attachment atom of another.
     """
 
@@ -41,7 +45,8 @@ class Trees:
         self.fits, self.fits_root = fits, fits_root
         # what an entry + 1 allows: a row of nothing for an empty slot
         self._joins = torch.cat([torch.zeros_like(fits[:1]), fits]).reshape(self.n_entries + 1, -1)
-        # by the same rule for site 0: the root of an empty tree, if something fits it, then what fits the root
+        # by the same rule for site 0: the root of an empty tree, if something fits it, then what fits the
+        # root
         self._first = torch.cat([fits_root.any(1)[None], fits_root])
         self.radices = self._radices()
 
@@ -54,7 +59,11 @@ class Trees:
 
     def to(self, device: torch.device) -> Trees:
         """The same on a device."""
-        return self if self.fits.device == device else Trees(self.n_slots, self.fits.to(device), self.fits_root.to(device))
+        return (
+            self
+            if self.fits.device == device
+            else Trees(self.n_slots, self.fits.to(device), self.fits_root.to(device))
+        )
 
     def start(self) -> Tensor:
         """(3N,) no block."""
@@ -68,7 +77,11 @@ class Trees:
         """(..., N, 3) -> (..., N-2, T) bool: stems of slots 1 to N-2 that bear a block."""
         later = slots[..., 2:, :]
         # an empty slot claims an extra place, which is dropped
-        place = torch.where(later[..., ENTRY] > 0, (later[..., PARENT] - 1) * self.n_stems + later[..., STEM], self.n_sites - 1)
+        place = torch.where(
+            later[..., ENTRY] > 0,
+            (later[..., PARENT] - 1) * self.n_stems + later[..., STEM],
+            self.n_sites - 1,
+        )
         used = torch.zeros(*place.shape[:-1], self.n_sites, dtype=torch.bool, device=slots.device)
         return used.scatter_(-1, place, True)[..., :-1].unflatten(-1, (self.n_slots - 2, self.n_stems))
 
@@ -115,7 +128,8 @@ class Trees:
         parent = torch.where(site > 0, 1 + (site - 1) // self.n_stems, 0)
         stem = torch.where(site > 0, (site - 1) % self.n_stems, 0)
         own = slots[..., PARENT] - parent[..., None]
-        # the first slot behind the parent that is not of its subtree, or hangs from it by the same or a later stem
+        # the first slot behind the parent that is not of its subtree, or hangs from it by the same or a later
+        # stem
         behind = torch.arange(self.n_slots, device=slots.device) > parent[..., None]
         ends = (slots[..., ENTRY] == 0) | (own < 0) | ((own == 0) & (slots[..., STEM] >= stem[..., None]))
         # only the empty tree has room before slot 1
@@ -158,12 +172,16 @@ class Trees:
         """(P,) what each digit counts in the number of a state; None: the numbers do not fit 64 bits."""
         if math.prod(self.radices) >= 2**63:
             return None
-        return torch.tensor([math.prod(self.radices[i + 1 :]) for i in range(len(self.radices))], device=self.fits.device)
+        return torch.tensor(
+            [math.prod(self.radices[i + 1 :]) for i in range(len(self.radices))], device=self.fits.device
+        )
 
     @cached_property
     def offsets(self) -> Tensor:
         """(P,) the first one-hot input of each digit."""
-        return torch.tensor([sum(self.radices[:i]) for i in range(len(self.radices))], device=self.fits.device)
+        return torch.tensor(
+            [sum(self.radices[:i]) for i in range(len(self.radices))], device=self.fits.device
+        )
 
     def indices(self, states: Tensor) -> Tensor | None:
         """(..., 3N) -> (...) int64 number of a state, where all fit."""
@@ -172,14 +190,19 @@ class Trees:
     def count_states(self) -> int:
         """How many states there are, exactly, by recursion over subtrees.
 
-        With f_e(k) subtrees of k blocks below and with entry e: f_e(x) = x prod_t (1 + sum_d f_d(x)) over stems t and entries d that fit.
+        With f_e(k) subtrees of k blocks below and with entry e: f_e(x) = x prod_t (1 + sum_d f_d(x)) over
+        stems t and entries d that fit.
         """
         degree = self.n_slots - 2  # the most blocks that hang from the stems of the one that the root bears
         below = [[0] * (degree + 2) for _ in range(self.n_entries)]
         partners = [[tuple(row.nonzero().flatten().tolist()) for row in entry] for entry in self.fits]
         for _ in range(degree + 1):
             # few sets of partners differ
-            factors = {those: [1, *(sum(below[d][k] for d in those) for k in range(1, degree + 1))] for row in partners for those in row}
+            factors = {
+                those: [1, *(sum(below[d][k] for d in those) for k in range(1, degree + 1))]
+                for row in partners
+                for those in row
+            }
             below = [[0, *self._product([factors[those] for those in row])] for row in partners]
         joined = sum(int(number) * sum(below[d]) for d, number in enumerate(self.fits_root.sum(0)))
         return 1 + int(self.fits_root.any(1).sum()) + joined

@@ -27,7 +27,8 @@ MAX_BLOCKS, MAX_BYTES = 4096, 2**22
 class Block(Schema):
     """One building block.
 
-    `stems`: atoms, numbered as in the SMILES, each once for every bond that it may get. `attachments`: those of them by which the
+    `stems`: atoms, numbered as in the SMILES, each once for every bond that it may get. `attachments`: those
+        of them by which the
     block can be joined to others, one of each kind. `count`: molecules of the corpus that have it.
     """
 
@@ -112,8 +113,14 @@ def load_vocabulary(name: str) -> tuple[Block, ...]:
         stat = None
     if stat is None:
         folder = resources.files(__package__) / "vocabularies"
-        known = ", ".join(sorted(each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")))
-        raise GenflowError(f"there is no vocabulary {name!r}; name one that ships ({known}) or the path of a JSON file")
+        known = ", ".join(
+            sorted(
+                each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")
+            )
+        )
+        raise GenflowError(
+            f"there is no vocabulary {name!r}; name one that ships ({known}) or the path of a JSON file"
+        )
     return _read(path, stat.st_mtime_ns, stat.st_size)
 
 
@@ -127,12 +134,16 @@ def _read(path: Path, _changed: int, size: int) -> tuple[Block, ...]:
     except OSError as error:
         raise GenflowError(f"vocabulary {str(path)!r} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        raise GenflowError(f"vocabulary {str(path)!r} is malformed: {_first(error.errors(include_url=False))}") from None
+        raise GenflowError(
+            f"vocabulary {str(path)!r} is malformed: {_first(error.errors(include_url=False))}"
+        ) from None
     seen: set[str] = set()
     for number, block in enumerate(blocks):
         fault = "is there twice" if block.smiles in seen else block.fault()
         if fault:
-            raise GenflowError(f"vocabulary {str(path)!r} is malformed: block {number} ({block.smiles!r}) {fault}")
+            raise GenflowError(
+                f"vocabulary {str(path)!r} is malformed: block {number} ({block.smiles!r}) {fault}"
+            )
         seen.add(block.smiles)
     return blocks
 

@@ -70,19 +70,31 @@ class MLP3(PolicyArch):
         first, bias = weights["net.0.weight"], weights["net.0.bias"]
         if x.ndim == 2:
             members, width, n_inputs = first.shape
-            h = (x @ first.reshape(-1, n_inputs).T).reshape(len(x), members, width).transpose(0, 1) + bias[:, None]
+            h = (x @ first.reshape(-1, n_inputs).T).reshape(len(x), members, width).transpose(0, 1) + bias[
+                :, None
+            ]
         else:
             h = torch.baddbmm(bias[:, None], x, first.transpose(1, 2))
         for layer in (2, 4):
             h = nn.functional.leaky_relu(h, NEGATIVE_SLOPE)
-            h = torch.baddbmm(weights[f"net.{layer}.bias"][:, None], h, weights[f"net.{layer}.weight"].transpose(1, 2))
+            h = torch.baddbmm(
+                weights[f"net.{layer}.bias"][:, None], h, weights[f"net.{layer}.weight"].transpose(1, 2)
+            )
         return h
 
-    def tracer(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
-        """Keeps what is observed and both hidden layers. Columns of inputs that are 1 are gathered and summed: no product with zeros."""
+    def tracer(
+        self, module: nn.Module, weights: Mapping[str, Tensor]
+    ) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
+        """Keeps what is observed and both hidden layers.
+
+        Columns of inputs that are 1 are gathered and summed: no product with zeros.
+        """
         members, width, n_inputs = weights["net.0.weight"].shape
-        # a gather needs the first layer in this order, and products read the second faster; the third has too few outputs to gain
-        first, second = (weights[f"net.{layer}.weight"].detach().transpose(1, 2).contiguous() for layer in (0, 2))
+        # a gather needs the first layer in this order, and products read the second faster; the third has too
+        # few outputs to gain
+        first, second = (
+            weights[f"net.{layer}.weight"].detach().transpose(1, 2).contiguous() for layer in (0, 2)
+        )
         third = weights["net.4.weight"].detach().transpose(1, 2)
         bias1, bias2, bias3 = (weights[f"net.{layer}.bias"].detach()[:, None] for layer in (0, 2, 4))
         table = first.reshape(-1, width)
@@ -112,7 +124,10 @@ class MLP3(PolicyArch):
         grad_logits: Tensor,
         into: Mapping[str, Tensor],
     ) -> None:
-        """Back-propagation from the kept layers. On a CPU one member after the other, whose layers then stay in the cache."""
+        """Back-propagation from the kept layers.
+
+        On a CPU one member after the other, whose layers then stay in the cache.
+        """
         n_inputs = weights["net.0.weight"].shape[2]
         block = 1 if grad_logits.device.type == "cpu" else len(grad_logits)
         for start in range(0, len(grad_logits), block):
@@ -121,13 +136,19 @@ class MLP3(PolicyArch):
             if block == 1:
                 # padding, which a population's other members need, has no gradient
                 used = grad[0].any(-1).nonzero().squeeze(1)
-                grad, observed, *hidden = (tensor.index_select(1, used) for tensor in (grad, observed, *hidden))
+                grad, observed, *hidden = (
+                    tensor.index_select(1, used) for tensor in (grad, observed, *hidden)
+                )
             if not observed.is_floating_point():
-                observed = torch.zeros(*observed.shape[:2], n_inputs, device=grad.device).scatter_(2, observed, 1.0)
+                observed = torch.zeros(*observed.shape[:2], n_inputs, device=grad.device).scatter_(
+                    2, observed, 1.0
+                )
             for layer, below in ((4, hidden[1]), (2, hidden[0]), (0, observed)):
                 torch.bmm(grad.transpose(1, 2), below, out=into[f"net.{layer}.weight"][own])
                 torch.sum(grad, 1, out=into[f"net.{layer}.bias"][own])
                 if layer:
                     grad = torch.bmm(grad, weights[f"net.{layer}.weight"][own])
                     # a layer has the sign of its input
-                    torch.ops.aten.leaky_relu_backward.grad_input(grad, below, NEGATIVE_SLOPE, True, grad_input=grad)
+                    torch.ops.aten.leaky_relu_backward.grad_input(
+                        grad, below, NEGATIVE_SLOPE, True, grad_input=grad
+                    )

@@ -50,13 +50,18 @@ def test_the_environment_is_each_grid(conditional, file):
 
 
 def test_inputs_name_the_positions(conditional):
-    env = conditional.Grids([Structure.parse("hypergrid", text) for text in ("ndim=2,height=3", "ndim=1,height=4")], trained=2)
+    env = conditional.Grids(
+        [Structure.parse("hypergrid", text) for text in ("ndim=2,height=3", "ndim=1,height=4")], trained=2
+    )
     states = env.States(torch.tensor([[2, 1], [3, 0]]), env.conditions)
     assert conditional.OneHotIndex(env)(states).tolist() == [[3, 6], [4, conditional.MISSING]]
     features = conditional.FeatureIndex(env)
     assert features(states).tolist() == [[3, 2], [7, conditional.MISSING]]
     raw = torch.cat(
-        [structure.environment.features()["input"][:height, 1:] for structure, height in zip(env.structures, (3, 4), strict=True)]
+        [
+            structure.environment.features()["input"][:height, 1:]
+            for structure, height in zip(env.structures, (3, 4), strict=True)
+        ]
     )
     wanted = (raw - raw.mean(0)) / raw.std(0, correction=0).clamp(min=1e-9)
     torch.testing.assert_close(features.features[1:], wanted, atol=1e-4, rtol=1e-4)
@@ -64,7 +69,11 @@ def test_inputs_name_the_positions(conditional):
 
 def test_a_policy_reads_its_condition_but_not_the_row(conditional):
     env = conditional.Grids(
-        [Structure.parse("hypergrid", text) for text in ("ndim=2,height=3,R0=0.1", "ndim=2,height=3,R0=0.01")], trained=2
+        [
+            Structure.parse("hypergrid", text)
+            for text in ("ndim=2,height=3,R0=0.1", "ndim=2,height=3,R0=0.01")
+        ],
+        trained=2,
     )
     policy = conditional.make_policy(env, "padded", width=8, depth=2)
     one, other = env.wrap(0, torch.tensor([[1, 1]])), env.wrap(1, torch.tensor([[1, 1]]))
@@ -73,16 +82,36 @@ def test_a_policy_reads_its_condition_but_not_the_row(conditional):
     assert torch.equal(policy(one, one.conditions), policy(renumbered, renumbered.conditions))
 
 
-@pytest.mark.parametrize(("variant", "objective"), [("padded", "distill"), ("coordinates", "distill"), ("coordinates", "tb")])
+@pytest.mark.parametrize(
+    ("variant", "objective"), [("padded", "distill"), ("coordinates", "distill"), ("coordinates", "tb")]
+)
 def test_a_tiny_run(conditional, file, tmp_path, variant, objective):
     out = tmp_path / "out" / "figures.json"
-    options = ["--variant", variant, "--objective", objective, "--structures", file, "--test", UNSEEN, "--test", TEXTS[0], "--out", out]
+    options = [
+        "--variant",
+        variant,
+        "--objective",
+        objective,
+        "--structures",
+        file,
+        "--test",
+        UNSEEN,
+        "--test",
+        TEXTS[0],
+        "--out",
+        out,
+    ]
     small = ["--seconds", "0.2", "--width", "16", "--depth", "2", "--batch", "32", "--trajectories", "8"]
-    done = CliRunner().invoke(conditional.main, [str(option) for option in [*options, *small]], catch_exceptions=False)
+    done = CliRunner().invoke(
+        conditional.main, [str(option) for option in [*options, *small]], catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
     figures = json.loads(out.read_text())
     assert (figures["variant"], figures["objective"]) == (variant, objective)
     assert figures["iterations"] > 0 and figures["parameters"] > 0
-    assert [(entry["name"], entry["seen"]) for entry in figures["entries"]] == [(UNSEEN, False), (TEXTS[0], True)]
+    assert [(entry["name"], entry["seen"]) for entry in figures["entries"]] == [
+        (UNSEEN, False),
+        (TEXTS[0], True),
+    ]
     assert all(0 <= entry["metrics"]["js"] <= math.log(2) for entry in figures["entries"])
     assert len(figures["step_cost"]["entries"]) == 2

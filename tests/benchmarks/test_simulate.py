@@ -21,7 +21,10 @@ UNEVEN = [float(x) for x in random.Random(3).choices(range(1, 90), k=200)]
 TASKS = {
     "machine": {},
     "options": {"zoo_steps": 100},
-    "tasks": [{"expense": 10.0 * i, "seconds": [float(i), i + 0.5], "occupied": [i + 0.25, i + 1.0]} for i in range(1, 9)],
+    "tasks": [
+        {"expense": 10.0 * i, "seconds": [float(i), i + 0.5], "occupied": [i + 0.25, i + 1.0]}
+        for i in range(1, 9)
+    ],
 }
 SHARE = {"rows": 32, "serial_seconds": 0.01, "parallel_seconds": 0.09, "bytes": 4e6}
 
@@ -122,7 +125,9 @@ def test_a_run_without_hope_is_given_up():
 
 def test_many_failures_come_out_as_the_closed_form():
     seconds = [200.0] * 4000
-    outcome = simulate.with_failures(seconds, seconds, 20, mtbf=20 * 100.0, restart=30.0, checkpoint=1.0, seed=1)
+    outcome = simulate.with_failures(
+        seconds, seconds, 20, mtbf=20 * 100.0, restart=30.0, checkpoint=1.0, seed=1
+    )
     share = simulate.efficiency(seconds, 20, outcome.makespan)
     assert outcome.failures > 400
     assert share == pytest.approx(simulate.availability(20, 20 * 100.0, 30.0), abs=0.03)
@@ -141,7 +146,9 @@ def test_a_step_is_calculated():
     facts = {"serial": 0.1, "parallel": 0.9, "rows": 30, "message": 8e6}
     assert simulate.step_seconds(1, **facts, bandwidth=1e6) == pytest.approx(1.0)
     assert simulate.step_seconds(3, **facts) == pytest.approx(0.1 + 0.3)
-    assert simulate.step_seconds(4, **facts, bandwidth=1e9, latency=1e-3) == pytest.approx(0.1 + 0.9 * 8 / 30 + 1.5 * 8e-3 + 4e-3)
+    assert simulate.step_seconds(4, **facts, bandwidth=1e9, latency=1e-3) == pytest.approx(
+        0.1 + 0.9 * 8 / 30 + 1.5 * 8e-3 + 4e-3
+    )
     # more workers than rows: one row each is all there is
     assert simulate.step_seconds(500, **facts) == pytest.approx(0.1 + 0.03)
 
@@ -156,7 +163,10 @@ def test_seconds_are_scaled_but_for_what_is_no_training():
 
 def test_a_small_simulation_is_written(tmp_path):
     (tmp_path / "zoo_tasks.json").write_text(json.dumps(TASKS))
-    parts = {"share": {"facts": {"trainings": {"one": SHARE}}}, "store": {"facts": {"mixed_calls_a_second": 9000.0}}}
+    parts = {
+        "share": {"facts": {"trainings": {"one": SHARE}}},
+        "store": {"facts": {"mixed_calls_a_second": 9000.0}},
+    }
     (tmp_path / "scaling.json").write_text(json.dumps({"parts": parts}))
     words = ["--out", tmp_path, "--workers", "20", "--structures", "20", "--structures", "90", "--each", "1"]
     done = CliRunner().invoke(simulate.main, [str(word) for word in words], catch_exceptions=False)

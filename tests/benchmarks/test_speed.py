@@ -58,7 +58,9 @@ def test_a_side_answers_in_turn():
 
 def test_a_failure_says_which_side_and_why(capsys):
     with small() as side:
-        with pytest.raises(sides.SideError, match=r"^side 'small' failed during 'fail': ValueError: no such thing$"):
+        with pytest.raises(
+            sides.SideError, match=r"^side 'small' failed during 'fail': ValueError: no such thing$"
+        ):
             side.ask("fail")
         assert "Traceback" in capsys.readouterr().err
         assert side.ask("add", a=1, b=1) == 2  # it lives on
@@ -110,7 +112,10 @@ def test_both_sides_evaluate_alike(tmp_path):
         torchgfn_side.Torchgfn().exact(PLANE | {"ndim": 3}, weights, out)
 
 
-@pytest.mark.parametrize(("side", "recipe"), [(Genflow, RECIPE | harness.FLAT), (Genflow, works.PLANNED), (torchgfn_side.Torchgfn, RECIPE)])
+@pytest.mark.parametrize(
+    ("side", "recipe"),
+    [(Genflow, RECIPE | harness.FLAT), (Genflow, works.PLANNED), (torchgfn_side.Torchgfn, RECIPE)],
+)
 def test_training_changes_the_weights_that_are_saved(tmp_path, side, recipe):
     side = side()
     assert side.prepare(PLANE, recipe, seed=1)["seconds"] > 0
@@ -126,7 +131,9 @@ def test_expected_steps_are_those_of_trajectories(tmp_path):
     Genflow().initialise(PLANE, str(tmp_path / "weights"))
     population = Population.initialised(harness.build(PLANE), 1, 0)
     final = population.rollouts(20_000).final[0].double()
-    assert harness.length(PLANE, tmp_path / "weights") == pytest.approx(float(final.sum(1).mean()) + 1, abs=0.05)
+    assert harness.length(PLANE, tmp_path / "weights") == pytest.approx(
+        float(final.sum(1).mean()) + 1, abs=0.05
+    )
 
 
 def test_learning_ends_when_it_is_good_at_its_cap_or_with_its_slices(tmp_path):
@@ -137,7 +144,9 @@ def test_learning_ends_when_it_is_good_at_its_cap_or_with_its_slices(tmp_path):
             self.side, self.spent = Genflow(), spent
 
         def ask(self, do, **arguments):
-            answer = getattr(self.side, do)(**{**arguments, **({"seconds": None, "limit": 20} if "seconds" in arguments else {})})
+            answer = getattr(self.side, do)(
+                **{**arguments, **({"seconds": None, "limit": 20} if "seconds" in arguments else {})}
+            )
             return answer | {"seconds": self.spent} if do == "iterate" else answer
 
     planned = list(harness.learn(Inside(1.0), PLANE, works.PLANNED, 0, 5.0, tmp_path, limit=15, count=10))
@@ -192,9 +201,13 @@ def test_tables_are_aligned_and_say_what_is_a_bound(result):
 
 
 def test_pictures_are_drawn(result):
-    curved = report.Result("kind", "a title", curves={"a: 1": [(1.0, 2.0), (2.0, 1.0)], "b: 1": [(1.0, 1.0)]}, axes=("x", "y"))
+    curved = report.Result(
+        "kind", "a title", curves={"a: 1": [(1.0, 2.0), (2.0, 1.0)], "b: 1": [(1.0, 1.0)]}, axes=("x", "y")
+    )
     one = {"job": "train", "axis": "width", "x": [1, 2], "seconds": [1.0, 2.0], "mib": [0.0, 0.0]}
-    grown = growth.Growth("growth", "a title", series=[one | {"exponents": {"seconds": 1.0, "mib": math.nan}}])
+    grown = growth.Growth(
+        "growth", "a title", series=[one | {"exponents": {"seconds": 1.0, "mib": math.nan}}]
+    )
     for each in (result, curved, grown):
         assert each.picture().startswith(b"\x89PNG")
 
@@ -210,16 +223,23 @@ def test_growth_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
 
 def test_a_run_writes_its_table_json_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(works, "EMPTY", "pass")
-    done = CliRunner().invoke(speed.main, ["--work", "start", "--rounds", "1", "--out", str(tmp_path)], catch_exceptions=False)
+    done = CliRunner().invoke(
+        speed.main, ["--work", "start", "--rounds", "1", "--out", str(tmp_path)], catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
     assert "genflow --help" in done.output
     data = json.loads((tmp_path / "start.json").read_text())
     assert len(data["figures"]) == 3 and data["machine"]["cores"] >= 1
-    assert str(Path.home()) not in (tmp_path / "start.json").read_text() and str(SOURCE) not in (tmp_path / "start.json").read_text()
+    assert (
+        str(Path.home()) not in (tmp_path / "start.json").read_text()
+        and str(SOURCE) not in (tmp_path / "start.json").read_text()
+    )
     assert (tmp_path / "start.png").exists()
 
 
 def test_a_missing_peer_is_said(tmp_path):
-    done = CliRunner().invoke(speed.main, ["--work", "exact", "--peers", str(tmp_path / "none"), "--out", str(tmp_path)])
+    done = CliRunner().invoke(
+        speed.main, ["--work", "exact", "--peers", str(tmp_path / "none"), "--out", str(tmp_path)]
+    )
     assert done.exit_code == 1
     assert "there is no environment for jax" in done.output and "make bench" in done.output

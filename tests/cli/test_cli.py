@@ -14,7 +14,16 @@ from safetensors import safe_open
 
 GENFLOW = [sys.executable, "-m", "genflow"]
 TINY = ["ndim=2,height=4,width=16", "ndim=2,height=5,width=16"]
-FAST = ["-o", "zoo.steps=40", "-o", "autoencoder.steps=20", "-o", "diffusion.steps=10", "-o", "diffusion.options.channels=[8,8]"]
+FAST = [
+    "-o",
+    "zoo.steps=40",
+    "-o",
+    "autoencoder.steps=20",
+    "-o",
+    "diffusion.steps=10",
+    "-o",
+    "diffusion.options.channels=[8,8]",
+]
 
 
 def genflow(*args, cwd=None, status=0):
@@ -44,7 +53,19 @@ def chain(tmp_path_factory):
     genflow("train-zoo", "--env", "hypergrid", *structures(*TINY), "--num", 3, "--out", root / "zoo", *FAST)
     genflow("train-ldm", "--env", "hypergrid", "--zoo", root / "zoo", "--out", root / "mine", *FAST)
     for name, structure in (("seen", TINY[0]), ("unseen", "ndim=2,height=3,width=16")):
-        genflow("generate", "--env", "hypergrid", "--structure", structure, "--num", 4, "--generator", root / "mine", "--out", root / name)
+        genflow(
+            "generate",
+            "--env",
+            "hypergrid",
+            "--structure",
+            structure,
+            "--num",
+            4,
+            "--generator",
+            root / "mine",
+            "--out",
+            root / name,
+        )
     return root
 
 
@@ -71,7 +92,9 @@ def test_each_zoo_member_carries_its_metrics_run_and_step(chain):
 def test_evaluate_json_lists_each_population_and_baseline(chain):
     entries = json.loads(genflow("evaluate", chain / "unseen", "--zoo", chain / "zoo", "--json").stdout)
     assert [e["source"] for e in entries] == ["generated", "random", "mean", "nearest", "perturbed"]
-    assert all(e["seen"] is False and e["env"] == "hypergrid" and e["structure"]["height"] == 3 for e in entries)
+    assert all(
+        e["seen"] is False and e["env"] == "hypergrid" and e["structure"]["height"] == 3 for e in entries
+    )
     assert entries[0]["num"] == 4
     for entry in entries:
         js = entry["metrics"]["js"]
@@ -85,13 +108,31 @@ def test_evaluate_json_lists_each_population_and_baseline(chain):
 def test_json_is_all_that_is_printed(chain):
     done = genflow("evaluate", chain / "zoo", "--json", "--metric", "js")
     assert done.stderr == ""
-    assert {e["source"] for e in json.loads(done.stdout)} == {"trained", "random", "mean", "nearest", "perturbed"}
+    assert {e["source"] for e in json.loads(done.stdout)} == {
+        "trained",
+        "random",
+        "mean",
+        "nearest",
+        "perturbed",
+    }
 
 
 def test_the_same_command_again_gives_the_same_files_and_another_is_refused(chain, tmp_path):
-    args = ["generate", "--env", "hypergrid", "--structure", TINY[0], "--num", 4, "--generator", chain / "mine"]
+    args = [
+        "generate",
+        "--env",
+        "hypergrid",
+        "--structure",
+        TINY[0],
+        "--num",
+        4,
+        "--generator",
+        chain / "mine",
+    ]
     genflow(*args, "--out", tmp_path / "again")
-    assert (tmp_path / "again" / "population.safetensors").read_bytes() == (chain / "seen" / "population.safetensors").read_bytes()
+    assert (tmp_path / "again" / "population.safetensors").read_bytes() == (
+        chain / "seen" / "population.safetensors"
+    ).read_bytes()
     genflow(*args, "--out", tmp_path / "again")
     assert "another run" in refused(*args, "--seed", 5, "--out", tmp_path / "again")
 
@@ -99,7 +140,9 @@ def test_the_same_command_again_gives_the_same_files_and_another_is_refused(chai
 def test_a_zoo_and_an_autoencoder_are_collected_if_missing(tmp_path):
     genflow("train-ae", "--env", "hypergrid", *structures(TINY[0]), "-o", "zoo.num=2", *FAST, cwd=tmp_path)
     assert (tmp_path / "runs" / "hypergrid" / "zoo" / TINY[0] / "population.safetensors").exists()
-    reconstruction = json.loads((tmp_path / "runs" / "hypergrid" / "autoencoder" / "autoencoder.json").read_text())["reconstruction"]
+    reconstruction = json.loads(
+        (tmp_path / "runs" / "hypergrid" / "autoencoder" / "autoencoder.json").read_text()
+    )["reconstruction"]
     assert reconstruction[0]["name"] == TINY[0]
 
 
@@ -112,7 +155,12 @@ def test_run_makes_everything_and_repeats_itself(tmp_path):
     first = json.loads(genflow("run", tmp_path / "a.toml", "--out", tmp_path / "one", "--json").stdout)
     second = json.loads(genflow("run", tmp_path / "a.toml", "--out", tmp_path / "two", "--json").stdout)
     assert [{**e, "seconds": 0} for e in first] == [{**e, "seconds": 0} for e in second]
-    assert {(e["source"], e["seen"]) for e in first} >= {("trained", True), ("generated", True), ("generated", False), ("trained", False)}
+    assert {(e["source"], e["seen"]) for e in first} >= {
+        ("trained", True),
+        ("generated", True),
+        ("generated", False),
+        ("trained", False),
+    }
     assert (tmp_path / "one" / "report.html").stat().st_size > 10_000
     manifest = json.loads((tmp_path / "one" / "run.json").read_text())
     assert manifest["complete"] and manifest["versions"]["torchgfn"] == "2.4.1"
@@ -120,7 +168,11 @@ def test_run_makes_everything_and_repeats_itself(tmp_path):
 
 
 def test_finetune_starts_from_a_population(chain, tmp_path):
-    entries = json.loads(genflow("finetune", chain / "seen", "--out", tmp_path / "f", "-o", "finetune.steps=15", "--json").stdout)
+    entries = json.loads(
+        genflow(
+            "finetune", chain / "seen", "--out", tmp_path / "f", "-o", "finetune.steps=15", "--json"
+        ).stdout
+    )
     assert {e["name"] for e in entries} == {"finetuned", "from_random"}
     assert all({"loss", "reward", "js"} <= set(e["history"]) for e in entries)
     assert (tmp_path / "f" / "finetuned" / "population.safetensors").exists()
@@ -129,29 +181,67 @@ def test_finetune_starts_from_a_population(chain, tmp_path):
 @pytest.mark.parametrize(
     ("args", "fragments"),
     [
-        (["train-zoo", "--env", "hypergird"], ["unknown environment 'hypergird'", "did you mean 'hypergrid'"]),
-        (["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,height=1"], ["height", "greater than or equal to 2"]),
-        (["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,height=4,width=0"], ["width", "greater than or equal to 1"]),
-        (["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,hieght=4"], ["'hieght'", "did you mean 'height'"]),
+        (
+            ["train-zoo", "--env", "hypergird"],
+            ["unknown environment 'hypergird'", "did you mean 'hypergrid'"],
+        ),
+        (
+            ["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,height=1"],
+            ["height", "greater than or equal to 2"],
+        ),
+        (
+            ["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,height=4,width=0"],
+            ["width", "greater than or equal to 1"],
+        ),
+        (
+            ["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,hieght=4"],
+            ["'hieght'", "did you mean 'height'"],
+        ),
         (["train-zoo", "--env", "hypergrid", "--structure", "Q"], ["no preset 'Q'"]),
         (["train-zoo", "--env", "hypergrid", "-o", "zoo.stps=3"], ["zoo.stps", "did you mean 'steps'"]),
         (
-            ["train-zoo", "--env", "hypergrid", "--structure", "ndim=9,height=20", "-o", "zoo.objective=distill"],
+            [
+                "train-zoo",
+                "--env",
+                "hypergrid",
+                "--structure",
+                "ndim=9,height=20",
+                "-o",
+                "zoo.objective=distill",
+            ],
             ["6,906,900 sorted states"],
         ),
-        (["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,ndim=3,height=3"], ["'ndim' is given twice"]),
+        (
+            ["train-zoo", "--env", "hypergrid", "--structure", "ndim=2,ndim=3,height=3"],
+            ["'ndim' is given twice"],
+        ),
         (["train-zoo", "--env", "hypergrid", "--structure", "ndim=two,height=3"], ["ndim", "'two'"]),
         (["train-zoo", "--env", "hypergrid", "--num", "0"], ["zoo.num", "greater than or equal to 1"]),
-        (["train-zoo", "--env", "hypergrid", "--num", "4", "-o", "zoo.steps=1", "-o", "zoo.seeds=1"], ["raise zoo.steps"]),
+        (
+            ["train-zoo", "--env", "hypergrid", "--num", "4", "-o", "zoo.steps=1", "-o", "zoo.seeds=1"],
+            ["raise zoo.steps"],
+        ),
         (["train-zoo", "--env", "hypergrid", "-o", "zoo.lr=nan"], ["zoo.lr"]),
         (["train-zoo", "--env", "hypergrid", "-o", "x=" + "[" * 5000], ["unknown key 'x'"]),
         (["train-zoo", "--env", "hypergrid", "-o", "device=nonsense"], ["device 'nonsense'"]),
-        (["train-ldm", "--env", "hypergrid", "-o", "diffusion.options.channels=[0]"], ["channels", "greater than or equal to 2"]),
+        (
+            ["train-ldm", "--env", "hypergrid", "-o", "diffusion.options.channels=[0]"],
+            ["channels", "greater than or equal to 2"],
+        ),
         (["train-zoo"], ["--env"]),
-        (["train-ae", "--env", "hypergrid", "-o", "autoencoder.encoder=conv2d"], ["unknown encoder 'conv2d'", "did you mean 'conv1d'"]),
-        (["train-ae", "--env", "hypergrid", "-o", "autoencoder.options.latent=3"], ["unknown key 'latent'", "did you mean 'latent_size'"]),
+        (
+            ["train-ae", "--env", "hypergrid", "-o", "autoencoder.encoder=conv2d"],
+            ["unknown encoder 'conv2d'", "did you mean 'conv1d'"],
+        ),
+        (
+            ["train-ae", "--env", "hypergrid", "-o", "autoencoder.options.latent=3"],
+            ["unknown key 'latent'", "did you mean 'latent_size'"],
+        ),
         (["train-ae", "--env", "hypergrid", "--zoo", "nowhere"], ["nowhere", "no folder"]),
-        (["generate", "--env", "hypergrid", "--structure", "A,width=300"], ["width=300 is outside", "width 32 to 128"]),
+        (
+            ["generate", "--env", "hypergrid", "--structure", "A,width=300"],
+            ["width=300 is outside", "width 32 to 128"],
+        ),
         (["generate", "--env", "hypergrid"], ["--structure"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["report", "nowhere"], ["nowhere"]),
@@ -168,13 +258,23 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, args, fragments):
 
 def test_exact_metrics_of_a_large_structure_are_refused_with_what_to_use(chain, tmp_path):
     from genflow import Population, Structure
-    from genflow.zoo import save_population
+    from genflow.storage.populations import save_population
 
-    save_population(Population.initialised(Structure.parse("hypergrid", "ndim=8,height=20,width=8"), 1, 0), tmp_path / "large")
+    save_population(
+        Population.initialised(Structure.parse("hypergrid", "ndim=8,height=20,width=8"), 1, 0),
+        tmp_path / "large",
+    )
     line = refused("evaluate", tmp_path / "large", "--metric", "js")
     assert "25,600,000,000 states" in line and "mean_reward" in line
     entries = json.loads(genflow("evaluate", tmp_path / "large", "--json", "--baseline", "none").stdout)
-    assert set(entries[0]["metrics"]) == {"mean_reward", "log_z_bound", "modes", "reward_correlation", "cka", "diversity"}
+    assert set(entries[0]["metrics"]) == {
+        "mean_reward",
+        "log_z_bound",
+        "modes",
+        "reward_correlation",
+        "cka",
+        "diversity",
+    }
     assert entries[0]["metrics"]["diversity"]["mean"] is None  # a policy that is alone
     line = refused("evaluate", tmp_path / "large", "--metric", "novelty", "--out", tmp_path / "out")
     assert "'novelty'" in line and "--zoo" in line
@@ -193,14 +293,32 @@ def test_damaged_and_foreign_files_are_refused(chain, tmp_path):
     shutil.copytree(chain / "mine" / "generator", generator)
     data = (generator / "generator.safetensors").read_bytes()
     (generator / "generator.safetensors").write_bytes(data[:-100])
-    args = ["generate", "--env", "hypergrid", "--structure", TINY[0], "--out", tmp_path / "out", "--generator"]
+    args = [
+        "generate",
+        "--env",
+        "hypergrid",
+        "--structure",
+        TINY[0],
+        "--out",
+        tmp_path / "out",
+        "--generator",
+    ]
     assert "generator.safetensors" in refused(*args, generator)
     assert "holds no generator" in refused(*args, chain / "zoo")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_generator_refuses_what_it_cannot_know(chain, tmp_path):
-    args = ["generate", "--env", "hypergrid", "--generator", chain / "mine", "--out", tmp_path / "out", "--structure"]
+    args = [
+        "generate",
+        "--env",
+        "hypergrid",
+        "--generator",
+        chain / "mine",
+        "--out",
+        tmp_path / "out",
+        "--structure",
+    ]
     assert "R0=0.1, not 0.01" in refused(*args, "ndim=2,height=4,width=16,R0=0.01")
     assert "at most" in refused(*args, "ndim=2,height=40,width=16")
     assert not (tmp_path / "out").exists()
@@ -208,7 +326,9 @@ def test_a_generator_refuses_what_it_cannot_know(chain, tmp_path):
 
 def test_an_output_folder_of_another_run_is_refused(chain):
     before = sorted(p.name for p in (chain / "zoo").iterdir())
-    line = refused("train-zoo", "--env", "hypergrid", *structures(TINY[0]), "--num", 5, "--out", chain / "zoo")
+    line = refused(
+        "train-zoo", "--env", "hypergrid", *structures(TINY[0]), "--num", 5, "--out", chain / "zoo"
+    )
     assert "another run" in line
     assert sorted(p.name for p in (chain / "zoo").iterdir()) == before
     assert "another run" in refused("train-ae", "--env", "hypergrid", "--out", chain / "zoo")
@@ -217,11 +337,25 @@ def test_an_output_folder_of_another_run_is_refused(chain):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_resumes_to_the_same_numbers(tmp_path, number):
     def command(out):
-        return ["train-zoo", "--env", "hypergrid", *structures(TINY[0]), "--num", "2", "--out", str(out), "-o", "zoo.steps=400"]
+        return [
+            "train-zoo",
+            "--env",
+            "hypergrid",
+            *structures(TINY[0]),
+            "--num",
+            "2",
+            "--out",
+            str(out),
+            "-o",
+            "zoo.steps=400",
+        ]
 
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
-        [*GENFLOW, *command(tmp_path / "a"), "-o", "zoo.checkpoint_seconds=0.01"], env=environment, stderr=subprocess.PIPE, text=True
+        [*GENFLOW, *command(tmp_path / "a"), "-o", "zoo.checkpoint_seconds=0.01"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     folder = tmp_path / "a" / TINY[0]
     deadline = time.monotonic() + 120
@@ -253,5 +387,9 @@ def test_python_in_the_readme_names_what_exists():
     text = (Path(__file__).parents[2] / "README.md").read_text()
     block = text.split("```python")[1].split("```")[0]
     compile(block, "README.md", "exec")
-    imported = [line.removeprefix("from genflow import ") for line in block.splitlines() if line.startswith("from genflow import ")]
+    imported = [
+        line.removeprefix("from genflow import ")
+        for line in block.splitlines()
+        if line.startswith("from genflow import ")
+    ]
     assert imported and all(hasattr(package, name.strip()) for line in imported for name in line.split(","))

@@ -20,7 +20,17 @@ def log(folder, rank=0):
 
 def test_a_zoo_survives_the_death_of_a_worker_and_of_the_agent(alone, small, tmp_path):
     out = tmp_path / "zoo"
-    command = ["train-zoo", "--config", small, "--out", out, "-o", "zoo.checkpoint_seconds=1e-9", "--json", *TWO]
+    command = [
+        "train-zoo",
+        "--config",
+        small,
+        "--out",
+        out,
+        "-o",
+        "zoo.checkpoint_seconds=1e-9",
+        "--json",
+        *TWO,
+    ]
     with started(*command) as job:
         job.until(lambda: newest(out) > 3, "a checkpoint")
         before = job.workers()
@@ -31,9 +41,14 @@ def test_a_zoo_survives_the_death_of_a_worker_and_of_the_agent(alone, small, tmp
         assert len(after) == 2 and not set(after) & set(before)
         job.send(signal.SIGKILL)
         job.wait(-signal.SIGKILL)
-        assert "genflow: a worker failed; all were started again and go on (restart 1 of 3)" in job.stderr.splitlines()
+        assert (
+            "genflow: a worker failed; all were started again and go on (restart 1 of 3)"
+            in job.stderr.splitlines()
+        )
         until(lambda: not any(lives(pid) for pid in after), "the end of the workers", patience=30)
-    assert not all((path / "population.json").exists() for path in out.glob("ndim*")), "it was killed too late"
+    assert not all((path / "population.json").exists() for path in out.glob("ndim*")), (
+        "it was killed too late"
+    )
     done = genflow(*command)
     assert done.stderr == ""
     assert [entry["num"] for entry in json.loads(done.stdout)] == [4, 4, 4]
@@ -77,7 +92,9 @@ def test_a_batch_that_is_dealt_out_survives_kills_and_signals(alone, small, undi
         job.wait(1)
         (line,) = job.stderr.splitlines()[-1:]
         assert "worker 0 was killed by signal 9" in line
-        assert line.startswith("genflow: ") and line.endswith(", after 0 restarts; give the same command again to go on")
+        assert line.startswith("genflow: ") and line.endswith(
+            ", after 0 restarts; give the same command again to go on"
+        )
     step = newest(out)
     assert 3 < step < 100
     # the agent is asked to stop
@@ -118,7 +135,17 @@ def test_a_loss_that_is_not_finite_names_the_step_once(alone, small, tmp_path, s
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_agent_without_a_restart(alone, small, tmp_path):
-    command = ["train-ae", "--config", small, "--zoo", alone / "zoo", "--out", tmp_path / "out", "-o", "autoencoder.lr=1e30"]
+    command = [
+        "train-ae",
+        "--config",
+        small,
+        "--zoo",
+        alone / "zoo",
+        "--out",
+        tmp_path / "out",
+        "-o",
+        "autoencoder.lr=1e30",
+    ]
     line = refused(*command, *TWO)
     assert "autoencoder: the loss became " in line and " at step " in line
     assert not (tmp_path / "out").exists()
@@ -162,7 +189,17 @@ def test_workers_of_torchrun_work_together(alone, small, tmp_path):
 def test_one_worker_under_the_agent_is_alone(alone, small, tmp_path):
     """It is started again all the same."""
     out = tmp_path / "zoo"
-    command = ["train-zoo", "--config", small, "--out", out, "-o", "zoo.checkpoint_seconds=1e-9", "--max-restarts", 1]
+    command = [
+        "train-zoo",
+        "--config",
+        small,
+        "--out",
+        out,
+        "-o",
+        "zoo.checkpoint_seconds=1e-9",
+        "--max-restarts",
+        1,
+    ]
     with started(*command) as job:
         job.until(lambda: newest(out) > 3, "a checkpoint")
         job.kill(job.workers()[0])
@@ -173,5 +210,10 @@ def test_one_worker_under_the_agent_is_alone(alone, small, tmp_path):
 
 def test_workers_are_asked_for_with_sound_options(tmp_path):
     line = refused_quickly("train-zoo", "--env", "hypergrid", "--nnodes", "2", folder=tmp_path)
-    assert line == "genflow: --nnodes of more than one needs --rdzv-endpoint HOST:PORT, the same on every machine"
-    assert "--nproc-per-node must be" in refused_quickly("train-zoo", "--env", "hypergrid", "--nproc-per-node", "x", folder=tmp_path / "b")
+    assert (
+        line
+        == "genflow: --nnodes of more than one needs --rdzv-endpoint HOST:PORT, the same on every machine"
+    )
+    assert "--nproc-per-node must be" in refused_quickly(
+        "train-zoo", "--env", "hypergrid", "--nproc-per-node", "x", folder=tmp_path / "b"
+    )

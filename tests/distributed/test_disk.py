@@ -14,7 +14,17 @@ from genflow.training.checkpoints import Checkpoints
 
 
 def learn(alone, small, out):
-    return ["train-ae", "--zoo", alone / "zoo", "--config", small, "--out", out, "-o", "autoencoder.checkpoint_seconds=1e-9"]
+    return [
+        "train-ae",
+        "--zoo",
+        alone / "zoo",
+        "--config",
+        small,
+        "--out",
+        out,
+        "-o",
+        "autoencoder.checkpoint_seconds=1e-9",
+    ]
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -32,7 +42,9 @@ def test_no_room_for_the_next_checkpoint(alone, small, tmp_path, size):
         first, second = group(2, *command, folder=tmp_path / "full", status=2, **limit)
         (line,) = first.said("stderr").splitlines()
         assert second.said("stderr") == ""
-    assert line.startswith(f"genflow: cannot write {out / 'checkpoint-'}") and line.endswith(": File too large")
+    assert line.startswith(f"genflow: cannot write {out / 'checkpoint-'}") and line.endswith(
+        ": File too large"
+    )
     assert (out / name).read_bytes() == before
     assert Checkpoints(out, 2).find() == (name, [])
     assert not list(out.glob(".*tmp*"))
@@ -45,7 +57,9 @@ def test_no_room_for_the_next_checkpoint(alone, small, tmp_path, size):
 def test_no_room_for_the_result(alone, small, tmp_path):
     """The limit holds for the populations alone: they have no checkpoints."""
     out = tmp_path / "zoo"
-    line = refused_quickly("train-zoo", "--config", small, "--out", out, "--json", folder=tmp_path / "full", FILE_LIMIT=4096)
+    line = refused_quickly(
+        "train-zoo", "--config", small, "--out", out, "--json", folder=tmp_path / "full", FILE_LIMIT=4096
+    )
     assert line.startswith(f"genflow: cannot write {out}") and line.endswith(": File too large")
     quickly("train-zoo", "--config", small, "--out", out, folder=tmp_path / "roomy")
     same(out, alone / "zoo")
@@ -59,7 +73,9 @@ def tiny(tmp_path):
         pytest.skip("only root may mount a small disk")
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, timeout=60
+    )
     if done.returncode:
         pytest.skip(f"no small disk can be mounted: {done.stderr.strip()}")
     yield folder
@@ -80,7 +96,9 @@ def test_a_disk_that_is_full(alone, small, tiny, tmp_path, workers):
     full = genflow(*command, status=2)
     assert full.stdout == ""
     (line,) = full.stderr.splitlines()
-    assert line.startswith(f"genflow: cannot write {out / 'checkpoint-'}") and line.endswith(": No space left on device")
+    assert line.startswith(f"genflow: cannot write {out / 'checkpoint-'}") and line.endswith(
+        ": No space left on device"
+    )
     assert (out / name).read_bytes() == before and Checkpoints(out, 2).find() == (name, [])
     (tiny / "others").unlink(missing_ok=True)
     genflow(*command)

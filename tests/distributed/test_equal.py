@@ -37,7 +37,9 @@ def test_an_autoencoder_learns_the_same_from_batches_that_are_dealt_out(alone, t
 
 
 def test_a_diffusion_model_learns_the_same_from_batches_that_are_dealt_out(alone, trained):
-    found, expected = (json.loads((root / "generator" / "generator.json").read_text()) for root in (trained[0], alone))
+    found, expected = (
+        json.loads((root / "generator" / "generator.json").read_text()) for root in (trained[0], alone)
+    )
     assert len(expected["provenance"]["history"]["loss"]) == 60
     close(found["provenance"]["history"], expected["provenance"]["history"], **ROUNDING)
     assert len(expected["quality"]) == 1
@@ -47,9 +49,15 @@ def test_a_diffusion_model_learns_the_same_from_batches_that_are_dealt_out(alone
 def test_the_first_of_several_workers_speaks_for_all(alone, trained):
     root, (first, *others) = trained
     assert json.loads(first.said("stdout"))["denoiser"] == "unet1d"
-    assert first.said("stderr") == "" and all(other.said("stdout") == other.said("stderr") == "" for other in others)
+    assert first.said("stderr") == "" and all(
+        other.said("stdout") == other.said("stderr") == "" for other in others
+    )
     logs = sorted(root.rglob("*.log"))
-    assert {log.parent.relative_to(root).as_posix() for log in logs} == {"zoo/logs", "autoencoder/logs", "generator/logs"}
+    assert {log.parent.relative_to(root).as_posix() for log in logs} == {
+        "zoo/logs",
+        "autoencoder/logs",
+        "generator/logs",
+    }
     assert {log.name for log in logs} == {f"rank-{rank}.log" for rank in range(1 + len(others))}
     assert all("restart 0" in log.read_text() for log in logs)
     assert leftovers(root) == []
@@ -59,13 +67,30 @@ def test_the_first_of_several_workers_speaks_for_all(alone, trained):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_behaviour_is_learnt_the_same_from_batches_that_are_dealt_out(alone, coordinate, tmp_path, size, learnt):
+def test_behaviour_is_learnt_the_same_from_batches_that_are_dealt_out(
+    alone, coordinate, tmp_path, size, learnt
+):
     """Swapped latents, levels of behaviour that all workers know, and with four workers batches of three, so that one has none."""
     options = ["-o", "autoencoder.batch_size=3", "-o", "autoencoder.per_structure=1"] if size == 4 else []
-    group(size, "train-ae", "--config", coordinate, "--zoo", alone / "zoo", "--out", tmp_path, *options, folder=tmp_path / "said")
-    found, expected = (numbers(root / "autoencoder")["autoencoder.json"] for root in (tmp_path, learnt(options)))
+    group(
+        size,
+        "train-ae",
+        "--config",
+        coordinate,
+        "--zoo",
+        alone / "zoo",
+        "--out",
+        tmp_path,
+        *options,
+        folder=tmp_path / "said",
+    )
+    found, expected = (
+        numbers(root / "autoencoder")["autoencoder.json"] for root in (tmp_path, learnt(options))
+    )
     history = expected["history"]
-    assert 0 < len(history["weights"]) < len(history["behaviour"])  # a swapped step has no weights to compare with
+    assert (
+        0 < len(history["weights"]) < len(history["behaviour"])
+    )  # a swapped step has no weights to compare with
     close(found["history"], history, **ROUNDING)
     close(found["reconstruction"], expected["reconstruction"], rtol=1e-3, atol=1e-4)
 
@@ -76,7 +101,17 @@ def learnt(alone, coordinate, tmp_path_factory):
 
     def learn(options):
         out = tmp_path_factory.mktemp("learnt")
-        quickly("train-ae", "--config", coordinate, "--zoo", alone / "zoo", "--out", out, *options, folder=out / "said")
+        quickly(
+            "train-ae",
+            "--config",
+            coordinate,
+            "--zoo",
+            alone / "zoo",
+            "--out",
+            out,
+            *options,
+            folder=out / "said",
+        )
         return out
 
     return learn
@@ -97,7 +132,15 @@ def policies(alone, tmp_path_factory):
 
 
 def test_workers_share_structures_to_generate_for(alone, policies, tmp_path):
-    group(2, *generated(alone, *STRUCTURES, UNKNOWN), "--num", 3, "--out", tmp_path / "all", folder=tmp_path / "said")
+    group(
+        2,
+        *generated(alone, *STRUCTURES, UNKNOWN),
+        "--num",
+        3,
+        "--out",
+        tmp_path / "all",
+        folder=tmp_path / "said",
+    )
     close(numbers(tmp_path / "all"), numbers(policies / "all"), rtol=1e-5, atol=1e-6)
     assert len(list((tmp_path / "all").glob("*/population.safetensors"))) == 4
 
@@ -105,7 +148,16 @@ def test_workers_share_structures_to_generate_for(alone, policies, tmp_path):
 @pytest.mark.parametrize("size", [2, 4])
 def test_workers_share_the_policies_of_one_structure(alone, policies, tmp_path, size):
     """Four workers for three policies: one has none."""
-    workers = group(size, *generated(alone, UNKNOWN), "--num", 3, "--out", tmp_path / "one", "--json", folder=tmp_path / "said")
+    workers = group(
+        size,
+        *generated(alone, UNKNOWN),
+        "--num",
+        3,
+        "--out",
+        tmp_path / "one",
+        "--json",
+        folder=tmp_path / "said",
+    )
     close(numbers(tmp_path / "one"), numbers(policies / "one"), rtol=1e-5, atol=1e-6)
     (entry,) = json.loads(workers[0].said("stdout"))
     assert entry["num"] == 3 and entry["seen"] is False
@@ -133,12 +185,34 @@ def test_two_workers_finetune_as_one(small, policies, tmp_path):
 
 def test_a_slurm_step_works_together(alone, small, tmp_path):
     """What ``srun --ntasks 2`` would start."""
-    step = {"SLURM_JOB_ID": 7, "SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": 2, "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": 2}
+    step = {
+        "SLURM_JOB_ID": 7,
+        "SLURM_STEP_ID": 0,
+        "SLURM_STEP_NUM_TASKS": 2,
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": 2,
+    }
     args = ["train-zoo", "--config", small, "--out", tmp_path / "zoo"]
     port = free_port()
     with (
-        warm(*args, folder=tmp_path / "said", name="0", **step, SLURM_PROCID=0, SLURM_LOCALID=0, MASTER_PORT=port) as first,
-        warm(*args, folder=tmp_path / "said", name="1", **step, SLURM_PROCID=1, SLURM_LOCALID=1, MASTER_PORT=port) as second,
+        warm(
+            *args,
+            folder=tmp_path / "said",
+            name="0",
+            **step,
+            SLURM_PROCID=0,
+            SLURM_LOCALID=0,
+            MASTER_PORT=port,
+        ) as first,
+        warm(
+            *args,
+            folder=tmp_path / "said",
+            name="1",
+            **step,
+            SLURM_PROCID=1,
+            SLURM_LOCALID=1,
+            MASTER_PORT=port,
+        ) as second,
     ):
         first.wait()
         second.wait()

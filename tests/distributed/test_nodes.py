@@ -1,4 +1,7 @@
-"""Several machines: agents that meet, lose each other and meet again. A lost machine is missed after a minute, so these take minutes."""
+"""Several machines: agents that meet, lose each other and meet again.
+
+A lost machine is missed after a minute, so these take minutes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,11 @@ def zoo(small, tmp_path_factory):
 
 def log(folder):
     """What all workers have written to their logs."""
-    return "".join(path.read_text() for path in sorted((folder / "logs").glob("rank-*.log"))) if folder.exists() else ""
+    return (
+        "".join(path.read_text() for path in sorted((folder / "logs").glob("rank-*.log")))
+        if folder.exists()
+        else ""
+    )
 
 
 def listens(port):
@@ -55,7 +62,16 @@ def written(path):
 def test_a_machine_that_dies_and_comes_back(small, zoo, tmp_path):
     out, port = tmp_path / "zoo", free_port()
     command = ["train-zoo", "--config", small, "--out", out, *LONG]
-    command += ["--nproc-per-node", 1, "--nnodes", "1:2", "--rdzv-endpoint", f"127.0.0.1:{port}", "--max-restarts", 9]
+    command += [
+        "--nproc-per-node",
+        1,
+        "--nnodes",
+        "1:2",
+        "--rdzv-endpoint",
+        f"127.0.0.1:{port}",
+        "--max-restarts",
+        9,
+    ]
     with started(*command, TMPDIR=tmp_path) as one:
         one.until(lambda: listens(port), "the place to meet")
         with started(*command, TMPDIR=tmp_path) as two:
@@ -87,7 +103,19 @@ class Machine:
 
     def command(self) -> list[str]:
         """Runs genflow there."""
-        return ["ip", "netns", "exec", self.name, "unshare", "--uts", "sh", "-c", f'hostname {self.name} && exec "$@"', "sh", *GENFLOW]
+        return [
+            "ip",
+            "netns",
+            "exec",
+            self.name,
+            "unshare",
+            "--uts",
+            "sh",
+            "-c",
+            f'hostname {self.name} && exec "$@"',
+            "sh",
+            *GENFLOW,
+        ]
 
 
 def run(*words):
@@ -100,13 +128,34 @@ def machines():
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root may make network namespaces")
     unique = os.getpid() % 10_000
-    pair = [Machine(f"genflow{unique}{letter}", f"10.213.7.{place}") for place, letter in ((1, "a"), (2, "b"))]
+    pair = [
+        Machine(f"genflow{unique}{letter}", f"10.213.7.{place}") for place, letter in ((1, "a"), (2, "b"))
+    ]
     one, two = pair
     made = [["ip", "netns", "add", machine.name] for machine in pair]
-    made.append(["ip", "link", "add", "wire", "netns", one.name, "type", "veth", "peer", "name", "wire", "netns", two.name])
+    made.append(
+        [
+            "ip",
+            "link",
+            "add",
+            "wire",
+            "netns",
+            one.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "wire",
+            "netns",
+            two.name,
+        ]
+    )
     for machine in pair:
         within = ["ip", "-n", machine.name]
-        made += [[*within, "link", "set", "lo", "up"], [*within, "addr", "add", f"{machine.address}/24", "dev", "wire"]]
+        made += [
+            [*within, "link", "set", "lo", "up"],
+            [*within, "addr", "add", f"{machine.address}/24", "dev", "wire"],
+        ]
         made.append([*within, "link", "set", "wire", "up"])
     try:
         for words in made:
@@ -134,7 +183,16 @@ def test_machines_that_are_cut_off_and_joined_again(small, zoo, machines, tmp_pa
     one, two = machines
     out = tmp_path / "zoo"
     command = ["train-zoo", "--config", small, "--out", out, *LONG]
-    command += ["--nproc-per-node", 1, "--nnodes", "1:2", "--rdzv-endpoint", f"{one.address}:29511", "--max-restarts", 9]
+    command += [
+        "--nproc-per-node",
+        1,
+        "--nnodes",
+        "1:2",
+        "--rdzv-endpoint",
+        f"{one.address}:29511",
+        "--max-restarts",
+        9,
+    ]
     interface = {"GLOO_SOCKET_IFNAME": "wire", "TMPDIR": tmp_path}
     with (
         started(*command, command=one.command(), **interface) as first,

@@ -11,12 +11,20 @@ from processes import leftovers, newest, quickly, refused_quickly, same, warm
 STAGES = {
     "zoo": (["train-zoo"], "zoo.checkpoint_seconds=1e-9"),
     "autoencoder": (["train-ae", "--zoo", "zoo"], "autoencoder.checkpoint_seconds=1e-9"),
-    "generator": (["train-ldm", "--zoo", "zoo", "--autoencoder", "autoencoder"], "diffusion.checkpoint_seconds=1e-9"),
+    "generator": (
+        ["train-ldm", "--zoo", "zoo", "--autoencoder", "autoencoder"],
+        "diffusion.checkpoint_seconds=1e-9",
+    ),
 }
 
 
-@pytest.mark.parametrize(("stage", "number"), [("zoo", signal.SIGTERM), ("autoencoder", signal.SIGINT), ("generator", signal.SIGTERM)])
-def test_a_training_that_is_killed_and_stopped_ends_with_the_same_numbers(alone, small, tmp_path, stage, number):
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("zoo", signal.SIGTERM), ("autoencoder", signal.SIGINT), ("generator", signal.SIGTERM)],
+)
+def test_a_training_that_is_killed_and_stopped_ends_with_the_same_numbers(
+    alone, small, tmp_path, stage, number
+):
     words, often = STAGES[stage]
     args = [alone / word if word in ("zoo", "autoencoder") else word for word in words]
     out = tmp_path / ("zoo" if stage == "zoo" else "")
@@ -60,8 +68,12 @@ def test_half_a_population_is_made_anew(alone, small, tmp_path):
     (one / "population.json").unlink()
     (two / "population.json").unlink()
     (two / "population.safetensors").rename(two / ".population.safetensors.tmp4711")
-    (three / "checkpoint-000000060-0123456789abcdef.safetensors").write_bytes(b"of a run that was killed before it removed it")
-    (out / "run.json").write_text((out / "run.json").read_text().replace('"complete": true', '"complete": false'))
+    (three / "checkpoint-000000060-0123456789abcdef.safetensors").write_bytes(
+        b"of a run that was killed before it removed it"
+    )
+    (out / "run.json").write_text(
+        (out / "run.json").read_text().replace('"complete": true', '"complete": false')
+    )
     done = quickly("train-zoo", "--config", small, "--out", out, folder=tmp_path / "said")
     same(out, alone / "zoo")
     assert leftovers(out) == []
@@ -74,7 +86,10 @@ def test_a_folder_that_is_in_use_is_refused(alone, small, tmp_path):
     with warm(*args, folder=tmp_path / "said") as running:
         running.until(lambda: newest(tmp_path), "a checkpoint")
         line = refused_quickly(*args, folder=tmp_path / "said-too")
-        assert line == f"genflow: {tmp_path / 'autoencoder'} is in use by another genflow command; wait for it or choose another --out"
+        assert (
+            line
+            == f"genflow: {tmp_path / 'autoencoder'} is in use by another genflow command; wait for it or choose another --out"
+        )
         assert running.status is None
     step = newest(tmp_path)  # it was killed, and locks nobody out
     with warm(*args, folder=tmp_path / "said") as running:

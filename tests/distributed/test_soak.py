@@ -16,7 +16,14 @@ from processes import Job, Warm, group, leftovers, lives, quickly, same, until
 pytestmark = pytest.mark.slow
 
 #: what a run does one after the other, and the seconds that each lasts about
-STAGES = {"zoo": 2.0, "autoencoder": 2.0, "generator": 3.0, "generated": 0.3, "trained": 0.5, "evaluation": 4.0}
+STAGES = {
+    "zoo": 2.0,
+    "autoencoder": 2.0,
+    "generator": 3.0,
+    "generated": 0.3,
+    "trained": 0.5,
+    "evaluation": 4.0,
+}
 #: kills a stage and run: of all processes of a command; of a worker, the agent or all
 ALONE, TOGETHER = 3, 2
 RUNS = 2
@@ -73,7 +80,9 @@ def reached(out, stage, since):
     names = list(STAGES)
     at = names.index(stage_of(out))
     lock = out / ("trained" if stage == "evaluation" else stage) / ".lock"
-    return at > names.index(stage) or (at == names.index(stage) and lock.exists() and lock.stat().st_mtime > since)
+    return at > names.index(stage) or (
+        at == names.index(stage) and lock.exists() and lock.stat().st_mtime > since
+    )
 
 
 def test_one_process_that_is_killed_again_and_again(job, tmp_path):
@@ -97,7 +106,9 @@ def test_one_process_that_is_killed_again_and_again(job, tmp_path):
         quickly(*command, out, folder=tmp_path / "said")
         same(out, tmp_path / "undisturbed")
         assert leftovers(out) == [] and (out / "report.html").exists()
-    print(f"one process: {sum(hits.values())} kills {dict(hits)}, {RUNS} runs, {time.monotonic() - began:.0f} s")
+    print(
+        f"one process: {sum(hits.values())} kills {dict(hits)}, {RUNS} runs, {time.monotonic() - began:.0f} s"
+    )
     assert sum(hits.values()) == RUNS * ALONE * len(STAGES)
     assert all(hits[stage] for stage in STAGES), hits
 
@@ -148,7 +159,14 @@ def test_two_workers_that_are_killed_again_and_again(job, tmp_path):
         same(out, tmp_path / "undisturbed")
         assert leftovers(out) == [] and (out / "report.html").exists()
     stages = Counter({stage: sum(hits[at, kind] for at, kind in hits if at == stage) for stage in STAGES})
-    kinds = Counter({kind: sum(hits[at, other] for at, other in hits if other == kind) for kind in ("worker", "agent", "all")})
-    print(f"two workers: {sum(hits.values())} kills {dict(stages)} {dict(kinds)}, {RUNS} runs, {time.monotonic() - began:.0f} s")
+    kinds = Counter(
+        {
+            kind: sum(hits[at, other] for at, other in hits if other == kind)
+            for kind in ("worker", "agent", "all")
+        }
+    )
+    print(
+        f"two workers: {sum(hits.values())} kills {dict(stages)} {dict(kinds)}, {RUNS} runs, {time.monotonic() - began:.0f} s"
+    )
     assert sum(hits.values()) >= RUNS * TOGETHER * len(STAGES) - RUNS  # one may come too late
     assert all(stages[stage] for stage in STAGES) and all(kinds.values()), hits

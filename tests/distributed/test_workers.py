@@ -12,7 +12,7 @@ import torch
 from processes import IMPORTED, PATIENCE, environment, free_port
 
 from genflow import GenflowError
-from genflow.launch import WorkerLost, World, joined
+from genflow.distributed.world import WorkerLost, World, joined
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -35,7 +35,9 @@ def work_of(size, work):
 
 
 def _worker(rank, size, port, work, ends):
-    os.environ.update(environment(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port))
+    os.environ.update(
+        environment(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    )
     torch.set_num_threads(1)
     try:
         with joined() as workers:
@@ -89,7 +91,9 @@ def all_fail_at_the_same_step(workers: World):
     refuse()
 
 
-@pytest.mark.parametrize("work", [first_fails_late, first_fails_in_a_piece, second_fails_in_a_piece, all_fail_at_the_same_step])
+@pytest.mark.parametrize(
+    "work", [first_fails_late, first_fails_in_a_piece, second_fails_in_a_piece, all_fail_at_the_same_step]
+)
 def test_a_mistake_is_the_same_one_for_all(work):
     """The first worker holds what the others read the mistake from."""
     assert work_of(2, work) == [("GenflowError", "no room")] * 2

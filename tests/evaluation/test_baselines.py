@@ -8,7 +8,7 @@ from oracles import grid, lively
 
 from genflow import Population, Structure, Zoo
 from genflow.evaluation.baselines import baselines, comparable, distance, perturb, reference, transplant
-from genflow.zoo import save_population
+from genflow.storage.populations import save_population
 
 NAMES = ["random", "mean", "nearest", "perturbed"]
 
@@ -132,8 +132,18 @@ def test_baselines_of_a_structure_in_the_zoo(zoo):
     found = made(structure, zoo)
     assert list(found) == NAMES
     assert all(p.structure == structure for p in found.values())
-    assert {name: len(p) for name, p in found.items()} == {"random": 3, "mean": 1, "nearest": 3, "perturbed": 3}
-    assert {name: p.seen for name, p in found.items()} == {"random": False, "mean": True, "nearest": False, "perturbed": True}
+    assert {name: len(p) for name, p in found.items()} == {
+        "random": 3,
+        "mean": 1,
+        "nearest": 3,
+        "perturbed": 3,
+    }
+    assert {name: p.seen for name, p in found.items()} == {
+        "random": False,
+        "mean": True,
+        "nearest": False,
+        "perturbed": True,
+    }
     torch.testing.assert_close(found["mean"].weights[0], own.weights.mean(0))
     # the nearest is another structure, here (2, 4), whose band is as empty as that of (2, 6)
     assert found["nearest"].weights.equal(transplant(zoo.get(grid(2, 4)), structure).weights[:3])
@@ -181,12 +191,19 @@ def test_only_the_named_baselines_are_made_in_that_order(zoo):
 
 def test_fewer_members_than_asked_for_are_all_that_there_are(zoo):
     found = made(grid(2, 6), zoo, num=9)
-    assert {name: len(p) for name, p in found.items()} == {"random": 9, "mean": 1, "nearest": 5, "perturbed": 5}
+    assert {name: len(p) for name, p in found.items()} == {
+        "random": 9,
+        "mean": 1,
+        "nearest": 5,
+        "perturbed": 5,
+    }
 
 
 def test_policies_are_compared_with_their_structures_checkpoints_or_the_nearest_ones(zoo):
     own, near = reference(grid(2, 6), zoo), reference(grid(2, 13), zoo)
-    assert own is not None and own.weights.equal(zoo.get(grid(2, 6)).weights) and own is not zoo.get(grid(2, 6))
+    assert (
+        own is not None and own.weights.equal(zoo.get(grid(2, 6)).weights) and own is not zoo.get(grid(2, 6))
+    )
     assert near is not None and near.structure == grid(2, 13)
     assert near.weights.equal(transplant(zoo.get(grid(2, 12)), grid(2, 13)).weights)
     assert reference(grid(2, 6), None) is None and comparable(grid(2, 6), None) == []

@@ -16,7 +16,7 @@ from genflow.evaluation.report import write_report
 from genflow.measure import all_metrics, exact_metrics, values_of
 from genflow.pipeline import compare, evaluate_folder
 from genflow.progress import Progress
-from genflow.zoo import save_population
+from genflow.storage.populations import save_population
 
 REFERENCE = {"novelty", "novelty_tv", "error_agreement"}
 
@@ -36,16 +36,26 @@ def test_metrics_that_fit_are_chosen():
     small, large = grid(2, 4), grid(8, 20)
     every = {name: metric for name, metric in all_metrics().items() if metric.fits(small)}
     # only those of molecules do not fit a grid
-    assert {"molecule_js", "top_10"} <= all_metrics().keys() - every.keys() and {"js", "mean_reward", "novelty"} <= every.keys()
+    assert {"molecule_js", "top_10"} <= all_metrics().keys() - every.keys() and {
+        "js",
+        "mean_reward",
+        "novelty",
+    } <= every.keys()
     assert list(choose_metrics(small, reference=True)) == list(every)
     assert every.keys() - choose_metrics(small) == REFERENCE
-    assert set(choose_metrics(large, reference=True)) == {name for name, metric in every.items() if not metric.exact}
+    assert set(choose_metrics(large, reference=True)) == {
+        name for name, metric in every.items() if not metric.exact
+    }
     assert list(choose_metrics(small, ["tv", "js"])) == ["tv", "js"]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("novelty", "'novelty' compares with a zoo's checkpoints"), ("novelty_tv", "needs every state"), ("js", "mean_reward, .*diversity")],
+    [
+        ("novelty", "'novelty' compares with a zoo's checkpoints"),
+        ("novelty_tv", "needs every state"),
+        ("js", "mean_reward, .*diversity"),
+    ],
 )
 def test_named_metrics_that_do_not_fit_are_refused(name, message):
     with pytest.raises(GenflowError, match=message) as caught:
@@ -62,7 +72,11 @@ def test_checkpoints_of_another_structure_are_refused():
 
 def test_values_do_not_depend_on_the_parts(monkeypatch):
     population, checkpoints = lively(grid(2, 5), 7), lively(grid(2, 5), 4, seed=1)
-    metrics = {name: metric for name, metric in all_metrics().items() if metric.joint or metric.reference or name in ("js", "kl")}
+    metrics = {
+        name: metric
+        for name, metric in all_metrics().items()
+        if metric.joint or metric.reference or name in ("js", "kl")
+    }
     assert len(metrics) == 8
     whole = values_of(population, metrics, checkpoints)
     monkeypatch.setattr(genflow.population, "MAX_DISTRIBUTION", 3 * 25)
@@ -92,18 +106,30 @@ def test_a_metric_that_needs_a_zoo_is_refused_before_anything_is_written(zoo, tm
     with pytest.raises(GenflowError, match="no zoo of this kind"):
         evaluate_folder(config, [lively(grid(2, 4), 2)], None, tmp_path / "out", Progress())
     assert not (tmp_path / "out").exists()
-    assert set(evaluate_folder(config, [lively(grid(2, 4), 2)], zoo, None, Progress())[0]["metrics"]) == {"novelty"}
+    assert set(evaluate_folder(config, [lively(grid(2, 4), 2)], zoo, None, Progress())[0]["metrics"]) == {
+        "novelty"
+    }
 
 
 def test_missing_values_are_dashes_and_null(zoo, tmp_path):
     config = load_config(env="hypergrid", **{"evaluation.num": 2})
-    entries = evaluate_folder(config, [named("generated", lively(grid(2, 6), 2, 5))], zoo, tmp_path / "out", Progress())
+    entries = evaluate_folder(
+        config, [named("generated", lively(grid(2, 6), 2, 5))], zoo, tmp_path / "out", Progress()
+    )
     mean = next(entry for entry in entries if entry["source"] == "mean")
-    assert math.isnan(mean["metrics"]["diversity"]["mean"]) and number(math.nan) == number(None) == "-" and number(0.0) == "0"
+    assert (
+        math.isnan(mean["metrics"]["diversity"]["mean"])
+        and number(math.nan) == number(None) == "-"
+        and number(0.0) == "0"
+    )
     header, rows = table(entries, ["js", "diversity", "cka"])
     cells = {row[header.index("source")]: row[header.index("js") :][:3] for row in rows}
     assert cells["mean"][1:] == ["-", "-"] and "-" not in cells["mean"][:1] + cells["generated"]
     written = json.loads((tmp_path / "out" / "evaluation.json").read_text())["entries"]
-    assert next(entry for entry in written if entry["source"] == "mean")["metrics"]["diversity"] == {"mean": None, "min": None, "max": None}
+    assert next(entry for entry in written if entry["source"] == "mean")["metrics"]["diversity"] == {
+        "mean": None,
+        "min": None,
+        "max": None,
+    }
     page = write_report(tmp_path / "out").read_text()
     assert "error_agreement" in page and ">nan" not in page and ">-</td>" in page

@@ -18,8 +18,8 @@ from genflow.evaluation import chapters
 from genflow.evaluation.evaluate import choose_metrics, number
 from genflow.evaluation.report import write_report
 from genflow.progress import Progress
-from genflow.stages import finetune_both
-from genflow.zoo import save_population
+from genflow.stages.generate import finetune_both
+from genflow.storage.populations import save_population
 
 SEEN = ("ndim=2,height=3,width=8", "ndim=1,height=4,width=8")
 UNSEEN = "ndim=2,height=2,width=8"
@@ -94,17 +94,23 @@ def entry(**fields):
 
 
 def pictures_of(page):
-    return [Image.open(io.BytesIO(base64.b64decode(str(image["src"]).partition(",")[2]))) for image in page.images]
+    return [
+        Image.open(io.BytesIO(base64.b64decode(str(image["src"]).partition(",")[2]))) for image in page.images
+    ]
 
 
 def test_names_every_structure_and_tells_seen_from_unseen(page):
     groups = [row[0]["text"] for row in page.rows if len(row) == 1]
-    assert [text for text in groups if "unseen" in text] == [text for text in groups if text.startswith(UNSEEN)]
+    assert [text for text in groups if "unseen" in text] == [
+        text for text in groups if text.startswith(UNSEEN)
+    ]
     assert all(any(text.startswith(name) for text in groups) for name in (*SEEN, UNSEEN))
 
 
 def test_pictures_are_pngs_with_alt_text_and_caption(page):
-    assert all(str(image["src"]).startswith("data:image/png;base64,") and image["alt"] for image in page.images)
+    assert all(
+        str(image["src"]).startswith("data:image/png;base64,") and image["alt"] for image in page.images
+    )
     drawn = pictures_of(page)
     for picture in drawn:
         picture.load()
@@ -118,13 +124,20 @@ def test_every_kind_of_picture_is_there(page):
     for name in (*SEEN, UNSEEN):
         assert f"Marginal distributions for {name}: target, trained, generated, random" in alts
         assert f"Probability by rank for {name}: target, trained, generated, random" in alts
-    for wanted in ("loss over the steps", "autoencoder loss over", "diffusion loss over", f"Weight matrices net.0.weight of {UNSEEN}"):
+    for wanted in (
+        "loss over the steps",
+        "autoencoder loss over",
+        "diffusion loss over",
+        f"Weight matrices net.0.weight of {UNSEEN}",
+    ):
         assert wanted in alts
 
 
 def test_needs_nothing_from_outside(page):
     assert not re.search(r"https?:|url\(|@import", page.html)
-    targets = [a.get(name) or "" for _, a in page.tags for name in ("href", "src", "srcset", "action") if name in a]
+    targets = [
+        a.get(name) or "" for _, a in page.tags for name in ("href", "src", "srcset", "action") if name in a
+    ]
     assert targets and all(target.startswith(("#", "data:image/png;")) for target in targets)
     assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "base"})
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
@@ -143,7 +156,9 @@ def test_table_holds_the_numbers_of_the_evaluation(run, page):
         assert set(header[2:-1]) >= set(expected["metrics"])
         for name, figures in expected["metrics"].items():
             assert shown[name]["text"] == number(figures["mean"])
-            assert shown[name]["title"] == f"mean {figures['mean']}, min {figures['min']}, max {figures['max']}"
+            assert (
+                shown[name]["title"] == f"mean {figures['mean']}, min {figures['min']}, max {figures['max']}"
+            )
 
 
 def test_marks_the_best_of_each_structure_in_the_metrics_own_direction(tmp_path):
@@ -157,19 +172,30 @@ def test_marks_the_best_of_each_structure_in_the_metrics_own_direction(tmp_path)
     )
     rows = Page(write_report(tmp_path)).rows
     header = [cell["text"] for cell in rows[0]]
-    best = {row[0]["text"]: {header[i] for i, cell in enumerate(row) if cell.get("class") == "best"} for row in rows[2:]}
+    best = {
+        row[0]["text"]: {header[i] for i, cell in enumerate(row) if cell.get("class") == "best"}
+        for row in rows[2:]
+    }
     assert best == {"trained": {"js"}, "random": {"mean_reward", "kl"}}
     assert rows[2][header.index("kl")]["text"] == "-"
 
 
 def test_explains_each_column_with_the_metrics_own_words(page):
     for name, metric in choose_metrics(Structure.parse("hypergrid", UNSEEN), reference=True).items():
-        assert f"{type(metric).__doc__.splitlines()[0].rstrip('.')}; {metric.better} is better" in page.text, name
+        assert (
+            f"{type(metric).__doc__.splitlines()[0].rstrip('.')}; {metric.better} is better" in page.text
+        ), name
 
 
 def test_summary_tells_the_means_and_who_wins(tmp_path):
     def measured(source, name, seen, mean, seconds):
-        return entry(source=source, name=name, seen=seen, metrics={"js": {"mean": mean, "min": 0, "max": 1}}, seconds=seconds)
+        return entry(
+            source=source,
+            name=name,
+            seen=seen,
+            metrics={"js": {"mean": mean, "min": 0, "max": 1}},
+            seconds=seconds,
+        )
 
     (tmp_path / "evaluation.json").write_text(
         evaluation(
@@ -184,7 +210,10 @@ def test_summary_tells_the_means_and_who_wins(tmp_path):
         in text
     )
     assert "untrained 0.6 (generated is better on 2 of 2)" in text
-    assert "On 1 structure that the generator was trained on: generated 0.125, untrained 0.25 (generated is better on 1 of 1)." in text
+    assert (
+        "On 1 structure that the generator was trained on: generated 0.125, untrained 0.25 (generated is better on 1 of 1)."
+        in text
+    )
     assert "0.3 s (4 policies) to generate, 10 s (4 policies) to train from scratch" in text
 
 
@@ -208,7 +237,9 @@ def test_hostile_text_is_only_text(tmp_path):
 
 
 def test_long_names_and_many_structures_still_fit(tmp_path):
-    (tmp_path / "evaluation.json").write_text(evaluation(*(entry(name=f"{i} {'long ' * 60}") for i in range(60))))
+    (tmp_path / "evaluation.json").write_text(
+        evaluation(*(entry(name=f"{i} {'long ' * 60}") for i in range(60)))
+    )
     (overview,) = pictures_of(Page(write_report(tmp_path)))
     assert overview.size[0] < 2000
 
@@ -228,7 +259,10 @@ def test_an_empty_folder_is_refused_and_left_empty(tmp_path):
         ("[]", "must hold a JSON object"),
         ('{"entries": [{"env": "hypergrid"}]}', r"evaluation\.json: 'entries\.0\.name' is missing"),
         ('{"entries": 3}', r"evaluation\.json: entries must be"),
-        (evaluation(entry(metrics={"js": {"mean": "high"}})), r"evaluation\.json: entries\.0\.metrics\.js\.mean must be"),
+        (
+            evaluation(entry(metrics={"js": {"mean": "high"}})),
+            r"evaluation\.json: entries\.0\.metrics\.js\.mean must be",
+        ),
     ],
 )
 def test_a_broken_evaluation_is_refused(tmp_path, content, message):
@@ -238,7 +272,9 @@ def test_a_broken_evaluation_is_refused(tmp_path, content, message):
     assert not (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize("broken", ['{"env": "hypergrid"}', '{"env": "nowhere", "policy": "mlp3", "structure": {}}'])
+@pytest.mark.parametrize(
+    "broken", ['{"env": "hypergrid"}', '{"env": "nowhere", "policy": "mlp3", "structure": {}}']
+)
 def test_a_broken_population_is_refused_by_name(tmp_path, broken):
     (tmp_path / "population.json").write_text(broken)
     with pytest.raises(GenflowError, match=r"population\.json: "):
@@ -257,13 +293,15 @@ def test_a_task_too_large_to_enumerate_still_has_curves(tmp_path):
     structure = Structure.parse("hypergrid", "ndim=9,height=9,width=8")
     population = Population.initialised(structure, 2, 0)
     history = {"loss": [[1, 2.0], [2, None], [3, 1.0]]}
-    save_population(Population(structure, population.weights, {"source": "trained", "history": history}), tmp_path)
+    save_population(
+        Population(structure, population.weights, {"source": "trained", "history": history}), tmp_path
+    )
     (image,) = Page(write_report(tmp_path)).images
     assert str(image["alt"]).startswith("loss over the steps")
 
 
 def test_a_finetuning_is_shown_against_a_random_start(run, tmp_path):
-    from genflow.zoo import load_population
+    from genflow.storage.populations import load_population
 
     config = load_config(env="hypergrid", **TINY)
     finetune_both(config, load_population(run / "generated" / UNSEEN), tmp_path / "tuned", Progress())
@@ -271,7 +309,9 @@ def test_a_finetuning_is_shown_against_a_random_start(run, tmp_path):
     alts = [str(image["alt"]) for image in page.images]
     for figure in ("loss", "reward", "js"):
         assert f"{figure} over the steps: fine-tuned, random start" in alts
-    history = json.loads((tmp_path / "tuned" / "finetuned" / "population.json").read_text())["provenance"]["history"]
+    history = json.loads((tmp_path / "tuned" / "finetuned" / "population.json").read_text())["provenance"][
+        "history"
+    ]
     assert f"loss {history['loss'][0][1]:.3g} → {history['loss'][-1][1]:.3g}" in page.text
 
 
@@ -294,7 +334,10 @@ class Pairs(Gallery):
         self.drawn: list[int] = []
 
     def names(self, states):
-        return [f'<script>alert("{a}")</script>\'&{b}' if b else "" for a, b in (sorted(state) for state in states.tolist())]
+        return [
+            f'<script>alert("{a}")</script>\'&{b}' if b else ""
+            for a, b in (sorted(state) for state in states.tolist())
+        ]
 
     def scores(self, states):
         return (states.amax(-1) + states.amin(-1) / 100).double()
@@ -313,7 +356,9 @@ class Pairs(Gallery):
 def gallery(monkeypatch):
     """What every hypergrid of this test draws with."""
     pairs = Pairs()
-    monkeypatch.setattr(type(Structure.parse("hypergrid", SEEN[0]).environment), "gallery", property(lambda self: pairs))
+    monkeypatch.setattr(
+        type(Structure.parse("hypergrid", SEEN[0]).environment), "gallery", property(lambda self: pairs)
+    )
     return pairs
 
 
@@ -327,7 +372,12 @@ def objects(page):
     for row in chapter.split("<h4>")[1:]:
         part = Page(row)
         pixels = [picture.convert("RGB").getpixel((0, 0)) for picture in pictures_of(part)]
-        rows.append([(str(image["alt"]), pixel[0], pixel[1]) for image, pixel in zip(part.images, pixels, strict=True)])
+        rows.append(
+            [
+                (str(image["alt"]), pixel[0], pixel[1])
+                for image, pixel in zip(part.images, pixels, strict=True)
+            ]
+        )
     return rows
 
 
@@ -393,7 +443,9 @@ def test_states_that_are_no_places_have_no_marginals(tmp_path, monkeypatch):
 def test_a_wide_table_leads_with_what_matters_and_folds_the_rest(tmp_path, more):
     figures = {"mean": 0.1, "min": 0.1, "max": 0.1}
     names = [f"other_{i:02}" for i in range(more)]
-    (tmp_path / "evaluation.json").write_text(evaluation(entry(metrics=dict.fromkeys(["js", *names], figures))))
+    (tmp_path / "evaluation.json").write_text(
+        evaluation(entry(metrics=dict.fromkeys(["js", *names], figures)))
+    )
     page = Page(write_report(tmp_path))
     headers = [[cell["text"] for cell in row] for row in page.rows if row[0]["text"] == "source"]
     every = ["source", "num", "js", *names, "seconds"]

@@ -23,7 +23,12 @@ from genflow.training.loop import train
 EXAMPLE = Path(__file__).parents[2] / "examples" / "genflow-line" / "genflow_line.py"
 SIZE, SHARE = 6, 0.4
 ZOO = [grid(2, 4, width=12), grid(3, 7, width=8), grid(4, 5, width=10, R0=0.01)]
-UNSEEN = [grid(3, 4, width=12), grid(2, 20, width=8), grid(1, 2, width=1), grid(4, 9, width=5, R0=0.3, band=(0.1, 0.2))]
+UNSEEN = [
+    grid(3, 4, width=12),
+    grid(2, 20, width=8),
+    grid(1, 2, width=1),
+    grid(4, 9, width=5, R0=0.3, band=(0.1, 0.2)),
+]
 
 
 def population(structure: Structure, num: int = 4, seed: int = 0) -> Population:
@@ -33,7 +38,15 @@ def population(structure: Structure, num: int = 4, seed: int = 0) -> Population:
 
 def encoder(populations, **options):
     cls = registry().load("encoder", "coordinate")
-    small = {"hidden": 16, "embedding": 12, "depth": 1, "matrices": 3, "rank": 2, "latent_size": SIZE, "style_share": SHARE}
+    small = {
+        "hidden": 16,
+        "embedding": 12,
+        "depth": 1,
+        "matrices": 3,
+        "rank": 2,
+        "latent_size": SIZE,
+        "style_share": SHARE,
+    }
     torch.manual_seed(0)
     return cls.for_zoo(cls.Config(**{**small, **options}), populations)
 
@@ -93,7 +106,13 @@ def test_a_member_of_the_family_is_encoded_as_its_style(share):
     net = encoder([members(structure, z) for structure, z in zip(ZOO, own, strict=True)], style_share=share)
     mean, std = torch.cat(own).mean(0), torch.cat(own).std(0, correction=0)
     # the last has the shape of the second, but other units
-    for structure in (*ZOO, grid(2, 5, width=6), grid(4, 20, width=12), grid(1, 4, width=9), grid(3, 7, band=(0.1, 0.2))):
+    for structure in (
+        *ZOO,
+        grid(2, 5, width=6),
+        grid(4, 20, width=12),
+        grid(1, 4, width=9),
+        grid(3, 7, band=(0.1, 0.2)),
+    ):
         found = net.encode(members(structure, styles(40)))
         torch.testing.assert_close(found, (styles(40) - mean) / std, rtol=0, atol=0.1)
         for k in range(SIZE):
@@ -129,7 +148,10 @@ def test_weights_depend_on_the_condition_and_on_what_the_units_mean(trained):
     structure, other = grid(3, 8), grid(3, 8, band=(0.1, 0.2))
     layout, condition = structure.layout, structure.condition()
     with torch.no_grad():
-        plain, conditioned = trained.decode(styles(), layout, condition), trained.decode(styles(), layout, other.condition())
+        plain, conditioned = (
+            trained.decode(styles(), layout, condition),
+            trained.decode(styles(), layout, other.condition()),
+        )
         described = trained.decode(styles(), other.layout, condition)
     assert not plain.allclose(conditioned, atol=1e-3)
     assert not plain.allclose(described, atol=1e-3)
@@ -152,7 +174,9 @@ def test_a_narrow_layers_correction_is_the_first_part_of_a_wide_ones(trained):
     for structure in (grid(3, 7, width=12), grid(3, 7, width=5)):
         layout = structure.layout
         with torch.no_grad():
-            made = trained.decode(styles(), layout, condition) - smooth_start(smooth_basis(layout, SIZE), styles(), SHARE)
+            made = trained.decode(styles(), layout, condition) - smooth_start(
+                smooth_basis(layout, SIZE), styles(), SHARE
+            )
         corrections.append(layout.unflatten(made))
     wide, narrow = corrections
     for name, tensor in narrow.items():
@@ -165,7 +189,8 @@ def test_a_dimensions_weights_are_that_of_its_name(trained):
     """The first dimensions of a large grid are those of a small one, the condition and the rest being equal."""
     with torch.no_grad():
         small, large = (
-            s.layout.unflatten(trained.decode(styles(), s.layout, ZOO[0].condition())) for s in (grid(2, 6, width=8), grid(4, 6, width=8))
+            s.layout.unflatten(trained.decode(styles(), s.layout, ZOO[0].condition()))
+            for s in (grid(2, 6, width=8), grid(4, 6, width=8))
         )
     # the family is scaled by the number of inputs, so compare what both scales leave: biases and actions
     for name in ("net.0.bias", "net.2.weight", "net.2.bias"):
@@ -184,7 +209,9 @@ def test_a_name_is_no_amount(zoo):
                 parameter.zero_()
     layout, condition = ZOO[2].layout, ZOO[2].condition()
     with torch.no_grad():
-        made = net.decode(styles(), layout, condition) - smooth_start(smooth_basis(layout, SIZE), styles(), SHARE)
+        made = net.decode(styles(), layout, condition) - smooth_start(
+            smooth_basis(layout, SIZE), styles(), SHARE
+        )
     inputs = layout.unflatten(made)["net.0.weight"].unflatten(2, (4, 5))
     torch.testing.assert_close(inputs[:, :, 3], inputs[:, :, 0], rtol=1e-4, atol=1e-5)
     assert not inputs[..., 0].allclose(inputs[..., 1], atol=1e-3)
@@ -229,7 +256,8 @@ def test_what_cannot_be_made_is_refused_in_one_line(trained):
 
 def test_many_structures_at_once_are_those_one_by_one(trained):
     items = [
-        (styles(num, seed), s.layout, s.condition()) for seed, (num, s) in enumerate(zip((3, 1, 4, 2), (*ZOO, UNSEEN[0]), strict=True))
+        (styles(num, seed), s.layout, s.condition())
+        for seed, (num, s) in enumerate(zip((3, 1, 4, 2), (*ZOO, UNSEEN[0]), strict=True))
     ]
     with torch.no_grad():
         together = trained.decode_all(items)
@@ -244,14 +272,18 @@ def test_a_policy_does_not_depend_on_the_batch_that_it_is_decoded_with(trained):
     for structure in (ZOO[1], UNSEEN[1]):
         whole = decode(trained, z, structure)
         for i in range(5):
-            torch.testing.assert_close(whole[i : i + 1], decode(trained, z[i : i + 1], structure), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                whole[i : i + 1], decode(trained, z[i : i + 1], structure), rtol=1e-4, atol=1e-5
+            )
         torch.testing.assert_close(decode(trained, z.flip(0), structure), whole.flip(0), rtol=1e-4, atol=1e-5)
 
 
 def test_latents_do_not_depend_on_the_batch_that_they_are_encoded_with(zoo, trained):
     for members in zoo:
         whole = trained.encode(members)
-        torch.testing.assert_close(torch.cat([trained.encode(one) for one in members]), whole, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            torch.cat([trained.encode(one) for one in members]), whole, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_every_parameter_learns(zoo):
@@ -264,12 +296,17 @@ def test_the_loss_is_relative_to_the_spread_of_each_tensor(zoo):
     """By hand, with no noise: mean over policies of the mean square over their parameters, each in units of its tensor."""
     net = stirred(zoo, latent_noise=0.0)
     loss, rebuilt = net.reconstruct(zoo, normal(0))
-    spread = {name: float(torch.stack([p.state_dict()[name].square().mean() for p in zoo]).mean().sqrt()) for name in zoo[0].layout.shapes}
+    spread = {
+        name: float(torch.stack([p.state_dict()[name].square().mean() for p in zoo]).mean().sqrt())
+        for name in zoo[0].layout.shapes
+    }
     total = []
     for members, weights in zip(zoo, rebuilt, strict=True):
         made, own = members.layout.unflatten(weights), members.state_dict()
         for i in range(len(members)):
-            total.append(torch.cat([(made[n][i] - own[n][i]).flatten() / spread[n] for n in spread]).square().mean())
+            total.append(
+                torch.cat([(made[n][i] - own[n][i]).flatten() / spread[n] for n in spread]).square().mean()
+            )
     assert loss.tolist() == pytest.approx(torch.stack(total).tolist(), rel=1e-4)
 
 
@@ -295,12 +332,15 @@ def test_without_features_the_units_are_told_by_their_coordinates(zoo, trained):
     columns = structure.layout.features["input"].shape[1]
     # everything but the name of the dimension
     told = dataclasses.replace(
-        structure.layout, features={**structure.layout.features, "input": structure.layout.features["input"].clone()}
+        structure.layout,
+        features={**structure.layout.features, "input": structure.layout.features["input"].clone()},
     )
     told.features["input"][:, 1:] = torch.rand(len(told.features["input"]), columns - 1)
     for net, matters in ((plain, False), (trained, True)):
         with torch.no_grad():
-            a, b = (net.decode(styles(), layout, structure.condition()) for layout in (structure.layout, told))
+            a, b = (
+                net.decode(styles(), layout, structure.condition()) for layout in (structure.layout, told)
+            )
         assert torch.isfinite(a).all()
         assert a.equal(b) is not matters
     with pytest.raises(GenflowError, match="numbered 0 to 3"):
@@ -316,7 +356,9 @@ def test_units_are_read_together_only_with_a_pool_and_in_no_order(zoo, pool):
         """(M, hidden, inputs) corrections of the first layer, with another description of the inputs."""
         told = dataclasses.replace(layout, features={**layout.features, "input": changed})
         with torch.no_grad():
-            return layout.unflatten(net.decode(latents, told, condition) - net.decode(latents, layout, condition))["net.0.weight"]
+            return layout.unflatten(
+                net.decode(latents, told, condition) - net.decode(latents, layout, condition)
+            )["net.0.weight"]
 
     own = layout.features["input"]
     other = own.clone()
@@ -344,7 +386,10 @@ def line(length: int, width: int = 6) -> Structure:
     ("structures", "unseen"),
     [
         ([line(8), line(12)], line(10, width=3)),
-        ([grid(2, 4, reward="cosine"), grid(4, 6, reward="cosine", width=4)], grid(3, 9, reward="cosine", width=5)),
+        (
+            [grid(2, 4, reward="cosine"), grid(4, 6, reward="cosine", width=4)],
+            grid(3, 9, reward="cosine", width=5),
+        ),
     ],
     ids=["line", "cosine"],
 )

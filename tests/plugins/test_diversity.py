@@ -33,7 +33,9 @@ def test_copies_have_no_diversity_and_one_policy_has_none_to_differ_from(metric)
 @pytest.mark.parametrize("metric", [Diversity(), DiversityTV()])
 def test_diversity_does_not_depend_on_the_order(metric):
     population, order = lively(grid(2, 4), 4), [2, 0, 3, 1]
-    assert metric(shuffled(population, order)).tolist() == pytest.approx(metric(population)[order].tolist(), rel=1e-4)
+    assert metric(shuffled(population, order)).tolist() == pytest.approx(
+        metric(population)[order].tolist(), rel=1e-4
+    )
     assert len(metric(population).unique()) == 4
 
 

@@ -66,7 +66,9 @@ def test_what_is_drawn_is_the_optimal_policy_at_that_state(ndim, height, fields)
     # an optimal trajectory passes through one state a level
     steps = [sum(cell) for cell in cells(ndim, height)]
     target = environment.target()
-    assert environment.expert.length == pytest.approx(1 + float((target * torch.tensor(steps)).sum()), rel=1e-9)
+    assert environment.expert.length == pytest.approx(
+        1 + float((target * torch.tensor(steps)).sum()), rel=1e-9
+    )
 
 
 # the sorted one, and the one over every state
@@ -94,9 +96,14 @@ def test_the_same_generator_draws_the_same_states():
 
 def test_dimensions_are_shuffled_together_with_their_actions():
     num = 6000
-    states, policy = torch.tensor([[0, 1, 1]]).expand(num, -1), torch.tensor([[0.1, 0.2, 0.3, 0.4]]).expand(num, -1)
+    states, policy = (
+        torch.tensor([[0, 1, 1]]).expand(num, -1),
+        torch.tensor([[0.1, 0.2, 0.3, 0.4]]).expand(num, -1),
+    )
     masks = torch.tensor([[True, False, False, True]]).expand(num, -1)
-    moved, allowed, probabilities = shuffle_dimensions(states, masks, policy, torch.Generator().manual_seed(0))
+    moved, allowed, probabilities = shuffle_dimensions(
+        states, masks, policy, torch.Generator().manual_seed(0)
+    )
     # exit stays the last action
     assert (probabilities[:, 3] == policy[0, 3]).all() and allowed[:, 3].all()
     zero = probabilities[:, :3].argmin(1)
@@ -109,7 +116,10 @@ def test_dimensions_are_shuffled_together_with_their_actions():
     assert chi_square(counts, torch.full((6,), num / 6, dtype=torch.float64)) < 4.75
 
 
-@pytest.mark.parametrize(("ndim", "height", "fields"), [(8, 10, {}), (12, 5, {"R0": 1e-4}), (20, 3, {"reward": "paper"}), (40, 2, {})])
+@pytest.mark.parametrize(
+    ("ndim", "height", "fields"),
+    [(8, 10, {}), (12, 5, {"R0": 1e-4}), (20, 3, {"reward": "paper"}), (40, 2, {})],
+)
 def test_grids_far_beyond_enumeration_are_solved_exactly(ndim, height, fields):
     structure = grid(ndim, height, **fields)
     environment = structure.environment
@@ -120,7 +130,10 @@ def test_grids_far_beyond_enumeration_are_solved_exactly(ndim, height, fields):
     # the flow through the first state is the sum of all rewards, which is known in closed form
     assert flows.log_z == pytest.approx(environment.log_partition(), abs=1e-9)
     images = torch.tensor(
-        [math.factorial(ndim) / math.prod(math.factorial(count) for count in state.bincount().tolist()) for state in graph.states],
+        [
+            math.factorial(ndim) / math.prod(math.factorial(count) for count in state.bincount().tolist())
+            for state in graph.states
+        ],
         dtype=torch.float64,
     )
     assert float(images.sum()) == pytest.approx(float(height) ** ndim, rel=1e-12)
@@ -136,12 +149,19 @@ def test_grids_far_beyond_enumeration_are_solved_exactly(ndim, height, fields):
 def test_too_many_sorted_states_are_refused_in_one_line():
     grid(8, 20).environment.require_expert()  # 25,600,000,000 states, but 2,220,075 sorted ones
     for refuse in (grid(9, 20).environment.require_expert, lambda: grid(9, 20).environment.expert):
-        with pytest.raises(GenflowError, match=r"ndim=9, height=20 needs 6,906,900 sorted states .* zoo\.objective=tb") as caught:
+        with pytest.raises(
+            GenflowError, match=r"ndim=9, height=20 needs 6,906,900 sorted states .* zoo\.objective=tb"
+        ) as caught:
             refuse()
         assert "\n" not in str(caught.value)
     # other rewards may tell dimensions apart, so that every state is needed
-    for refuse in (grid(8, 20, reward="cosine").environment.require_expert, lambda: grid(8, 20, reward="cosine").environment.expert):
-        with pytest.raises(GenflowError, match=r"the optimal policy needs every state, .* 25,600,000,000 states"):
+    for refuse in (
+        grid(8, 20, reward="cosine").environment.require_expert,
+        lambda: grid(8, 20, reward="cosine").environment.expert,
+    ):
+        with pytest.raises(
+            GenflowError, match=r"the optimal policy needs every state, .* 25,600,000,000 states"
+        ):
             refuse()
 
 
@@ -155,5 +175,13 @@ def test_an_environment_that_says_nothing_about_symmetry_has_an_expert_over_its_
     exits = rewards / rewards.flip(0).cumsum(0).flip(0)
     torch.testing.assert_close(policy[:, 1], exits[states[:, 0]], rtol=1e-4, atol=1e-6)
     assert masks[:, 0].equal(states[:, 0] < length - 1) and masks[:, 1].all()
-    assert chi_square(torch.bincount(states[:, 0], minlength=length), torch.full((length,), 4000 / length, dtype=torch.float64)) < 4.75
-    assert environment.expert.length == pytest.approx(1 + float((rewards / rewards.sum()) @ torch.arange(length).float()), rel=1e-5)
+    assert (
+        chi_square(
+            torch.bincount(states[:, 0], minlength=length),
+            torch.full((length,), 4000 / length, dtype=torch.float64),
+        )
+        < 4.75
+    )
+    assert environment.expert.length == pytest.approx(
+        1 + float((rewards / rewards.sum()) @ torch.arange(length).float()), rel=1e-5
+    )

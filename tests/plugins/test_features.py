@@ -8,7 +8,9 @@ from genflow_hypergrid.features import position_features
 @pytest.mark.parametrize("height", [2, 3, 9, 40])
 @pytest.mark.parametrize("seed", range(4))
 def test_the_outlook_is_what_walking_ahead_finds(height, seed):
-    outer, band = torch.rand(2, height, generator=torch.Generator().manual_seed(seed)) < (0.0, 0.3, 0.7, 1.0)[seed]
+    outer, band = (
+        torch.rand(2, height, generator=torch.Generator().manual_seed(seed)) < (0.0, 0.3, 0.7, 1.0)[seed]
+    )
     features = position_features(outer, band)
     for indicator, columns in ((outer.tolist(), features[:, -18:-9]), (band.tolist(), features[:, -9:])):
         for k in range(height):

@@ -12,7 +12,8 @@ from oracles import by_torchgfn, cells, grid, lively, reward
 
 from genflow import Environment, GenflowError, Structure
 
-#: heights at which torchgfn's float32 puts a position with |x/(H-1) - 0.5| = 0.4 exactly into the open band (0.3, 0.4)
+#: heights at which torchgfn's float32 puts a position with |x/(H-1) - 0.5| = 0.4 exactly into the open band
+#: (0.3, 0.4)
 INEXACT = (11, 21, 31, 41, 51, 61)
 #: the paper's table of structures: name -> (s, h, n, d)
 PAPER = {
@@ -29,25 +30,32 @@ def rewards(structure: Structure) -> torch.Tensor:
 
 
 def torchgfn_rewards(ndim: int, height: int, name: str, kwargs: dict) -> torch.Tensor:
-    env = HyperGrid(ndim=ndim, height=height, reward_fn_str=name, reward_fn_kwargs=kwargs, validate_modes=False)
+    env = HyperGrid(
+        ndim=ndim, height=height, reward_fn_str=name, reward_fn_kwargs=kwargs, validate_modes=False
+    )
     return env.reward(env.States(torch.tensor(cells(ndim, height)))).double()
 
 
 @pytest.mark.parametrize("height", range(2, 65))
 def test_reward_is_exact_at_every_height_and_equals_torchgfns_but_for_its_rounding(height):
     found = rewards(grid(2, height))
-    expected = torch.tensor([reward(cell, height, height - 1) for cell in cells(2, height)], dtype=torch.float64)
+    expected = torch.tensor(
+        [reward(cell, height, height - 1) for cell in cells(2, height)], dtype=torch.float64
+    )
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     square = found.reshape(height, height)
     assert square.equal(square.flip(0)), "not symmetric under x -> H-1-x"
     assert square.equal(square.T)
 
     theirs = torchgfn_rewards(2, height, "original", {"R0": 0.1, "R1": 0.5, "R2": 2.0})
-    differs = {cell for cell, wrong in zip(cells(2, height), (found - theirs).abs() > 1e-5, strict=True) if wrong}
+    differs = {
+        cell for cell, wrong in zip(cells(2, height), (found - theirs).abs() > 1e-5, strict=True) if wrong
+    }
     if height not in INEXACT:
         assert not differs
         return
-    # one of the two boundary positions counts as in the band: every cell that has it, with band positions beside it, gets R2
+    # one of the two boundary positions counts as in the band: every cell that has it, with band positions
+    # beside it, gets R2
     edge = 9 * (height - 1) // 10
     band = {k for k in range(height) if 3 * (height - 1) < abs(10 * k - 5 * (height - 1)) < 4 * (height - 1)}
     assert differs == {(i, j) for i, j in cells(2, height) if edge in (i, j) and {i, j} <= band | {edge}}
@@ -87,7 +95,9 @@ def test_the_two_forms_reward_other_cells():
 def test_r0_r1_r2_and_the_bands_are_free(height, form):
     fields = {"R0": 0.003, "R1": 1.25, "R2": 7.0, "outer": 0.1, "band": (0.15, 0.45)}
     divisor = height if form == "paper" else height - 1
-    expected = [reward(c, height, divisor, 0.003, 1.25, 7.0, "0.1", ("0.15", "0.45")) for c in cells(2, height)]
+    expected = [
+        reward(c, height, divisor, 0.003, 1.25, 7.0, "0.1", ("0.15", "0.45")) for c in cells(2, height)
+    ]
     assert len(set(expected)) == 3
     found = rewards(grid(2, height, reward=form, **fields))
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
@@ -118,7 +128,9 @@ def test_torchgfns_other_rewards_are_its_own(name, ndim, height):
     structure = grid(ndim, height, reward=name, R0=0.2, R1=0.7, R2=3.0)
     torch.testing.assert_close(rewards(structure), theirs, rtol=1e-5, atol=1e-12)
     env, _ = structure.environment.make()
-    torch.testing.assert_close(env.reward(env.States(torch.tensor(cells(ndim, height)))).double(), theirs, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(
+        env.reward(env.States(torch.tensor(cells(ndim, height)))).double(), theirs, rtol=1e-6, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("form", ["original", "paper"])
@@ -127,7 +139,9 @@ def test_the_torchgfn_environment_pays_the_same_reward(form):
     env, _ = structure.environment.make()
     states = env.States(torch.tensor(cells(2, 21)))
     torch.testing.assert_close(env.reward(states).double(), rewards(structure), rtol=1e-6, atol=0)
-    torch.testing.assert_close(env.log_reward(states).double(), rewards(structure).log(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        env.log_reward(states).double(), rewards(structure).log(), rtol=1e-6, atol=1e-7
+    )
     assert env.reward(states).dtype == torch.float32
     # torchgfn hands (T, B) batches of states over as well
     assert env.log_reward(env.States(torch.zeros(5, 3, 2, dtype=torch.long))).shape == (5, 3)
@@ -142,14 +156,18 @@ def test_presets_are_the_papers_structures(name):
     assert s == h * n
     assert d * d == s
     assert ours.fields()["width"] > d
-    assert {k: v for k, v in ours.fields().items() if k != "width"} == {k: v for k, v in papers.fields().items() if k != "width"}
+    assert {k: v for k, v in ours.fields().items() if k != "width"} == {
+        k: v for k, v in papers.fields().items() if k != "width"
+    }
     assert papers.layout.shapes["net.0.weight"] == (d, s)
     assert papers.layout.shapes["net.4.weight"] == (n + 1, d)
     assert ours.environment.n_states == h**n
 
 
 def test_presets_are_these_and_no_others():
-    assert set(Structure.parse("hypergrid", "A").environment.presets) == {f"{name}{form}" for name in PAPER for form in ("", ":paper")}
+    assert set(Structure.parse("hypergrid", "A").environment.presets) == {
+        f"{name}{form}" for name in PAPER for form in ("", ":paper")
+    }
 
 
 @pytest.mark.parametrize("fields", [{}, {"reward": "paper"}, {"outer": 0.1, "band": (0.15, 0.45)}], ids=str)
@@ -160,7 +178,10 @@ def test_input_unit_i_h_k_means_dimension_i_position_k(ndim, height, fields):
     coordinates = environment.input_coordinates()
     assert coordinates.shape == (ndim * height, 4)
     divisor = height if fields.get("reward") == "paper" else height - 1
-    bounds = {"outer": str(fields.get("outer", 0.25)), "band": tuple(map(str, fields.get("band", (0.3, 0.4))))}
+    bounds = {
+        "outer": str(fields.get("outer", 0.25)),
+        "band": tuple(map(str, fields.get("band", (0.3, 0.4)))),
+    }
     for i in range(ndim):
         for k in range(height):
             dimension, position, outer, band = coordinates[i * height + k].tolist()
@@ -233,7 +254,10 @@ def test_steps_are_torchgfns_and_exit_leaves_a_state_where_it_is(ndim, height, l
             moved = environment.step(states, actions)
             assert moved.shape == states.shape
             for cell, action, after in zip(
-                states.reshape(-1, ndim).tolist(), actions.reshape(-1).tolist(), moved.reshape(-1, ndim).tolist(), strict=True
+                states.reshape(-1, ndim).tolist(),
+                actions.reshape(-1).tolist(),
+                moved.reshape(-1, ndim).tolist(),
+                strict=True,
             ):
                 assert after == [k + (i == action) for i, k in enumerate(cell)]
             assert states.equal(before), "the states that are stepped from are still read"
@@ -260,14 +284,19 @@ def test_active_inputs_are_the_ones_of_torchgfns_preprocessor(ndim, height, lead
         assert preprocessor(env.States(cell[None]))[0].nonzero().flatten().tolist() == sorted(places)
 
 
-@pytest.mark.parametrize(("ndim", "height", "fits"), [(62, 2, True), (63, 2, False), (64, 1024, False), (20, 8, True), (21, 8, False)])
+@pytest.mark.parametrize(
+    ("ndim", "height", "fits"),
+    [(62, 2, True), (63, 2, False), (64, 1024, False), (20, 8, True), (21, 8, False)],
+)
 def test_states_are_numbered_where_the_numbers_fit_64_bits(ndim, height, fits):
     structure = grid(ndim, height)
     environment = structure.environment
     cells = [[0] * ndim, [0] * (ndim - 1) + [1], [1] + [0] * (ndim - 1), [height - 1] * ndim]
     numbers = environment.indices(torch.tensor(cells))
     if fits:
-        assert numbers.tolist() == [sum(k * height**i for i, k in enumerate(reversed(cell))) for cell in cells]
+        assert numbers.tolist() == [
+            sum(k * height**i for i, k in enumerate(reversed(cell))) for cell in cells
+        ]
     else:
         assert numbers is None
     # far from the start, and with random steps, so that trajectories differ
@@ -316,8 +345,13 @@ REGIONS = [
 @pytest.mark.parametrize("height", [2, 3, 7, 8, 16, 33])
 def test_features_tell_where_a_position_is_and_what_pays_around_it(height, fields):
     divisor = height if fields.get("reward") == "paper" else height - 1
-    bounds = {"outer": str(fields.get("outer", 0.25)), "band": tuple(map(str, fields.get("band", (0.3, 0.4))))}
-    outer, band = ([reward((k,), height, divisor, 0, a, b, **bounds) for k in range(height)] for a, b in ((1, 0), (0, 1)))
+    bounds = {
+        "outer": str(fields.get("outer", 0.25)),
+        "band": tuple(map(str, fields.get("band", (0.3, 0.4)))),
+    }
+    outer, band = (
+        [reward((k,), height, divisor, 0, a, b, **bounds) for k in range(height)] for a, b in ((1, 0), (0, 1))
+    )
     layout = grid(3, height, **fields).layout
     expected = torch.tensor([[float(i), *described(k, outer, band)] for i in range(3) for k in range(height)])
     torch.testing.assert_close(layout.features["input"], expected, rtol=1e-4, atol=1e-5)
@@ -337,10 +371,16 @@ def test_only_the_dimension_reads_as_a_name(fields):
             table = grid(ndim, height, **fields).layout.features["input"]
             assert len(table) == ndim * height
             assert torch.isfinite(table).all()
-            names = [column for column, values in enumerate(table.T) if values.equal(values.round()) and values.max() > 1]
+            names = [
+                column
+                for column, values in enumerate(table.T)
+                if values.equal(values.round()) and values.max() > 1
+            ]
             assert names == ([0] if ndim > 2 else [])
             # beyond its name every dimension is told the same, in every grid
-            assert table[:, 1:].equal(grid(1, height, **fields).layout.features["input"][:, 1:].repeat(ndim, 1))
+            assert table[:, 1:].equal(
+                grid(1, height, **fields).layout.features["input"][:, 1:].repeat(ndim, 1)
+            )
 
 
 def test_torchgfns_own_rewards_are_described_by_coordinates():
@@ -376,7 +416,11 @@ def test_other_rewards_are_summed():
         grid(9, 20, reward="cosine").environment.log_partition()
 
 
-@pytest.mark.parametrize("fields", [{}, {"R0": 0.003, "R1": 1.0, "R2": 5.0}, {"R1": 0.0}, {"reward": "paper", "outer": 0.3}], ids=str)
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"R0": 0.003, "R1": 1.0, "R2": 5.0}, {"R1": 0.0}, {"reward": "paper", "outer": 0.3}],
+    ids=str,
+)
 @pytest.mark.parametrize(("ndim", "height"), [(1, 4), (2, 9), (3, 11)])
 def test_the_condition_tells_what_the_reward_pays(ndim, height, fields):
     """Every number of the condition by brute force over all cells."""
@@ -400,7 +444,9 @@ def test_the_condition_tells_what_the_reward_pays(ndim, height, fields):
 
 
 def test_torchgfns_own_rewards_have_no_regions_in_their_condition():
-    own, other = (grid(2, 8, reward=reward, R0=0.2).environment.condition() for reward in ("original", "cosine"))
+    own, other = (
+        grid(2, 8, reward=reward, R0=0.2).environment.condition() for reward in ("original", "cosine")
+    )
     assert list(own) == list(other)  # one length for all, so that a zoo may mix them
     assert list(other.values()) == [16, 8, 2, 0.2, 0.5, 2, 0, 0, 0, 0, 0]
 

@@ -80,7 +80,9 @@ def test_exact_metrics_are_the_divergences_of_the_exact_distribution():
         expected = {
             "kl": sum(a * math.log(a / b) for a, b in pairs),
             "kl_reverse": sum(b * math.log(b / a) for a, b in pairs),
-            "js": sum(0.5 * a * math.log(2 * a / (a + b)) + 0.5 * b * math.log(2 * b / (a + b)) for a, b in pairs),
+            "js": sum(
+                0.5 * a * math.log(2 * a / (a + b)) + 0.5 * b * math.log(2 * b / (a + b)) for a, b in pairs
+            ),
             "l1": sum(abs(a - b) for a, b in pairs) / 36,
             "tv": sum(abs(a - b) for a, b in pairs) / 2,
         }
@@ -100,15 +102,36 @@ def test_exact_metrics_of_a_population_are_those_of_its_members(name):
 
 def test_every_metric_gives_a_finite_number_a_policy_and_says_which_way_is_good():
     metrics = all_metrics()
-    assert {"js", "kl", "kl_reverse", "l1", "tv", "hist_js", "hist_kl", "hist_l1", "mean_reward", "log_z_error", "log_z_bound"} <= set(
-        metrics
-    )
-    assert {"modes", "reward_correlation", "cka", "diversity", "diversity_tv", "novelty", "novelty_tv", "error_agreement"} <= set(metrics)
+    assert {
+        "js",
+        "kl",
+        "kl_reverse",
+        "l1",
+        "tv",
+        "hist_js",
+        "hist_kl",
+        "hist_l1",
+        "mean_reward",
+        "log_z_error",
+        "log_z_bound",
+    } <= set(metrics)
+    assert {
+        "modes",
+        "reward_correlation",
+        "cka",
+        "diversity",
+        "diversity_tv",
+        "novelty",
+        "novelty_tv",
+        "error_agreement",
+    } <= set(metrics)
     tasks = [grid(2, 5), Structure.build("molecule", {"blocks": 4, "max_blocks": 3, "width": 16})]
     fitting = [choose_metrics(structure, reference=True) for structure in tasks]
     assert {*fitting[0], *fitting[1]} == set(metrics)
     for structure, own in zip(tasks, fitting, strict=True):
-        for name, values in values_of(lively(structure, 3, scale=1.0), own, lively(structure, 4, seed=1)).items():
+        for name, values in values_of(
+            lively(structure, 3, scale=1.0), own, lively(structure, 4, seed=1)
+        ).items():
             assert values.shape == (3,), name
             assert values.dtype == torch.float64, name
             assert torch.isfinite(values).all(), name
@@ -164,7 +187,9 @@ def test_histograms_are_shares_of_the_draws():
 
 def test_mean_reward_is_the_expectation_within_its_sampling_error():
     population = lively(grid(2, 8), 3)
-    rewards = population.structure.environment.target() * math.exp(population.structure.environment.log_partition())
+    rewards = population.structure.environment.target() * math.exp(
+        population.structure.environment.log_partition()
+    )
     exact = population.terminal_distribution() @ rewards
     spread = (population.terminal_distribution() @ rewards.square() - exact.square()).sqrt()
     found = MeanReward.from_config({"draws": 4000})(population)
@@ -191,7 +216,9 @@ def test_sampled_metrics_need_no_enumeration_and_exact_ones_refuse_a_huge_grid()
     assert torch.isfinite(LogZBound.from_config({"draws": 8})(population)).all()
     with pytest.raises(GenflowError, match="use metrics that sample"):
         JS()(population)
-    assert measure(Population(population.structure, population.weights, {"members": [{}, {}]})).provenance["members"] == [{}, {}]
+    assert measure(Population(population.structure, population.weights, {"members": [{}, {}]})).provenance[
+        "members"
+    ] == [{}, {}]
 
 
 def test_unknown_metric_options_are_refused():
@@ -203,14 +230,18 @@ def test_unknown_metric_options_are_refused():
 
 def test_measure_writes_each_members_figures_beside_it():
     plain = lively(grid(2, 5), 3)
-    population = Population(plain.structure, plain.weights, {"source": "trained", "members": [{"run": i} for i in range(3)]})
+    population = Population(
+        plain.structure, plain.weights, {"source": "trained", "members": [{"run": i} for i in range(3)]}
+    )
     measured = measure(population)
     assert measured.weights.equal(population.weights)
     expected = JS()(population)
     for i, member in enumerate(measured.provenance["members"]):
         assert member["run"] == i
         # what a policy is by itself, whoever stands beside it
-        assert set(member["metrics"]) == set(exact_metrics()) and not {"diversity_tv", "novelty_tv"} & set(member["metrics"])
+        assert set(member["metrics"]) == set(exact_metrics()) and not {"diversity_tv", "novelty_tv"} & set(
+            member["metrics"]
+        )
         assert member["metrics"]["js"] == float(expected[i])
     assert figures_of(population)["js"] == pytest.approx(float(expected.mean()))
     assert "metrics" not in population.provenance["members"][0]

@@ -14,7 +14,9 @@ SIZES = [(1, 2, 1), (3, 5, 8), (2, 6, 33)]
 def states_of(structure, members, count, own):
     """Random states: (count, n) shared by all members, or (members, count, n)."""
     n, h = structure.environment.config.ndim, structure.environment.config.height
-    return torch.randint(h, (members, count, n) if own else (count, n), generator=torch.Generator().manual_seed(3))
+    return torch.randint(
+        h, (members, count, n) if own else (count, n), generator=torch.Generator().manual_seed(3)
+    )
 
 
 def one_hot(structure, states):
@@ -47,7 +49,10 @@ def test_rows_without_a_gradient_change_nothing():
     population = lively(structure, 3)
     inputs, toward = torch.randn(3, 6, 10), torch.randn(3, 6, 3)
     _, expected = one_by_one(population, inputs, toward)
-    padded = torch.cat([inputs, 1e6 * torch.randn(3, 50, 10)], 1), torch.cat([toward, torch.zeros(3, 50, 3)], 1)
+    padded = (
+        torch.cat([inputs, 1e6 * torch.randn(3, 50, 10)], 1),
+        torch.cat([toward, torch.zeros(3, 50, 3)], 1),
+    )
     same_gradients(traced(population, [padded[0]], padded[1])[1], expected)
     nothing = traced(population, [inputs], torch.zeros(3, 6, 3))[1]
     assert not any(gradient.count_nonzero() for gradient in nothing.values())
@@ -59,6 +64,8 @@ def test_a_population_traces_states_as_it_evaluates_inputs():
     for own in (False, True):
         states = states_of(structure, 3, 7, own)
         logits, kept = population.trace(states)
-        expected = PolicyArch.forward(structure.arch, structure.module(), population.state_dict(), one_hot(structure, states))
+        expected = PolicyArch.forward(
+            structure.arch, structure.module(), population.state_dict(), one_hot(structure, states)
+        )
         torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
         assert kept == ()

@@ -19,7 +19,12 @@ from genflow.evaluation.evaluate import choose_metrics
         (8, {}, 7, {}),
         (11, {}, 10, {}),  # no position in the band
         (9, {"reward": "paper"}, 9, {}),
-        (9, {"R1": 3.0, "R2": 1.0, "band": (0.05, 0.2)}, 8, {"r1": 3.0, "r2": 1.0, "band": ("0.05", "0.2")}),  # band and outer apart
+        (
+            9,
+            {"R1": 3.0, "R2": 1.0, "band": (0.05, 0.2)},
+            8,
+            {"r1": 3.0, "r2": 1.0, "band": ("0.05", "0.2")},
+        ),  # band and outer apart
         (9, {"R2": 0.0}, 8, {"r2": 0.0}),
         (6, {"R1": 0.0, "R2": 0.0}, 5, {"r1": 0.0, "r2": 0.0}),  # all alike
     ],
@@ -37,7 +42,10 @@ def test_modes_counts_different_cells_among_the_draws():
     metric = Modes.from_config({"draws": 200})
     final = population.rollouts(200, 0).final
     rewards = {cell: reward(cell, 8, 7) for cell in cells(2, 8)}
-    expected = [len({cell for cell in map(tuple, row.tolist()) if rewards[cell] == max(rewards.values())}) for row in final]
+    expected = [
+        len({cell for cell in map(tuple, row.tolist()) if rewards[cell] == max(rewards.values())})
+        for row in final
+    ]
     assert metric(population).tolist() == expected
     assert max(expected) > 0
 
@@ -71,7 +79,8 @@ def test_estimated_log_probability_is_the_exact_one_within_its_sampling_error():
     found = log_probability(policy, states, 4000, torch.Generator().manual_seed(0))
     assert found.dtype == torch.float64
     assert (found - exact).abs().max() < 0.1
-    # few trajectories are noisy where there is more than one, and exact along the edges, where there is only one
+    # few trajectories are noisy where there is more than one, and exact along the edges, where there is only
+    # one
     few = log_probability(policy, states, 1, torch.Generator().manual_seed(0))
     edge = (states == 0).any(1)
     torch.testing.assert_close(few[edge], exact[edge], rtol=0, atol=1e-4)
@@ -81,14 +90,20 @@ def test_estimated_log_probability_is_the_exact_one_within_its_sampling_error():
 def test_the_estimate_is_unbiased_for_the_probability():
     policy = lively(grid(3, 3), 1)
     states, exact = policy.structure.environment.graph.states, policy.terminal_distribution()[0]
-    singles = log_probability(policy, states.repeat_interleave(2000, 0), 1, torch.Generator().manual_seed(1)).exp().reshape(-1, 2000)
+    singles = (
+        log_probability(policy, states.repeat_interleave(2000, 0), 1, torch.Generator().manual_seed(1))
+        .exp()
+        .reshape(-1, 2000)
+    )
     error = singles.std(1) / 2000**0.5
     assert ((singles.mean(1) - exact).abs() < 5 * error + 1e-6).all()
 
 
 def test_one_trajectory_is_enough_for_the_optimal_policy():
     structure = grid(3, 4)
-    found = log_probability(optimal(structure), structure.environment.graph.states, 1, torch.Generator().manual_seed(0))
+    found = log_probability(
+        optimal(structure), structure.environment.graph.states, 1, torch.Generator().manual_seed(0)
+    )
     torch.testing.assert_close(found, structure.environment.target().log(), rtol=0, atol=1e-4)
 
 
@@ -106,7 +121,9 @@ def test_reward_correlation_is_one_for_the_optimal_policy_and_minus_one_for_its_
     environment = structure.environment
     assert float(RewardCorrelation()(optimal(structure))) == pytest.approx(1, abs=1e-3)
     opposite = optimal_flows(environment.graph, -environment.log_reward(environment.graph.states))
-    assert float(RewardCorrelation()(lookup(structure, opposite.policy.log().clamp(min=-50)[None]))) == pytest.approx(-1, abs=1e-3)
+    assert float(
+        RewardCorrelation()(lookup(structure, opposite.policy.log().clamp(min=-50)[None]))
+    ) == pytest.approx(-1, abs=1e-3)
     assert (RewardCorrelation()(lively(structure, 3)) < 0.9).all()
 
 
@@ -118,8 +135,12 @@ def test_reward_correlation_is_that_of_the_exact_distribution():
     for member in range(2):
         x = torch.cat([own[member], foreign[0]])
         log_p = population.terminal_distribution()[member].log()[x[:, 0] * 5 + x[:, 1]]
-        log_r = torch.tensor([math.log(reward(tuple(cell), 5, 4)) for cell in x.tolist()], dtype=torch.float64)
-        assert float(found[member]) == pytest.approx(float(torch.corrcoef(torch.stack([log_p, log_r]))[0, 1]), abs=0.02)
+        log_r = torch.tensor(
+            [math.log(reward(tuple(cell), 5, 4)) for cell in x.tolist()], dtype=torch.float64
+        )
+        assert float(found[member]) == pytest.approx(
+            float(torch.corrcoef(torch.stack([log_p, log_r]))[0, 1]), abs=0.02
+        )
 
 
 def test_reward_correlation_has_no_value_where_rewards_are_all_alike():

@@ -66,7 +66,9 @@ def fold(root: Node | None, n_slots: int) -> list[int]:
 def unfold(state: list[int]) -> Node:
     """The tree of a state of at least one block."""
     nodes: list[Node] = []
-    for entry, parent, stem in itertools.batched(state, 3) if hasattr(itertools, "batched") else zip(*[iter(state)] * 3, strict=True):
+    for entry, parent, stem in (
+        itertools.batched(state, 3) if hasattr(itertools, "batched") else zip(*[iter(state)] * 3, strict=True)
+    ):
         if entry:
             nodes.append(Node(entry - 1))
             if len(nodes) > 1:
@@ -94,7 +96,11 @@ def additions(environment: Molecule, root: Node | None) -> list[tuple[Node | Non
     entries = environment.entries
     attached = lambda e: (e, entries[e].attachment)  # noqa: E731
     if root is None:
-        return [(None, 0, e) for e in range(len(entries)) if any(joins(environment, attached(e), attached(d)) for d in range(len(entries)))]
+        return [
+            (None, 0, e)
+            for e in range(len(entries))
+            if any(joins(environment, attached(e), attached(d)) for d in range(len(entries)))
+        ]
     nodes = root.preorder()
     if len(nodes) == environment.config.max_blocks:
         return []
@@ -103,7 +109,11 @@ def additions(environment: Molecule, root: Node | None) -> list[tuple[Node | Non
         for stem in range(1) if node is root else range(len(entries[node.entry].stems)):
             if stem not in node.children:
                 atom = site_atom(environment, node, stem, root)
-                found += [(node, stem, e) for e in range(len(entries)) if joins(environment, (node.entry, atom), attached(e))]
+                found += [
+                    (node, stem, e)
+                    for e in range(len(entries))
+                    if joins(environment, (node.entry, atom), attached(e))
+                ]
     return found
 
 
@@ -146,7 +156,9 @@ def zipped(environment: Molecule, root: Node) -> str:
         mol = Chem.RWMol(Chem.AddHs(environment.entries[node.entry].block.mol))
         for atom, mark in marks[id(node)]:
             hydrogen = next(
-                other for other in mol.GetAtomWithIdx(atom).GetNeighbors() if other.GetAtomicNum() == 1 and not other.GetAtomMapNum()
+                other
+                for other in mol.GetAtomWithIdx(atom).GetNeighbors()
+                if other.GetAtomicNum() == 1 and not other.GetAtomMapNum()
             )
             hydrogen.SetAtomicNum(0)
             hydrogen.SetAtomMapNum(mark)
@@ -189,7 +201,9 @@ def test_the_states_are_every_tree_and_their_number_is_known_without_listing_the
     assert {tuple(state) for state in graph.states.tolist()} == expected
     assert len(graph.states) == len(expected) == environment.n_states
     blocks_of = (graph.states.unflatten(1, (-1, 3))[..., 0] > 0).sum(1)
-    assert [set(blocks_of[level].tolist()) for level in graph.levels] == [{i} for i in range(len(graph.levels))]
+    assert [set(blocks_of[level].tolist()) for level in graph.levels] == [
+        {i} for i in range(len(graph.levels))
+    ]
     assert graph.can_exit.equal(blocks_of >= 2)
 
 
@@ -237,7 +251,9 @@ def test_masks_and_steps_are_those_of_nested_trees(blocks, max_blocks):
                 assert stepped == fold(grown, max_blocks)
 
 
-@pytest.mark.parametrize(("blocks", "max_blocks", "num"), [(12, 3, 500), (20, 5, 1000), (72, 8, 2000), (12, 2, 100)])
+@pytest.mark.parametrize(
+    ("blocks", "max_blocks", "num"), [(12, 3, 500), (20, 5, 1000), (72, 8, 2000), (12, 2, 100)]
+)
 def test_removing_a_block_undoes_adding_it_and_the_other_way_round(blocks, max_blocks, num):
     environment = env_of(blocks, max_blocks)
     trees = environment.trees
@@ -336,14 +352,18 @@ def test_torchgfn_samples_trajectories_and_balances_them_as_we_do():
     env, _ = environment.gfn
     estimator = policy.to_estimator()
     trajectories = Sampler(estimator).sample_trajectories(env, n=64, save_logprobs=False)
-    loss = TBGFlowNet(estimator, uniform_backward(task)).loss_from_trajectories(env, trajectories, recalculate_all_logprobs=True)
+    loss = TBGFlowNet(estimator, uniform_backward(task)).loss_from_trajectories(
+        env, trajectories, recalculate_all_logprobs=True
+    )
     scores = []
     for b, length in enumerate(trajectories.terminating_idx.tolist()):
         score = 0.0
         for t in range(length):
             state, action = trajectories.states.tensor[t, b], int(trajectories.actions.tensor[t, b])
             logits = policy.logits(environment.inputs(state[None]))[0, 0]
-            score += float(logits.masked_fill(~environment.forward_masks(state), -torch.inf).log_softmax(0)[action])
+            score += float(
+                logits.masked_fill(~environment.forward_masks(state), -torch.inf).log_softmax(0)[action]
+            )
             if t < length - 1:
                 score += float(environment.n_parents(trajectories.states.tensor[t + 1, b]).log())
         final = trajectories.states.tensor[length - 1, b]
@@ -352,7 +372,9 @@ def test_torchgfn_samples_trajectories_and_balances_them_as_we_do():
     assert len({tuple(row) for row in trajectories.terminating_states.tensor.tolist()}) > 10
     # what torchgfn pads with, and an empty batch, must not trip anything
     assert env.States(env.sf[None]).forward_masks.shape == (1, environment.n_actions)
-    empty = env.step(env.States(env.s0.expand(0, -1)), env.actions_from_tensor(torch.zeros(0, 1, dtype=torch.long)))
+    empty = env.step(
+        env.States(env.s0.expand(0, -1)), env.actions_from_tensor(torch.zeros(0, 1, dtype=torch.long))
+    )
     assert empty.tensor.shape == (0, 15)
 
 
@@ -364,7 +386,9 @@ def test_exact_terminal_distributions_are_what_is_sampled():
     assert float(exact[:, ~task.environment.graph.can_exit].sum()) == 0
     place = {tuple(state): i for i, state in enumerate(task.environment.graph.states.tolist())}
     for own, expected in zip(population.rollouts(20_000, 1).final, exact, strict=True):
-        counts = torch.bincount(torch.tensor([place[tuple(state)] for state in own.tolist()]), minlength=len(expected))
+        counts = torch.bincount(
+            torch.tensor([place[tuple(state)] for state in own.tolist()]), minlength=len(expected)
+        )
         assert chi_square(counts, 20_000 * expected) < 4
 
 
@@ -403,14 +427,20 @@ def test_a_root_that_is_a_leaf_loses_no_molecule(blocks):
         for i, j in itertools.combinations(range(len(block.stems)), 2):
             first, second = block.stems[i], block.stems[j]
             for a, b in itertools.product(range(len(entries)), repeat=2):
-                if joins(environment, (some, first), attached(a)) and joins(environment, (some, second), attached(b)):
+                if joins(environment, (some, first), attached(a)) and joins(
+                    environment, (some, second), attached(b)
+                ):
                     expected.add(three(block, (first, second), entries[a], entries[b]))
     assert set(environment.multiplicity) == {Chem.CanonSmiles(each) for each in expected}
 
 
 def three(block, stems, left, right) -> str:
     """Two entries joined to two stems of a block, by RDKit's molzip."""
-    parts = [(block, [(stems[0], 1), (stems[1], 2)]), (left.block, [(left.attachment, 1)]), (right.block, [(right.attachment, 2)])]
+    parts = [
+        (block, [(stems[0], 1), (stems[1], 2)]),
+        (left.block, [(left.attachment, 1)]),
+        (right.block, [(right.attachment, 2)]),
+    ]
     mols = []
     for each, marks in parts:
         mol = Chem.RWMol(Chem.AddHs(each.mol))
@@ -419,7 +449,9 @@ def three(block, stems, left, right) -> str:
             free[0].SetAtomicNum(0)
             free[0].SetAtomMapNum(mark)
         mols.append(mol.GetMol())
-    return Chem.MolToSmiles(Chem.RemoveHs(Chem.molzip(Chem.CombineMols(Chem.CombineMols(mols[0], mols[1]), mols[2]))))
+    return Chem.MolToSmiles(
+        Chem.RemoveHs(Chem.molzip(Chem.CombineMols(Chem.CombineMols(mols[0], mols[1]), mols[2])))
+    )
 
 
 @pytest.mark.parametrize("beta", [1.0, 8.0, 16.0])
@@ -427,7 +459,10 @@ def test_rewards_are_their_definitions(beta):
     states = ends(72, 8, 1200)[::20]
     for fields, score in (
         ({}, QED.qed),
-        ({"reward": "logp_window"}, lambda mol: torch.tensor(-0.5 * (Crippen.MolLogP(mol) - 2.5) ** 2).exp().item()),
+        (
+            {"reward": "logp_window"},
+            lambda mol: torch.tensor(-0.5 * (Crippen.MolLogP(mol) - 2.5) ** 2).exp().item(),
+        ),
         (
             {"reward": "logp_window", "logp_centre": 0.5, "logp_width": 2.0},
             lambda mol: torch.tensor(-0.5 * ((Crippen.MolLogP(mol) - 0.5) / 2) ** 2).exp().item(),
@@ -435,10 +470,17 @@ def test_rewards_are_their_definitions(beta):
     ):
         environment = env_of(72, 8, beta=beta, **fields)
         mols = [Chem.MolFromSmiles(smiles) for smiles in environment.catalogue.smiles(states)]
-        expected = [beta * torch.tensor(max(1e-3, score(mol) * (10 - sascorer.calculateScore(mol)) / 9)).log().item() for mol in mols]
-        torch.testing.assert_close(environment.log_reward(states), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5)
+        expected = [
+            beta * torch.tensor(max(1e-3, score(mol) * (10 - sascorer.calculateScore(mol)) / 9)).log().item()
+            for mol in mols
+        ]
+        torch.testing.assert_close(
+            environment.log_reward(states), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5
+        )
         env, _ = environment.gfn
-        torch.testing.assert_close(env.log_reward(env.States(states)), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            env.log_reward(env.States(states)), torch.tensor(expected), rtol=1e-5, atol=1e-5
+        )
         assert env.reward(env.States(states[:6].reshape(2, 3, -1))).shape == (2, 3)
 
 
@@ -448,25 +490,36 @@ def test_the_multiplicity_corrected_target_gives_every_molecule_its_reward_once(
     smiles = [Chem.CanonSmiles(each) for each in plain.catalogue.smiles(states)]
     total: Counter[str] = Counter()
     over: Counter[str] = Counter()
-    for each, once, often in zip(smiles, corrected.log_reward(states).exp().tolist(), plain.log_reward(states).exp().tolist(), strict=True):
+    for each, once, often in zip(
+        smiles,
+        corrected.log_reward(states).exp().tolist(),
+        plain.log_reward(states).exp().tolist(),
+        strict=True,
+    ):
         total[each] += once
         over[each] += often
     scores = {each: plain.catalogue.score(each) ** 8 for each in total}
     assert total == pytest.approx(scores, rel=1e-9)
-    assert over == pytest.approx({each: count * scores[each] for each, count in Counter(smiles).items()}, rel=1e-9)
+    assert over == pytest.approx(
+        {each: count * scores[each] for each, count in Counter(smiles).items()}, rel=1e-9
+    )
     assert max(Counter(smiles).values()) > 2
     # the shares of molecules that the exact metrics compare with
     owner, shares = corrected.molecules
     own = torch.zeros_like(shares).index_add_(0, owner, corrected.target()[corrected.graph.can_exit])
     torch.testing.assert_close(own, shares)
-    assert corrected.log_partition() == pytest.approx(float(torch.tensor(list(scores.values()), dtype=torch.float64).sum().log()))
+    assert corrected.log_partition() == pytest.approx(
+        float(torch.tensor(list(scores.values()), dtype=torch.float64).sum().log())
+    )
 
 
 def test_a_mode_is_a_molecule_with_a_high_score():
     environment = env_of(12, 3)
     states = environment.graph.states
     modes = environment.is_mode(states)
-    scores = [environment.catalogue.score(each) if each else 0.0 for each in environment.catalogue.smiles(states)]
+    scores = [
+        environment.catalogue.score(each) if each else 0.0 for each in environment.catalogue.smiles(states)
+    ]
     assert modes.tolist() == [score >= 0.7 for score in scores]
     assert 0 < int(modes.sum()) < 0.1 * len(states)
 
@@ -496,7 +549,9 @@ def test_trajectory_balance_learns_the_small_preset(tmp_path):
     task = Structure.parse("molecule", "small")
     options = PolicyOptions(steps=700)
     start = Population.initialised(task, 1, 0).weights
-    trained = train_population(task, options, start=start, seed=0, folder=tmp_path, progress=Progress("none"), checkpoints=1, every=1)
+    trained = train_population(
+        task, options, start=start, seed=0, folder=tmp_path, progress=Progress("none"), checkpoints=1, every=1
+    )
     metrics = trained.provenance["members"][0]["metrics"]
     assert metrics["js"] < 0.01
     assert trained.provenance["log_z"][0] == pytest.approx(task.environment.log_partition(), abs=0.1)
@@ -506,13 +561,20 @@ def test_trajectory_balance_learns_the_small_preset(tmp_path):
 
 
 def test_one_set_of_blocks_is_one_structure():
-    same = ["blocks=3,max_blocks=3", "blocks=0+1+2,max_blocks=3", "blocks=(2,0,1),max_blocks=3", "max_blocks=3,blocks=[1, 0, 2]"]
+    same = [
+        "blocks=3,max_blocks=3",
+        "blocks=0+1+2,max_blocks=3",
+        "blocks=(2,0,1),max_blocks=3",
+        "max_blocks=3,blocks=[1, 0, 2]",
+    ]
     assert len({Structure.parse("molecule", text) for text in same}) == 1
     odd = Structure.parse("molecule", "blocks=0+4+30,max_blocks=4")
     assert odd.environment.config.blocks == (0, 4, 30)
     assert odd.name == "blocks=0+4+30,max_blocks=4,width=128"
     assert Structure.from_json(odd.to_json()) == odd
-    assert [block.smiles for block in odd.environment.blocks] == [Molecule(odd.environment.config).blocks[i].smiles for i in range(3)]
+    assert [block.smiles for block in odd.environment.blocks] == [
+        Molecule(odd.environment.config).blocks[i].smiles for i in range(3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -531,7 +593,10 @@ def test_one_set_of_blocks_is_one_structure():
         ("small,blocks=a+b", "blocks"),
         ("small,blocks=()", "blocks"),
         ("small,blocks=-1+2", "blocks"),
-        ("medium,multiplicity=true", "multiplicity=true needs every state.*225,161,031 states.*set multiplicity=false"),
+        (
+            "medium,multiplicity=true",
+            "multiplicity=true needs every state.*225,161,031 states.*set multiplicity=false",
+        ),
         ("small,vocabulary=none-such", "no vocabulary 'none-such'.*default"),
         ("small,vocabulary=/dev/null", "no vocabulary"),
         ("small,logp_width=0", "logp_width"),
@@ -550,7 +615,9 @@ def test_blocks_that_cannot_be_joined_are_refused():
 
 
 def test_what_needs_every_state_is_refused_where_there_are_too_many():
-    with pytest.raises(GenflowError, match=r"the state graph needs every state.*225,161,031 states \(the limit is 200,000\)"):
+    with pytest.raises(
+        GenflowError, match=r"the state graph needs every state.*225,161,031 states \(the limit is 200,000\)"
+    ):
         env_of(20, 5).graph  # noqa: B018
     with pytest.raises(GenflowError, match=r"zoo.objective=tb"):
         env_of(20, 5).require_expert()

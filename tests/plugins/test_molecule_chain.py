@@ -49,7 +49,13 @@ baselines = ["random", "uniform", "nearest"]
 
 
 def genflow(*args, cwd):
-    done = subprocess.run([sys.executable, "-m", "genflow", *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "genflow", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,13 +74,24 @@ def test_the_whole_job(root):
     assert unseen.keys() == {"generated", "random", "uniform", "nearest"}
     for entry in entries:
         figures = {name: value["mean"] for name, value in entry["metrics"].items()}
-        assert {"js", "molecule_js", "molecule_modes", "top_10", "top_100", "molecule_diversity", "uniqueness", "length"} <= figures.keys()
+        assert {
+            "js",
+            "molecule_js",
+            "molecule_modes",
+            "top_10",
+            "top_100",
+            "molecule_diversity",
+            "uniqueness",
+            "length",
+        } <= figures.keys()
         assert figures["validity"] == 1.0
         assert 2 <= figures["length"] <= entry["structure"]["max_blocks"]
         assert 0 <= figures["js"] < 0.7
     # distilled for a few steps, and already nearer to the target than untrained ones
     for structure in {entry["name"] for entry in entries if entry["seen"]}:
-        js = {entry["source"]: entry["metrics"]["js"]["mean"] for entry in entries if entry["name"] == structure}
+        js = {
+            entry["source"]: entry["metrics"]["js"]["mean"] for entry in entries if entry["name"] == structure
+        }
         assert js["trained"] < js["random"]
 
 
@@ -94,7 +111,9 @@ def test_fine_tuning_of_a_task_too_large_to_enumerate(root):
     assert entries.keys() == {"finetuned", "from_random"}
     assert all(entry["figures"]["loss"] > 0 for entry in entries.values())
     measured = json.loads(genflow("evaluate", "fine", "--json", "--baseline", "none", cwd=root))
-    assert all("js" not in entry["metrics"] and entry["metrics"]["validity"]["mean"] == 1.0 for entry in measured)
+    assert all(
+        "js" not in entry["metrics"] and entry["metrics"]["validity"]["mean"] == 1.0 for entry in measured
+    )
 
 
 def test_the_recipe_of_the_example_is_possible():

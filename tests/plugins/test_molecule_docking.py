@@ -1,4 +1,7 @@
-"""Docking, its errors, the proxy and the reward. What needs the extra is skipped without it; the rest stands in for Vina."""
+"""Docking, its errors, the proxy and the reward.
+
+What needs the extra is skipped without it; the rest stands in for Vina.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,8 @@ from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
 from genflow import GenflowError, Population, Progress, Structure
 from genflow.cli.main import main
-from genflow.runs import read_tensors, write_tensors
-from genflow.zoo import save_population
+from genflow.storage.files import read_tensors, write_tensors
+from genflow.storage.populations import save_population
 
 ATOM = "ATOM      1  N   ASN U  35      -5.356  -8.698 -16.776  1.00  0.00    -0.057 N "
 CENTRE, SIZE = (-5.0, -8.0, -16.0), (10.0, 10.0, 10.0)
@@ -86,7 +89,15 @@ def test_files_that_are_no_receptors_are_refused(tmp_path):
 
 
 def test_a_box_is_read_as_vina_reads_it(tmp_path):
-    lines = ["center_x = 9.25", "center_y=6.167 # Å", "center_z = -7.000", "", "size_x = 30", "size_y = 30", "size_z = 32.000"]
+    lines = [
+        "center_x = 9.25",
+        "center_y=6.167 # Å",
+        "center_z = -7.000",
+        "",
+        "size_x = 30",
+        "size_y = 30",
+        "size_z = 32.000",
+    ]
     assert docking.read_box(file_of(tmp_path, *lines)) == ((9.25, 6.167, -7.0), (30.0, 30.0, 32.0))
     with pytest.raises(GenflowError, match="lacks size_z"):
         docking.read_box(file_of(tmp_path, *lines[:-1]))
@@ -96,7 +107,9 @@ def test_a_box_is_read_as_vina_reads_it(tmp_path):
 
 def test_an_unknown_target_names_the_nearest(tmp_path, monkeypatch):
     file_of(tmp_path, ATOM, name="DRD2_target.pdbqt")
-    lines = [f"center_{axis} = {at}" for axis, at in zip("xyz", CENTRE, strict=True)] + [f"size_{axis} = 9" for axis in "xyz"]
+    lines = [f"center_{axis} = {at}" for axis, at in zip("xyz", CENTRE, strict=True)] + [
+        f"size_{axis} = 9" for axis in "xyz"
+    ]
     file_of(tmp_path, *lines, name="DRD2_conf.txt")
     monkeypatch.setattr(docking, "_folder", lambda: tmp_path)
     assert docking.targets() == ["DRD2"]
@@ -129,12 +142,16 @@ def test_amines_and_acids_are_charged_as_in_water(neutral, expected):
 
 
 def test_a_conformer_depends_on_its_seed_alone():
-    one, again, other = (docking.embedded("CCOC(=O)c1cncs1", seed).GetConformer().GetPositions() for seed in (1, 1, 2))
+    one, again, other = (
+        docking.embedded("CCOC(=O)c1cncs1", seed).GetConformer().GetPositions() for seed in (1, 1, 2)
+    )
     assert (one == again).all()
     assert not np.allclose(one, other)
 
 
-@pytest.mark.parametrize(("smiles", "why"), [("", "no molecule"), ("C1CC", "no molecule"), ("CC.O", "more than one")])
+@pytest.mark.parametrize(
+    ("smiles", "why"), [("", "no molecule"), ("C1CC", "no molecule"), ("CC.O", "more than one")]
+)
 def test_what_is_no_molecule_is_undockable(smiles, why):
     with pytest.raises(docking.Undockable, match=why):
         docking.embedded(smiles, 1)
@@ -146,7 +163,11 @@ def test_what_is_no_molecule_is_undockable(smiles, why):
 @pytest.fixture
 def without_extra(monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in docking.MODULES else found(name, *rest))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name in docking.MODULES else found(name, *rest),
+    )
 
 
 @pytest.fixture
@@ -174,7 +195,9 @@ def test_the_command_wants_one_receptor(tmp_path, with_extra, capsys):
     assert "has its own box" in fails(capsys, "dock", tmp_path, "--target", "DRD2", "--box-size", 1, 1, 1)
     assert "has no box" in fails(capsys, "dock", tmp_path, "--receptor", file_of(tmp_path, ATOM))
     box = ("--box-centre", *CENTRE, "--box-size", *SIZE)
-    assert "cannot read" in fails(capsys, "dock", tmp_path / "none", "--receptor", file_of(tmp_path, ATOM), *box)
+    assert "cannot read" in fails(
+        capsys, "dock", tmp_path / "none", "--receptor", file_of(tmp_path, ATOM), *box
+    )
 
 
 def test_the_plugin_and_its_help_import_neither_torch_nor_rdkit():
@@ -243,10 +266,24 @@ def test_a_run_that_was_stopped_goes_on(population, tmp_path):
 def test_a_folder_of_another_run_is_refused(population, tmp_path):
     screened(population, tmp_path / "out", FakeDocker(), tmp_path, top=2)
     other = Population.initialised(population.structure, 2, seed=1)
-    for arguments in ({"population": other}, {"population": population, "top": 3}, {"population": population, "seed": 4}):
+    for arguments in (
+        {"population": other},
+        {"population": population, "top": 3},
+        {"population": population, "seed": 4},
+    ):
         with pytest.raises(GenflowError, match="holds another run"):
-            screened(**{"out": tmp_path / "out", "docker": FakeDocker(), "tmp_path": tmp_path, "top": 2, **arguments})
-    (tmp_path / "out" / screening.DOCKED).write_text(json.dumps({"docked": [{"smiles": "C", "affinity": "low", "fault": None}]}))
+            screened(
+                **{
+                    "out": tmp_path / "out",
+                    "docker": FakeDocker(),
+                    "tmp_path": tmp_path,
+                    "top": 2,
+                    **arguments,
+                }
+            )
+    (tmp_path / "out" / screening.DOCKED).write_text(
+        json.dumps({"docked": [{"smiles": "C", "affinity": "low", "fault": None}]})
+    )
     with pytest.raises(GenflowError, match="does not hold what this run docked"):
         screened(population, tmp_path / "out", FakeDocker(), tmp_path, top=2)
 
@@ -273,7 +310,11 @@ def test_random_molecules_are_different_small_enough_and_the_same_for_a_seed():
 
 
 def test_docking_of_the_data_goes_on_where_it_stopped(tmp_path):
-    molecules, settings, out = ["C" * (i + 1) for i in range(25)], {"target": "DRD2", "seed": 0}, tmp_path / "data.csv"
+    molecules, settings, out = (
+        ["C" * (i + 1) for i in range(25)],
+        {"target": "DRD2", "seed": 0},
+        tmp_path / "data.csv",
+    )
     first, second = FakeDocker(fails=7, stops=23), FakeDocker(fails=7)
     with pytest.raises(KeyboardInterrupt):
         dock_data.dock_all(molecules, first, settings, out, QUIET)
@@ -327,7 +368,9 @@ def made_up(tmp_path):
     docked = []
     for smiles in dock_data.random_molecules(150, 7):
         mol = Chem.MolFromSmiles(smiles)
-        docked.append(Docked(smiles, round(-3 - 0.2 * mol.GetNumHeavyAtoms() - 1.5 * mol.GetRingInfo().NumRings(), 3)))
+        docked.append(
+            Docked(smiles, round(-3 - 0.2 * mol.GetNumHeavyAtoms() - 1.5 * mol.GetRingInfo().NumRings(), 3))
+        )
     docked.append(Docked("CCO", None, "no pose fits the box"))
     dock_data.write_data(tmp_path / "data.csv", docked)
     return tmp_path / "data.csv"
@@ -358,7 +401,9 @@ def test_data_that_teach_nothing_are_refused(tmp_path):
 
 def test_the_proxy_that_ships_is_as_good_as_its_card_says():
     card = json.loads(network.SHIPPED.with_suffix(".card.json").read_text())
-    docked = [each for each in dock_data.read_data(dock_data.FOLDER / "drd2.csv") if each.affinity is not None]
+    docked = [
+        each for each in dock_data.read_data(dock_data.FOLDER / "drd2.csv") if each.affinity is not None
+    ]
     assert len(docked) == card["data"]["docked"]
     own = training.split([each.smiles for each in docked], card["seed"])[2]
     assert len(own) == card["split"]["measure"]
@@ -366,7 +411,9 @@ def test_the_proxy_that_ships_is_as_good_as_its_card_says():
     truth = np.array([docked[number].affinity for number in own])
     assert np.abs(predicted - truth).mean() == pytest.approx(card["test"]["proxy"]["mae"], abs=1e-3)
     assert np.corrcoef(predicted, truth)[0, 1] == pytest.approx(card["test"]["proxy"]["pearson"], abs=1e-3)
-    assert card["folds"]["proxy"]["rmse"] < min(card["folds"][name]["rmse"] for name in ("mean", "heavy atoms, linear"))
+    assert card["folds"]["proxy"]["rmse"] < min(
+        card["folds"][name]["rmse"] for name in ("mean", "heavy atoms, linear")
+    )
 
 
 def test_a_proxy_that_is_none_is_refused(tmp_path):
@@ -404,7 +451,10 @@ def test_the_environment_pays_it():
     environment = Structure.parse("molecule", "small,reward=docking,multiplicity=false,beta=4").environment
     graph = environment.graph
     states = graph.states[graph.can_exit][:20]
-    expected = [4 * math.log(max(FLOOR, docking_score(Chem.MolFromSmiles(s)))) for s in environment.catalogue.smiles(states)]
+    expected = [
+        4 * math.log(max(FLOOR, docking_score(Chem.MolFromSmiles(s))))
+        for s in environment.catalogue.smiles(states)
+    ]
     assert environment.log_reward(states).tolist() == pytest.approx(expected)
 
 
@@ -414,7 +464,9 @@ def test_the_environment_pays_it():
 @pytest.fixture(scope="module")
 def carbonic_anhydrase():
     for name in docking.MODULES:
-        pytest.importorskip(name, reason="docking itself is tested where pip install 'genflow[docking]' was run")
+        pytest.importorskip(
+            name, reason="docking itself is tested where pip install 'genflow[docking]' was run"
+        )
     return docking.target("CA2")
 
 
@@ -442,7 +494,20 @@ def test_vinas_own_complaint_is_one_line(carbonic_anhydrase, tmp_path):
 
 def test_the_command_docks(carbonic_anhydrase, population, tmp_path, capsys):
     save_population(population, tmp_path / "policies")
-    arguments = ["dock", tmp_path / "policies", "--target", "CA2", "--top", 2, "--draws", 8, "--exhaustiveness", 1, "--out", tmp_path / "o"]
+    arguments = [
+        "dock",
+        tmp_path / "policies",
+        "--target",
+        "CA2",
+        "--top",
+        2,
+        "--draws",
+        8,
+        "--exhaustiveness",
+        1,
+        "--out",
+        tmp_path / "o",
+    ]
     main([*map(str, arguments), "--json"])
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 2 and rows[0]["affinity"] <= rows[1]["affinity"] < 0

@@ -66,7 +66,9 @@ def test_names_are_canonical_smiles_and_scores_are_those_before_beta():
     states = graph.states[graph.can_exit][:50]
     names = environment.gallery.names(states)
     assert names == [Chem.MolToSmiles(Chem.MolFromSmiles(name)) for name in names]
-    torch.testing.assert_close(environment.gallery.scores(states), (environment.log_reward(states) / 16.0).exp())
+    torch.testing.assert_close(
+        environment.gallery.scores(states), (environment.log_reward(states) / 16.0).exp()
+    )
     assert "qed_sa" in environment.gallery.score
 
 
@@ -89,7 +91,9 @@ def test_one_that_is_too_large_shrinks_alone():
     assert (right - left) / across < 0.8 * drawing.LEAST
 
 
-@pytest.mark.parametrize("smiles", [SMALL, LARGE, LONG, "N", "NCCCCCCCCCCN", "O=[N+]([O-])c1ccc(S(=O)(=O)NCC#N)cc1"])
+@pytest.mark.parametrize(
+    "smiles", [SMALL, LARGE, LONG, "N", "NCCCCCCCCCCN", "O=[N+]([O-])c1ccc(S(=O)(=O)NCC#N)cc1"]
+)
 def test_nothing_is_cut_off_at_the_edges(smiles):
     (png,) = drawing.draw(mols(smiles))
     left, top, right, bottom = inked(png)
@@ -112,17 +116,21 @@ def test_the_chapter_shows_each_molecule_once_best_first(tmp_path):
 
     from genflow import Population
     from genflow.evaluation.report import write_report
-    from genflow.zoo import save_population
+    from genflow.storage.populations import save_population
 
     small = structure(8, 3, multiplicity=True)
     population = lively(small, 2, scale=1.0)
     save_population(Population(small, population.weights, {"source": "trained"}), tmp_path)
     html = write_report(tmp_path).read_text(encoding="utf-8")
     sampled = population.rollouts(256, 0).final.flatten(0, 1)
-    scores = {name: small.environment.catalogue.score(name) for name in small.environment.catalogue.smiles(sampled)}
+    scores = {
+        name: small.environment.catalogue.score(name) for name in small.environment.catalogue.smiles(sampled)
+    }
     best = sorted(scores, key=lambda name: -scores[name])[:8]
     chapter = html[html.index("<h4>trained") : html.index("<h4>random")]
     places = [chapter.index(f'alt="{escape(name)}"') for name in best]
     assert chapter.count("<img") == 8 and len(scores) < 512
-    assert [scores[best[i]] for i in sorted(range(8), key=places.__getitem__)] == [scores[name] for name in best]
+    assert [scores[best[i]] for i in sorted(range(8), key=places.__getitem__)] == [
+        scores[name] for name in best
+    ]
     assert "Probability by rank" in html and "Marginal distributions" not in html

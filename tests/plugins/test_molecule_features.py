@@ -19,15 +19,29 @@ TASKS = [(12, 3), (72, 8), (5, 2), *((blocks, n) for blocks in SETS for n in (2,
 def test_every_unit_is_described_by_itself_and_no_column_reads_as_a_name(blocks, max_blocks):
     layout = structure(blocks, max_blocks).layout
     for tables in (layout.features, layout.coordinates):
-        for label, units in (("input", layout.shapes["net.0.weight"][1]), ("action", layout.shapes["net.4.weight"][0])):
+        for label, units in (
+            ("input", layout.shapes["net.0.weight"][1]),
+            ("action", layout.shapes["net.4.weight"][0]),
+        ):
             table = tables[label]
             assert len(table) == units
             # isomers may share a place, but not a description
             assert len(table.unique(dim=0)) == units or (tables is layout.coordinates and blocks == 72)
             assert torch.isfinite(table).all()
-            assert [c for c, values in enumerate(table.T) if values.equal(values.round()) and values.max() > 1] == []
-    widths = {(what, label): table.shape[1] for what in ("features", "coordinates") for label, table in getattr(layout, what).items()}
-    assert widths == {("features", "input"): 336, ("features", "action"): 326, ("coordinates", "input"): 18, ("coordinates", "action"): 16}
+            assert [
+                c for c, values in enumerate(table.T) if values.equal(values.round()) and values.max() > 1
+            ] == []
+    widths = {
+        (what, label): table.shape[1]
+        for what in ("features", "coordinates")
+        for label, table in getattr(layout, what).items()
+    }
+    assert widths == {
+        ("features", "input"): 336,
+        ("features", "action"): 326,
+        ("coordinates", "input"): 18,
+        ("coordinates", "action"): 16,
+    }
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
@@ -81,14 +95,20 @@ def test_what_the_reward_says_of_a_block_in_every_place_and_of_probes():
     environment = structure((2, 11), 3, beta=3.0).environment
     entries, score, graph = environment.entries, environment.catalogue.score, environment.graph
     slots = graph.states.unflatten(1, (3, 3))
-    scores = torch.tensor([score(smiles) if smiles else 0.0 for smiles in environment.catalogue.smiles(graph.states)])
+    scores = torch.tensor(
+        [score(smiles) if smiles else 0.0 for smiles in environment.catalogue.smiles(graph.states)]
+    )
     sizes = (slots[..., 0] > 0).sum(1)
     for number, (entry, told) in enumerate(zip(entries, rewarded(environment).tolist(), strict=True)):
         expected = [score(entry.block.smiles)]
         for size, place in ((2, 0), (3, 1), (3, 2)):
             own = scores[(sizes == size) & (slots[:, place, 0] == number + 1)].double()
             assert len(own) <= PARTNERS
-            mean = [float(own.mean()), float(own.max()), math.log(float((own**3).mean())) / 6] if len(own) else [0.0, 0.0, 0.0]
+            mean = (
+                [float(own.mean()), float(own.max()), math.log(float((own**3).mean())) / 6]
+                if len(own)
+                else [0.0, 0.0, 0.0]
+            )
             expected += mean
         expected += [probe(entry.block, entry.attachment, index, score) for index in range(len(PROBES))]
         assert told == pytest.approx(expected, rel=1e-5)
@@ -100,7 +120,10 @@ def test_what_the_reward_says_of_a_block_in_every_place_and_of_probes():
 def test_probes_are_bonded_to_the_atom():
     pyridine = Block(smiles="c1ccncc1", stems=(0,), attachments=(0,))
     asked: list[str] = []
-    told = [probe(pyridine, 0, number, lambda smiles: asked.append(smiles) or 0.5) for number in range(len(PROBES))]
+    told = [
+        probe(pyridine, 0, number, lambda smiles: asked.append(smiles) or 0.5)
+        for number in range(len(PROBES))
+    ]
     assert told == pytest.approx([math.log(0.5) / 2] * len(PROBES))
     whole = ["Cc1ccncc1", "c1ccc(-c2ccncc2)cc1", "NC(=O)c1ccncc1", "C1CC(c2ccncc2)CCN1"]
     assert asked[:4] == [Chem.CanonSmiles(smiles) for smiles in whole]

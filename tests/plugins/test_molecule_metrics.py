@@ -45,7 +45,10 @@ def test_modes_are_kept_greedily_the_best_first(population, score, similarity):
     metric = metrics.Modes.from_config({"draws": 150, "score": score, "similarity": similarity})
     catalogue, expected = population.structure.environment.catalogue, []
     for smiles in molecules(population, 150):
-        good = sorted((each for each in set(smiles) if catalogue.score(each) >= score), key=lambda each: (-catalogue.score(each), each))
+        good = sorted(
+            (each for each in set(smiles) if catalogue.score(each) >= score),
+            key=lambda each: (-catalogue.score(each), each),
+        )
         kept: list[frozenset[int]] = []
         for each in good:
             if all(tanimoto(bits(each), other) < similarity for other in kept):
@@ -59,10 +62,20 @@ def test_the_best_how_different_and_how_long(population):
     catalogue = population.structure.environment.catalogue
     all_smiles = molecules(population, 150)
     for number, cls in ((10, metrics.Top10), (100, metrics.Top100)):
-        expected = [sorted((catalogue.score(each) for each in set(smiles)), reverse=True)[:number] for smiles in all_smiles]
-        assert cls.from_config({"draws": 150})(population).tolist() == pytest.approx([sum(e) / len(e) for e in expected])
-    pairs = [[tanimoto(bits(a), bits(b)) for a, b in itertools.combinations(sorted(set(smiles)), 2)] for smiles in all_smiles]
-    assert metrics.Diversity.from_config({"draws": 150})(population).tolist() == pytest.approx([1 - sum(p) / len(p) for p in pairs])
+        expected = [
+            sorted((catalogue.score(each) for each in set(smiles)), reverse=True)[:number]
+            for smiles in all_smiles
+        ]
+        assert cls.from_config({"draws": 150})(population).tolist() == pytest.approx(
+            [sum(e) / len(e) for e in expected]
+        )
+    pairs = [
+        [tanimoto(bits(a), bits(b)) for a, b in itertools.combinations(sorted(set(smiles)), 2)]
+        for smiles in all_smiles
+    ]
+    assert metrics.Diversity.from_config({"draws": 150})(population).tolist() == pytest.approx(
+        [1 - sum(p) / len(p) for p in pairs]
+    )
     unique = metrics.Uniqueness.from_config({"draws": 150})(population)
     assert unique.tolist() == [len(set(smiles)) / 150 for smiles in all_smiles]
     assert metrics.Validity.from_config({"draws": 150})(population).tolist() == [1, 1]
@@ -78,7 +91,10 @@ def test_one_molecule_alone_has_no_diversity():
 def test_molecules_of_what_is_none_are_not_counted(population):
     environment = population.structure.environment
     nothing = ["", "CCO", "CCO", "CC"]
-    figure = lambda cls: cls.from_config({}).figure(environment, nothing, torch.zeros(4, 15, dtype=torch.long))  # noqa: E731
+
+    def figure(cls):
+        return cls.from_config({}).figure(environment, nothing, torch.zeros(4, 15, dtype=torch.long))
+
     assert figure(metrics.Validity) == 0.75
     assert figure(metrics.Uniqueness) == pytest.approx(2 / 3)
 
@@ -87,7 +103,10 @@ def test_molecules_of_what_is_none_are_not_counted(population):
 def test_exact_divergences_over_molecules(multiplicity):
     task = structure((0, 1, 3), 4, multiplicity=multiplicity)
     environment, population = task.environment, lively(task, 2)
-    smiles = [Chem.CanonSmiles(each) if each else "" for each in environment.catalogue.smiles(environment.graph.states)]
+    smiles = [
+        Chem.CanonSmiles(each) if each else ""
+        for each in environment.catalogue.smiles(environment.graph.states)
+    ]
     names = sorted(set(smiles) - {""})
     weight = {each: environment.catalogue.score(each) ** 8 for each in names}
     p = [weight[each] / sum(weight.values()) for each in names]
@@ -101,7 +120,9 @@ def test_exact_divergences_over_molecules(multiplicity):
         mixed = [(x + y) / 2 for x, y in zip(p, q, strict=True)]
         assert float(exact.KL()(population)[m]) == pytest.approx(kl(p, q), rel=1e-6)
         assert float(exact.JS()(population)[m]) == pytest.approx((kl(p, mixed) + kl(q, mixed)) / 2, rel=1e-6)
-        assert float(exact.L1()(population)[m]) == pytest.approx(sum(abs(x - y) for x, y in zip(p, q, strict=True)) / len(p), rel=1e-6)
+        assert float(exact.L1()(population)[m]) == pytest.approx(
+            sum(abs(x - y) for x, y in zip(p, q, strict=True)) / len(p), rel=1e-6
+        )
 
 
 def test_the_optimal_policy_is_perfect_over_molecules_only_with_the_correction():

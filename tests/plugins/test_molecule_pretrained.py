@@ -31,9 +31,15 @@ def blocks_of(fields) -> set[int]:
 def test_the_committed_recipe_is_what_the_script_makes(generator):
     text = (FOLDER.parent / "molecule.toml").read_text()
     assert build_recipe.recipe() == text
-    trained = [Structure.parse("molecule", line.strip(' ",')) for line in text.split("]")[0].splitlines() if line.startswith('  "')]
+    trained = [
+        Structure.parse("molecule", line.strip(' ",'))
+        for line in text.split("]")[0].splitlines()
+        if line.startswith('  "')
+    ]
     found = [Structure.build("molecule", fields) for fields in generator.card.training_structures]
-    assert {structure.name for structure in trained} == {structure.name for structure in found} and len(found) == len(trained)
+    assert {structure.name for structure in trained} == {structure.name for structure in found} and len(
+        found
+    ) == len(trained)
 
 
 def test_new_blocks_and_test_vocabularies_occur_nowhere_else(generator):
@@ -52,22 +58,31 @@ def test_new_blocks_and_test_vocabularies_occur_nowhere_else(generator):
 
 def test_it_is_as_good_as_its_card_says(generator):
     tests = [entry for entry in generator.card.quality if entry.role == "test"]
-    small = sorted(tests, key=lambda entry: Structure.build("molecule", entry.structure).environment.n_states)[:4]
+    small = sorted(
+        tests, key=lambda entry: Structure.build("molecule", entry.structure).environment.n_states
+    )[:4]
     for entry in small:
         population = generator.generate(Structure.build("molecule", entry.structure), NUM, seed=1)
         assert not population.seen
         assert figures_of(population)["js"] < 1.3 * entry.metrics["js"] + 1e-3, entry.name
 
 
-def test_a_vocabulary_of_ones_own_is_generated_for_and_what_it_has_not_learned_is_refused(generator, tmp_path):
+def test_a_vocabulary_of_ones_own_is_generated_for_and_what_it_has_not_learned_is_refused(
+    generator, tmp_path
+):
     mine = tmp_path / "mine.json"
     block = {"smiles": "c1ccc2ncccc2c1", "stems": [0, 5], "attachments": [0, 5]}
     amine = {"smiles": "CN", "stems": [0, 1], "attachments": [1]}
     chain = {"smiles": "CCC", "stems": [0, 2], "attachments": [0]}
-    mine.write_text(json.dumps({"format": "genflow-vocabulary-1", "source": "me", "blocks": [block, amine, chain]}))
+    mine.write_text(
+        json.dumps({"format": "genflow-vocabulary-1", "source": "me", "blocks": [block, amine, chain]})
+    )
     structure = Structure.build("molecule", {"vocabulary": str(mine), "blocks": 3, "max_blocks": 3})
     assert len(generator.generate(structure, 2)) == 2
-    for text, words in (("small,reward=docking", "trained on reward=logp_window, qed_sa, not docking"), ("small,beta=30", "beta 4 to 16")):
+    for text, words in (
+        ("small,reward=docking", "trained on reward=logp_window, qed_sa, not docking"),
+        ("small,beta=30", "beta 4 to 16"),
+    ):
         with pytest.raises(GenflowError, match=words):
             generator.check(Structure.parse("molecule", text))
 
@@ -80,4 +95,7 @@ def test_straight_after_installation(tmp_path):
     assert done.returncode == 0, done.stderr
     (facts,) = json.loads(done.stdout)
     assert (facts["num"], facts["seen"]) == (3, False)
-    assert {path.name for path in Path(tmp_path / "made").iterdir()} >= {"population.json", "population.safetensors"}
+    assert {path.name for path in Path(tmp_path / "made").iterdir()} >= {
+        "population.json",
+        "population.safetensors",
+    }

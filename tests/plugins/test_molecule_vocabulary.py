@@ -20,16 +20,23 @@ GOOD = {"smiles": "c1ccncc1", "stems": [0, 1, 2, 4], "attachments": [0, 1, 2]}
 
 
 def vocabulary(*blocks: dict, **fields) -> str:
-    return json.dumps({"format": "genflow-vocabulary-1", "source": "a test", "blocks": list(blocks), **fields})
+    return json.dumps(
+        {"format": "genflow-vocabulary-1", "source": "a test", "blocks": list(blocks), **fields}
+    )
 
 
 def genflow(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "genflow", *map(str, args)], capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "genflow", *map(str, args)], capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.slow
 def test_the_committed_vocabulary_is_what_the_script_makes():
-    assert build_vocabulary.as_text(build_vocabulary.build(build_vocabulary.DEFAULT_BLOCKS)) == COMMITTED.read_text()
+    assert (
+        build_vocabulary.as_text(build_vocabulary.build(build_vocabulary.DEFAULT_BLOCKS))
+        == COMMITTED.read_text()
+    )
 
 
 def test_molecules_are_cut_where_acyclic_single_bonds_touch_a_ring():
@@ -40,7 +47,10 @@ def test_molecules_are_cut_where_acyclic_single_bonds_touch_a_ring():
         "Cl": 1, "c1ccccc1": 2, "O=[SH2]=O": 2, "C1CCNCC1": 2, "CC": 2, "c1ccncc1": 1,
     }  # fmt: skip
     assert cut["O=[SH2]=O"] == {1: 2}
-    assert {Chem.MolFromSmiles("C1CCNCC1").GetAtomWithIdx(atom).GetSymbol() for atom in cut["C1CCNCC1"]} == {"C", "N"}
+    assert {Chem.MolFromSmiles("C1CCNCC1").GetAtomWithIdx(atom).GetSymbol() for atom in cut["C1CCNCC1"]} == {
+        "C",
+        "N",
+    }
     nitro = dict(build_vocabulary.pieces(Chem.MolFromSmiles("O=[N+]([O-])c1ccccc1")))
     assert nitro[build_vocabulary.NITRO] == {1: 1}
     assert list(build_vocabulary.pieces(Chem.MolFromSmiles("CCCCCC"))) == []
@@ -94,8 +104,12 @@ MALFORMED = {
     vocabulary({**GOOD, "smiles": "C.C"}): "is more than one molecule",
     vocabulary({**GOOD, "stems": [0, 9]}): "has no atom 9",
     vocabulary({**GOOD, "stems": [-1]}): "has no atom -1",
-    vocabulary({**GOOD, "stems": [0, 3], "attachments": [0]}): "lists atom 3 as a stem 1 times, but it has 0 hydrogen atoms",
-    vocabulary({**GOOD, "stems": [0, 0], "attachments": [0]}): "lists atom 0 as a stem 2 times, but it has 1 hydrogen",
+    vocabulary(
+        {**GOOD, "stems": [0, 3], "attachments": [0]}
+    ): "lists atom 3 as a stem 1 times, but it has 0 hydrogen atoms",
+    vocabulary(
+        {**GOOD, "stems": [0, 0], "attachments": [0]}
+    ): "lists atom 0 as a stem 2 times, but it has 1 hydrogen",
     vocabulary({**GOOD, "attachments": [5]}): r"attachments \[5\], which must be different stems",
     vocabulary({**GOOD, "attachments": [0, 0]}): "must be different stems",
     vocabulary({**GOOD, "stems": [0, 1, 2, 4, 5]}): "blocks.0.*stems.* 4 items",
@@ -143,7 +157,9 @@ def test_mistakes_are_one_line_on_the_command_line(tmp_path):
         "small,max_blocks=1": "max_blocks",
     }.items():
         done = genflow("train-zoo", "--env", "molecule", "--structure", asked, "--out", tmp_path / "zoo")
-        assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1), done.stderr
+        assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1), (
+            done.stderr
+        )
         assert said in done.stderr
         assert not (tmp_path / "zoo").exists()
 

@@ -9,7 +9,9 @@ from genflow.registry import registry
 
 
 def population(ndim=2, height=4, width=8, num=6, seed=0):
-    return Population.initialised(Structure.build("hypergrid", {"ndim": ndim, "height": height, "width": width}), num, seed)
+    return Population.initialised(
+        Structure.build("hypergrid", {"ndim": ndim, "height": height, "width": width}), num, seed
+    )
 
 
 def encoder(populations, **options):
@@ -21,11 +23,22 @@ def encoder(populations, **options):
 def denoiser(latent_size=24, condition_size=4, **options):
     cls = registry().load("denoiser", "unet1d")
     torch.manual_seed(0)
-    return cls(cls.Config(**{"channels": (8, 8), "embedding": 16, **options}), latent_size=latent_size, condition_size=condition_size)
+    return cls(
+        cls.Config(**{"channels": (8, 8), "embedding": 16, **options}),
+        latent_size=latent_size,
+        condition_size=condition_size,
+    )
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"levels": 2, "stride": 3, "kernel": 8}, {"levels": 1}, {"residual": False}, {"stride": 2, "kernel": 3}]
+    "options",
+    [
+        {},
+        {"levels": 2, "stride": 3, "kernel": 8},
+        {"levels": 1},
+        {"residual": False},
+        {"stride": 2, "kernel": 3},
+    ],
 )
 def test_shapes_for_structures_of_different_size(options):
     zoo = [population(), population(ndim=3, height=5)]
@@ -131,7 +144,11 @@ def test_a_kernel_that_does_not_fit_the_stride_is_refused(options):
 def test_denoiser_keeps_the_shape_and_depends_on_all_its_inputs(latent_size, patch):
     net = denoiser(latent_size, patch=patch)
     torch.nn.init.normal_(net.last.weight)
-    z, t, c = torch.randn(3, latent_size), torch.tensor([1, 50, 900]), torch.tensor([[8.0, 4, 2, 16]]).repeat(3, 1)
+    z, t, c = (
+        torch.randn(3, latent_size),
+        torch.tensor([1, 50, 900]),
+        torch.tensor([[8.0, 4, 2, 16]]).repeat(3, 1),
+    )
     out = net(z, t, c)
     assert out.shape == z.shape
     assert not torch.allclose(out, net(z, t + 20, c))
@@ -159,7 +176,12 @@ def test_the_denoiser_tells_conditions_apart_over_decades():
 
 @pytest.mark.parametrize(
     ("latent_size", "options"),
-    [(16, {"channels": (32, 64), "patch": 1}), (24, {}), (33, {"channels": (8, 16, 6), "patch": 2}), (5, {"channels": (4,), "groups": 2})],
+    [
+        (16, {"channels": (32, 64), "patch": 1}),
+        (24, {}),
+        (33, {"channels": (8, 16, 6), "patch": 2}),
+        (5, {"channels": (4,), "groups": 2}),
+    ],
 )
 def test_the_prepared_denoiser_is_the_denoiser(latent_size, options):
     """Convolutions as torch computes them, against matrix products over windows."""

@@ -26,15 +26,21 @@ def test_novelty_worked_out_by_hand():
     structure = grid(1, 3)
     # the nearest others are 1, 1 and 2 away
     zoo = named("trained", at(structure, (0, 0), (1, 0), (3, 0)))
-    assert Novelty()(named("generated", at(structure, (10, 0), (3, 0), (0, 2))), zoo).tolist() == pytest.approx([5.25, 0, 1.5])
-    assert Novelty()(named("trained", at(structure, (3, 0), (0, 0))), zoo).tolist() == pytest.approx([1.5, 0.75])
+    assert Novelty()(
+        named("generated", at(structure, (10, 0), (3, 0), (0, 2))), zoo
+    ).tolist() == pytest.approx([5.25, 0, 1.5])
+    assert Novelty()(named("trained", at(structure, (3, 0), (0, 0))), zoo).tolist() == pytest.approx(
+        [1.5, 0.75]
+    )
 
 
 def test_novelty_tv_and_error_agreement_worked_out_by_hand():
     # the target is (.5, .5); checkpoints are .1 and .2 from each other
     zoo = named("trained", exits(0.6, 0.7, 0.9))
     policies = named("generated", exits(0.9, 0.3, 0.65, 0.5))
-    assert NoveltyTV()(policies, zoo).tolist() == pytest.approx([0, 0.3 / (0.4 / 3), 0.05 / (0.4 / 3), 0.1 / (0.4 / 3)], abs=1e-5)
+    assert NoveltyTV()(policies, zoo).tolist() == pytest.approx(
+        [0, 0.3 / (0.4 / 3), 0.05 / (0.4 / 3), 0.1 / (0.4 / 3)], abs=1e-5
+    )
     # the last makes no mistakes
     assert ErrorAgreement()(policies, zoo).tolist() == pytest.approx([1, -1, 1, 0], abs=1e-5)
 
@@ -46,7 +52,9 @@ def test_checkpoints_are_as_novel_as_checkpoints(metric, checkpoints):
     assert float(values.mean()) == pytest.approx(1, rel=1e-4)
     assert (values > 0).all() and len(values.unique()) > 1
     # some of them are compared with all the others
-    torch.testing.assert_close(metric(named("trained", again[:2]), checkpoints), values[:2], rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        metric(named("trained", again[:2]), checkpoints), values[:2], rtol=1e-4, atol=0
+    )
 
 
 def test_a_copy_from_a_generator_is_found(checkpoints):
@@ -69,8 +77,13 @@ def test_noise_makes_novelty_and_lessens_agreement_step_by_step(checkpoints):
 
 def test_novelty_does_not_depend_on_the_scale_of_the_weights(checkpoints):
     population = lively(grid(2, 5), 3, seed=9)
-    large = (Population(p.structure, 16 * p.weights, {"source": s}) for p, s in ((population, "generated"), (checkpoints, "trained")))
-    assert Novelty()(*large).tolist() == pytest.approx(Novelty()(named("generated", population), checkpoints).tolist())
+    large = (
+        Population(p.structure, 16 * p.weights, {"source": s})
+        for p, s in ((population, "generated"), (checkpoints, "trained"))
+    )
+    assert Novelty()(*large).tolist() == pytest.approx(
+        Novelty()(named("generated", population), checkpoints).tolist()
+    )
 
 
 def test_twins_in_the_zoo_are_copies_of_each_other(checkpoints):
@@ -103,10 +116,16 @@ def test_exact_comparisons_are_those_of_plain_loops(checkpoints):
         return dot / math.sqrt(xx * yy)
 
     scale = sum(min(tv(p, q) for q in theirs if q is not p) for p in theirs) / 6
-    assert NoveltyTV()(population, checkpoints).tolist() == pytest.approx([min(tv(p, q) for q in theirs) / scale for p in mine], rel=1e-6)
-    assert ErrorAgreement()(population, checkpoints).tolist() == pytest.approx([max(cosine(p, q) for q in theirs) for p in mine], rel=1e-6)
+    assert NoveltyTV()(population, checkpoints).tolist() == pytest.approx(
+        [min(tv(p, q) for q in theirs) / scale for p in mine], rel=1e-6
+    )
+    assert ErrorAgreement()(population, checkpoints).tolist() == pytest.approx(
+        [max(cosine(p, q) for q in theirs) for p in mine], rel=1e-6
+    )
     own = [max(cosine(p, q) for q in theirs if q is not p) for p in theirs]
-    assert ErrorAgreement()(named("trained", checkpoints), checkpoints).tolist() == pytest.approx(own, rel=1e-4)
+    assert ErrorAgreement()(named("trained", checkpoints), checkpoints).tolist() == pytest.approx(
+        own, rel=1e-4
+    )
     # with at most three checkpoints: 0, 2 and 4
     few = ErrorAgreement.from_config({"checkpoints": 3})(population, checkpoints)
     assert few.tolist() == pytest.approx([max(cosine(p, q) for q in theirs[::2]) for p in mine], rel=1e-4)

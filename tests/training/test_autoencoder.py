@@ -60,7 +60,9 @@ class Keeper(Encoder):
         """Mean of squares."""
         self.batches.append(populations)
         rebuilt = [self.gain * p.weights for p in populations]
-        return torch.cat([(w - p.weights).square().mean(1) for w, p in zip(rebuilt, populations, strict=True)]), rebuilt
+        return torch.cat(
+            [(w - p.weights).square().mean(1) for w, p in zip(rebuilt, populations, strict=True)]
+        ), rebuilt
 
 
 def experts(structure: Structure, num: int) -> Population:
@@ -139,7 +141,10 @@ def test_the_optimal_policy_is_asked_for_only_where_behaviour_counts():
 
 def test_long_tasks_count_by_the_power_of_their_length():
     structure = PAIR[0]
-    plain, twice = (step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["behaviour"] for p in (0.0, 2.0))
+    plain, twice = (
+        step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["behaviour"]
+        for p in (0.0, 2.0)
+    )
     assert structure.environment.expert.length > 1.5
     assert twice == pytest.approx(plain * structure.environment.expert.length**2, rel=1e-5)
 
@@ -156,7 +161,15 @@ def test_batches_are_drawn_from_the_whole_zoo_without_replacement():
             assert len(picked.weights.unique(dim=0)) == len(picked)
             assert all((own == row).all(1).any() for row in picked.weights)
     # every policy is left out at some time
-    assert len({tuple(torch.cat([p.weights for p in batch]).sum(1).sort().values.tolist()) for batch in trainee.encoder.batches}) == 7
+    assert (
+        len(
+            {
+                tuple(torch.cat([p.weights for p in batch]).sum(1).sort().values.tolist())
+                for batch in trainee.encoder.batches
+            }
+        )
+        == 7
+    )
 
 
 @pytest.mark.parametrize(("batch_size", "each", "structures"), [(6, 2, 3), (7, 3, 2), (5, 5, 1), (100, 4, 4)])
@@ -209,7 +222,9 @@ def test_latents_are_swapped_in_that_share_of_the_steps():
     assert len(trainee.encoder.batches) == 500 - swapped
 
 
-@pytest.mark.parametrize("options", [{}, {"behaviour": 1.0}, {"reference": "optimal"}, {"behaviour": 1.0, "reference": "member"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"behaviour": 1.0}, {"reference": "optimal"}, {"behaviour": 1.0, "reference": "member"}]
+)
 def test_swapping_without_an_optimal_reference_is_refused(options):
     with pytest.raises(ValueError, match="swap needs behaviour"):
         AutoencoderOptions(encoder="keeper", swap=0.5, **options)
@@ -236,7 +251,9 @@ def test_behaviour_is_taken_relative_to_each_structures_own_recent_level():
             part.encoder.gain *= 0.5
     easier, harder = (step(part)[1]["behaviour"] for part in parts)
     levels = [0.9 * before + 0.1 * now for before, now in ((easy, easier), (hard, harder))]
-    assert step(trainee)[0].item() == pytest.approx((easier / (levels[0] + 0.5) + harder / (levels[1] + 0.5)) / 2, rel=0.05)
+    assert step(trainee)[0].item() == pytest.approx(
+        (easier / (levels[0] + 0.5) + harder / (levels[1] + 0.5)) / 2, rel=0.05
+    )
 
 
 def built():
@@ -245,13 +262,17 @@ def built():
     zoo = [Population(s, initial_weights(s, 5, i, "style", 0.1, 4, 0.3)) for i, s in enumerate(structures)]
     cls = registry().load("encoder", "coordinate")
     torch.manual_seed(0)
-    return cls.for_zoo(cls.Config(latent_size=4, hidden=8, embedding=8, depth=1, matrices=2, rank=1), zoo), zoo
+    return cls.for_zoo(
+        cls.Config(latent_size=4, hidden=8, embedding=8, depth=1, matrices=2, rank=1), zoo
+    ), zoo
 
 
 def trained(folder, watch=lambda trainee, step: None, **options):
     """Train it; `watch` sees the trainee after each step."""
     net, zoo = built()
-    settings = AutoencoderOptions(**{"encoder": "coordinate", "steps": 24, "lr": 0.01, "batch_size": 6, "states": 20, **options})
+    settings = AutoencoderOptions(
+        **{"encoder": "coordinate", "steps": 24, "lr": 0.01, "batch_size": 6, "states": 20, **options}
+    )
 
     class Watched(AutoencoderTrainee):
         def after_step(self, step):
@@ -269,7 +290,9 @@ def tensors_of(module):
 
 def test_the_average_over_the_steps_is_what_is_kept(tmp_path):
     steps = []
-    trainee, _ = trained(tmp_path, lambda trainee, step: steps.append(tensors_of(trainee.encoder)), ema=0.8, final_rate=1.0)
+    trainee, _ = trained(
+        tmp_path, lambda trainee, step: steps.append(tensors_of(trainee.encoder)), ema=0.8, final_rate=1.0
+    )
     last, expected = tensors_of(trainee.encoder), tensors_of(built()[0])
     for number, state in enumerate(steps, start=1):
         # the first averages forget faster

@@ -18,7 +18,11 @@ STEPS, STOPPED = 60, 40
 
 
 def tensors(step: int) -> dict[str, torch.Tensor]:
-    return {"a": torch.full((3, 5), float(step)), "b": torch.arange(step % 97, dtype=torch.uint8), "c": torch.tensor(step)}
+    return {
+        "a": torch.full((3, 5), float(step)),
+        "b": torch.arange(step % 97, dtype=torch.uint8),
+        "c": torch.tensor(step),
+    }
 
 
 def saved(folder, *steps, keep=9) -> Checkpoints:
@@ -46,7 +50,10 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     held, facts = checkpoints.read(name)
     assert facts == {"seconds": 3.5, "step": 7}
     assert held.keys() == tensors(7).keys()
-    assert all(tensor.dtype == tensors(7)[key].dtype and tensor.equal(tensors(7)[key]) for key, tensor in held.items())
+    assert all(
+        tensor.dtype == tensors(7)[key].dtype and tensor.equal(tensors(7)[key])
+        for key, tensor in held.items()
+    )
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5])
@@ -70,7 +77,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_none(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("genflow.runs.os.fsync", full)
+    monkeypatch.setattr("genflow.storage.files.os.fsync", full)
     with pytest.raises(GenflowError, match="No space left on device"):
         checkpoints.save(30, tensors(30), {})
     assert names(tmp_path) == before
@@ -111,7 +118,9 @@ def of_format(path, name):
 
     data = save(tensors(1), {"format": name, "facts": "{}"} if name else None)
     path.unlink()
-    path.with_name(f"{path.name.rpartition('-')[0]}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors").write_bytes(data)
+    path.with_name(
+        f"{path.name.rpartition('-')[0]}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+    ).write_bytes(data)
 
 
 def emptied(path, size):
@@ -131,14 +140,32 @@ DAMAGES = {
     "a bit of the header's end": (lambda path: flipped(path, header_size(path) - 1), "checksum"),
     "a bit of the facts": (lambda path: flipped(path, path.read_bytes().index(b"facts") + 20), "checksum"),
     "a bit of the first tensor": (lambda path: flipped(path, header_size(path)), "checksum"),
-    "a bit amid the tensors": (lambda path: flipped(path, (header_size(path) + path.stat().st_size) // 2), "checksum"),
+    "a bit amid the tensors": (
+        lambda path: flipped(path, (header_size(path) + path.stat().st_size) // 2),
+        "checksum",
+    ),
     "the last bit": (lambda path: flipped(path, -1), "checksum"),
     "zeros": (lambda path: path.write_bytes(bytes(path.stat().st_size)), "checksum"),
-    "renamed to another step": (lambda path: path.rename(path.with_name(path.name.replace("-0000000", "-9000000"))), None),
-    "renamed to another digest": (lambda path: path.rename(path.with_name(path.name[:21] + "0" * 16 + ".safetensors")), "checksum"),
-    "renamed to another form": (lambda path: path.rename(path.with_name("checkpoint-last.safetensors")), "not of this version"),
-    "of the version before": (lambda path: path.rename(path.with_name("checkpoint.safetensors")), "not of this version"),
-    "of another format": (lambda path: of_format(path, "genflow-checkpoint-99"), "has format 'genflow-checkpoint-99'"),
+    "renamed to another step": (
+        lambda path: path.rename(path.with_name(path.name.replace("-0000000", "-9000000"))),
+        None,
+    ),
+    "renamed to another digest": (
+        lambda path: path.rename(path.with_name(path.name[:21] + "0" * 16 + ".safetensors")),
+        "checksum",
+    ),
+    "renamed to another form": (
+        lambda path: path.rename(path.with_name("checkpoint-last.safetensors")),
+        "not of this version",
+    ),
+    "of the version before": (
+        lambda path: path.rename(path.with_name("checkpoint.safetensors")),
+        "not of this version",
+    ),
+    "of another format": (
+        lambda path: of_format(path, "genflow-checkpoint-99"),
+        "has format 'genflow-checkpoint-99'",
+    ),
     "of no format": (lambda path: of_format(path, None), "has format None"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
 }

@@ -38,8 +38,11 @@ def test_a_shared_start_is_one_for_all_members_but_for_the_noise():
 def check_noise(structure, difference):
     own = structure.layout.unflatten(Population.initialised(structure, 3, 0).weights)
     for name, tensor in structure.layout.unflatten(difference).items():
-        # relative to the tensor's own spread, within five standard errors and what a shared spread leaves open
-        assert float(tensor.std()) == pytest.approx(0.1 * float(own[name].std()), rel=5 / (2 * tensor.numel()) ** 0.5 + 0.1)
+        # relative to the tensor's own spread, within five standard errors and what a shared spread leaves
+        # open
+        assert float(tensor.std()) == pytest.approx(
+            0.1 * float(own[name].std()), rel=5 / (2 * tensor.numel()) ** 0.5 + 0.1
+        )
 
 
 def test_a_shared_start_is_one_smooth_function_sampled_at_every_size():
@@ -49,10 +52,15 @@ def test_a_shared_start_is_one_smooth_function_sampled_at_every_size():
     for i in range(2):
         for k in range(5):
             # each is scaled by its fan-in
-            mine, other = a["net.0.weight"][0, :, i * 5 + k] * 10**0.5, b["net.0.weight"][0, :, i * 9 + 2 * k] * 27**0.5
+            mine, other = (
+                a["net.0.weight"][0, :, i * 5 + k] * 10**0.5,
+                b["net.0.weight"][0, :, i * 9 + 2 * k] * 27**0.5,
+            )
             torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
     assert a["net.2.weight"].equal(b["net.2.weight"])
-    torch.testing.assert_close(a["net.4.weight"][0, [0, 1, 2]], b["net.4.weight"][0, [0, 1, 3]], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        a["net.4.weight"][0, [0, 1, 2]], b["net.4.weight"][0, [0, 1, 3]], rtol=1e-4, atol=1e-4
+    )
     assert not any(t.any() for name, t in a.items() if name.endswith("bias"))
 
 
@@ -67,11 +75,18 @@ def test_neighbouring_positions_have_similar_weights():
 
 @pytest.mark.parametrize(("narrow", "wide"), [(1, 2), (5, 7), (16, 64)])
 def test_a_narrow_layer_is_the_first_part_of_a_wide_one_up_to_the_scale_of_its_inputs(narrow, wide):
-    a, b = (s.layout.unflatten(smooth_basis(s.layout, SIZE)) for s in (grid(3, 5, width=narrow), grid(3, 5, width=wide)))
+    a, b = (
+        s.layout.unflatten(smooth_basis(s.layout, SIZE))
+        for s in (grid(3, 5, width=narrow), grid(3, 5, width=wide))
+    )
     scale = math.sqrt(wide / narrow)
     torch.testing.assert_close(a["net.0.weight"], b["net.0.weight"][:, :narrow], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(a["net.2.weight"], scale * b["net.2.weight"][:, :narrow, :narrow], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(a["net.4.weight"], scale * b["net.4.weight"][:, :, :narrow], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        a["net.2.weight"], scale * b["net.2.weight"][:, :narrow, :narrow], rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        a["net.4.weight"], scale * b["net.4.weight"][:, :, :narrow], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_smaller_family_is_the_first_part_of_a_larger_one():
@@ -90,8 +105,17 @@ def test_the_family_is_the_same_at_every_process():
     for seed in (1, 2):
         torch.manual_seed(seed)
         basis = grid(2, 4, width=3).layout.unflatten(smooth_basis(grid(2, 4, width=3).layout, 2))
-        assert torch.initial_seed() == seed and torch.rand(1).equal(torch.rand(1, generator=torch.Generator().manual_seed(seed)))
-        found.append(torch.cat([basis[name].flatten(1)[:, :2].flatten() for name in ("net.0.weight", "net.2.weight", "net.4.weight")]))
+        assert torch.initial_seed() == seed and torch.rand(1).equal(
+            torch.rand(1, generator=torch.Generator().manual_seed(seed))
+        )
+        found.append(
+            torch.cat(
+                [
+                    basis[name].flatten(1)[:, :2].flatten()
+                    for name in ("net.0.weight", "net.2.weight", "net.4.weight")
+                ]
+            )
+        )
     assert found[0].equal(found[1])
     first = [0.07520, 0.05079, 0.05008, 0.19261, 0.16514, -0.07815]
     second = [-0.02206, 0.30204, 0.20935, -0.07428, 0.30151, -0.29386]
@@ -116,7 +140,9 @@ def test_the_share_divides_the_variance_between_base_and_style(share):
     styles = torch.randn(4000, SIZE, generator=torch.Generator().manual_seed(0))
     members = smooth_start(basis, styles, share)
     power = float(basis.square().mean())
-    assert float(members.mean(0).square().mean()) == pytest.approx((1 - share) * power, rel=0.15, abs=0.01 * power)
+    assert float(members.mean(0).square().mean()) == pytest.approx(
+        (1 - share) * power, rel=0.15, abs=0.01 * power
+    )
     assert float(members.var(0).mean()) == pytest.approx(share * power, rel=0.15)
 
 
@@ -151,7 +177,8 @@ def test_styled_members_differ_by_a_style_each():
     # the same members mean the same styles elsewhere
     other = grid(3, 9, width=8)
     again = torch.linalg.lstsq(
-        smooth_basis(other.layout, SIZE).T, (start(other, 5, 3, "style", 0.0)[1:] - start(other, 5, 3, "style", 0.0)[0]).T
+        smooth_basis(other.layout, SIZE).T,
+        (start(other, 5, 3, "style", 0.0)[1:] - start(other, 5, 3, "style", 0.0)[0]).T,
     )
     torch.testing.assert_close(again.solution, fitted.solution, rtol=1e-2, atol=1e-3)
 
@@ -163,6 +190,9 @@ def test_styles_come_from_the_seed_and_noise_is_added_for_each_member():
     assert not first.equal(start(structure, 3, 1, "style", 0.0))
     # one product of 17 matrices and one of a single matrix may round differently
     torch.testing.assert_close(
-        start(structure, 3, 0, "style", 0.0, style_share=0.0), start(structure, 3, 0, "shared", 0.0), rtol=0, atol=1e-6
+        start(structure, 3, 0, "style", 0.0, style_share=0.0),
+        start(structure, 3, 0, "shared", 0.0),
+        rtol=0,
+        atol=1e-6,
     )
     check_noise(structure, start(structure, 3, 0, "style", 0.1) - first)

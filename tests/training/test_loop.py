@@ -54,7 +54,9 @@ class Regression(GraphTrainee):
 def run(folder, trainee=None, seed=0, **options):
     trainee = trainee or Regression()
     schedule = Schedule(**{"steps": STEPS, "lr": 0.01, **options})
-    history, seconds = train(trainee, schedule, folder=folder, seed=seed, progress=Progress(quiet=True), label="toy")
+    history, seconds = train(
+        trainee, schedule, folder=folder, seed=seed, progress=Progress(quiet=True), label="toy"
+    )
     return trainee, history, seconds
 
 
@@ -76,20 +78,37 @@ def test_rate_without_warmup_or_decay():
     constant = Schedule(steps=7, lr=1.0, warmup=0, decay=0)
     assert [constant.rate(step) for step in range(7)] == [1.0] * 7
     cosine = Schedule(steps=4, lr=1.0, warmup=0, decay=1, final_rate=0)
-    assert [cosine.rate(step) for step in range(4)] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 4)) for k in (1, 2, 3, 4)])
-    assert all(0 < Schedule(steps=1, lr=1.0, warmup=w, decay=d).rate(0) <= 1 for w in (0, 0.5, 1) for d in (0, 0.5, 1))
+    assert [cosine.rate(step) for step in range(4)] == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * k / 4)) for k in (1, 2, 3, 4)]
+    )
+    assert all(
+        0 < Schedule(steps=1, lr=1.0, warmup=w, decay=d).rate(0) <= 1
+        for w in (0, 0.5, 1)
+        for d in (0, 0.5, 1)
+    )
 
 
 @pytest.mark.parametrize(
     "values",
-    [{"steps": 0}, {"lr": 0}, {"lr": float("nan")}, {"lr": float("inf")}, {"warmup": 1.5}, {"clip": 0}, {"optimizer": "sgd"}, {"step": 3}],
+    [
+        {"steps": 0},
+        {"lr": 0},
+        {"lr": float("nan")},
+        {"lr": float("inf")},
+        {"warmup": 1.5},
+        {"clip": 0},
+        {"optimizer": "sgd"},
+        {"step": 3},
+    ],
 )
 def test_impossible_schedules_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         Schedule(**{"steps": 10, "lr": 0.1, **values})
 
 
-@pytest.mark.parametrize("options", [{}, {"clip": 0.05}, {"optimizer": "adamw"}, {"warmup": 0.3, "decay": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"clip": 0.05}, {"optimizer": "adamw"}, {"warmup": 0.3, "decay": 0.5}], ids=str
+)
 def test_the_loop_is_torchs_optimizer_under_the_schedule(tmp_path, options):
     schedule = Schedule(steps=20, lr=0.01, **options)
     found, _, _ = run(tmp_path, steps=20, **options)
@@ -196,7 +215,9 @@ def test_nothing_but_checkpoints_is_written_and_they_can_be_removed(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     trainee = Regression()
     trainee.at = {41: "nan"}
-    with pytest.raises(GenflowError, match=r"toy: the loss became nan at step 42; lower the learning rate \(no checkpoint") as caught:
+    with pytest.raises(
+        GenflowError, match=r"toy: the loss became nan at step 42; lower the learning rate \(no checkpoint"
+    ) as caught:
         run(tmp_path, trainee)
     assert "\n" not in str(caught.value)
     # the weights are those of the last good step
@@ -231,14 +252,26 @@ def change(folder, tensors=lambda t: t, facts=lambda f: f):
 
 
 MISFITS = {
-    "no history": lambda folder: change(folder, facts=lambda f: {k: v for k, v in f.items() if k != "history"}),
-    "a weight is missing": lambda folder: change(folder, lambda t: {k: v for k, v in t.items() if k != "model.w"}),
-    "a weight has another shape": lambda folder: change(folder, lambda t: {**t, "model.w": torch.zeros(4, 2)}),
-    "a weight has a shape that broadcasts": lambda folder: change(folder, lambda t: {**t, "model.w": torch.zeros(1, 2)}),
+    "no history": lambda folder: change(
+        folder, facts=lambda f: {k: v for k, v in f.items() if k != "history"}
+    ),
+    "a weight is missing": lambda folder: change(
+        folder, lambda t: {k: v for k, v in t.items() if k != "model.w"}
+    ),
+    "a weight has another shape": lambda folder: change(
+        folder, lambda t: {**t, "model.w": torch.zeros(4, 2)}
+    ),
+    "a weight has a shape that broadcasts": lambda folder: change(
+        folder, lambda t: {**t, "model.w": torch.zeros(1, 2)}
+    ),
     "no random state": lambda folder: change(folder, lambda t: {k: v for k, v in t.items() if k != "rng"}),
     "broken random state": lambda folder: change(folder, lambda t: {**t, "rng": t["rng"][:10]}),
-    "odd optimizer slot": lambda folder: change(folder, lambda t: {**t, "optimizer.first.step": torch.zeros(1)}),
-    "optimizer state of another shape": lambda folder: change(folder, lambda t: {**t, "optimizer.0.exp_avg": torch.zeros(5, 2)}),
+    "odd optimizer slot": lambda folder: change(
+        folder, lambda t: {**t, "optimizer.first.step": torch.zeros(1)}
+    ),
+    "optimizer state of another shape": lambda folder: change(
+        folder, lambda t: {**t, "optimizer.0.exp_avg": torch.zeros(5, 2)}
+    ),
 }
 
 

@@ -23,7 +23,10 @@ def flow_networks(structure):
 
 
 def stacked(modules):
-    return {name: torch.stack([m.state_dict()[name] for m in modules]).requires_grad_() for name in modules[0].state_dict()}
+    return {
+        name: torch.stack([m.state_dict()[name] for m in modules]).requires_grad_()
+        for name in modules[0].state_dict()
+    }
 
 
 def ours(objective, structure, population, flows, log_z, rollouts):
@@ -37,7 +40,10 @@ def ours(objective, structure, population, flows, log_z, rollouts):
     else:
         log_flow = structure.arch.forward(flows[0], flow, rollouts.inputs).squeeze(-1)
         balance = {"db": objectives.detailed_balance, "subtb": objectives.sub_trajectory_balance}[objective]
-        losses, learned = balance(rollouts, log_pf, log_flow), {**weights, **{f"flow.{name}": t for name, t in flow.items()}}
+        losses, learned = (
+            balance(rollouts, log_pf, log_flow),
+            {**weights, **{f"flow.{name}": t for name, t in flow.items()}},
+        )
     gradients = torch.autograd.grad(losses.sum(), list(learned.values()))
     return losses.detach(), dict(zip(learned, gradients, strict=True))
 
@@ -46,7 +52,10 @@ def theirs(objective, structure, policy, flow, log_z, trajectories):
     """torchgfn's loss of one member, and its gradients under the same names."""
     env, preprocessor = structure.environment.gfn
     module = policy.module()
-    forward, backward = DiscretePolicyEstimator(module, n_actions=env.n_actions, preprocessor=preprocessor), uniform_backward(structure)
+    forward, backward = (
+        DiscretePolicyEstimator(module, n_actions=env.n_actions, preprocessor=preprocessor),
+        uniform_backward(structure),
+    )
     log_flow = ScalarEstimator(flow, preprocessor=preprocessor)
     learned = dict(module.named_parameters())
     if objective == "tb":
@@ -76,7 +85,9 @@ def compare(objective, structure, population, rollouts, batches):
         scale = max(float(g.abs().max()) for g in expected.values())
         assert scale > 1e-2
         for name, gradient in expected.items():
-            torch.testing.assert_close(gradients[name][m], gradient, rtol=1e-3, atol=1e-5 * scale, msg=f"{name} of member {m}")
+            torch.testing.assert_close(
+                gradients[name][m], gradient, rtol=1e-3, atol=1e-5 * scale, msg=f"{name} of member {m}"
+            )
     assert len(losses.unique()) == MEMBERS
 
 
@@ -86,7 +97,10 @@ def test_losses_and_gradients_are_torchgfns_on_its_own_trajectories(objective, f
     structure = grid(**fields)
     population = lively(structure, MEMBERS)
     env, _ = structure.environment.make()
-    batches = [Sampler(one.to_estimator()).sample_trajectories(env, n=12, save_logprobs=False, epsilon=0.3) for one in population]
+    batches = [
+        Sampler(one.to_estimator()).sample_trajectories(env, n=12, save_logprobs=False, epsilon=0.3)
+        for one in population
+    ]
     compare(objective, structure, population, rollouts_of(structure, batches), batches)
 
 
@@ -122,7 +136,11 @@ def test_balance_losses_vanish_at_the_exact_flows_and_only_there():
 def states_of(structure):
     graph = structure.environment.graph
     every = torch.arange(len(graph.states))
-    return structure.environment.inputs(graph.states), graph.mask(every), structure.environment.optimal_flows().policy.float()
+    return (
+        structure.environment.inputs(graph.states),
+        graph.mask(every),
+        structure.environment.optimal_flows().policy.float(),
+    )
 
 
 def test_distillation_is_zero_at_the_optimum_and_positive_elsewhere():
@@ -157,7 +175,10 @@ def test_distillation_from_a_reference_of_each_member_is_that_of_each_alone():
     _, masks, best = states_of(structure)
     logits, own = torch.randn(2, 9, 3), torch.randn(9, 3).masked_fill(~masks, -torch.inf).softmax(-1)
     together = objectives.distillation(logits, masks, torch.stack([best, own]))
-    alone = [objectives.distillation(logits[:1], masks, best), objectives.distillation(logits[1:], masks, own)]
+    alone = [
+        objectives.distillation(logits[:1], masks, best),
+        objectives.distillation(logits[1:], masks, own),
+    ]
     torch.testing.assert_close(together, torch.cat(alone))
     assert not together.allclose(objectives.distillation(logits, masks, best))
 
@@ -166,7 +187,9 @@ def test_the_minimiser_of_distillation_samples_the_target():
     structure = grid(2, 4)
     _, masks, best = states_of(structure)
     logits = torch.randn(1, 16, 3, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()
@@ -177,7 +200,10 @@ def test_the_minimiser_of_distillation_samples_the_target():
     optimizer.step(closure)
     probabilities = logits.detach().masked_fill(~masks, -torch.inf).softmax(-1)[0]
     torch.testing.assert_close(probabilities, best, rtol=0, atol=1e-3)
-    found, target = lookup(structure, logits.detach()).terminal_distribution()[0], structure.environment.target()
+    found, target = (
+        lookup(structure, logits.detach()).terminal_distribution()[0],
+        structure.environment.target(),
+    )
     assert (found - target).abs().sum() < 1e-3
 
 

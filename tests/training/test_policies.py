@@ -18,7 +18,13 @@ from genflow.measure import exact_metrics
 from genflow.progress import Progress
 from genflow.training import objectives, policies
 from genflow.training.loop import train
-from genflow.training.policies import PolicyOptions, PopulationTrainee, ZooOptions, train_members, train_population
+from genflow.training.policies import (
+    PolicyOptions,
+    PopulationTrainee,
+    ZooOptions,
+    train_members,
+    train_population,
+)
 
 QUIET = Progress(quiet=True)
 OBJECTIVES = ["tb", "db", "subtb", "distill"]
@@ -32,7 +38,14 @@ def trained(structure, tmp_path, num=2, seed=0, start=None, checkpoints=1, every
     options = PolicyOptions(**{"steps": 20, "batch_size": 8, **options})
     start = Population.initialised(structure, num, seed).weights if start is None else start
     return train_population(
-        structure, options, start=start, seed=seed, folder=tmp_path, progress=QUIET, checkpoints=checkpoints, every=every
+        structure,
+        options,
+        start=start,
+        seed=seed,
+        folder=tmp_path,
+        progress=QUIET,
+        checkpoints=checkpoints,
+        every=every,
     )
 
 
@@ -51,7 +64,10 @@ def test_stacked_training_is_separate_training_with_torchgfn(tmp_path, monkeypat
     start = lively(structure, members, scale=1.0)
     # the same trajectories for both, from explorers that stay as they are
     explorers = [one.to_estimator() for one in lively(structure, members, seed=9)]
-    batches = [[Sampler(e).sample_trajectories(env, n=10, save_logprobs=False, epsilon=0.5) for e in explorers] for _ in range(steps)]
+    batches = [
+        [Sampler(e).sample_trajectories(env, n=10, save_logprobs=False, epsilon=0.5) for e in explorers]
+        for _ in range(steps)
+    ]
     queue = iter([rollouts_of(structure, batch) for batch in batches])
 
     def sample(environment, trace, *_):
@@ -61,7 +77,9 @@ def test_stacked_training_is_separate_training_with_torchgfn(tmp_path, monkeypat
 
     monkeypatch.setattr(policies, "sample", sample)
     options = PolicyOptions(steps=steps, lr=0.01, batch_size=10, objective=objective, flow_rate=3.0)
-    trainee = PopulationTrainee(structure, start.weights, options, seed=0, device="cpu", checkpoints=1, every=1)
+    trainee = PopulationTrainee(
+        structure, start.weights, options, seed=0, device="cpu", checkpoints=1, every=1
+    )
     first_flow = {name: t.detach().clone() for name, t in trainee.flow.items()}
     train(trainee, options, folder=tmp_path, seed=0, progress=QUIET, label="")
 
@@ -70,10 +88,14 @@ def test_stacked_training_is_separate_training_with_torchgfn(tmp_path, monkeypat
         if first_flow:
             flow.load_state_dict({name: t[m] for name, t in first_flow.items()})
         policy = DiscretePolicyEstimator(module, n_actions=env.n_actions, preprocessor=preprocessor)
-        balance = balance_of(objective, policy, uniform_backward(structure), ScalarEstimator(flow, preprocessor=preprocessor))
+        balance = balance_of(
+            objective, policy, uniform_backward(structure), ScalarEstimator(flow, preprocessor=preprocessor)
+        )
         extra = [balance.logZ] if objective == "tb" else list(flow.parameters())
         scales = [1.0, options.log_z_rate if objective == "tb" else options.flow_rate]
-        optimizer = torch.optim.Adam([{"params": list(module.parameters())}, {"params": extra}], lr=options.lr)
+        optimizer = torch.optim.Adam(
+            [{"params": list(module.parameters())}, {"params": extra}], lr=options.lr
+        )
         for step in range(steps):
             for group, scale in zip(optimizer.param_groups, scales, strict=True):
                 group["lr"] = options.lr * scale * options.rate(step)
@@ -92,13 +114,21 @@ def test_stacked_training_is_separate_training_with_torchgfn(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("objective", "batch_size", "reached"), [("tb", 16, 0.005), ("db", 16, 0.005), ("subtb", 16, 0.005), ("distill", 64, 0.0005)]
+    ("objective", "batch_size", "reached"),
+    [("tb", 16, 0.005), ("db", 16, 0.005), ("subtb", 16, 0.005), ("distill", 64, 0.0005)],
 )
 def test_every_objective_learns_a_small_grid(tmp_path, objective, batch_size, reached):
     structure = grid(2, 6, width=32)
     start = Population.initialised(structure, 2, 0)
     population = trained(
-        structure, tmp_path, start=start.weights, steps=300, lr=0.01, batch_size=batch_size, objective=objective, flow_rate=3.0
+        structure,
+        tmp_path,
+        start=start.weights,
+        steps=300,
+        lr=0.01,
+        batch_size=batch_size,
+        objective=objective,
+        flow_rate=3.0,
     )
     before, after = js(start), js(population)
     assert (before > 0.15).all()
@@ -127,15 +157,23 @@ def test_provenance_says_what_was_done(tmp_path):
     assert facts["log_z"] is None
     assert [point[0] for point in facts["history"]["loss"]] == list(range(1, 21))
     assert {"loss", "reward", "js"} <= facts["history"].keys()
-    assert [(m["run"], m["step"], m["seed"]) for m in facts["members"]] == [(0, 20, 7), (1, 20, 7), (2, 20, 7)]
+    assert [(m["run"], m["step"], m["seed"]) for m in facts["members"]] == [
+        (0, 20, 7),
+        (1, 20, 7),
+        (2, 20, 7),
+    ]
 
 
 def test_members_carry_their_exact_metrics(tmp_path):
     population = trained(grid(2, 5), tmp_path, num=3)
     for name, metric in exact_metrics().items():
         expected = metric(population).tolist()
-        assert [m["metrics"][name] for m in population.provenance["members"]] == pytest.approx(expected, rel=1e-9)
-    assert population.provenance["history"]["js"][-1][1] == pytest.approx(float(js(population).mean()), rel=1e-4)
+        assert [m["metrics"][name] for m in population.provenance["members"]] == pytest.approx(
+            expected, rel=1e-9
+        )
+    assert population.provenance["history"]["js"][-1][1] == pytest.approx(
+        float(js(population).mean()), rel=1e-4
+    )
 
 
 def test_dense_checkpoints_are_the_weights_of_the_last_steps(tmp_path, monkeypatch):
@@ -158,7 +196,9 @@ def test_dense_checkpoints_are_the_weights_of_the_last_steps(tmp_path, monkeypat
     assert len(population.weights.unique(dim=0)) == 8
 
 
-@pytest.mark.parametrize(("checkpoints", "every", "fits"), [(4, 5, True), (5, 5, False), (20, 1, True), (21, 1, False)])
+@pytest.mark.parametrize(
+    ("checkpoints", "every", "fits"), [(4, 5, True), (5, 5, False), (20, 1, True), (21, 1, False)]
+)
 def test_checkpoints_that_do_not_fit_into_the_run_are_refused(tmp_path, checkpoints, every, fits):
     if fits:
         population = trained(grid(2, 3), tmp_path, num=1, checkpoints=checkpoints, every=every)
@@ -175,7 +215,8 @@ def test_the_same_seed_gives_identical_policies_and_another_does_not(tmp_path, o
     structure = grid(2, 4)
     start = Population.initialised(structure, 2, 0).weights
     first, second, other = (
-        trained(structure, tmp_path / str(i), seed=seed, start=start, steps=8, objective=objective) for i, seed in enumerate((3, 3, 4))
+        trained(structure, tmp_path / str(i), seed=seed, start=start, steps=8, objective=objective)
+        for i, seed in enumerate((3, 3, 4))
     )
     assert first.weights.equal(second.weights)
     assert first.provenance["history"] == second.provenance["history"]
@@ -216,8 +257,13 @@ def test_a_loss_that_is_not_finite_names_the_structure_and_the_step(tmp_path):
 
 def test_distillation_of_a_huge_task_is_refused(tmp_path):
     for structure in (grid(9, 20, width=2), grid(8, 20, width=2, reward="cosine")):
-        for refuse in (lambda s: trained(s, tmp_path, num=1, objective="distill"), ZooOptions(objective="distill").check):
-            with pytest.raises(GenflowError, match=r"the optimal policy .* use a balance objective, e\.g\. zoo\.objective=tb"):
+        for refuse in (
+            lambda s: trained(s, tmp_path, num=1, objective="distill"),
+            ZooOptions(objective="distill").check,
+        ):
+            with pytest.raises(
+                GenflowError, match=r"the optimal policy .* use a balance objective, e\.g\. zoo\.objective=tb"
+            ):
                 refuse(structure)
 
 
@@ -235,7 +281,10 @@ def test_a_task_that_is_too_large_to_enumerate_is_trained_without_exact_metrics(
     assert set(population.provenance["history"]) == {"loss", "reward"}
 
 
-@pytest.mark.parametrize(("num", "seeds", "split"), [(1, 8, (1, 1)), (8, 8, (8, 1)), (10, 4, (4, 3)), (200, 1, (1, 200)), (3, 8, (3, 1))])
+@pytest.mark.parametrize(
+    ("num", "seeds", "split"),
+    [(1, 8, (1, 1)), (8, 8, (8, 1)), (10, 4, (4, 3)), (200, 1, (1, 200)), (3, 8, (3, 1))],
+)
 def test_members_are_split_into_runs_and_checkpoints(num, seeds, split):
     options = ZooOptions(num=num, seeds=seeds)
     runs, checkpoints = options.split()
@@ -248,24 +297,38 @@ def test_a_zoos_members_are_as_many_as_asked_for(tmp_path):
     options = ZooOptions(num=5, seeds=2, checkpoint_every=2, steps=8, batch_size=4)
     population = train_members(grid(2, 4), options, seed=0, folder=tmp_path, progress=QUIET)
     assert len(population) == 5
-    assert [(m["run"], m["step"]) for m in population.provenance["members"]] == [(0, 8), (1, 8), (0, 6), (1, 6), (0, 4)]
+    assert [(m["run"], m["step"]) for m in population.provenance["members"]] == [
+        (0, 8),
+        (1, 8),
+        (0, 6),
+        (1, 6),
+        (0, 4),
+    ]
 
 
 @pytest.mark.parametrize("members", range(1, 71))
 def test_blocks_hold_every_member_once_and_none_is_too_large(members):
     structure = grid(1, 2)
     start = torch.zeros(members, structure.layout.size)
-    trainee = PopulationTrainee(structure, start, PolicyOptions(), seed=0, device="cpu", checkpoints=1, every=1)
+    trainee = PopulationTrainee(
+        structure, start, PolicyOptions(), seed=0, device="cpu", checkpoints=1, every=1
+    )
     assert [m for block in trainee.blocks for m in range(block.start, block.stop)] == list(range(members))
     assert max(block.stop - block.start for block in trainee.blocks) <= policies.CACHED_MEMBERS
 
 
 def one_of(rollouts, m):
     """Member m's trajectories, nothing shared and nothing kept."""
-    fields = {name: value[m : m + 1] for name, value in vars(rollouts).items() if isinstance(value, torch.Tensor)}
+    fields = {
+        name: value[m : m + 1] for name, value in vars(rollouts).items() if isinstance(value, torch.Tensor)
+    }
     index = torch.arange(rollouts.valid.shape[1])[None]
     states = rollouts.rows(rollouts.states)[m : m + 1]
-    return replace(rollouts, **{name: fields[name] for name in fields if name != "inputs"} | {"states": states, "index": index, "kept": ()})
+    return replace(
+        rollouts,
+        **{name: fields[name] for name in fields if name != "inputs"}
+        | {"states": states, "index": index, "kept": ()},
+    )
 
 
 def gradients_alone(losses, module, flow, log_z):
@@ -283,7 +346,9 @@ def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objecti
     structure = grid(2, 5)
     environment, start = structure.environment, lively(structure, members)
     options = PolicyOptions(steps=4, batch_size=24, objective=objective, epsilon=0.3)
-    trainee = PopulationTrainee(structure, start.weights, options, seed=0, device="cpu", checkpoints=1, every=1)
+    trainee = PopulationTrainee(
+        structure, start.weights, options, seed=0, device="cpu", checkpoints=1, every=1
+    )
     trainee.log_z.data.normal_()
     taken, drawn = [], []
     sample, draw = policies.sample, environment.expert.draw
@@ -294,9 +359,13 @@ def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objecti
         tensor.grad.fill_(7.0)  # what an earlier step left
     loss, figures = trainee.backward(1, torch.Generator().manual_seed(0))
 
-    alone = [(rollouts, b) for rollouts in taken for b in range(len(rollouts.log_reward))] or [(None, 0)] * members
+    alone = [(rollouts, b) for rollouts in taken for b in range(len(rollouts.log_reward))] or [
+        (None, 0)
+    ] * members
     assert len(alone) == members
-    assert not taken or any(rollouts.states.shape[1] < rollouts.valid.shape[1] for rollouts in taken), "nothing is shared"
+    assert not taken or any(rollouts.states.shape[1] < rollouts.valid.shape[1] for rollouts in taken), (
+        "nothing is shared"
+    )
     total = 0.0
     for m, (rollouts, b) in enumerate(alone):
         module, flow, log_z = start[m].module(), None, None
@@ -312,11 +381,16 @@ def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objecti
             else:
                 flow = structure.arch.build(10, 1)
                 flow.load_state_dict({name: tensor[m] for name, tensor in trainee.flow.items()})
-                balance = {"db": objectives.detailed_balance, "subtb": objectives.sub_trajectory_balance}[objective]
+                balance = {"db": objectives.detailed_balance, "subtb": objectives.sub_trajectory_balance}[
+                    objective
+                ]
                 losses = balance(own, log_pf, flow(own.inputs).squeeze(-1))
         expected = gradients_alone(losses, module, flow, log_z)
         # of trajectory balance only, log Z has a gradient
-        found = {name: tensor.grad[m : m + 1] if name == "log_z" else tensor.grad[m] for name, tensor in learned.items()}
+        found = {
+            name: tensor.grad[m : m + 1] if name == "log_z" else tensor.grad[m]
+            for name, tensor in learned.items()
+        }
         same_gradients({name: found[name] for name in expected}, expected)
         assert found.keys() - expected.keys() <= {"log_z"}
         total += losses.item()
@@ -344,7 +418,9 @@ def test_each_member_is_clipped_by_its_own_norm(tmp_path):
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize(
-    "left", [[by_autograd], [by_torchgfn], [by_autograd, by_torchgfn]], ids=lambda left: "+".join(f.__name__ for f in left)
+    "left",
+    [[by_autograd], [by_torchgfn], [by_autograd, by_torchgfn]],
+    ids=lambda left: "+".join(f.__name__ for f in left),
 )
 def test_the_fast_ways_learn_what_the_plain_ones_do(tmp_path, left, objective):
     """Nothing of its own but the network itself and the reward: the same trajectories and, to rounding, the same weights."""
@@ -353,10 +429,22 @@ def test_the_fast_ways_learn_what_the_plain_ones_do(tmp_path, left, objective):
         slow = plain(slow)
     start = lively(structure, 3, scale=1.0).weights
     # a high flow rate, so that a mistake in flows shows in the loss at once
-    options = {"start": start, "steps": 6, "batch_size": 24, "lr": 0.01, "objective": objective, "epsilon": 0.3, "flow_rate": 5.0}
-    fast, plain = (trained(s, tmp_path / name, **options) for name, s in (("fast", structure), ("plain", slow)))
+    options = {
+        "start": start,
+        "steps": 6,
+        "batch_size": 24,
+        "lr": 0.01,
+        "objective": objective,
+        "epsilon": 0.3,
+        "flow_rate": 5.0,
+    }
+    fast, plain = (
+        trained(s, tmp_path / name, **options) for name, s in (("fast", structure), ("plain", slow))
+    )
     assert (fast.weights - start).abs().mean() > 0.01
     torch.testing.assert_close(fast.weights, plain.weights, rtol=1e-3, atol=2e-4)
     for name in ("loss", "reward") if objective != "distill" else ("loss",):
-        for (_, a), (_, b) in zip(fast.provenance["history"][name], plain.provenance["history"][name], strict=True):
+        for (_, a), (_, b) in zip(
+            fast.provenance["history"][name], plain.provenance["history"][name], strict=True
+        ):
             assert a == pytest.approx(b, rel=1e-3)

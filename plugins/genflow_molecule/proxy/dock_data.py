@@ -1,7 +1,8 @@
 """Docks random molecules of the environment, for a proxy to learn from: ``python -m genflow_molecule.proxy.dock_data``.
 
-Stopped and given again it goes on. Needs the extra ``genflow[docking]``. Blocks are joined at random, two to six of them in turn, so that
-the first molecules are like the last; those of more than 45 heavy atoms are drawn again.
+Stopped and given again it goes on. Needs the extra ``genflow[docking]``. Blocks are joined at random, two to
+six of them in turn, so that the first molecules are like the last; those of more than 45 heavy atoms are
+drawn again.
 """
 
 from __future__ import annotations
@@ -78,12 +79,18 @@ def write_data(path: Path, docked: Sequence[Docked]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["smiles", "affinity"])
-    writer.writerows([each.smiles, "" if each.affinity is None else f"{each.affinity:.3f}"] for each in docked)
+    writer.writerows(
+        [each.smiles, "" if each.affinity is None else f"{each.affinity:.3f}"] for each in docked
+    )
     write_bytes(path, text.getvalue().encode())
 
 
 def dock_all(
-    molecules: Sequence[str], docker: Callable[[str], Docked], settings: dict[str, Any], out: Path, progress: Progress
+    molecules: Sequence[str],
+    docker: Callable[[str], Docked],
+    settings: dict[str, Any],
+    out: Path,
+    progress: Progress,
 ) -> list[Docked]:
     """Dock what `out` does not hold yet, and write it there; a JSON file beside it says how it was docked.
 
@@ -104,23 +111,46 @@ def dock_all(
     with progress.bar("docking", len(molecules), start=len(done)) as bar:
         for number in range(len(done), len(molecules)):
             done.append(docker(molecules[number]))
-            bar.advance(best=min((each.affinity for each in done if each.affinity is not None), default=float("nan")))
+            bar.advance(
+                best=min((each.affinity for each in done if each.affinity is not None), default=float("nan"))
+            )
             if len(done) % CHUNK == 0 or len(done) == len(molecules):
                 write_data(out, done)
                 seconds = round(time.process_time() - started, 1)
-                write_json(card, {**settings, "molecules": len(done), "cpu_seconds": seconds, "versions": versions})
+                write_json(
+                    card, {**settings, "molecules": len(done), "cpu_seconds": seconds, "versions": versions}
+                )
     return done
 
 
 def main() -> None:
     """Write the data."""
-    parser = argparse.ArgumentParser(description="Dock random molecules of the environment, for a proxy to learn from.")
-    parser.add_argument("--target", default="DRD2", help="a receptor that dockstring ships (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Dock random molecules of the environment, for a proxy to learn from."
+    )
+    parser.add_argument(
+        "--target", default="DRD2", help="a receptor that dockstring ships (default: %(default)s)"
+    )
     parser.add_argument("--number", type=int, default=2000, help="molecules (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the molecules and of docking (default: %(default)s)")
-    parser.add_argument("--exhaustiveness", type=int, default=1, help="Monte Carlo runs a molecule (default: %(default)s)")
-    parser.add_argument("--evaluations", type=int, default=200_000, help="evaluations of the energy a run, at most (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=FOLDER / "drd2.csv", metavar="FILE.csv", help="default: the file that ships")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the molecules and of docking (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--exhaustiveness", type=int, default=1, help="Monte Carlo runs a molecule (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--evaluations",
+        type=int,
+        default=200_000,
+        help="evaluations of the energy a run, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=FOLDER / "drd2.csv",
+        metavar="FILE.csv",
+        help="default: the file that ships",
+    )
     arguments = parser.parse_args()
     settings = {key: getattr(arguments, key) for key in ("target", "seed", "exhaustiveness", "evaluations")}
     try:

@@ -1,6 +1,7 @@
 """What docking would say of a molecule, predicted by a small ensemble that was trained on docked ones.
 
-The input is a counted Morgan fingerprint and a few descriptors; the members of the ensemble are trained side by side and averaged.
+The input is a counted Morgan fingerprint and a few descriptors; the members of the ensemble are trained side
+by side and averaged.
 
 Shapes: B molecules, F features of which I are looked at, K members.
 """
@@ -82,7 +83,9 @@ class Proxy(nn.Module):
         super().__init__()
         self.dropout = dropout
         sizes = (inputs, hidden, hidden, 1)
-        self.weights = nn.ParameterList([nn.Parameter(torch.randn(members, a, b) * a**-0.5) for a, b in pairwise(sizes)])
+        self.weights = nn.ParameterList(
+            [nn.Parameter(torch.randn(members, a, b) * a**-0.5) for a, b in pairwise(sizes)]
+        )
         with torch.no_grad():
             self.weights[-1].zero_()  # training starts at the linear rule
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(members, 1, b)) for b in sizes[1:]])

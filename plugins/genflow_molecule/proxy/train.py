@@ -1,8 +1,9 @@
 """Trains the proxy on docked molecules, and says how far off it is: ``python -m genflow_molecule.proxy.train``.
 
-Molecules are split by their Bemis-Murcko scaffold, so that no scaffold is in two parts: five sevenths to learn from, one to choose the
-variant and when to stop by (then it is learnt from, too), and one for the figures alone. The same is done five times more, with a fifth for
-the figures each time, so that every molecule is among these once: few molecules make figures that chance moves, and these it moves less.
+Molecules are split by their Bemis-Murcko scaffold, so that no scaffold is in two parts: five sevenths to
+learn from, one to choose the variant and when to stop by (then it is learnt from, too), and one for the
+figures alone. The same is done five times more, with a fifth for the figures each time, so that every
+molecule is among these once: few molecules make figures that chance moves, and these it moves less.
 
 Shapes: B molecules, F features, K members.
 """
@@ -31,7 +32,8 @@ from .network import BITS, N_FEATURES, Proxy, features, save
 Parts = tuple[list[int], list[int], list[int]]
 #: of the figures over all molecules
 FOLDS = 5
-#: tried on the selection part; `share` of the molecules that must have a bit of the fingerprint for it to be looked at
+#: tried on the selection part; `share` of the molecules that must have a bit of the fingerprint for it to be
+#: looked at
 VARIANTS: tuple[dict[str, Any], ...] = (
     {"share": 1.0, "hidden": 64, "dropout": 0.0, "decay": 1e-4},
     {"share": 1.0, "hidden": 32, "dropout": 0.2, "decay": 1e-1},
@@ -107,7 +109,9 @@ def _error(proxy: Proxy, rows: Tensor, affinities: Tensor) -> float:
     return float((proxy.predict(rows) - affinities).square().mean().sqrt())
 
 
-def fit(rows: Tensor, affinities: Tensor, learn: list[int], variant: dict[str, Any], seed: int) -> Iterator[Proxy]:
+def fit(
+    rows: Tensor, affinities: Tensor, learn: list[int], variant: dict[str, Any], seed: int
+) -> Iterator[Proxy]:
     """The linear rule alone, then the same proxy after each epoch, in evaluation mode; the caller says when to stop."""
     torch.manual_seed(seed)
     target = affinities[learn]
@@ -120,7 +124,9 @@ def fit(rows: Tensor, affinities: Tensor, learn: list[int], variant: dict[str, A
     proxy.affinity.copy_(torch.stack([target.mean(), target.std(), target.min(), target.max()]))
     inputs, wanted = proxy.standardise(rows[learn]), (target - target.mean()) / target.std()
     described = columns >= BITS
-    proxy.rule[described] = torch.linalg.lstsq(inputs[:, described], wanted[:, None], driver="gelsd").solution[:, 0]
+    proxy.rule[described] = torch.linalg.lstsq(
+        inputs[:, described], wanted[:, None], driver="gelsd"
+    ).solution[:, 0]
     optimiser = torch.optim.AdamW(proxy.parameters(), lr=RATE, weight_decay=variant["decay"])
     yield proxy.eval()
     while True:
@@ -135,7 +141,9 @@ def fit(rows: Tensor, affinities: Tensor, learn: list[int], variant: dict[str, A
         yield proxy.eval()
 
 
-def epochs_of(rows: Tensor, affinities: Tensor, parts: Parts, variant: dict[str, Any], seed: int) -> tuple[int, float]:
+def epochs_of(
+    rows: Tensor, affinities: Tensor, parts: Parts, variant: dict[str, Any], seed: int
+) -> tuple[int, float]:
     """After how many epochs a variant's RMSE on the selection part, kcal/mol, is least, and that."""
     learn, choose, _ = parts
     best, since = (0, math.inf), 0
@@ -147,7 +155,9 @@ def epochs_of(rows: Tensor, affinities: Tensor, parts: Parts, variant: dict[str,
     return best
 
 
-def choose_variant(rows: Tensor, affinities: Tensor, parts: Parts, seed: int) -> tuple[Proxy, list[dict[str, Any]]]:
+def choose_variant(
+    rows: Tensor, affinities: Tensor, parts: Parts, seed: int
+) -> tuple[Proxy, list[dict[str, Any]]]:
     """What is best on the selection part, trained again on it and on what it was chosen by; and every variant with its RMSE there."""
     tried = []
     for variant in VARIANTS:
@@ -204,12 +214,18 @@ def train(data: Path, out: Path, seed: int, progress: Progress) -> dict[str, Any
     card = {
         "format": "genflow-docking-proxy-card-1",
         "data": {**(read_json(facts) if facts.exists() else {}), "docked": len(docked)},
-        "split": {"by": "Bemis-Murcko scaffold", **dict(zip(("learn", "choose", "measure"), map(len, parts), strict=True))},
+        "split": {
+            "by": "Bemis-Murcko scaffold",
+            **dict(zip(("learn", "choose", "measure"), map(len, parts), strict=True)),
+        },
         "seed": seed,
         "variants": tried,
         "chosen": min(tried, key=lambda each: each["rmse"]),
         "members": MEMBERS,
-        "test": {name: figures(values, affinities[parts[2]]) for name, values in predictions(proxy, rows, affinities, parts).items()},
+        "test": {
+            name: figures(values, affinities[parts[2]])
+            for name, values in predictions(proxy, rows, affinities, parts).items()
+        },
         "folds": {name: figures(torch.cat(values), affinities[order]) for name, values in pooled.items()},
     }
     save(proxy, out)
@@ -220,9 +236,23 @@ def train(data: Path, out: Path, seed: int, progress: Progress) -> dict[str, Any
 def main() -> None:
     """Write the weights and the card."""
     parser = argparse.ArgumentParser(description="Train the proxy on docked molecules.")
-    parser.add_argument("--data", type=Path, default=FOLDER / "drd2.csv", metavar="FILE.csv", help="default: the data that ship")
-    parser.add_argument("--seed", type=int, default=0, help="of the split and of training (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=FOLDER / "drd2.safetensors", metavar="FILE.safetensors", help="default: what ships")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=FOLDER / "drd2.csv",
+        metavar="FILE.csv",
+        help="default: the data that ship",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the split and of training (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=FOLDER / "drd2.safetensors",
+        metavar="FILE.safetensors",
+        help="default: what ships",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order
     try:

@@ -1,13 +1,12 @@
-"""Populations on disk, and `Zoo`: one folder a structure, each a population.
+"""Populations on disk: ``population.safetensors`` and ``population.json`` in one folder.
 
-A population's folder holds ``population.safetensors`` (the policy's ``state_dict()`` names, each tensor with a leading M)
-and ``population.json`` (environment, structure, policy, provenance).
+The tensors have the policy's ``state_dict()`` names, each with a leading M; the JSON holds environment, structure,
+policy and provenance.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from torch import Tensor
 
 from genflow.errors import GenflowError
 from genflow.population import Population
-from genflow.runs import read_json, read_tensors, write_json, write_tensors
 from genflow.schema import Name, Objects, Schema, brief, validate
+from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
 from genflow.structure import Structure
 
 TENSORS = "population.safetensors"
@@ -54,7 +53,10 @@ class Provenance(Schema):
 def save_population(population: Population, folder: Path) -> None:
     """Write a population; the JSON comes last, so a folder with it is whole."""
     write_tensors(folder / TENSORS, population.state_dict(), {"format": "genflow-population-1"})
-    write_json(folder / FACTS, {**population.structure.to_json(), "num": len(population), "provenance": dict(population.provenance)})
+    write_json(
+        folder / FACTS,
+        {**population.structure.to_json(), "num": len(population), "provenance": dict(population.provenance)},
+    )
 
 
 def load_population(folder: Path) -> Population:
@@ -74,10 +76,14 @@ def load_population(folder: Path) -> Population:
         raise GenflowError(f"{path} does not fit structure {structure.name}: tensor {brief(odd)!r} is {what}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != (num, *shape) or not num:
-            raise GenflowError(f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, expected (M, {str(shape)[1:]}")
+            raise GenflowError(
+                f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, expected (M, {str(shape)[1:]}"
+            )
     members = facts["provenance"].get("members")
     if members is not None and len(members) != num:
-        raise GenflowError(f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies")
+        raise GenflowError(
+            f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies"
+        )
     finite = {name: finite_float(tensors[name], f"{path}: tensor {name!r}") for name in shapes}
     return Population(structure, structure.layout.flatten(finite), facts["provenance"])
 
@@ -86,7 +92,8 @@ def finite_float(tensor: Tensor, where: str) -> Tensor:
     """A tensor of a file as float32, itself if it is that already.
 
     Raises:
-        GenflowError: it holds other numbers than float16, bfloat16, float32 or float64, or some that are not finite.
+        GenflowError: it holds other numbers than float16, bfloat16, float32 or float64, or some that are not
+            finite.
     """
     if tensor.dtype in FLOATS and torch.isfinite(tensor := tensor.float()).all():
         return tensor
@@ -97,7 +104,8 @@ def inside(folder: Path, name: str) -> Path:
     """The path of a file or a folder in a folder, which may itself be a symbolic link.
 
     Raises:
-        GenflowError: it is a link that leads out of the folder: who made it must not choose what is read elsewhere.
+        GenflowError: it is a link that leads out of the folder: who made it must not choose what is read
+            elsewhere.
     """
     path = folder / name
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
@@ -139,7 +147,10 @@ def find_populations(folder: Path) -> list[Path]:
 
 
 def _within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder to look into. One that is a link to another in `folder` is not: it is found there, and links go round."""
+    """Whether a path is a folder to look into.
+
+    One that is a link to another in `folder` is not: it is found there, and links go round.
+    """
     if path.name.startswith(".") or not path.is_dir():
         return False
     if not path.name.isprintable():
@@ -148,46 +159,3 @@ def _within(path: Path, folder: Path) -> bool:
         inside(folder, str(path.relative_to(folder)))
         return False
     return True
-
-
-class Zoo:
-    """Many populations on disk, loaded when they are asked for."""
-
-    def __init__(self, folder: Path | str) -> None:
-        """Open a zoo, or the ``zoo`` inside a run directory.
-
-        Raises:
-            GenflowError: there is no population in it.
-        """
-        folder = Path(folder)
-        self.folder = inside(folder, "zoo") if os.path.isdir(folder / "zoo") else folder
-        self._folders = find_populations(self.folder)
-        if not self._folders:
-            raise GenflowError(f"{folder} holds no populations; make a zoo with `genflow train-zoo --out {folder}`")
-        self._loaded: list[Population] | None = None
-
-    @property
-    def populations(self) -> list[Population]:
-        """All populations, one a structure, in the order of their folders.
-
-        Raises:
-            GenflowError: a population cannot be read.
-        """
-        if self._loaded is None:
-            self._loaded = [load_population(folder) for folder in self._folders]
-        return self._loaded
-
-    @property
-    def structures(self) -> list[Structure]:
-        """The structures that have a population."""
-        return [population.structure for population in self.populations]
-
-    def get(self, structure: Structure) -> Population | None:
-        """The population of a structure, or None."""
-        return next((p for p in self.populations if p.structure == structure), None)
-
-    def only(self, structures: Sequence[Structure]) -> Zoo:
-        """The same zoo, restricted to some structures."""
-        zoo = Zoo(self.folder)
-        zoo._loaded = [p for p in self.populations if p.structure in structures]
-        return zoo

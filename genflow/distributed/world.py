@@ -1,4 +1,4 @@
-"""Workers: one process, every GPU of a machine, or many machines, with the same code.
+"""`World`: this worker among others.
 
 A command runs on every worker. What only one of them may do (writing a result) is `World.first`, independent pieces of work are
 `World.share`, sums over a batch that is dealt out are `World.sum`; alone, a worker does all of it itself. torch's elastic agent
@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -27,6 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from genflow.distributed.work_queue import Queue, wait_for
 from genflow.errors import GenflowError
 
 if TYPE_CHECKING:
@@ -34,17 +32,13 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 T = TypeVar("T")
-
-#: seconds after which a worker that waits for others looks again
-LONGEST_NAP = 0.5
 #: seconds between two signs of life of a worker, and after which one without them counts as lost
 BEAT, SILENCE = 5.0, 60.0
 #: added to the signs of life of a worker that has gone with good reason
 GONE = 2**40
-#: seconds that stopped workers have to write their checkpoints
-GRACE = 120
 INTERRUPTED = "genflow: interrupted; give the same command again to go on"
-#: environment variables of our own workers: the agent's process, the folder in which they leave their status, and most machines if several
+#: environment variables of our own workers: the agent's process, the folder in which they leave their status,
+#: and most machines if several
 _AGENT, _STATUS, _MACHINES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GENFLOW_MACHINES"
 _MET = "met"
 _PR_SET_PDEATHSIG = 1
@@ -52,69 +46,6 @@ _PR_SET_PDEATHSIG = 1
 
 class WorkerLost(Exception):
     """Another worker is gone; the agent starts all of them again."""
-
-
-class Queue:
-    """Pieces of work that workers take one by one, the costliest first; each is taken once.
-
-    The store is torch.distributed's: any object with its ``add``, ``set``, ``get`` and ``wait``.
-    """
-
-    def __init__(self, store: Store, name: str, costs: Sequence[float]) -> None:
-        self._store, self._name = store, name
-        self._order = sorted(range(len(costs)), key=lambda i: -costs[i])
-
-    def take(self) -> int | None:
-        """The next piece, or None when there is none left.
-
-        Raises:
-            GenflowError: another worker's piece has failed.
-        """
-        if self._store.check([self._key("over")]):
-            self._refuse()
-        place = self._store.add(self._key("next"), 1) - 1
-        return self._order[place] if place < len(self._order) else None
-
-    def finish(self, index: int, result: Any) -> None:
-        """Hand in the JSON-able result of a piece."""
-        self._store.set(self._key(index), json.dumps(result))
-        if self._store.add(self._key("done"), 1) == len(self._order):
-            self._store.set(self._key("over"), "")
-
-    def fail(self, error: GenflowError) -> None:
-        """Stop the others at their next piece."""
-        self._store.set(self._key("over"), str(error))
-
-    def done(self) -> int:
-        """How many pieces are finished."""
-        return self._store.add(self._key("done"), 0)
-
-    def results(self, waiting: Callable[[], None] = lambda: None) -> list[Any]:
-        """Wait for every piece; `waiting` is called now and then meanwhile.
-
-        Raises:
-            GenflowError: a piece has failed.
-        """
-        if self._order:
-            wait_for(self._store, self._key("over"), waiting)
-            self._refuse()
-        return [json.loads(self._store.get(self._key(index))) for index in range(len(self._order))]
-
-    def _refuse(self) -> None:
-        if message := self._store.get(self._key("over")).decode():
-            raise GenflowError(message)
-
-    def _key(self, what: int | str) -> str:
-        return f"{self._name}/{what}"
-
-
-def wait_for(store: Store, key: str, waiting: Callable[[], None] = lambda: None) -> None:
-    """Wait for a key of a store: the store's own wait would not let Ctrl-C through."""
-    began = time.monotonic()
-    while not store.check([key]):
-        waiting()
-        # a short wait is noticed at once, a long one does not burden the store
-        time.sleep(min(LONGEST_NAP, 0.005 + 0.1 * (time.monotonic() - began)))
 
 
 @dataclass
@@ -238,7 +169,9 @@ class World:
         if not self.main:
             os.dup2(self._log, 2)
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self.log(f"worker {self.rank} of {self.size} on {socket.gethostname()}, process {os.getpid()}, restart {restart}")
+        self.log(
+            f"worker {self.rank} of {self.size} on {socket.gethostname()}, process {os.getpid()}, restart {restart}"
+        )
         try:
             yield
         except Exception:
@@ -348,7 +281,8 @@ def slurm_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         "RANK": environ["SLURM_PROCID"],
         "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
-        "MASTER_ADDR": environ.get("MASTER_ADDR") or ("".join(part or "" for part in first.groups()) if first else "localhost"),
+        "MASTER_ADDR": environ.get("MASTER_ADDR")
+        or ("".join(part or "" for part in first.groups()) if first else "localhost"),
         "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + number % 20_000),
     }
 
@@ -371,7 +305,9 @@ def joined() -> Iterator[World]:
     import torch.distributed as dist
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank == 0 and _STATUS in os.environ:  # what an attempt before this one has left; nobody ends before all have joined
+    if (
+        local_rank == 0 and _STATUS in os.environ
+    ):  # what an attempt before this one has left; nobody ends before all have joined
         folder = Path(os.environ[_STATUS])
         for left in folder.iterdir():
             left.unlink()
@@ -381,12 +317,21 @@ def joined() -> Iterator[World]:
     with _lost():
         store, rank, size = next(dist.rendezvous("env://"))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # it outlives a restart, and still holds what the last attempt said; but machines do not count restarts alike
+            # it outlives a restart, and still holds what the last attempt said; but machines do not count
+            # restarts alike
             store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=timedelta(minutes=10))
+        dist.init_process_group(
+            store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=timedelta(minutes=10)
+        )
     if restarted() and rank == 0:
-        attempt, most = os.environ["TORCHELASTIC_RESTART_COUNT"], os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
-        print(f"genflow: a worker failed; all were started again and go on (restart {attempt} of {most})", file=sys.stderr)
+        attempt, most = (
+            os.environ["TORCHELASTIC_RESTART_COUNT"],
+            os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?"),
+        )
+        print(
+            f"genflow: a worker failed; all were started again and go on (restart {attempt} of {most})",
+            file=sys.stderr,
+        )
     _joined = World(rank, size, local_rank, dist.PrefixStore("genflow", store))
     _joined.beat()
     threading.Thread(target=_keep_beating, args=(_joined,), daemon=True).start()
@@ -453,131 +398,3 @@ def _die_with_the_agent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(agent):
         os._exit(1)
-
-
-@dataclass(frozen=True)
-class LaunchOptions:
-    """torchrun's options of the same names; None: not given."""
-
-    nproc_per_node: str | None = None
-    nnodes: str | None = None
-    rdzv_endpoint: str | None = None
-    max_restarts: int | None = None
-
-    @property
-    def given(self) -> bool:
-        """Whether workers are asked for."""
-        return any(value is not None for value in (self.nproc_per_node, self.nnodes, self.rdzv_endpoint, self.max_restarts))
-
-    def processes(self) -> int:
-        """Workers on this machine.
-
-        Raises:
-            GenflowError: no number, or no GPU.
-        """
-        import torch
-
-        wanted = self.nproc_per_node or "1"
-        gpus = torch.cuda.device_count()
-        if wanted == "gpu" and not gpus:
-            raise GenflowError("--nproc-per-node gpu: this machine has no CUDA device; give a number, or auto")
-        if wanted in ("gpu", "auto"):
-            return gpus or cores()
-        if not wanted.isdecimal() or not 1 <= int(wanted) <= 1024:
-            raise GenflowError(f"--nproc-per-node must be a number from 1 to 1024, gpu or auto, not {wanted!r}")
-        return int(wanted)
-
-    def nodes(self) -> tuple[int, int]:
-        """Fewest and most machines.
-
-        Raises:
-            GenflowError: not MIN or MIN:MAX, or several without an endpoint.
-        """
-        wanted = self.nnodes or "1"
-        match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", wanted)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= low <= high:
-            raise GenflowError(f"--nnodes must be a number or MIN:MAX with 1 <= MIN <= MAX, not {wanted!r}")
-        if high > 1 and self.rdzv_endpoint is None:
-            raise GenflowError("--nnodes of more than one needs --rdzv-endpoint HOST:PORT, the same on every machine")
-        return low, high
-
-    def endpoint(self) -> str:
-        """Where the machines meet.
-
-        Raises:
-            GenflowError: not HOST:PORT.
-        """
-        wanted = self.rdzv_endpoint or "localhost:0"
-        host, colon, port = wanted.rpartition(":")
-        if not (host and colon and port.isdecimal() and int(port) < 65536):
-            raise GenflowError(f"--rdzv-endpoint must be HOST:PORT, not {wanted!r}")
-        return wanted
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
-    """Run ``genflow ARGUMENTS`` on workers, through torch's elastic agent.
-
-    Returns:
-        The exit status: that of the command, 130 after a signal, 1 when the workers failed more often than `max_restarts`.
-
-    Raises:
-        GenflowError: an option is wrong, or the machines cannot meet.
-    """
-    low, high = options.nodes()
-    endpoint, processes = options.endpoint(), options.processes()
-    # a store of a failed round would greet the next one with stale addresses
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
-    import logging
-
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous.api import RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    logging.disable(logging.ERROR)  # this process is the agent alone, and what it says of failures we say ourselves
-    local = endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
-    folder = Path(tempfile.mkdtemp(prefix="genflow-"))
-    status = folder / "status"
-    status.mkdir()
-    os.environ |= {_AGENT: str(os.getpid()), _STATUS: str(status)} | ({_MACHINES: str(high)} if high > 1 else {})
-    config = LaunchConfig(
-        min_nodes=low,
-        max_nodes=high,
-        nproc_per_node=processes,
-        # machines that run different commands do not meet; how many workers each has is its own business
-        run_id=hashlib.sha256(re.sub(r"--nproc-per-node[= ]\S+", "", " ".join(arguments)).encode()).hexdigest()[:16],
-        rdzv_backend="c10d",
-        rdzv_endpoint=endpoint,
-        local_addr="127.0.0.1" if local else None,
-        max_restarts=3 if options.max_restarts is None else options.max_restarts,
-        shutdown_timeout=GRACE,
-        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
-    )
-    try:
-        elastic_launch(config, sys.executable)("-P", "-m", "genflow", *arguments)
-        return max((int(path.read_text()) for path in status.iterdir()), default=0)
-    except SignalException:
-        print(INTERRUPTED, file=sys.stderr)
-        return 130
-    except ChildFailedError as error:
-        ends = ", ".join(f"worker {rank} {_end(failure.exitcode)}" for rank, failure in sorted(error.failures.items()))
-        print(f"genflow: {ends}, after {config.max_restarts} restarts; give the same command again to go on", file=sys.stderr)
-        return 1
-    except (RendezvousError, ConnectionError) as error:
-        if not (folder / _MET).exists():
-            raise GenflowError(f"the machines cannot meet at {endpoint}: {error}") from error
-        print(f"genflow: the machine at {endpoint} is lost; give the same command again to go on", file=sys.stderr)
-        return 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _end(status: int) -> str:
-    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

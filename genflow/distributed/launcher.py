@@ -1,0 +1,171 @@
+"""Starting workers with torch's elastic agent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genflow.distributed.world import _AGENT, _MACHINES, _MET, _STATUS, INTERRUPTED
+from genflow.errors import GenflowError
+
+#: seconds that stopped workers have to write their checkpoints
+GRACE = 120
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """torchrun's options of the same names; None: not given."""
+
+    nproc_per_node: str | None = None
+    nnodes: str | None = None
+    rdzv_endpoint: str | None = None
+    max_restarts: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether workers are asked for."""
+        return any(
+            value is not None
+            for value in (self.nproc_per_node, self.nnodes, self.rdzv_endpoint, self.max_restarts)
+        )
+
+    def processes(self) -> int:
+        """Workers on this machine.
+
+        Raises:
+            GenflowError: no number, or no GPU.
+        """
+        import torch
+
+        wanted = self.nproc_per_node or "1"
+        gpus = torch.cuda.device_count()
+        if wanted == "gpu" and not gpus:
+            raise GenflowError(
+                "--nproc-per-node gpu: this machine has no CUDA device; give a number, or auto"
+            )
+        if wanted in ("gpu", "auto"):
+            return gpus or cores()
+        if not wanted.isdecimal() or not 1 <= int(wanted) <= 1024:
+            raise GenflowError(
+                f"--nproc-per-node must be a number from 1 to 1024, gpu or auto, not {wanted!r}"
+            )
+        return int(wanted)
+
+    def nodes(self) -> tuple[int, int]:
+        """Fewest and most machines.
+
+        Raises:
+            GenflowError: not MIN or MIN:MAX, or several without an endpoint.
+        """
+        wanted = self.nnodes or "1"
+        match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", wanted)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= low <= high:
+            raise GenflowError(f"--nnodes must be a number or MIN:MAX with 1 <= MIN <= MAX, not {wanted!r}")
+        if high > 1 and self.rdzv_endpoint is None:
+            raise GenflowError(
+                "--nnodes of more than one needs --rdzv-endpoint HOST:PORT, the same on every machine"
+            )
+        return low, high
+
+    def endpoint(self) -> str:
+        """Where the machines meet.
+
+        Raises:
+            GenflowError: not HOST:PORT.
+        """
+        wanted = self.rdzv_endpoint or "localhost:0"
+        host, colon, port = wanted.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) < 65536):
+            raise GenflowError(f"--rdzv-endpoint must be HOST:PORT, not {wanted!r}")
+        return wanted
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
+    """Run ``genflow ARGUMENTS`` on workers, through torch's elastic agent.
+
+    Returns:
+        The exit status: that of the command, 130 after a signal, 1 when the workers failed more often than
+            `max_restarts`.
+
+    Raises:
+        GenflowError: an option is wrong, or the machines cannot meet.
+    """
+    low, high = options.nodes()
+    endpoint, processes = options.endpoint(), options.processes()
+    # a store of a failed round would greet the next one with stale addresses
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    import logging
+
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.disable(
+        logging.ERROR
+    )  # this process is the agent alone, and what it says of failures we say ourselves
+    local = endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
+    folder = Path(tempfile.mkdtemp(prefix="genflow-"))
+    status = folder / "status"
+    status.mkdir()
+    os.environ |= {_AGENT: str(os.getpid()), _STATUS: str(status)} | (
+        {_MACHINES: str(high)} if high > 1 else {}
+    )
+    config = LaunchConfig(
+        min_nodes=low,
+        max_nodes=high,
+        nproc_per_node=processes,
+        # machines that run different commands do not meet; how many workers each has is its own business
+        run_id=hashlib.sha256(
+            re.sub(r"--nproc-per-node[= ]\S+", "", " ".join(arguments)).encode()
+        ).hexdigest()[:16],
+        rdzv_backend="c10d",
+        rdzv_endpoint=endpoint,
+        local_addr="127.0.0.1" if local else None,
+        max_restarts=3 if options.max_restarts is None else options.max_restarts,
+        shutdown_timeout=GRACE,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-P", "-m", "genflow", *arguments)
+        return max((int(path.read_text()) for path in status.iterdir()), default=0)
+    except SignalException:
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except ChildFailedError as error:
+        ends = ", ".join(
+            f"worker {rank} {_end(failure.exitcode)}" for rank, failure in sorted(error.failures.items())
+        )
+        print(
+            f"genflow: {ends}, after {config.max_restarts} restarts; give the same command again to go on",
+            file=sys.stderr,
+        )
+        return 1
+    except (RendezvousError, ConnectionError) as error:
+        if not (folder / _MET).exists():
+            raise GenflowError(f"the machines cannot meet at {endpoint}: {error}") from error
+        print(
+            f"genflow: the machine at {endpoint} is lost; give the same command again to go on",
+            file=sys.stderr,
+        )
+        return 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

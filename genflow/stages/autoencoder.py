@@ -1,0 +1,118 @@
+"""Training the autoencoder of weights on a zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from genflow.config import Config
+from genflow.distributed.world import world
+from genflow.evaluation.findings import AUTOENCODER
+from genflow.generator import EncoderCard
+from genflow.interfaces.encoder import Encoder
+from genflow.measure import primary_metrics, values_of
+from genflow.population import Population
+from genflow.progress import Progress
+from genflow.schema import validate
+from genflow.stages.common import component, dump, expense, seeded, shared, zoo_digest
+from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
+from genflow.storage.populations import inside
+from genflow.storage.runs import RunDirectory
+from genflow.storage.zoo import Zoo
+from genflow.structure import Structure
+from genflow.training.autoencoder import AutoencoderTrainee, reconstruct
+from genflow.training.checkpoints import remove_checkpoints
+from genflow.training.loop import train
+
+AUTOENCODER_TENSORS = "autoencoder.safetensors"
+#: reconstructions are measured up to this many states: a large zoo would take longer than the training
+MEASURED_STATES = 70_000
+
+
+def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
+    """Train the autoencoder of weights on a zoo, and measure what reconstruction does to its members.
+
+    Raises:
+        GenflowError: `out` holds another run, or the training fails.
+    """
+    options, device = config.autoencoder, config.torch_device()
+    encoder_cls, encoder_config = component(config, "encoder")
+    identity = {
+        "env": config.env,
+        "policy": config.policy,
+        "zoo": zoo_digest(zoo),
+        "autoencoder": dump(options),
+    }
+    with RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
+        if run.complete:
+            return load_autoencoder(out)[0]
+        encoder = seeded(config.seed, lambda: encoder_cls.for_zoo(encoder_config, zoo.populations))
+        trainee = AutoencoderTrainee(encoder, zoo.populations, options, seed=config.seed, device=device)
+        history, seconds = train(
+            trainee,
+            options,
+            folder=out,
+            seed=config.seed,
+            progress=progress,
+            label="autoencoder",
+            device=device,
+        )
+        encoder = trainee.result()
+        figures = reconstruction_figures(encoder, zoo, progress)
+
+        def write() -> None:
+            write_tensors(out / AUTOENCODER_TENSORS, encoder.state_dict())
+            card = EncoderCard.of(options.encoder, encoder).model_dump(mode="json")
+            write_json(
+                out / AUTOENCODER,
+                {"encoder": card, "seconds": seconds, "history": history, "reconstruction": figures},
+            )
+            remove_checkpoints(out)
+
+        world().first(write)
+        run.update(complete=True)
+        progress.note(f"autoencoder: {options.steps} steps in {seconds:.1f} s")
+        for entry in figures:
+            for name, values in entry["metrics"].items():
+                progress.note(
+                    f"  {entry['name']}: median {name} {values['member']:.4g} -> reconstructed {values['reconstructed']:.4g}"
+                )
+        return encoder
+
+
+def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> list[dict[str, Any]]:
+    """For each structure of up to MEASURED_STATES states, the median primary metrics of the members and of their reconstructions."""
+
+    def entry(population: Population) -> dict[str, Any]:
+        rebuilt = reconstruct(encoder, population)
+        own, made = values_of(population, primary_metrics()), values_of(rebuilt, primary_metrics())
+        metrics = {
+            name: {"member": float(own[name].median()), "reconstructed": float(made[name].median())}
+            for name in own
+        }
+        return {
+            "name": population.structure.name,
+            "structure": population.structure.fields(),
+            "metrics": metrics,
+        }
+
+    measured = [p for p in zoo.populations if _measurable(p.structure)]
+    return shared(measured, entry, progress, "measure reconstructions", lambda p: expense(p.structure))
+
+
+def _measurable(structure: Structure) -> bool:
+    return structure.environment.enumerable and (structure.environment.n_states or 0) <= MEASURED_STATES
+
+
+def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
+    """Load what `train_autoencoder` wrote.
+
+    Raises:
+        GenflowError: it is missing or unusable.
+    """
+    path = inside(folder, AUTOENCODER)
+    card = validate(EncoderCard, read_json(path).get("encoder", {}), f"{path}: encoder")
+    path = inside(folder, AUTOENCODER_TENSORS)
+    tensors, _ = read_tensors(path)
+    encoder = card.load(tensors, path)
+    return encoder.eval(), card

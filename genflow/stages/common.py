@@ -1,0 +1,116 @@
+"""What stages share: components, checks before anything is trained, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+
+from genflow import coverage
+from genflow.config import Config
+from genflow.distributed.world import world
+from genflow.progress import Progress
+from genflow.registry import registry
+from genflow.schema import validate
+from genflow.storage.zoo import Zoo
+from genflow.structure import Structure
+from genflow.training.loop import UPKEEP
+
+T = TypeVar("T")
+
+
+def component(config: Config, kind: Literal["encoder", "denoiser"]) -> tuple[type[Any], Any]:
+    """The class and the validated options of the encoder or the denoiser that is configured.
+
+    Raises:
+        GenflowError: the name or an option is wrong.
+    """
+    section, options = (
+        ("autoencoder", config.autoencoder) if kind == "encoder" else ("diffusion", config.diffusion)
+    )
+    name = getattr(options, kind)
+    cls = registry().load(kind, name)
+    return cls, validate(cls.Config, options.options, f"{section}.options of {kind} {name!r}")
+
+
+def check_components(config: Config) -> None:
+    """Refuse a wrong encoder, denoiser or device before anything is trained.
+
+    Raises:
+        GenflowError: says which.
+    """
+    component(config, "encoder")
+    component(config, "denoiser")
+    config.torch_device()
+
+
+def check_plan(
+    config: Config, known: Sequence[Structure], unknown: Sequence[Structure] = ()
+) -> list[Structure]:
+    """Refuse a plan for the stages after the zoo before anything is trained.
+
+    Args:
+        config: all options.
+        known: the structures to train on.
+        unknown: more structures that the generator will be asked for.
+
+    Returns:
+        The structures that recipes are chosen on.
+
+    Raises:
+        GenflowError: a component, a range or a structure is wrong.
+    """
+    check_components(config)
+    selected = config.validation_structures(known)
+    training = [structure.fields() for structure in known]
+    for structure in [*known, *unknown, *selected]:
+        coverage.check(structure, training, config.coverage)
+    if config.autoencoder.behaviour and config.autoencoder.reference == "optimal":
+        for structure in known:
+            structure.environment.require_expert()
+    return selected
+
+
+def shared(
+    items: Sequence[T],
+    work: Callable[[T], Any],
+    progress: Progress,
+    label: str,
+    cost: Callable[[T], float] = lambda item: 0.0,
+) -> list[Any]:
+    """`World.share` with a bar that counts the items."""
+    with progress.bar(label, len(items)) as bar:
+        return world().share(items, work, cost, bar.set)
+
+
+def expense(structure: Structure) -> float:
+    """What a structure costs relative to others, roughly: its parameters times its inputs, which trajectories grow with."""
+    return structure.layout.size * len(structure.layout.coordinates["input"])
+
+
+def zoo_digest(zoo: Zoo) -> str:
+    """A fingerprint of a zoo's structures and weights."""
+    names = json.dumps([structure.to_json() for structure in zoo.structures], sort_keys=True)
+    return hashlib.sha256((names + digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[:16]
+
+
+def digest(*tensors: torch.Tensor) -> str:
+    """A fingerprint of some tensors."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def seeded(seed: int, build: Callable[[], Any]) -> Any:
+    """Build a module whose initial weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def dump(options: Any) -> dict[str, Any]:
+    return options.model_dump(mode="json", exclude=UPKEEP)

@@ -1,0 +1,160 @@
+"""Training the latent diffusion model, and writing the generator.
+
+Shapes: M policies, Z latent size, C conditions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from genflow.config import Config
+from genflow.coverage import Quality
+from genflow.distributed.world import world
+from genflow.errors import GenflowError
+from genflow.generator import FORMAT, Card, EncoderCard, Generator
+from genflow.measure import figures_of
+from genflow.progress import Progress
+from genflow.stages.autoencoder import load_autoencoder
+from genflow.stages.common import check_plan, component, digest, dump, expense, seeded, shared, zoo_digest
+from genflow.storage.files import read_json
+from genflow.storage.runs import MANIFEST, RunDirectory
+from genflow.storage.zoo import Zoo
+from genflow.structure import Structure
+from genflow.training.checkpoints import remove_checkpoints
+from genflow.training.diffusion import DiffusionTrainee
+from genflow.training.loop import train
+
+
+def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, progress: Progress) -> Generator:
+    """Train the latent diffusion model on a zoo's latents, and join it with the autoencoder to a generator.
+
+    Raises:
+        GenflowError: `out` holds another run, the autoencoder is missing, or the training fails.
+    """
+    options, device = config.diffusion, config.torch_device()
+    encoder, card = load_autoencoder(autoencoder)
+    denoiser_cls, denoiser_config = component(config, "denoiser")
+    fingerprint = zoo_digest(zoo)
+    selected = check_plan(config, zoo.structures)
+    trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
+    if trained_on != fingerprint:
+        raise GenflowError(
+            f"the autoencoder in {autoencoder} was trained on another zoo than {zoo.folder}; train one with `genflow train-ae`"
+        )
+    identity = {
+        "env": config.env,
+        "policy": config.policy,
+        "zoo": fingerprint,
+        "encoder": card.model_dump(mode="json"),
+        "encoder_weights": digest(*encoder.state_dict().values()),
+        "diffusion": dump(options),
+        "selection": [s.fields() for s in selected],
+        "coverage": {key: list(ends) for key, ends in config.coverage.items()},
+    }
+    with RunDirectory.open(out, "generator", identity, config.seed) as run:
+        if run.complete:
+            return Generator.from_pretrained(out, device)
+        encoder = encoder.to(device)
+        with torch.no_grad():
+            latents = torch.cat([encoder.encode(p) for p in zoo.populations])
+        conditions = torch.cat([p.structure.condition().expand(len(p), -1) for p in zoo.populations])
+        mean, std = latents.mean(0), latents.std(0, correction=0).clamp(min=1e-6)
+        sizes: dict[str, Any] = {"latent_size": latents.shape[1], "condition_size": conditions.shape[1]}
+        denoiser = seeded(config.seed, lambda: denoiser_cls(denoiser_config, **sizes))
+        trainee = DiffusionTrainee(denoiser, (latents - mean) / std, conditions, options, device=device)
+        history, seconds = train(
+            trainee,
+            options,
+            folder=out,
+            seed=config.seed,
+            progress=progress,
+            label="diffusion",
+            device=device,
+        )
+        denoiser.load_state_dict(trainee.average.tensors)
+        structures = zoo.structures
+        full = Card(
+            format=FORMAT,
+            env=structures[0].env,
+            policy=structures[0].policy,
+            training_structures=[s.fields() for s in structures],
+            selection_structures=[s.fields() for s in selected],
+            coverage=config.coverage,
+            encoder=card,
+            denoiser=options.denoiser,
+            denoiser_options=denoiser_config.model_dump(mode="json"),
+            **sizes,
+            noise=options.noise,
+            sampling=options.sampling,
+            provenance={
+                "seed": config.seed,
+                "zoo": fingerprint,
+                "seconds": seconds,
+                "history": history,
+                "versions": run.manifest["versions"],
+            },
+        )
+        generator = Generator(full, encoder, denoiser.eval(), mean, std)
+        world().first(lambda: generator.save_pretrained(out))  # before it is measured, which must not lose it
+        quality = measure_quality(
+            generator, selected, "selection", config.evaluation.num, config.seed, progress
+        )
+        generator.card = full.model_copy(update={"quality": quality})
+        world().first(lambda: generator.save_pretrained(out))
+        world().first(lambda: remove_checkpoints(out))
+        run.update(complete=True)
+        progress.note(f"diffusion: {options.steps} steps in {seconds:.1f} s")
+        return generator
+
+
+def measure_quality(
+    generator: Generator,
+    structures: Sequence[Structure],
+    role: Literal["selection", "test"],
+    num: int,
+    seed: int,
+    progress: Progress,
+) -> list[Quality]:
+    """Mean primary metrics of generated policies on structures that can be enumerated, as entries of a model card's `quality`."""
+
+    def entry(structure: Structure) -> dict[str, Any]:
+        metrics: dict[str, float | None] = {**figures_of(generator.generate(structure, num, seed))}
+        return Quality(
+            structure=structure.fields(), name=structure.name, role=role, num=num, metrics=metrics
+        ).model_dump(mode="json")
+
+    measured = [structure for structure in structures if structure.environment.enumerable]
+    return [Quality(**facts) for facts in shared(measured, entry, progress, f"measure {role}", expense)]
+
+
+def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
+    """Write a generator as it ships: float16, without its training history, measured on its selection and on the test structures.
+
+    Raises:
+        GenflowError: a test structure was trained or selected on or is not covered, or a file cannot be
+            written.
+    """
+    generator = Generator.from_pretrained(folder).rounded()
+    card = generator.card
+    selected = [Structure.build(card.env, fields, card.policy) for fields in card.selection_structures]
+    tests = config.unseen_structures(generator.training_structures)
+    for structure in tests:
+        if structure in selected:
+            raise GenflowError(
+                f"test structure {structure.name} is also selected on; remove it from test_structures"
+            )
+        generator.check(structure)
+    if (out / MANIFEST).exists():
+        raise GenflowError(f"{out} holds a run, perhaps the generator itself; choose another --out")
+    num, seed = config.evaluation.num, config.seed
+    quality = measure_quality(generator, selected, "selection", num, seed, progress)
+    quality += measure_quality(generator, tests, "test", num, seed, progress)
+    kept = {key: value for key, value in card.provenance.items() if key != "history"}
+    described = EncoderCard.of(card.encoder.name, generator.encoder)
+    generator.card = card.model_copy(update={"provenance": kept, "quality": quality, "encoder": described})
+    world().first(lambda: generator.save_pretrained(out, half=True))
+    return generator

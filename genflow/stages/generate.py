@@ -1,0 +1,162 @@
+"""Generating populations, and training them further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genflow.config import Config
+from genflow.distributed.world import world
+from genflow.errors import GenflowError
+from genflow.generator import CARD, Generator, shipped
+from genflow.population import Population
+from genflow.progress import Progress
+from genflow.stages.common import digest, dump, expense, shared
+from genflow.storage.populations import FACTS, find_populations, load_population, save_population
+from genflow.storage.runs import RunDirectory
+from genflow.structure import Structure
+from genflow.training.checkpoints import remove_checkpoints
+from genflow.training.finetune import STARTS, finetune
+
+
+def load_generators(config: Config, folder: Path | None, structures: Sequence[Structure]) -> list[Generator]:
+    """The generator for each structure: that in `folder`, else the first that covers it of those that ship with the environment and
+    that of the default run folder.
+
+    Raises:
+        GenflowError: there is none, or none covers a structure.
+    """
+    device = config.torch_device()
+    places = [folder] if folder is not None else shipped(config.env)
+    default = Path("runs") / config.env / "generator"
+    if folder is None and (default / CARD).exists():
+        places.append(default)
+    if not places:
+        raise GenflowError(
+            f"no generator ships for {config.env!r} and {default} holds none; give --generator DIR, or train one with `genflow train-ldm`"
+        )
+    loaded = [Generator.from_pretrained(place, device) for place in places]
+    return [_covering(loaded, structure) for structure in structures]
+
+
+def _covering(generators: Sequence[Generator], structure: Structure) -> Generator:
+    refusals = []
+    for generator in generators:
+        try:
+            generator.check(structure)
+        except GenflowError as error:
+            refusals.append(str(error))
+        else:
+            return generator
+    raise GenflowError("; ".join(dict.fromkeys(refusals)))
+
+
+def generate(
+    config: Config,
+    generators: Sequence[Generator],
+    structures: Sequence[Structure],
+    out: Path,
+    progress: Progress,
+) -> list[Population]:
+    """Generate a population for each structure with its generator: in `out` itself for one structure, else in a folder each.
+
+    Raises:
+        GenflowError: `out` holds another run, or a generator does not cover its structure.
+    """
+    for generator, structure in zip(generators, structures, strict=True):
+        generator.check(structure)
+    options = config.generate
+    overrides: dict[str, Any] = {
+        k: v
+        for k, v in (("sampler", options.sampler), ("steps", options.steps), ("guidance", options.guidance))
+        if v is not None
+    }
+    used = list(dict.fromkeys(generators))
+    identity = {
+        "structures": [s.to_json() for s in structures],
+        "generate": dump(options),
+        "generators": [g.card.model_dump(mode="json", exclude={"provenance"}) for g in used],
+        "latents": digest(*(t for g in used for t in (g.latent_mean, g.latent_std))),
+    }
+    folders = [out if len(structures) == 1 else out / structure.name for structure in structures]
+    made: dict[int, Population] = {}
+
+    def make(index: int) -> None:
+        population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
+        world().first(lambda: save_population(population, folders[index]))
+        made[index] = population
+
+    with RunDirectory.open(out, "generate", identity, config.seed) as run:
+        if not run.complete:
+            for generator, structure in zip(generators, structures, strict=True):
+                if warning := generator.caution(structure):
+                    progress.warn(warning)
+            if len(structures) < world().size:  # each is made by all workers together
+                for index in range(len(structures)):
+                    make(index)
+            else:
+                shared(
+                    range(len(structures)),
+                    make,
+                    progress,
+                    "generate",
+                    lambda index: expense(structures[index]),
+                )
+        populations = [made.get(index) or load_population(folder) for index, folder in enumerate(folders)]
+        if not run.complete:
+            for p in populations:
+                progress.note(
+                    f"generated: {p.structure.name}: {len(p)} policies in {p.provenance['seconds']:.3f} s"
+                )
+        run.update(complete=True)
+    return populations
+
+
+def finetune_both(
+    config: Config, population: Population, out: Path, progress: Progress
+) -> list[dict[str, Any]]:
+    """Fine-tune a population, and the same budget from a random start; both are written under `out`.
+
+    Returns:
+        One entry each: ``{"name", "figures", "history"}``.
+
+    Raises:
+        GenflowError: `out` holds another run, or the training fails.
+    """
+    identity = {
+        "finetune": dump(config.finetune),
+        "structure": population.structure.to_json(),
+        "start": digest(population.weights),
+    }
+    with RunDirectory.open(out, "finetune", identity, config.seed) as run:
+        if not run.complete:
+            device, options = config.torch_device(), config.finetune
+
+            def train_from(name: str) -> None:
+                if not (out / name / FACTS).exists():
+                    result = finetune(
+                        population,
+                        name,
+                        options,
+                        seed=config.seed,
+                        folder=out / name,
+                        progress=progress,
+                        device=device,
+                    )
+                    save_population(result, out / name)
+                remove_checkpoints(out / name)
+
+            shared(list(STARTS) if options.compare else ["finetuned"], train_from, progress, "finetune")
+            run.update(complete=True)
+        entries = []
+        for path in find_populations(out):
+            history = load_population(path).provenance["history"]
+            entries.append(
+                {
+                    "name": path.name,
+                    "figures": {k: points[-1][1] for k, points in history.items()},
+                    "history": history,
+                }
+            )
+    return entries

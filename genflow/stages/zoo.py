@@ -1,0 +1,87 @@
+"""Training a zoo: populations of each structure, from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from genflow.config import Config
+from genflow.distributed.launcher import cores
+from genflow.distributed.world import world
+from genflow.measure import primary_metrics
+from genflow.population import Population
+from genflow.progress import Progress
+from genflow.stages.common import dump, expense, shared
+from genflow.storage.populations import FACTS, save_population
+from genflow.storage.runs import RunDirectory
+from genflow.storage.zoo import Zoo
+from genflow.structure import Structure
+from genflow.training.checkpoints import remove_checkpoints
+from genflow.training.policies import ZooOptions, train_members
+
+
+def train_zoo(
+    config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress
+) -> Zoo:
+    """Train `options.num` policies for each structure, from scratch.
+
+    Raises:
+        GenflowError: `out` holds another run, or a training fails.
+    """
+    device = config.torch_device()
+    for structure in structures:
+        options.check(structure)
+    identity = {
+        "env": config.env,
+        "policy": config.policy,
+        "structures": [s.fields() for s in structures],
+        "zoo": dump(options),
+    }
+    with RunDirectory.open(out, "zoo", identity, config.seed) as run:
+        if (
+            world().size == 1
+            and len(structures) > 1
+            and cores() > options.threads
+            and torch.device(device).type == "cpu"
+        ):
+            progress.note(
+                f"zoo: one worker for {len(structures)} structures on {cores()} cores; --nproc-per-node auto uses all of them"
+            )
+        said = set()
+
+        def collect(index: int) -> str | None:
+            structure, folder = structures[index], out / structures[index].name
+            if (folder / FACTS).exists():
+                remove_checkpoints(folder)  # of a run that was killed before it could
+                return None
+            population = train_members(
+                structure, options, seed=config.seed + index, folder=folder, progress=progress, device=device
+            )
+            save_population(population, folder)
+            remove_checkpoints(folder)
+            seconds = population.provenance["seconds"]
+            line = (
+                f"zoo: {structure.name}: {len(population)} policies in {seconds:.1f} s{_quality(population)}"
+            )
+            said.add(line)
+            progress.note(line)
+            return line
+
+        lines = shared(
+            range(len(structures)), collect, progress, "zoo", lambda index: expense(structures[index])
+        )
+        for line in lines:
+            if world().main and line not in said and line is not None:  # another worker's
+                progress.note(line)
+        run.update(complete=True)
+    return Zoo(out)
+
+
+def _quality(population: Population) -> str:
+    members = [m["metrics"] for m in population.provenance.get("members", []) if "metrics" in m]
+    figures = [
+        f"{name} {sum(m[name] for m in members) / len(members):.4g}" for name in primary_metrics() if members
+    ]
+    return f", mean {', '.join(figures)}" if figures else ""

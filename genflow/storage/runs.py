@@ -1,0 +1,154 @@
+"""Run directories: what was run is written beside what came out; two runs never share a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+from genflow.distributed.world import replacing, world
+from genflow.errors import GenflowError
+from genflow.storage.files import _TEMPORARY, finite, read_json, write_json
+
+MANIFEST = "run.json"
+#: where workers keep their logs, one each
+LOGS = "logs"
+#: seconds that workers which were started again wait for the lock of those before them
+PREDECESSORS = 60.0
+_LOCK = ".lock"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("genflow", "torch", "torchgfn", "diffusers", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+class RunDirectory:
+    """A folder that belongs to one task with one configuration.
+
+    Use as ``with RunDirectory.open(...) as run``: it is locked meanwhile. The same task may open it again, to
+    resume or to find that it is `complete`; another one is refused. Of several workers the first holds the
+    lock and writes.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: Path, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
+        """Create or re-open a run directory, and hold its lock.
+
+        Raises:
+            GenflowError: the folder holds another run, other files, or is in use.
+        """
+        identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        with contextlib.ExitStack() as held:
+            manifest = world().first(lambda: held.enter_context(_claimed(path, identity)))
+            try:
+                with world().logged(path / LOGS):
+                    yield cls(path, manifest)
+            except Exception:
+                # a run that failed before it made anything leaves nothing behind
+                if (
+                    world().main
+                    and made
+                    and {entry.name for entry in path.iterdir()} <= {MANIFEST, LOGS, _LOCK}
+                ):
+                    shutil.rmtree(path, ignore_errors=True)
+                    for parent in made[1:]:
+                        with contextlib.suppress(OSError):
+                            parent.rmdir()
+                raise
+
+    @property
+    def complete(self) -> bool:
+        """Whether the task was finished before."""
+        return bool(self.manifest["complete"])
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to the manifest."""
+        self.manifest.update(facts)
+        world().first(lambda: write_json(self.path / MANIFEST, self.manifest))
+
+
+@contextlib.contextmanager
+def _claimed(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Hold the lock of a run directory, and find or write its manifest."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    unfinished = f".{MANIFEST}{_TEMPORARY}"  # of a run that was killed as it began
+    if (path / MANIFEST).exists():
+        manifest = read_json(path / MANIFEST)
+        if manifest.get("digest") != digest:
+            raise GenflowError(
+                f"{path} holds another run ({_difference(manifest, identity)}); choose another --out or remove it"
+            )
+    elif path.is_dir() and any(
+        entry.name not in (_LOCK, LOGS) and not entry.name.startswith(unfinished) for entry in path.iterdir()
+    ):
+        raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / _LOCK, "w")  # noqa: SIM115  held until the run ends
+    except OSError as error:
+        raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
+    # the file stays: removing it would let a third command lock another one of the same name
+    with lock:
+        _take(lock, path)
+        _tidy(path)
+        if not (path / MANIFEST).exists():
+            write_json(
+                path / MANIFEST, {**identity, "digest": digest, "versions": versions(), "complete": False}
+            )
+        yield read_json(path / MANIFEST)
+
+
+def _tidy(path: Path) -> None:
+    """Remove what a run that was killed while it wrote has left, here and in folders that are not runs of their own."""
+    for folder in (
+        path,
+        *(child for child in path.iterdir() if child.is_dir() and not (child / MANIFEST).exists()),
+    ):
+        for left in folder.glob(f".*{_TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+
+
+def _take(lock: TextIO, path: Path) -> None:
+    """Lock at once or not at all; workers that may replace others wait until the last of those has ended."""
+    deadline = time.monotonic() + (PREDECESSORS if replacing() else 0)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise GenflowError(
+                    f"{path} is in use by another genflow command; wait for it or choose another --out"
+                ) from None
+            time.sleep(0.1)
+
+
+def _difference(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    for key in ("stage", "seed"):
+        if manifest.get(key) != identity[key]:
+            return f"{key} {manifest.get(key)!r}, not {identity[key]!r}"
+    old, new = manifest.get("config"), identity["config"]
+    if isinstance(old, dict):
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                return f"its configuration differs in {key!r}"
+    return "its configuration differs"
