@@ -133,7 +133,7 @@ def main(recipe, zoo_folder, arms, steps, num, states, out):
             *map(partial(Structure.parse, "hypergrid"), FIRST),
             *config.unseen_structures(zoo.structures),
         ]
-        entries = [measure(generator, s, num) for s in tests if (s.environment.n_states or 0) <= states]
+        entries = [measure(generator, s, num) for s in tests if (s.solution.n_states or 0) <= states]
         seconds = read_json(out / arm / "autoencoder" / "autoencoder.json")["seconds"]
         facts = {
             "arm": arm,

@@ -279,7 +279,7 @@ Loss = Callable[[], Tensor]
 
 def distill(env: Grids, policy: Estimator, *, batch: int, length_power: float, rng: torch.Generator) -> Loss:
     """KL from the optimal policy on `batch` states of all structures alike, which go through the network together."""
-    experts = [structure.environment.expert for structure in env.structures[: env.trained]]
+    experts = [structure.solution.expert for structure in env.structures[: env.trained]]
     weights = torch.tensor([expert.length for expert in experts]) ** length_power
     weights /= weights.mean()
 
@@ -376,8 +376,8 @@ def step_cost(env: Grids, policy: Estimator, rows: Sequence[int], seed: int) -> 
     for row in rows:
         structure = env.structures[row]
         small = Population.initialised(structure, 1, seed)  # the cost does not depend on the weights
-        own_env, own = structure.environment.gfn[0], small.to_estimator()
-        drawn, _, _ = structure.environment.expert.draw(STEP_STATES, UNIFORM, rng)
+        own_env, own = structure.transitions().env, small.to_estimator()
+        drawn, _, _ = structure.solution.expert.draw(STEP_STATES, UNIFORM, rng)
         batches = {
             "conditional": (env, policy, env.wrap(row, drawn)),
             "generated": (own_env, own, own_env.States(drawn)),
@@ -458,7 +458,7 @@ def main(
     trained = load_structures(path)
     named = {name: parse(name) for name in tests}
     for structure in named.values():
-        structure.environment.require_enumerable("the exact evaluation", "test smaller ones")
+        structure.solution.require_enumerable("the exact evaluation", "test smaller ones")
     # kept alive here, with their experts
     structures = list(dict.fromkeys([*trained, *named.values()]))
     env = Grids(structures, len(trained))

@@ -41,7 +41,7 @@ class Genflow(Handlers):
         began = time.perf_counter()
         self.structure, self.options, self.done = build(task), PolicyOptions(**recipe), 0
         if self.options.objective == "distill":
-            self.structure.environment.expert  # noqa: B018  computed here, once
+            self.structure.solution.expert  # noqa: B018  computed here, once
         start = Population.initialised(self.structure, members, seed).weights
         self.trainee = PopulationTrainee(
             self.structure, start, self.options, seed=seed, device="cpu", checkpoints=1, every=1

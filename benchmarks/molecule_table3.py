@@ -40,7 +40,7 @@ ANY_GRID = {"ndim": 4, "height": 16}
 
 def grid_like(structure: Structure, folder: Path | None) -> tuple[Structure, Any, bool]:
     """A grid of the same width that a hypergrid generator covers, its generator, and whether it has as many inputs."""
-    n_inputs, width = len(structure.layout.coordinates["input"]), structure.fields()["width"]
+    n_inputs, width = len(structure.layout.units["input"]), structure.fields()["width"]
     config = load_config(None, env="hypergrid")
     for ndim in range(8, 0, -1):
         if n_inputs % ndim == 0 and n_inputs // ndim > 1:

@@ -186,8 +186,8 @@ def tasks(folder: Path) -> list[dict[str, Any]]:
             {
                 "structure": structure.name,
                 "parameters": structure.layout.size,
-                "inputs": len(structure.layout.coordinates["input"]),
-                "states": structure.environment.n_states,
+                "inputs": len(structure.layout.units["input"]),
+                "states": structure.solution.n_states,
                 "expense": expense(structure),
                 "seconds": facts["provenance"]["seconds"],
                 "occupied": ended - before,

@@ -50,7 +50,7 @@ def train(structure: Structure, seconds: float, *, seed: int, lr: float, batch: 
         iterations += 1
     population = Population.from_modules(structure, [module], {"source": "trained"})
     # a task that is too large to enumerate is judged by samples
-    chosen = exact_metrics() if structure.environment.enumerable else choose_metrics(structure)
+    chosen = exact_metrics() if structure.solution.enumerable else choose_metrics(structure)
     metrics = {
         name: float(value) for name, value in values_of(population, chosen).items() if not value.isnan().any()
     }

@@ -17,11 +17,11 @@ def main(run: Path, preset: str) -> None:
         "generated": found["generated"],
         "random": Population.initialised(structure, 1, 0),
     }
-    distributions = {"target": structure.environment.target()}
+    distributions = {"target": structure.solution.target()}
     distributions |= {
         source: population[0].terminal_distribution()[0] for source, population in shown.items()
     }
-    picture = marginals(structure.environment.graph.states, distributions)
+    picture = marginals(structure.solution.graph.states, distributions)
     assert picture is not None
     write_bytes(Path(__file__).parent / "result.png", picture)
 

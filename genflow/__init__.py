@@ -14,6 +14,17 @@ from genflow.hookspecs import hookimpl
 __version__ = "0.1.0"
 
 _LAZY = {
+    "require_may_read": "genflow.schema",
+    "reward_name": "genflow.schema",
+    "fixed": "genflow.schema",
+    "described": "genflow.schema",
+    "size": "genflow.schema",
+    "Units": "genflow.interfaces.environment",
+    "UnitDescriptions": "genflow.layout",
+    "PlainGallery": "genflow.interfaces.gallery",
+    "Transitions": "genflow.interfaces.transitions",
+    "Reward": "genflow.interfaces.reward",
+    "ExactSolution": "genflow.interfaces.exact_solution",
     "Denoiser": "genflow.interfaces.denoiser",
     "Encoder": "genflow.interfaces.encoder",
     "Environment": "genflow.interfaces.environment",

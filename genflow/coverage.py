@@ -46,21 +46,19 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
             raise GenflowError(
                 f"{key}={_text(fields[key])} is outside what this generator covers: {brief(ranges, 400)}"
             )
-    # a field that never varied in training was not learned, even if the condition expresses it; sizes are
-    # never taken as fixed
-    inexpressible = structure.fixed_fields()
-    fixed = {
-        key: value
-        for key, value in fields.items()
-        if key in inexpressible or _constant(structure, key, training)
-    }
-    for key in (key for key in fields if key not in fixed and key not in structure.environment.described):
-        known = sorted({str(other.get(key)) for other in training})
+    roles = structure.roles()
+    fixed = {key: value for key, value in fields.items() if roles[key] == "fixed"}
+    for key in (key for key in fields if roles[key] == "described"):
+        values = [other.get(key) for other in training]
+        known = sorted({str(value) for value in values})
         # between two names there is nothing, as there is between two numbers
         if isinstance(fields[key], str) and known and fields[key] not in known:
             raise GenflowError(
                 f"this generator was trained on {key}={brief(', '.join(known), 400)}, not {_text(fields[key])}"
             )
+        # a number that never varied was not learned; what a file holds is judged by the descriptions of its units
+        if _numbers(fields[key]) and len(known) == 1:
+            fixed[key] = fields[key]
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
         others = [{key: other.get(key) for key in fixed} for other in training]
         nearest = min(
@@ -120,7 +118,7 @@ def caution(structure: Structure, training: Sequence[Structure], quality: Sequen
         return None
     text = f"{structure.name} is at the edge of this generator's training: {where}"
     if quality:
-        built = [Structure.build(structure.env, entry.structure, structure.policy) for entry in quality]
+        built = [Structure.restore(structure.env, entry.structure, structure.policy) for entry in quality]
         nearest = quality[min(range(len(built)), key=lambda i: distance(built[i], structure))]
         figures = [f"{name} {value:.2g}" for name, value in nearest.metrics.items() if value is not None]
         text += f"; measured at {nearest.name}: {brief(', '.join(figures), 400)}"
@@ -132,18 +130,11 @@ def distance(a: Structure, b: Structure) -> float:
     return float((a.condition().abs().log1p() - b.condition().abs().log1p()).norm())
 
 
-def _constant(structure: Structure, key: str, training: Sequence[Mapping[str, Any]]) -> bool:
-    field = type(structure.environment.config).model_fields.get(key)
-    if field is None or field.is_required() or key in structure.environment.described or not training:
-        return False
-    first = training[0].get(key)
-    return all(other.get(key) == first for other in training)
-
-
 def _sizes(structure: Structure) -> dict[str, float]:
-    config = structure.environment.config
-    required = [key for key, field in type(config).model_fields.items() if field.is_required()]
-    return {key: getattr(config, key) for key in required if isinstance(getattr(config, key), int | float)}
+    roles, fields = structure.roles(), structure.fields()
+    return {
+        key: fields[key] for key in fields if roles[key] == "size" and isinstance(fields[key], int | float)
+    }
 
 
 def _numbers(value: Any) -> list[float]:

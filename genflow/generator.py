@@ -205,7 +205,7 @@ class Generator:
     def training_structures(self) -> list[Structure]:
         """Every structure of the zoo."""
         return [
-            Structure.build(self.card.env, fields, self.card.policy)
+            Structure.restore(self.card.env, fields, self.card.policy)
             for fields in self.card.training_structures
         ]
 

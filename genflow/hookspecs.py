@@ -27,6 +27,11 @@ def register_environments(register: Register) -> None:
 
 
 @hookspec
+def register_rewards(register: Callable[..., None]) -> None:
+    """Register subclasses of `genflow.Reward`: ``register(name, target, environment=NAME)``."""
+
+
+@hookspec
 def register_policies(register: Register) -> None:
     """Register subclasses of `genflow.PolicyArch`: network architectures of the forward policy."""
 

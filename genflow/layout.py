@@ -5,7 +5,7 @@ Shapes: D parameters a policy, M policies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -13,25 +13,67 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from genflow.errors import GenflowError
 
-class Tables(Mapping[str, Tensor]):
-    """Tables by axis label that are made when one is first read: describing units may cost more than training a policy."""
 
-    def __init__(self, make: Callable[[], Mapping[str, Tensor]]) -> None:
-        self._make = make
+class UnitDescriptions:
+    """What each of U units of an axis means: amounts, and names of categories."""
 
-    @cached_property
-    def _made(self) -> Mapping[str, Tensor]:
-        return self._make()
+    def __init__(
+        self,
+        amounts: Tensor | Callable[[], Tensor],
+        categories: Mapping[str, Tensor] | None = None,
+        coordinates: Tensor | None = None,
+    ) -> None:
+        """Describe units; every structure of an environment describes them by the same columns and categories.
 
-    def __getitem__(self, label: str) -> Tensor:
-        return self._made[label]
+        Args:
+            amounts: (U, G) numbers; or a function that returns them, called when they are first read, for where
+                describing costs more than training a policy. It needs `coordinates`.
+            categories: name -> (U,) int64, which of several kinds each unit is, e.g. ``{"dimension": ...}``.
+            coordinates: (U, F) where each unit lies, for smooth functions of units: near rows mean near units. By
+                default the amounts, followed by the numbers of the categories.
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
+        Raises:
+            GenflowError: a table is of another shape or type, or holds what is not finite.
+        """
+        self._make = amounts
+        self.categories = dict(categories or {})
+        if coordinates is None:
+            if callable(amounts):
+                raise GenflowError("units whose amounts are a function need coordinates")
+            coordinates = torch.cat(
+                [amounts, *(numbers[:, None] for numbers in self.categories.values())], dim=1
+            )
+        self.coordinates = _table("coordinates", coordinates)
+        for name, numbers in self.categories.items():
+            if numbers.dtype != torch.int64 or numbers.shape != self.coordinates.shape[:1]:
+                raise GenflowError(
+                    f"category {name!r} of units must be ({len(self)},) int64, not {tuple(numbers.shape)} {numbers.dtype}"
+                )
+        if not callable(amounts):
+            _ = self.amounts
 
     def __len__(self) -> int:
-        return len(self._made)
+        """U."""
+        return len(self.coordinates)
+
+    @cached_property
+    def amounts(self) -> Tensor:
+        """(U, G) float32."""
+        amounts = _table("amounts", self._make() if callable(self._make) else self._make)
+        if len(amounts) != len(self):
+            raise GenflowError(f"{len(amounts)} rows of amounts for {len(self)} units")
+        return amounts
+
+
+def _table(what: str, values: Tensor) -> Tensor:
+    values = values.detach().float()
+    if values.ndim != 2 or not torch.isfinite(values).all():
+        raise GenflowError(
+            f"{what} of units must be a finite table with a row a unit, not of shape {tuple(values.shape)}"
+        )
+    return values
 
 
 @dataclass(frozen=True)
@@ -40,53 +82,33 @@ class WeightLayout:
 
     Attributes:
         shapes: parameter name (as in ``state_dict()``) -> shape, in the order of the flat vector.
-        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels mean the same
-            units.
-        coordinates: axis label -> (units, F) float place of each unit, for the labels that have a meaning
-            (``"input"`` and ``"action"``); hidden units have none. Distances between rows are meaningful.
-        features: axis label -> (units, G) float description of each unit for networks, `coordinates` where
-            there is none.
+        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels mean the same units.
+        units: axis label -> what its units mean, for ``"input"`` and ``"action"``; hidden units have no meaning.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     axes: Mapping[str, tuple[str, ...]]
-    coordinates: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
-    features: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    units: Mapping[str, UnitDescriptions] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(
-        cls,
-        module: nn.Module,
-        axes: Mapping[str, tuple[str, ...]],
-        coordinates: Mapping[str, Tensor],
-        features: Callable[[], Mapping[str, Tensor]] = dict,
+        cls, module: nn.Module, axes: Mapping[str, tuple[str, ...]], units: Mapping[str, UnitDescriptions]
     ) -> WeightLayout:
         """Read the layout off a built module; `axes` labels every parameter's axes.
 
-        `features` is called when they are first read.
-
         Raises:
-            ValueError: a label is missing, or a table of coordinates or features does not fit its axis.
+            ValueError: a label is missing, or the descriptions of units do not fit their axis.
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         if shapes.keys() != axes.keys() or any(len(shapes[name]) != len(axes[name]) for name in shapes):
             raise ValueError(f"axis labels {dict(axes)} do not fit the parameters {shapes}")
-
-        def fitting(what: str, tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            for name, shape in shapes.items():
-                for size, label in zip(shape, axes[name], strict=True):
-                    if label in tables and len(tables[label]) != size:
-                        raise ValueError(
-                            f"{len(tables[label])} {what} for the {size} units of axis {label!r} of {name}"
-                        )
-            return dict(tables)
-
-        return cls(
-            shapes,
-            dict(axes),
-            fitting("coordinates", coordinates),
-            Tables(lambda: fitting("features", {**coordinates, **features()})),
-        )
+        for name, shape in shapes.items():
+            for size, label in zip(shape, axes[name], strict=True):
+                if label in units and len(units[label]) != size:
+                    raise ValueError(
+                        f"{len(units[label])} descriptions for the {size} units of axis {label!r} of {name}"
+                    )
+        return cls(shapes, dict(axes), dict(units))
 
     @property
     def size(self) -> int:

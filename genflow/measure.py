@@ -62,17 +62,16 @@ def values_of(
         metrics: by name.
         checkpoints: what metrics with `reference` compare with, of the same structure.
     """
-    whole = population[:]  # a copy: what metrics keep with it, such as rollouts, goes with it
 
     def values(metric: Metric, part: Population) -> Tensor:
         return (metric(part, checkpoints) if metric.reference else metric(part)).double()
 
     rows = [
         {name: values(metric, part) for name, metric in metrics.items() if not metric.joint}
-        for part in whole.parts()
+        for part in population.parts()
     ]
     return {
-        name: values(metric, whole) if metric.joint else torch.cat([row[name] for row in rows])
+        name: values(metric, population) if metric.joint else torch.cat([row[name] for row in rows])
         for name, metric in metrics.items()
     }
 
@@ -80,7 +79,7 @@ def values_of(
 def measure(population: Population) -> Population:
     """Write each member's exact metrics into its provenance; unchanged if the task is too large to enumerate."""
     members = population.provenance.get("members")
-    if not members or not population.structure.environment.enumerable:
+    if not members or not population.structure.solution.enumerable:
         return population
     values = values_of(population, exact_metrics())
     measured = [

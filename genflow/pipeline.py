@@ -129,7 +129,7 @@ def compare(
         measured,
         progress,
         "evaluate",
-        lambda structure: structure.environment.n_states or math.inf,
+        lambda structure: structure.solution.n_states or math.inf,
     )
     return [entry for group in groups for entry in group]
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from genflow import exact
+from genflow.caching import ByteCache
 from genflow.layout import WeightLayout
 from genflow.rollouts import Rollouts, Trace, sample
 from genflow.structure import Structure
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 
 #: numbers of exact distributions held at once
 MAX_DISTRIBUTION = 2**26
+#: activations of a layer held at once in an exact evaluation, which fit a processor's cache
+MAX_FLOATS = 2**19
+#: bytes of the distributions and trajectories of all populations that are kept for further metrics
+CACHE_BYTES = 2**30
+_cache = ByteCache(CACHE_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +129,14 @@ class Population:
         return self.structure.tracer(self._module, self.state_dict())
 
     def trace(self, states: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Action logits of every policy in torchgfn states (B, *state_shape) or (M, B, *state_shape): (M, B, A), and nothing kept.
+        """Action logits of every policy in torchgfn states (B, *state_shape) or (M, B, *state_shape).
 
         Without a graph, prepared once for many calls, as `rollouts.sample` takes it.
+
+        Returns:
+            (M, B, A) logits, and nothing kept.
         """
         return self._tracer(states)[0], ()
-
-    @cached_property
-    def _terminal(self) -> Tensor:
-        return self.structure.environment.terminal_distribution(self)
 
     def terminal_distribution(self) -> Tensor:
         """(M, S) float64: exact probability of each terminal state, computed once.
@@ -138,32 +144,41 @@ class Population:
         Raises:
             GenflowError: the task is too large to enumerate.
         """
-        return self._terminal
+        return _cache.get(self, "terminal_distribution", self._terminal_distribution)
+
+    def _terminal_distribution(self, max_floats: int = MAX_FLOATS) -> Tensor:
+        graph = self.structure.solution.graph
+        widest = max(max(shape) for shape in self.layout.shapes.values())
+        rows = max(1, max_floats // (len(self) * widest))
+        return exact.terminal_distribution(
+            graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
+        )
 
     def parts(self) -> Iterator[Population]:
-        """Slices whose exact distributions fit in memory, one slice at a time; the population itself where all of them fit."""
-        environment = self.structure.environment
-        size = (
-            max(1, MAX_DISTRIBUTION // environment.n_states)
-            if environment.enumerable and environment.n_states
-            else len(self)
-        )
+        """Slices whose exact distributions fit in memory, one at a time; the population itself where all of them fit."""
+        solution = self.structure.solution
+        size = len(self)
+        if solution.enumerable and solution.n_states:
+            size = max(1, MAX_DISTRIBUTION // solution.n_states)
         if size >= len(self):
             yield self
         else:
             yield from (self[start : start + size] for start in range(0, len(self), size))
 
-    @cached_property
-    def _rollouts(self) -> dict[tuple[int, int, float], Rollouts]:
-        return {}
-
     def rollouts(self, num: int, seed: int = 0, epsilon: float = 0.0) -> Rollouts:
-        """`num` trajectories of each policy, sampled once for the same arguments; a share `epsilon` of the steps is uniformly random."""
-        key = (num, seed, epsilon)
-        if key not in self._rollouts:
-            environment, rng = self.structure.environment, torch.Generator().manual_seed(seed)
-            self._rollouts[key] = sample(environment, self.trace, (len(self), num), epsilon, rng)
-        return self._rollouts[key]
+        """`num` trajectories of each policy, sampled once for the same arguments.
+
+        Args:
+            num: trajectories a policy.
+            seed: of everything random.
+            epsilon: share of the steps that are uniformly random.
+        """
+
+        def draw() -> Rollouts:
+            rng = torch.Generator().manual_seed(seed)
+            return sample(self.structure.transitions(), self.trace, (len(self), num), epsilon, rng)
+
+        return _cache.get(self, ("rollouts", num, seed, epsilon), draw)
 
     def module(self) -> nn.Module:
         """The network of a population of one, with its weights.
@@ -187,7 +202,9 @@ class Population:
         """
         from gfn.estimators import DiscretePolicyEstimator
 
-        env, preprocessor = self.structure.environment.gfn
-        preprocessor = copy.copy(preprocessor)
+        transitions = self.structure.transitions()
+        preprocessor = copy.copy(transitions.preprocessor)
         preprocessor.target_dtype = self.weights.dtype  # torchgfn's one-hots are integers
-        return DiscretePolicyEstimator(self.module(), n_actions=env.n_actions, preprocessor=preprocessor)
+        return DiscretePolicyEstimator(
+            self.module(), n_actions=transitions.n_actions, preprocessor=preprocessor
+        )

@@ -30,6 +30,7 @@ OWN_DISTRIBUTION = "genflow"
 #: kind -> (hook that registers it, interface that its classes implement)
 KINDS = {
     "environment": ("register_environments", "genflow.interfaces.environment:Environment"),
+    "reward": ("register_rewards", "genflow.interfaces.reward:Reward"),
     "policy": ("register_policies", "genflow.interfaces.policy:PolicyArch"),
     "encoder": ("register_encoders", "genflow.interfaces.encoder:Encoder"),
     "denoiser": ("register_denoisers", "genflow.interfaces.denoiser:Denoiser"),
@@ -134,14 +135,15 @@ class Registry:
             plugin.targets[kind] = names
 
             def register(
-                name: str, target: str, kind: str = kind, hook: str = hook, names: dict[str, str] = names
-            ) -> None:
+                name: str, target: str, kind: str = kind, hook: str = hook, names: dict[str, str] = names, environment: str = ""
+            ) -> None:  # fmt: skip
                 if not (isinstance(name, str) and _NAME.fullmatch(name)):
                     raise GenflowError(f"{hook}: {name!r} is no valid name")
                 if not (isinstance(target, str) and _TARGET.fullmatch(target)):
                     raise GenflowError(
                         f"{hook}: {kind} {name!r} must be given as 'module:Class', not {target!r}"
                     )
+                name = f"{environment}:{name}" if environment else name
                 owner = next(
                     (p for p in self.plugins if p.error is None and name in p.targets.get(kind, {})), None
                 )
@@ -159,19 +161,22 @@ class Registry:
                 except (Exception, SystemExit) as error:  # a plugin's code may raise anything
                     raise GenflowError(f"{hook} failed: {type(error).__name__}: {error}") from error
 
-    def names(self, kind: str) -> list[str]:
+    def names(self, kind: str, environment: str = "") -> list[str]:
         """Every usable name of a kind, sorted."""
-        return sorted(
+        found = sorted(
             name for plugin in self.plugins if plugin.error is None for name in plugin.targets.get(kind, {})
         )
+        prefix = f"{environment}:"
+        return [name.removeprefix(prefix) for name in found if not environment or name.startswith(prefix)]
 
-    def load(self, kind: str, name: str) -> type[Any]:
+    def load(self, kind: str, name: str, environment: str = "") -> type[Any]:
         """Import the class registered as `name`.
 
         Raises:
             GenflowError: the name is unknown or its plugin is broken or disabled, its module cannot be
                 imported, or the class does not implement the kind's interface.
         """
+        name = f"{environment}:{name}" if environment else name
         broken = None
         for plugin in self.plugins:
             target = plugin.targets.get(kind, {}).get(name)

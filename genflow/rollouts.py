@@ -12,15 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from genflow.errors import GenflowError
-
-if TYPE_CHECKING:
-    from genflow.interfaces.environment import Environment
+from genflow.interfaces.transitions import Transitions
 
 #: torchgfn states (M, U, *state_shape) -> logits (M, U, A) of each policy there, and what
 #: `PolicyArch.gradients` needs, (M, U, ...) each
@@ -39,7 +36,7 @@ class Rollouts:
     """B trajectories of each of M policies.
 
     Attributes:
-        environment: the task.
+        transitions: the task's.
         states: (M, U, *state_shape) states that the policies were evaluated in; one may stand for several
             rows.
         logits: (M, U, A) of the policies there.
@@ -56,7 +53,7 @@ class Rollouts:
         length: T.
     """
 
-    environment: Environment
+    transitions: Transitions
     states: Tensor
     logits: Tensor
     kept: tuple[Tensor, ...]
@@ -74,7 +71,7 @@ class Rollouts:
     @cached_property
     def inputs(self) -> Tensor:
         """(M, K, s) policy inputs of each row's state."""
-        return self.environment.inputs(self.rows(self.states).flatten(0, 1)).unflatten(0, self.index.shape)
+        return self.transitions.inputs(self.rows(self.states).flatten(0, 1)).unflatten(0, self.index.shape)
 
     def rows(self, values: Tensor) -> Tensor:
         """Values (M, U, ...) of evaluated states -> (M, K, ...) of rows."""
@@ -104,12 +101,12 @@ class Rollouts:
 
 @torch.no_grad()
 def sample(
-    environment: Environment, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator
+    transitions: Transitions, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator
 ) -> Rollouts:
     """Sample shape = (M, B) trajectories; with probability `epsilon` a step takes a uniformly random allowed action.
 
     Args:
-        environment: the task.
+        transitions: the task's.
         trace: the policies, e.g. ``population.trace``.
         shape: (M, B).
         epsilon: share of random actions.
@@ -118,23 +115,23 @@ def sample(
     Raises:
         GenflowError: a trajectory does not end.
     """
-    device, exit_action = rng.device, environment.n_actions - 1
-    start = environment.start(device)
+    device, exit_action = rng.device, transitions.n_actions - 1
+    start = transitions.initial_state
     states = start.expand(*shape, *start.shape)
     every = torch.arange(shape[1], device=device).expand(shape)
     trajectory, moving = every, torch.ones(shape, dtype=torch.bool, device=device)
-    noise = _noise(shape, environment.n_actions, epsilon, rng)
+    noise = _noise(shape, transitions.n_actions, epsilon, rng)
     evaluated: list[tuple[Tensor, ...]] = []
     steps: list[tuple[Tensor, ...]] = []
     n_evaluated, sharing = 0, True
     for step in range(MAX_STEPS):
         under_way = states.shape[1]
-        distinct, index = _distinct(environment, states, step) if sharing else (states, None)
+        distinct, index = _distinct(transitions, states, step) if sharing else (states, None)
         sharing = index is not None
         logits, kept = trace(distinct)
         evaluated.append((distinct, logits, *kept))
         gumbel, explored = next(noise)
-        masks = environment.forward_masks(states)
+        masks = transitions.forward_masks(states)
         scores = logits if index is None else _rows(logits, index)
         if explored is not None:
             scores = scores.masked_fill(explored[:, :under_way], 0.0)
@@ -158,14 +155,14 @@ def sample(
         n_evaluated += distinct.shape[1]
         most = int(moving.sum(1).amax())
         if not most:
-            return _in_order(environment, shape, evaluated, steps)
+            return _in_order(transitions, shape, evaluated, steps)
         if most <= (1 - WORTHWHILE) * under_way:
             ahead = (~moving).byte().argsort(dim=1, stable=True)[:, :most]
             states, actions, moving, trajectory = (
                 _rows(values, ahead) for values in (states, actions, moving, trajectory)
             )
         # whoever has exited stays where it is, as padding
-        states = environment.step(states, actions.masked_fill(~moving, exit_action))
+        states = transitions.step(states, actions.masked_fill(~moving, exit_action))
     raise GenflowError(f"a trajectory did not end within {MAX_STEPS} steps")
 
 
@@ -188,11 +185,11 @@ def _noise(
         yield from ((gumbel[i], explored[i] if epsilon else None) for i in range(n_steps))
 
 
-def _distinct(environment: Environment, states: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+def _distinct(transitions: Transitions, states: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
     """Distinct states (M, U, *state_shape) of each policy and the place (M, R) of every trajectory's among them; None: its own."""
     if step == 0:  # all are in the initial state
         return states[:, :1], torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
-    keys = environment.indices(states)
+    keys = transitions.state_ids(states)
     if keys is None:
         return states, None
     ordered, order = keys.sort(dim=1)
@@ -204,12 +201,12 @@ def _distinct(environment: Environment, states: Tensor, step: int) -> tuple[Tens
     index = torch.empty_like(rank).scatter_(1, order, rank)
     wide = index.reshape(*index.shape, *[1] * (states.ndim - 2)).expand_as(states)
     # a policy with fewer states than another is padded with initial ones
-    distinct = environment.start(states.device).expand(len(states), size, *states.shape[2:]).clone()
+    distinct = transitions.initial_state.expand(len(states), size, *states.shape[2:]).clone()
     return distinct.scatter_(1, wide, states), index
 
 
 def _in_order(
-    environment: Environment,
+    transitions: Transitions,
     shape: tuple[int, int],
     evaluated: list[tuple[Tensor, ...]],
     steps: list[tuple[Tensor, ...]],
@@ -228,13 +225,13 @@ def _in_order(
     row_states, index, masks, actions, valid, places = (
         _rows(v, order) for v in (row_states, index, masks, actions, valid, places)
     )
-    exits = valid & (actions == environment.n_actions - 1)
+    exits = valid & (actions == transitions.n_actions - 1)
     # the next row is the next state of the same trajectory unless this row exits
-    parents = environment.n_parents(row_states).clamp(min=1).roll(-1, dims=1)
+    parents = transitions.n_parents(row_states).clamp(min=1).roll(-1, dims=1)
     final = row_states[exits].reshape(*shape, *row_states.shape[2:])
-    log_reward = environment.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
+    log_reward = transitions.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
     return Rollouts(
-        environment=environment,
+        transitions=transitions,
         states=states,
         logits=logits,
         kept=tuple(kept),

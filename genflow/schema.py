@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from annotated_types import MaxLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from genflow.errors import GenflowError, did_you_mean
 
@@ -65,8 +73,16 @@ Objects = Annotated[list[dict[str, Any]], BeforeValidator(_objects)]
 S = TypeVar("S", bound=BaseModel)
 
 
-def validate(model: type[S], values: Mapping[str, Any], where: str) -> S:
+def validate(
+    model: type[S], values: Mapping[str, Any], where: str, context: Mapping[str, Any] | None = None
+) -> S:
     """Build `model` from `values`.
+
+    Args:
+        model: the configuration.
+        values: by key.
+        where: leads messages.
+        context: what validators may ask for; ``read_files``: whether a value may name a file, which is then read.
 
     Raises:
         GenflowError: the first bad value, naming `where` it stands and, for an unknown key, the nearest known
@@ -75,7 +91,7 @@ def validate(model: type[S], values: Mapping[str, Any], where: str) -> S:
     if not isinstance(values, Mapping):
         raise GenflowError(f"{where} must be an object, not {brief(values)}")
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(dict(values), context=context)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = brief(".".join(str(part) for part in first["loc"]))
@@ -101,3 +117,77 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
             return set()
         model = annotation
     return set(model.model_fields)
+
+
+Role = Literal["size", "described", "fixed"]
+
+
+def size(default: Any = ..., **constraints: Any) -> Any:
+    """A field of an environment's `Config` that a generator extrapolates over, such as the height of a grid.
+
+    Args:
+        default: as pydantic's `Field`; left out, the field must be given.
+        constraints: as pydantic's `Field`, e.g. ``ge=1``.
+    """
+    return _field(default, "size", constraints)
+
+
+def described(default: Any = ..., **constraints: Any) -> Any:
+    """A field that the condition or the descriptions of units express, so that a generator learns it where it varied.
+
+    Args:
+        default: as for `size`.
+        constraints: as for `size`.
+    """
+    return _field(default, "described", constraints)
+
+
+def fixed(default: Any = ..., **constraints: Any) -> Any:
+    """A field that nothing expresses: a generator makes policies for the values it was trained on. The default role.
+
+    Args:
+        default: as for `size`.
+        constraints: as for `size`.
+    """
+    return _field(default, "fixed", constraints)
+
+
+def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) -> Any:
+    """The field that names the registered reward of an environment, whose own fields then belong to the structure.
+
+    Args:
+        default: name of a reward that is registered for this environment.
+        role: "described" where units or the condition tell rewards apart.
+        constraints: as for `size`.
+    """
+    return _field(default, role, constraints, reward=True)
+
+
+def role_of(model: type[BaseModel], key: str) -> Role:
+    """The role that a field declares, "fixed" for one that declares none."""
+    extra = model.model_fields[key].json_schema_extra
+    return cast(Role, extra.get("role", "fixed")) if isinstance(extra, dict) else "fixed"
+
+
+def reward_field(model: type[BaseModel]) -> str | None:
+    """The name of the field that `reward_name` declares, or None."""
+    for key, info in model.model_fields.items():
+        if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("reward"):
+            return key
+    return None
+
+
+def _field(default: Any, role: Role, constraints: dict[str, Any], reward: bool = False) -> Any:
+    return Field(default, json_schema_extra={"role": role, "reward": reward}, **constraints)
+
+
+def require_may_read(info: ValidationInfo, path: str) -> None:
+    """Refuse to read a file that was not named by the user, but by a file that somebody else may have written.
+
+    Raises:
+        ValueError: says so; for validators of fields that stand for a file's content.
+    """
+    if not (info.context or {}).get("read_files"):
+        raise ValueError(
+            f"names the file {brief(path)}, which is not read: a saved structure holds its content"
+        )

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import Any
-from urllib.parse import quote
+from functools import cached_property
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+from weakref import WeakValueDictionary
 
 import torch
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from genflow.errors import GenflowError, did_you_mean
 from genflow.interfaces.environment import Environment
+from genflow.interfaces.exact_solution import ExactSolution
+from genflow.interfaces.gallery import Gallery
 from genflow.interfaces.policy import PolicyArch
+from genflow.interfaces.reward import Reward
+from genflow.interfaces.transitions import Transitions
 from genflow.layout import WeightLayout
 from genflow.registry import default_name, registry
 from genflow.rollouts import Trace
-from genflow.schema import MAX_NAME, Name, Schema, brief, validate
+from genflow.schema import MAX_NAME, Name, Role, Schema, brief, reward_field, role_of, validate
+from genflow.value_text import from_text, to_text
+
+#: characters of a field's value in a name; longer ones, such as the content of a file, are named by their digest
+MAX_VALUE = 60
+#: the same structure is the same object, so that what was computed for it is found again
+_alive: WeakValueDictionary[Any, Structure] = WeakValueDictionary()
+_named: WeakValueDictionary[tuple[str, str, str], Structure] = WeakValueDictionary()
+#: those that were built last stay, although nobody holds them
+_recent: deque[Structure] = deque(maxlen=16)
 
 
 class _Saved(Schema):
@@ -32,9 +46,10 @@ class _Saved(Schema):
     structure: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class Structure:
-    """An environment and a policy architecture, each with its configuration. Equal if all of these are equal.
+    """An environment, its reward and a policy architecture, each with its configuration.
+
+    Made by `build`, `parse` and `from_json`. Equal if the names and all of the configurations are equal.
 
     Attributes:
         env: registered name of the environment.
@@ -44,50 +59,117 @@ class Structure:
 
     env: str
     policy: str
-    environment: Environment = field(compare=False, repr=False)
-    arch: PolicyArch = field(compare=False, repr=False)
-    _key: tuple[Any, ...] = ()
+    environment: Environment
+    arch: PolicyArch
+    _key: tuple[Any, ...]
+
+    def __init__(self) -> None:
+        """Refuse: a structure is made by `Structure.build`."""
+        raise TypeError("make a structure with Structure.build(env, fields) or Structure.parse(env, text)")
+
+    def __eq__(self, other: object) -> bool:
+        return self._key == other._key if isinstance(other, Structure) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        return f"Structure({self.env!r}, {self.name!r}, policy={self.policy!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its configuration: torchgfn's environments cannot be."""
-        configs = self.environment.config, self.arch.config
-        return _cached, (type(self), self.env, self.policy, type(self.environment), type(self.arch), *configs)
+        return Structure._make, self._key
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Build from the fields of the environment and of the policy together, e.g.
+        """Build from the fields of environment, reward and policy together, e.g. ``ndim=4, height=8, width=128``.
 
-        ``ndim=4, height=8, width=128``.
+        Fields that stand for a file's content may name a file, which is read now.
 
         Raises:
             GenflowError: an unknown name or key, or an impossible value.
         """
+        return cls._build(env, fields, policy, read_files=True)
+
+    @classmethod
+    def restore(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
+        """Build from what `fields` returned, e.g. from a file that somebody else wrote: it names no file to read.
+
+        Raises:
+            GenflowError: as `build`.
+        """
+        return cls._build(env, fields, policy, read_files=False)
+
+    @classmethod
+    def _build(cls, env: str, fields: Mapping[str, Any], policy: str | None, read_files: bool) -> Structure:
         policy = policy or default_name("policy")
         env_cls, arch_cls = registry().load("environment", env), registry().load("policy", policy)
-        env_keys, arch_keys = set(env_cls.Config.model_fields), set(arch_cls.Config.model_fields)
-        if env_keys & arch_keys:
-            raise GenflowError(
-                f"environment {env!r} and policy {policy!r} share the key {min(env_keys & arch_keys)!r}"
-            )
-        for key in fields:
-            if key not in env_keys | arch_keys:
-                key = brief(key)
-                raise GenflowError(
-                    f"structure of {env!r}: unknown key {key!r}{did_you_mean(key, env_keys | arch_keys)}"
-                )
-        where = f"structure of {env!r}"
-        env_config = validate(env_cls.Config, {k: v for k, v in fields.items() if k in env_keys}, where)
-        arch_config = validate(arch_cls.Config, {k: v for k, v in fields.items() if k in arch_keys}, where)
-        identity: tuple[Any, ...] = (cls, env, policy, env_cls, arch_cls, env_config, arch_config)
-        return _cached(*identity)
+        where, context = f"structure of {env!r}", {"read_files": read_files}
+        models: dict[str, type[BaseModel]] = {
+            f"environment {env!r}": env_cls.Config,
+            f"policy {policy!r}": arch_cls.Config,
+        }
+        reward_cls, key = None, reward_field(env_cls.Config)
+        if key is not None:
+            name = fields.get(key, env_cls.Config.model_fields[key].default)
+            if not isinstance(name, str):
+                raise GenflowError(f"{where}: {key} must be the name of a reward, not {brief(name)}")
+            reward_cls = registry().load("reward", name, environment=env)
+            models[f"reward {name!r}"] = reward_cls.Config
+            if not read_files:  # the first edition wrote the fields of all rewards
+                others = [
+                    registry().load("reward", each, environment=env)
+                    for each in registry().names("reward", env)
+                ]
+                foreign = {each for other in others for each in other.Config.model_fields}
+                foreign -= {each for model in models.values() for each in model.model_fields}
+                fields = {each: value for each, value in fields.items() if each not in foreign}
+        owners: dict[str, str] = {}
+        for owner, model in models.items():
+            for each in model.model_fields:
+                if owners.setdefault(each, owner) != owner:
+                    raise GenflowError(f"{owners[each]} and {owner} share the key {each!r}")
+        for each in fields:
+            if each not in owners:
+                each = brief(each)
+                raise GenflowError(f"{where}: unknown key {each!r}{did_you_mean(each, owners)}")
+
+        def configured(model: type[BaseModel]) -> Any:
+            own = {k: _typed(model, k, fields[k], where) for k in model.model_fields if k in fields}
+            return validate(model, own, where, context)
+
+        env_config, arch_config = configured(env_cls.Config), configured(arch_cls.Config)
+        reward_config = configured(reward_cls.Config) if reward_cls else None
+        return cls._make(env, policy, env_cls, reward_cls, arch_cls, env_config, reward_config, arch_config)
+
+    @classmethod
+    def _make(
+        cls, env: str, policy: str, env_cls: Any, reward_cls: Any, arch_cls: Any, env_config: Any, reward_config: Any,
+        arch_config: Any,
+    ) -> Structure:  # fmt: skip
+        key = (env, policy, env_cls, reward_cls, arch_cls, env_config, reward_config, arch_config)
+        found = _alive.get(key)
+        if found is None:
+            reward: Reward | None = reward_cls(reward_config, env_config) if reward_cls else None
+            found = cls.__new__(cls)
+            found.env, found.policy, found._key = env, policy, key
+            found.environment, found.arch = env_cls(env_config, reward), arch_cls(arch_config)
+            _alive[key] = found
+        _recent.append(found)
+        return found
 
     @classmethod
     def parse(cls, env: str, text: str, policy: str | None = None) -> Structure:
-        """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``.
+        """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``, or the `name` of a structure in use.
+
+        Lists are written ``a+b`` or ``[a,b]``, tables ``{key:value}``; see `genflow.value_text`.
 
         Raises:
             GenflowError: an unknown preset or key, or a value that does not fit.
         """
+        known = _named.get((env, policy or default_name("policy"), text))
+        if known is not None:
+            return known
         fields: dict[str, Any] = {}
         preset: set[str] = set()
         for position, part in enumerate(_split(text)):
@@ -109,37 +191,70 @@ class Structure:
                 raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
         return cls.build(env, fields, policy)
 
+    @property
+    def _configs(self) -> tuple[BaseModel, ...]:
+        """The configurations of environment, reward and policy."""
+        return tuple(config for config in self._key[-3:] if config is not None)
+
     def fields(self) -> dict[str, Any]:
-        """All fields of both configurations, JSON-able."""
-        return self.environment.config.model_dump(mode="json") | self.arch.config.model_dump(mode="json")
+        """All fields of all configurations, JSON-able."""
+        return {
+            key: value for config in self._configs for key, value in config.model_dump(mode="json").items()
+        }
 
-    def varying_fields(self) -> dict[str, Any]:
-        """The fields that the condition or the description of units expresses, e.g.
-
-        ndim, height and width.
-        """
-        named = {*self.environment.condition(), *self.arch.condition(), *self.environment.described}
-        return {key: value for key, value in self.fields().items() if key in named}
+    def roles(self) -> dict[str, Role]:
+        """The role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
+        return {
+            key: role_of(type(config), key) for config in self._configs for key in type(config).model_fields
+        }
 
     def fixed_fields(self) -> dict[str, Any]:
         """The fields that nothing expresses, e.g. the kind of reward: a generator cannot vary them."""
-        varying = self.varying_fields()
-        return {key: value for key, value in self.fields().items() if key not in varying}
+        roles = self.roles()
+        return {key: value for key, value in self.fields().items() if roles[key] == "fixed"}
 
     @cached_property
     def name(self) -> str:
-        """Short unique name, usable as a folder: the policy's size, required fields and those that differ from their default."""
+        """Short unique name, usable as a folder: the policy's size, required fields and those not at their default.
+
+        Raises:
+            GenflowError: another structure in use has the same name.
+        """
         parts = []
-        for config in (self.environment.config, self.arch.config):
+        for config in self._configs:
+            written = config.model_dump(mode="json")
             for key, info in type(config).model_fields.items():
                 value = getattr(config, key)
                 if info.is_required() or value != info.default or key in self.arch.condition():
-                    parts.append(f"{key}={_plain(value)}")
-        # a field may hold any text, which must neither leave the folder nor outgrow a file name
-        name = quote(",".join(parts), safe="=,+ ", errors="surrogatepass")
-        if len(name) <= MAX_NAME:
-            return name
-        return name[: MAX_NAME - 17] + "-" + hashlib.sha256(name.encode()).hexdigest()[:16]
+                    text = to_text(written[key])
+                    parts.append(f"{key}={text if len(text) <= MAX_VALUE else _digest(text)}")
+        name = ",".join(parts)
+        if len(name) > MAX_NAME:
+            name = name[: MAX_NAME - 17] + "-" + _digest(name)[1:]
+        other = _named.setdefault((self.env, self.policy, name), self)
+        if other != self:
+            raise GenflowError(
+                f"two different structures have the name {name!r}: {other.fields()} and {self.fields()}"
+            )
+        return name
+
+    def transitions(self, device: torch.device | str = "cpu") -> Transitions:
+        """How the task's states change on a device, built once for each."""
+        device = torch.device(device)
+        made: dict[torch.device, Transitions] = self.__dict__.setdefault("_transitions", {})
+        if device not in made:
+            made[device] = self.environment.transitions(device)
+        return made[device]
+
+    @cached_property
+    def solution(self) -> ExactSolution:
+        """What can be computed exactly."""
+        return self.environment.exact_solution(self.transitions())
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """How the task's objects are named, ranked and drawn."""
+        return self.environment.gallery(self.transitions())
 
     @cached_property
     def layout(self) -> WeightLayout:
@@ -148,7 +263,10 @@ class Structure:
 
     @cached_property
     def initial_bias(self) -> Tensor | None:
-        """(D,) `Environment.initial_logits` at the biases of the outputs, 0 elsewhere; None: there are no such preferences."""
+        """(D,) `Environment.initial_logits` at the biases of the outputs, 0 elsewhere.
+
+        None: there are no such preferences.
+        """
         logits = self.environment.initial_logits()
         if logits is None:
             return None
@@ -160,15 +278,20 @@ class Structure:
 
     def module(self) -> nn.Module:
         """A freshly initialised policy network."""
-        return self.arch.build(len(self.layout.coordinates["input"]), len(self.layout.coordinates["action"]))
+        return self.arch.build(len(self.layout.units["input"]), len(self.layout.units["action"]))
 
     def observe(self, states: Tensor) -> Tensor:
-        """What `PolicyArch.tracer` reads in states (B, *state_shape) or (M, B, *state_shape): (..., s) inputs or (..., k) active ones."""
-        active = self.environment.active(states) if self.arch.takes_active else None
-        if active is not None:
-            return active
-        leading = states.shape[: states.ndim - self.environment.start(states.device).ndim]
-        return self.environment.inputs(states.flatten(0, len(leading) - 1)).unflatten(0, leading)
+        """What `PolicyArch.tracer` reads in states (B, *state_shape) or (M, B, *state_shape).
+
+        Returns:
+            (..., s) inputs, or (..., k) indices of those that are 1 where both the task and the architecture can.
+        """
+        transitions = self.transitions(states.device)
+        indices = transitions.one_hot_indices(states) if self.arch.takes_active else None
+        if indices is not None:
+            return indices
+        leading = states.shape[: states.ndim - transitions.initial_state.ndim]
+        return transitions.inputs(states.flatten(0, len(leading) - 1)).unflatten(0, leading)
 
     def tracer(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Trace:
         """`PolicyArch.tracer` of {name: (M, *shape)} weights that starts from states, as `rollouts.sample` takes it."""
@@ -176,10 +299,12 @@ class Structure:
         return lambda states: trace(self.observe(states))
 
     def condition(self) -> Tensor:
-        """(C,) float32: the environment's numbers, then the policy's; the paper's c = [s, h, n, d] and what else the task needs."""
-        return torch.tensor(
-            list({**self.environment.condition(), **self.arch.condition()}.values()), dtype=torch.float32
-        )
+        """(C,) float32: the environment's numbers, then the policy's.
+
+        The paper's c = [s, h, n, d], and what else the task needs.
+        """
+        numbers = {**self.environment.condition(), **self.arch.condition()}
+        return torch.tensor(list(numbers.values()), dtype=torch.float32)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -193,28 +318,37 @@ class Structure:
             GenflowError: the data is malformed or names something that is not installed.
         """
         saved = validate(_Saved, data, "a saved structure")
-        return cls.build(saved.env, saved.structure, saved.policy)
+        return cls.restore(saved.env, saved.structure, saved.policy)
 
 
-def _plain(value: Any) -> str:
-    return "+".join(map(_plain, value)) if isinstance(value, tuple | list) else str(value)
+def _digest(text: str) -> str:
+    return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _typed(model: type[BaseModel], key: str, value: Any, where: str) -> Any:
+    """A value as the model wants it; texts of lists and tables are read."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return from_text(value, sequence=_takes_sequence(model.model_fields[key].annotation))
+    except GenflowError as error:
+        raise GenflowError(f"{where}: {key}: {error}") from error
+
+
+def _takes_sequence(annotation: Any) -> bool:
+    origin = get_origin(annotation) or annotation
+    if origin in (tuple, list):
+        return True
+    return origin in (Union, UnionType) and any(map(_takes_sequence, get_args(annotation)))
 
 
 def _split(text: str) -> list[str]:
     """Split at commas that are not inside brackets."""
     parts, depth = [""], 0
     for char in text:
-        depth += (char in "[(") - (char in "])")
+        depth += (char in "[({") - (char in "])}")
         if char == "," and depth == 0:
             parts.append("")
         else:
             parts[-1] += char
     return [part.strip() for part in parts if part.strip()]
-
-
-# the enumerated graph of a large task takes 100 MB, so few are kept
-@lru_cache(maxsize=8)
-def _cached(
-    cls: Any, env: str, policy: str, env_cls: Any, arch_cls: Any, env_config: Any, arch_config: Any
-) -> Structure:
-    return cls(env, policy, env_cls(env_config), arch_cls(arch_config), (env_config, arch_config))

@@ -83,7 +83,7 @@ def lookup(structure: Structure, logits: Tensor, **provenance) -> Population:
 def optimal(structure: Structure) -> Population:
     """The policy of the exact flows, as a population of one."""
     # actions that are not allowed are masked by whoever samples; any finite number will do
-    return lookup(structure, structure.environment.optimal_flows().policy.log().clamp(min=-50)[None])
+    return lookup(structure, structure.solution.optimal_flows().policy.log().clamp(min=-50)[None])
 
 
 def lively(structure: Structure, num: int, seed: int = 0, scale: float = 3.0) -> Population:

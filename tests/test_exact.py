@@ -82,7 +82,7 @@ def test_states_are_evaluated_once_and_never_more_than_max_rows_at_a_time():
 def test_bounded_chunks_give_the_same_distribution(max_floats):
     structure = grid(3, 4)
     population = lively(structure, 3)
-    whole = structure.environment.terminal_distribution(population)
+    whole = population.terminal_distribution()
     chunked = structure.environment.terminal_distribution(population, max_floats=max_floats)
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-9)
 
@@ -168,7 +168,7 @@ def state_flow(structure, log_flow):
 def test_the_optimal_policy_has_no_loss_under_torchgfns_own_objectives(fields):
     structure = grid(2, 8, **fields)
     env, _ = structure.environment.make()
-    flows = structure.environment.optimal_flows()
+    flows = structure.solution.optimal_flows()
     policy, backward = optimal(structure)[0].to_estimator(), uniform_backward(structure)
     trajectories = Sampler(policy).sample_trajectories(env, n=64, save_logprobs=False)
 
@@ -194,7 +194,7 @@ def test_the_optimal_policy_has_no_loss_under_torchgfns_own_objectives(fields):
 def test_optimal_population_reaches_the_target_through_its_weights():
     population = optimal(grid(2, 8))
     assert (
-        divergence(population.structure.environment.target(), population.terminal_distribution()[0]) < 1e-10
+        divergence(population.structure.solution.target(), population.terminal_distribution()[0]) < 1e-10
     )
 
 

@@ -66,7 +66,7 @@ def test_an_architecture_that_reads_inputs_is_given_inputs():
 def test_a_task_without_active_inputs_is_observed_by_its_inputs():
     structure = grid(2, 4)
     states = torch.randint(4, (3, 5, 2))
-    expected = structure.environment.inputs(states.reshape(15, 2)).reshape(3, 5, 8)
+    expected = structure.transitions().inputs(states.reshape(15, 2)).reshape(3, 5, 8)
     assert by_torchgfn(structure).observe(states).equal(expected)
 
 

@@ -77,7 +77,7 @@ def test_axis_labels_match_the_parameters_and_their_meaning():
     sizes = {"input": 15, "hidden1": 7, "hidden2": 7, "action": 4}
     for name, shape in layout.shapes.items():
         assert shape == tuple(sizes[label] for label in layout.axes[name])
-    assert layout.coordinates["input"].equal(structure.environment.input_coordinates())
+    assert layout.units["input"].equal(structure.environment.input_coordinates())
     assert layout.coordinates["action"].equal(structure.environment.action_coordinates())
 
 

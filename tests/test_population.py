@@ -60,7 +60,7 @@ def test_an_architecture_without_its_own_evaluation_works():
     logits = torch.randn(2, 9, 3)
     population = lookup(structure, logits)
     assert type(population.structure.arch).forward is PolicyArch.forward is Lookup.forward
-    every = structure.environment.inputs(structure.environment.graph.states)
+    every = structure.transitions().inputs(structure.solution.graph.states)
     assert population.logits(every).equal(logits)
     swapped = torch.stack([every, every.flip(0)])
     assert population.logits(swapped).equal(torch.stack([logits[0], logits[1].flip(0)]))

@@ -99,7 +99,7 @@ def test_epsilon_mixes_in_uniform_choices_among_the_allowed_actions(epsilon):
     assert taken.sum(1).tolist() == [count, count]
     with torch.no_grad():
         own = (
-            population.logits(structure.environment.inputs(torch.zeros(1, 3, dtype=torch.long)))[:, 0]
+            population.logits(structure.transitions().inputs(torch.zeros(1, 3, dtype=torch.long)))[:, 0]
             .double()
             .softmax(-1)
         )
@@ -210,7 +210,7 @@ def test_every_row_has_what_its_policy_says_of_its_state(monkeypatch, worthwhile
     states, valid = replayed(structure, rollouts), rollouts.valid
     assert not valid.all()
     assert rollouts.rows(rollouts.states)[valid].equal(states[valid])
-    inputs = structure.environment.inputs(states.clamp(min=0).reshape(-1, 3)).reshape(*valid.shape, -1)
+    inputs = structure.transitions().inputs(states.clamp(min=0).reshape(-1, 3)).reshape(*valid.shape, -1)
     expected = torch.stack([one.module()(x) for one, x in zip(population, inputs, strict=True)]).detach()
     torch.testing.assert_close(rollouts.rows(rollouts.logits)[valid], expected[valid], rtol=1e-5, atol=1e-5)
     # what is kept belongs to the same states: the last layer of what is kept last makes the logits

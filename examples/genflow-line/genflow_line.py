@@ -10,10 +10,9 @@ from typing import ClassVar
 import torch
 from gfn.env import DiscreteEnv
 from gfn.preprocessors import KHotPreprocessor
-from pydantic import Field
 from torch import Tensor
 
-from genflow import Environment, Schema
+from genflow import Environment, ExactSolution, Schema, UnitDescriptions, Units, fixed, size
 
 
 class LineEnv(DiscreteEnv):
@@ -57,8 +56,8 @@ class Line(Environment):
     class Config(Schema):
         """`length`: positions L. `floor`: the reward far from both bumps."""
 
-        length: int = Field(ge=2, le=1000)
-        floor: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+        length: int = size(ge=2, le=1000)
+        floor: float = fixed(0.05, gt=0)
 
     presets: ClassVar = {"short": {"length": 8}, "long": {"length": 24}}
     default_structures: ClassVar = ("short", "long")
@@ -75,18 +74,14 @@ class Line(Environment):
         return LineEnv(rewards.to(device)), KHotPreprocessor(height=self.config.length, ndim=1)
 
     def condition(self) -> dict[str, float]:
-        """A field of the Config, so that a generator can vary it; `floor` is not here, so it stays as trained."""
+        """What the networks are told of the whole task."""
         return {"length": float(self.config.length)}
 
-    def input_coordinates(self) -> Tensor:
-        """(L, 2): where the position is, and its reward."""
-        return torch.stack(self.rewards(), dim=1)
+    def units(self) -> Units:
+        """An input is a place and its reward; an action moves by one, or exits."""
+        inputs = UnitDescriptions(torch.stack(self.rewards(), dim=1))
+        return Units(inputs, UnitDescriptions(torch.eye(2)))
 
-    def action_coordinates(self) -> Tensor:
-        """(2, 2): how far the action moves, is exit."""
-        return torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-
-    @property
-    def n_states(self) -> int:
-        """L. A known number of states gives the exact metrics; no more code is needed for them."""
-        return self.config.length
+    def exact_solution(self, transitions):
+        """A known number of states gives the exact metrics; no more code is needed for them."""
+        return ExactSolution(transitions, n_states=self.config.length)

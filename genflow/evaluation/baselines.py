@@ -117,8 +117,8 @@ def transplant(population: Population, structure: Structure) -> Population:
     for name, tensor in population.state_dict().items():
         for axis, label in enumerate(target.axes[name]):
             size = target.shapes[name][axis]
-            if label in target.coordinates:
-                there, here = source.coordinates[label], target.coordinates[label]
+            if label in target.units:
+                there, here = source.units[label].coordinates, target.units[label].coordinates
                 # some at a time: two large grids have billions of pairs
                 index = torch.cat(
                     [

@@ -37,7 +37,7 @@ def distributions(findings: Findings) -> str:
     """What the policies sample, beside the target."""
 
     def small(structure: Structure, _: Mapping[str, Saved]) -> bool:
-        return structure.environment.enumerable and (structure.environment.n_states or 0) <= MAX_STATES
+        return structure.solution.enumerable and (structure.solution.n_states or 0) <= MAX_STATES
 
     chosen = findings.choose(MAX_STRUCTURES, small)
     if not chosen:
@@ -57,7 +57,7 @@ def distributions(findings: Findings) -> str:
 def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, Saved]) -> str:
     policies = {label: s.load(MAX_POLICIES) for label, s in saved.items()}
     policies["random"] = Population.initialised(structure, MATRICES, findings.seed or 0)
-    shown = {"target": structure.environment.target()}
+    shown = {"target": structure.solution.target()}
     figures: list[str] = []
     for label, population in policies.items():
         index = 0
@@ -73,11 +73,8 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
         shown[label] = population.terminal_distribution()[index]
     names = ", ".join(shown)
     measured = f" {', '.join(figures)}." if figures else ""
-    marginals = (
-        pictures.marginals(structure.environment.graph.states, shown)
-        if structure.environment.positional
-        else None
-    )
+    places = structure.gallery.places(structure.solution.graph.states)
+    marginals = pictures.marginals(places, shown) if places is not None else None
     left = marginals and figure(
         marginals,
         f"Marginal distributions for {structure.name}: {names}",
@@ -94,10 +91,10 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
 
 def best_objects(findings: Findings) -> str:
     """The objects with the highest scores of those that the policies sample."""
-    chosen = findings.choose(MAX_STRUCTURES, lambda structure, _: structure.environment.gallery is not None)
+    chosen = findings.choose(MAX_STRUCTURES, lambda structure, _: structure.gallery.pictures)
     if not chosen:
         return ""
-    total = sum(structure.environment.gallery is not None for structure in findings.populations())
+    total = sum(structure.gallery.pictures for structure in findings.populations())
     count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
     intro = (
         f"<p>{count}Each source samples {MAX_SAMPLED} trajectories with a fixed seed, as many from each of its policies. Of the different"
@@ -107,8 +104,7 @@ def best_objects(findings: Findings) -> str:
 
 
 def _best_objects(findings: Findings, structure: Structure, saved: Mapping[str, Saved]) -> str:
-    gallery, seed = structure.environment.gallery, findings.seed or 0
-    assert gallery is not None
+    gallery, seed = structure.gallery, findings.seed or 0
     rows = {label: pick_best(gallery, s.load(MAX_POLICIES), seed) for label, s in saved.items()}
     if "random" not in rows:
         rows["random"] = pick_best(gallery, Population.initialised(structure, MATRICES, seed), seed)

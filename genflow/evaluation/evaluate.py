@@ -44,7 +44,7 @@ def choose_metrics(
         if not known[name].fits(structure):
             instead = f"use one of these: {', '.join(choose_metrics(structure, (), reference))}"
             if known[name].exact:
-                structure.environment.require_enumerable(f"metric {name!r}", instead)
+                structure.solution.require_enumerable(f"metric {name!r}", instead)
             raise GenflowError(
                 f"metric {name!r} does not fit structure {structure.name} of {structure.env!r}; {instead}"
             )

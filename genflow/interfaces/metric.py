@@ -36,7 +36,7 @@ class Metric(Configured, ABC):
 
     def fits(self, structure: Structure) -> bool:
         """Whether policies of this structure can be measured."""
-        return structure.environment.enumerable or not self.exact
+        return structure.solution.enumerable or not self.exact
 
     @abstractmethod
     def __call__(self, population: Population, *args: Any, **kwargs: Any) -> Tensor:

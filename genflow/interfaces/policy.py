@@ -37,17 +37,10 @@ class PolicyArch(Configured, ABC):
 
     def layout(self, environment: Environment) -> WeightLayout:
         """The layout of this architecture's weights for an environment."""
-        coordinates = {
-            "input": environment.input_coordinates().float(),
-            "action": environment.action_coordinates().float(),
-        }
+        units = environment.units()
         with torch.device("meta"):  # shapes only: nothing is allocated, no random numbers are drawn
-            module = self.build(len(coordinates["input"]), len(coordinates["action"]))
-
-        def features() -> dict[str, Tensor]:
-            return {label: table.float() for label, table in environment.features().items()}
-
-        return WeightLayout.of(module, self.axes(), coordinates, features)
+            module = self.build(len(units.inputs), len(units.actions))
+        return WeightLayout.of(module, self.axes(), {"input": units.inputs, "action": units.actions})
 
     def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Evaluate M networks at once.

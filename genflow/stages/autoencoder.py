@@ -101,7 +101,7 @@ def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> li
 
 
 def _measurable(structure: Structure) -> bool:
-    return structure.environment.enumerable and (structure.environment.n_states or 0) <= MEASURED_STATES
+    return structure.solution.enumerable and (structure.solution.n_states or 0) <= MEASURED_STATES
 
 
 def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:

@@ -70,7 +70,7 @@ def check_plan(
         coverage.check(structure, training, config.coverage)
     if config.autoencoder.behaviour and config.autoencoder.reference == "optimal":
         for structure in known:
-            structure.environment.require_expert()
+            structure.solution.require_expert()
     return selected
 
 
@@ -88,7 +88,7 @@ def shared(
 
 def expense(structure: Structure) -> float:
     """What a structure costs relative to others, roughly: its parameters times its inputs, which trajectories grow with."""
-    return structure.layout.size * len(structure.layout.coordinates["input"])
+    return structure.layout.size * len(structure.layout.units["input"])
 
 
 def zoo_digest(zoo: Zoo) -> str:

@@ -127,7 +127,7 @@ def measure_quality(
             structure=structure.fields(), name=structure.name, role=role, num=num, metrics=metrics
         ).model_dump(mode="json")
 
-    measured = [structure for structure in structures if structure.environment.enumerable]
+    measured = [structure for structure in structures if structure.solution.enumerable]
     return [Quality(**facts) for facts in shared(measured, entry, progress, f"measure {role}", expense)]
 
 

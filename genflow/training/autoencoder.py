@@ -89,9 +89,9 @@ class StatePool:
     @classmethod
     def of(cls, population: Population, rng: torch.Generator, device: str) -> StatePool:
         """The states on exploring trajectories of the population's own policies, as often as they are visited."""
-        environment = population.structure.environment
+        transitions = population.structure.transitions()
         shape = (len(population), POOL_TRAJECTORIES)
-        rollouts = sample(environment, population.trace, shape, POOL_EPSILON, rng)
+        rollouts = sample(transitions, population.trace, shape, POOL_EPSILON, rng)
         inputs, masks = rollouts.inputs[rollouts.valid], rollouts.masks[rollouts.valid]
         return cls(inputs.to(device), masks.to(device))
 
@@ -120,7 +120,7 @@ class AutoencoderTrainee(GraphTrainee):
         visited = options.behaviour and options.reference == "member"
         if options.behaviour and options.reference == "optimal":
             for population in populations:
-                population.structure.environment.require_expert()
+                population.structure.solution.require_expert()
         self._pools = [StatePool.of(p, rng, device) if visited else None for p in populations]
         self._conditions = [p.structure.condition().to(device) for p in populations]
         self._counts = torch.tensor([len(p) for p in populations])
@@ -244,9 +244,9 @@ class AutoencoderTrainee(GraphTrainee):
         arch, layout, module = structure.arch, structure.layout, self._modules[index]
         pool = self._pools[index]
         if pool is None:
-            expert = structure.environment.expert
+            expert = structure.solution.expert
             states, masks, optimal = (t.to(self._device) for t in expert.draw(options.states, UNIFORM, rng))
-            logits = arch.forward(module, layout.unflatten(weights), structure.environment.inputs(states))
+            logits = arch.forward(module, layout.unflatten(weights), structure.transitions().inputs(states))
             return expert.length**options.length_power * distillation(logits, masks, optimal)
         inputs, masks = pool.draw(options.states, rng)
         with torch.no_grad():

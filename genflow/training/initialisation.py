@@ -98,7 +98,7 @@ def smooth_basis(layout: WeightLayout, size: int) -> Tensor:
         # a generator for each tensor, so that what is drawn for one does not shift with the size of another
         *seeds, core = _core(int(torch.randint(2**31, (1,), generator=rng)), size)
         rows, columns = (
-            _features(layout.coordinates.get(label), units, seed)
+            _features(layout.units[label].coordinates if label in layout.units else None, units, seed)
             for label, units, seed in zip(layout.axes[name], shape, seeds, strict=True)
         )
         parts.append((rows @ core @ columns.T).flatten(1) / (RANDOM_FEATURES * math.sqrt(3 * shape[1])))

@@ -80,9 +80,9 @@ class ZooOptions(PolicyOptions):
                 impossible task.
         """
         if self.objective == "distill":
-            structure.environment.require_expert()
+            structure.solution.require_expert()
         _require_steps(self, self.split()[1], self.checkpoint_every)
-        structure.environment.gfn  # noqa: B018  builds the torchgfn environment, which refuses what it cannot be
+        structure.transitions().env  # noqa: B018  builds the torchgfn environment, which refuses what it cannot be
 
     def split(self) -> tuple[int, int]:
         """(runs, checkpoints a run); their product is at least `num`."""
@@ -115,7 +115,7 @@ class PopulationTrainee(Trainee):
         every: int,
     ) -> None:
         self.structure, self.options = structure, options
-        self.environment = structure.environment
+        self.transitions = structure.transitions(device)
         self.members = len(weights)
         _require_steps(options, checkpoints, every)
         self.weights = {
@@ -137,7 +137,7 @@ class PopulationTrainee(Trainee):
             }
             self._flow_module = _flow_module(structure).to(device)
         if options.objective == "distill":
-            self.environment.require_expert()
+            structure.solution.require_expert()
         # the checkpoint of step steps-1-j*every is row j
         self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size)
         self._every = every
@@ -172,7 +172,7 @@ class PopulationTrainee(Trainee):
         """(M,) what minimises the trajectory balance loss of the policies as they are."""
         trace = self.structure.tracer(self._module, self.weights)
         rollouts = sample(
-            self.environment, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng
+            self.transitions, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng
         )
         log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).mean(1).float()
@@ -183,7 +183,7 @@ class PopulationTrainee(Trainee):
         weights = _values(self.weights, own)
         shape = (own.stop - own.start, options.batch_size)
         epsilon = options.epsilon * (1 - step / options.steps)
-        rollouts = sample(self.environment, self.structure.tracer(self._module, weights), shape, epsilon, rng)
+        rollouts = sample(self.transitions, self.structure.tracer(self._module, weights), shape, epsilon, rng)
         logits = rollouts.logits.requires_grad_()
         log_pf = rollouts.log_pf(rollouts.rows(logits))
         if options.objective == "tb":
@@ -206,7 +206,7 @@ class PopulationTrainee(Trainee):
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """What is observed in drawn states (B, ...), allowed actions and optimal policies (B, A)."""
-        states, masks, optimal = self.environment.expert.draw(
+        states, masks, optimal = self.structure.solution.expert.draw(
             self.options.batch_size, objectives.UNIFORM, rng
         )
         return tuple(
@@ -238,7 +238,8 @@ class PopulationTrainee(Trainee):
 
     def figures(self) -> dict[str, float]:
         """The primary exact metric where it is cheap."""
-        if not self.environment.enumerable or (self.environment.n_states or 0) > CHEAP_STATES:
+        solution = self.structure.solution
+        if not solution.enumerable or (solution.n_states or 0) > CHEAP_STATES:
             return {}
         try:
             return figures_of(Population(self.structure, self._flat()))
@@ -270,7 +271,7 @@ def _gradients(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor
 
 def _flow_module(structure: Structure) -> torch.nn.Module:
     """The policy's architecture with one output: log F."""
-    return structure.arch.build(len(structure.layout.coordinates["input"]), 1)
+    return structure.arch.build(len(structure.layout.units["input"]), 1)
 
 
 def _state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:

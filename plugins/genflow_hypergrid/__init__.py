@@ -1,4 +1,4 @@
-"""The hypergrid of Bengio et al. 2021 on torchgfn, with an exact reward."""
+"""The hypergrid of Bengio et al. 2021 on torchgfn, with exact rewards."""
 
 import genflow
 
@@ -7,3 +7,15 @@ import genflow
 def register_environments(register):
     """hypergrid."""
     register("hypergrid", "genflow_hypergrid.environment:Hypergrid")
+
+
+@genflow.hookimpl
+def register_rewards(register):
+    """original, paper: exact product rewards; cosine, sparse, deceptive and three compositional ones: torchgfn's."""
+    classes = {
+        "original": "Original", "paper": "Paper", "cosine": "Cosine", "sparse": "Sparse", "deceptive": "Deceptive",
+        "bitwise_xor": "BitwiseXor", "multiplicative_coprime": "MultiplicativeCoprime",
+        "conditional_multiscale": "ConditionalMultiscale",
+    }  # fmt: skip
+    for name, cls in classes.items():
+        register(name, f"genflow_hypergrid.rewards:{cls}", environment="hypergrid")

@@ -34,7 +34,6 @@ def position_features(outer: Tensor, band: Tensor) -> Tensor:
         columns += [inside, *(inside * indicator[place] for indicator in indicators)]
     for indicator in indicators:
         columns += _outlook(indicator)
-    # no column holds whole numbers above 1 alone, which would read as names
     return torch.stack(columns, dim=1)
 
 

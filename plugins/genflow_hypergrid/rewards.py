@@ -1,64 +1,202 @@
-"""Rewards of the hypergrid: our own exact one, and torchgfn's others by name.
+"""Rewards of the hypergrid, one class each: our own exact ones, and torchgfn's others by its names.
 
-The product rewards of the field, R(x) = R0 + R1 prod_i [outer(x_i)] + R2 prod_i [band(x_i)], need two yes/no
-answers a position. They are decided here in exact fractions, so that they are symmetric in x; torchgfn
-decides them in float32, where its tolerance of 1e-12 vanishes: at heights 11, 21, 31, 41, 51 and 61 the
-boundary position 0.9 (H-1) counts as in the band.
+The product rewards of the field, R(x) = R0 + R1 prod_i [outer(x_i)] + R2 prod_i [band(x_i)], need two yes/no answers a
+position. They are decided here in exact fractions, so that they are symmetric in x; torchgfn decides them in float32,
+where its tolerance of 1e-12 vanishes: at heights 11, 21, 31, 41, 51 and 61 the boundary position 0.9 (H-1) counts as in
+the band.
+
+Shapes: B objects, which are positions (B, n) int64; h positions a dimension.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
-#: rewards decided by `indicators`: "original" divides x by H-1 (Bengio et al. 2021's code), "paper" by H, as
-#: it prints
-EXACT_REWARDS = ("original", "paper")
-#: torchgfn's other rewards
-TORCHGFN_REWARDS = (
-    "cosine",
-    "sparse",
-    "deceptive",
-    "bitwise_xor",
-    "multiplicative_coprime",
-    "conditional_multiscale",
-)
-_WITH_PRESETS = TORCHGFN_REWARDS[3:]
-_FIELDS = {"cosine": ("R0", "R1"), "sparse": (), "deceptive": ("R0", "R1", "R2")}
+from genflow import GenflowError, Reward, Schema, described
+
+#: rewards, of which float32 holds the sums and the ratios
+MIN_REWARD, MAX_REWARD = 1e-18, 1e18
+#: dimensions up to which torchgfn's sparse reward, which lists all their permutations, fits into memory
+MAX_SPARSE = 9
 
 
-def indicators(height: int, reward: str, outer: float, band: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Which positions lie in the outer region and in the band: two (height,) bool tensors.
+class ProductReward(Reward):
+    """R0 everywhere, R1 more where all positions are in the outer region, R2 more where all are in the band."""
 
-    With a = |k/(H-1) - 1/2| (or k/H for ``"paper"``): outer is a > `outer`, band is `band[0]` < a <
-    `band[1]`.
-    """
-    divisor = height if reward == "paper" else height - 1
-    distance = [abs(Fraction(k, divisor) - Fraction(1, 2)) for k in range(height)]
-    # str() gives the decimal that the user wrote, not its binary neighbour
-    edge, low, high = (Fraction(str(value)) for value in (outer, *band))
-    return torch.tensor([a > edge for a in distance]), torch.tensor([low < a < high for a in distance])
+    environment = "hypergrid"
+
+    class Config(Schema):
+        """The three terms and the regions.
+
+        `R0`, `R1`, `R2`: what the background, the outer region and the band pay.
+        `outer`: the outer region is where |x - 0.5| > `outer`.
+        `band`: the band is where `band[0]` < |x - 0.5| < `band[1]`.
+        """
+
+        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD)
+        R1: float = described(0.5, ge=0, le=MAX_REWARD)
+        R2: float = described(2.0, ge=0, le=MAX_REWARD)
+        outer: float = described(0.25, ge=0, le=0.5)
+        band: tuple[float, float] = described((0.3, 0.4))
+
+        @model_validator(mode="after")
+        def _band_in_order(self) -> ProductReward.Config:
+            if not 0 <= self.band[0] < self.band[1] <= 1:
+                raise ValueError(f"band must be two increasing numbers in [0, 1], not {self.band}")
+            return self
+
+    def divisor(self, height: int) -> int:
+        """What positions are divided by to lie in [0, 1]."""
+        return height - 1
+
+    @cached_property
+    def regions(self) -> tuple[Tensor, Tensor]:
+        """Which positions of a dimension lie in the outer region and in the band: two (h,) bool tensors."""
+        height = self.task.height
+        distance = [abs(Fraction(k, self.divisor(height)) - Fraction(1, 2)) for k in range(height)]
+        # str() gives the decimal that the user wrote, not its binary neighbour
+        edge, low, high = (Fraction(str(value)) for value in (self.config.outer, *self.config.band))
+        return torch.tensor([a > edge for a in distance]), torch.tensor([low < a < high for a in distance])
+
+    def score(self, objects: Tensor) -> Tensor:
+        """(B, n) positions -> (B,) float64 R, by lookup of the two regions."""
+        outer, band = (region.to(objects.device) for region in self.regions)
+        c = self.config
+        table = [c.R0 + a * c.R1 + b * c.R2 for a in (0, 1) for b in (0, 1)]
+        place = 2 * outer[objects].all(-1).long() + band[objects].all(-1).long()
+        return torch.tensor(table, dtype=torch.float64, device=objects.device)[place]
+
+    def is_mode(self, objects: Tensor) -> Tensor:
+        """(B, n) -> (B,) whether a cell has the largest reward of the grid."""
+        # wherever all positions are in a region, so is the diagonal cell of each of them
+        diagonal = torch.arange(self.task.height, device=objects.device)[:, None].expand(-1, self.task.ndim)
+        return self.score(objects) == self.score(diagonal).max()
+
+    def log_masses(self) -> list[float]:
+        """Log of the total reward that each of the three terms pays: R0 h^n, R1 outer^n, R2 band^n."""
+        c, task = self.config, self.task
+        sides = (task.height, *(int(region.sum()) for region in self.regions))
+        terms = zip((c.R0, c.R1, c.R2), sides, strict=True)
+        return [math.log(r) + task.ndim * math.log(side) if r * side else -math.inf for r, side in terms]
 
 
-def torchgfn_kwargs(reward: str, ndim: int, height: int, values: dict[str, float]) -> dict[str, Any]:
-    """Keyword arguments for torchgfn's reward function: R0, R1, R2 where it has them, else its "easy" preset over R0."""
-    if reward in _WITH_PRESETS:
-        from gfn.gym.hypergrid import get_reward_presets
-
-        return {**get_reward_presets(reward, ndim, height)["easy"], "R0": values["R0"]}
-    return {key: values[key] for key in _FIELDS.get(reward, ("R0", "R1", "R2"))}
+class Original(ProductReward):
+    """Positions are x / (H-1), as in the code of Bengio et al. 2021."""
 
 
-def log_reward(states: Tensor, outer: Tensor, band: Tensor, r0: float, r1: float, r2: float) -> Tensor:
-    """Exact log R of states (..., n) by lookup of the per-position indicators: (...) float64."""
-    in_outer, in_band = outer[states].all(-1), band[states].all(-1)
-    table = torch.tensor(
-        [math.log(r0 + a * r1 + b * r2) for a in (0, 1) for b in (0, 1)],
-        dtype=torch.float64,
-        device=states.device,
-    )
-    return table[2 * in_outer.long() + in_band.long()]
+class Paper(ProductReward):
+    """Positions are x / H, as the paper prints it."""
+
+    def divisor(self, height: int) -> int:
+        """H."""
+        return height
+
+
+class TorchgfnReward(Reward):
+    """A reward function of torchgfn, by the name of its class in `gfn.gym.hypergrid`."""
+
+    environment = "hypergrid"
+    function: ClassVar[str]
+    #: torchgfn's name for the "easy" preset that gives what `Config` does not; None: there is no preset
+    preset: ClassVar[str | None] = None
+
+    @cached_property
+    def _function(self) -> Callable[[Tensor], Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from gfn.gym import hypergrid
+
+        height, ndim = self.task.height, self.task.ndim
+        values: dict[str, Any] = self.config.model_dump()
+        try:
+            if self.preset is not None:
+                values = {**hypergrid.get_reward_presets(self.preset, ndim, height)["easy"], **values}
+            return vars(hypergrid)[self.function](height, ndim, **values)
+        except (AssertionError, ValueError) as error:
+            raise GenflowError(
+                f"torchgfn's reward {self.function} does not fit this grid: {error}"
+            ) from error
+
+    def check(self) -> None:
+        """Refuse a grid that the reward does not fit.
+
+        Raises:
+            GenflowError: says why, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
+        """
+        _ = self._function
+
+    @torch.no_grad()
+    def score(self, objects: Tensor) -> Tensor:
+        """(B, n) -> (B,) R."""
+        return self._function(objects)
+
+
+class Cosine(TorchgfnReward):
+    """torchgfn's "cosine": R0 plus R1 times a product of cosines and a Gaussian."""
+
+    function = "CosineReward"
+
+    class Config(Schema):
+        """`R0`, `R1`: the background and the height of the waves."""
+
+        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD)
+        R1: float = described(0.5, ge=0, le=MAX_REWARD)
+
+
+class Deceptive(TorchgfnReward):
+    """torchgfn's "deceptive": the way to the modes pays less than the rest."""
+
+    function = "DeceptiveReward"
+
+    class Config(Cosine.Config):
+        """`R0`, `R1`, `R2`: see torchgfn."""
+
+        R2: float = described(2.0, ge=0, le=MAX_REWARD)
+
+
+class Sparse(TorchgfnReward):
+    """torchgfn's "sparse": a few cells pay."""
+
+    function = "SparseReward"
+
+    def check(self) -> None:
+        """Refuse grids of more than nine dimensions, whose permutations torchgfn lists."""
+        if self.task.ndim > MAX_SPARSE:
+            raise GenflowError(
+                f"torchgfn's reward 'sparse' needs ndim of at most {MAX_SPARSE}, not {self.task.ndim}"
+            )
+        super().check()
+
+
+class _WithPreset(TorchgfnReward):
+    class Config(Schema):
+        """`R0`: the background; the rest is torchgfn's "easy" preset."""
+
+        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD)
+
+
+class BitwiseXor(_WithPreset):
+    """torchgfn's "bitwise_xor"."""
+
+    function, preset = "BitwiseXORReward", "bitwise_xor"
+
+
+class MultiplicativeCoprime(_WithPreset):
+    """torchgfn's "multiplicative_coprime"."""
+
+    function, preset = "MultiplicativeCoprimeReward", "multiplicative_coprime"
+
+
+class ConditionalMultiscale(_WithPreset):
+    """torchgfn's "conditional_multiscale"."""
+
+    function, preset = "ConditionalMultiScaleReward", "conditional_multiscale"

@@ -51,7 +51,7 @@ class _Exact(Metric):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        return self.divergence(population.structure.environment.target(), population.terminal_distribution())
+        return self.divergence(population.structure.solution.target(), population.terminal_distribution())
 
 
 class JS(_Exact):
@@ -122,7 +122,7 @@ class HistogramJS(_Histogram):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        return js(population.structure.environment.target(), self.histogram(population))
+        return js(population.structure.solution.target(), self.histogram(population))
 
 
 class HistogramKL(_Histogram):
@@ -131,7 +131,7 @@ class HistogramKL(_Histogram):
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
         return kl(
-            population.structure.environment.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR)
+            population.structure.solution.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR)
         )
 
 
@@ -140,4 +140,4 @@ class HistogramL1(_Histogram):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        return mean_l1(population.structure.environment.target(), self.histogram(population))
+        return mean_l1(population.structure.solution.target(), self.histogram(population))

@@ -27,8 +27,8 @@ class Modes(Metric):
 
     def fits(self, structure: Structure) -> bool:
         """Whether the task says what a mode is."""
-        environment = structure.environment
-        return environment.is_mode(environment.gfn[0].s0[None]) is not None
+        transitions = structure.transitions()
+        return transitions.is_mode(transitions.initial_state[None]) is not None
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64.
@@ -37,7 +37,7 @@ class Modes(Metric):
             GenflowError: the task does not say what a mode is.
         """
         final = population.rollouts(self.config.draws, self.config.seed).final
-        hits = population.structure.environment.is_mode(final.flatten(0, 1))
+        hits = population.structure.transitions().is_mode(final.flatten(0, 1))
         if hits is None:
             raise GenflowError(
                 f"environment {population.structure.env!r} does not say which objects are modes"
@@ -65,14 +65,14 @@ def log_probability(policy: Population, objects: Tensor, trajectories: int, rng:
     Returns:
         (N,) float64.
     """
-    environment = policy.structure.environment
-    env, _ = environment.gfn
+    transitions = policy.structure.transitions()
+    env = transitions.env
     states = objects.repeat_interleave(trajectories, dim=0)
     rows, actions = torch.arange(len(states)), torch.full((len(states),), env.n_actions - 1)
     log_ratio = torch.zeros(len(states), dtype=torch.float64)
     while True:
         wrapped, parents = env.States(states), env.States(states).backward_masks
-        logits = policy.logits(environment.inputs(states))[0].masked_fill(~wrapped.forward_masks, -torch.inf)
+        logits = policy.logits(transitions.inputs(states))[0].masked_fill(~wrapped.forward_masks, -torch.inf)
         log_pf = logits.double().log_softmax(-1).gather(1, actions[:, None]).squeeze(1)
         log_ratio[rows] += log_pf + parents.sum(1).clamp(min=1).log()
         moving = parents.any(1)
@@ -111,7 +111,7 @@ class RewardCorrelation(Metric):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64; NaN where all objects have the same reward."""
-        c, environment = self.config, population.structure.environment
+        c, transitions = self.config, population.structure.transitions()
         rng = torch.Generator().manual_seed(c.seed)
         own = population.rollouts(c.draws - c.draws // 2, c.seed).final
         # so that the reward varies; random actions are nobody's, so all policies share them
@@ -121,7 +121,7 @@ class RewardCorrelation(Metric):
             .final.expand(len(population), *[-1] * (own.ndim - 1))
         )
         objects = torch.cat([own, foreign], dim=1)
-        log_reward = environment.log_reward(objects.flatten(0, 1)).reshape(objects.shape[:2])
+        log_reward = transitions.log_reward(objects.flatten(0, 1)).reshape(objects.shape[:2])
         with torch.no_grad():
             log_p = [
                 log_probability(policy, x, c.trajectories, rng)

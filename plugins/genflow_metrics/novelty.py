@@ -121,5 +121,5 @@ class ErrorAgreement(_Exact):
     def errors(self, population: Population) -> Tensor:
         """(M, S) of length 1; 0 for a policy without mistakes."""
         return functional.normalize(
-            population.terminal_distribution() - population.structure.environment.target(), dim=1
+            population.terminal_distribution() - population.structure.solution.target(), dim=1
         )

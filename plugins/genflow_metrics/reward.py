@@ -56,4 +56,4 @@ class LogZError(_Sampled):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        return (population.structure.environment.log_partition() - self.bound(population)).abs()
+        return (population.structure.solution.log_partition() - self.bound(population)).abs()

@@ -29,7 +29,7 @@ class _Exact(Metric):
 
     def fits(self, structure: Structure) -> bool:
         """Whether the task makes molecules, and all of them can be scored."""
-        return isinstance(structure.environment, Molecule) and structure.environment.enumerable
+        return isinstance(structure.environment, Molecule) and structure.solution.enumerable
 
     @abstractmethod
     def divergence(self, p: Tensor, q: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from genflow import PolicyArch, Schema
+from genflow import PolicyArch, Schema, described
 
 NEGATIVE_SLOPE = 0.01
 
@@ -44,7 +43,7 @@ class MLP3(PolicyArch):
     class Config(Schema):
         """`width`: hidden units d."""
 
-        width: int = Field(default=128, ge=1, le=8192)
+        width: int = described(128, ge=1, le=8192)
 
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
         """A network with torch's default initialisation."""

@@ -39,9 +39,9 @@ def test_the_environment_is_each_grid(conditional, file):
     env = conditional.Grids([*structures, Structure.parse("hypergrid", UNSEEN)], trained=3)
     assert (env.ndim, env.height) == (3, 7)
     for row, structure in enumerate(env.structures):
-        graph, ndim = structure.environment.graph, structure.environment.config.ndim
+        graph, ndim = structure.solution.graph, structure.environment.config.ndim
         states = env.wrap(row, graph.states)
-        own = structure.environment.gfn[0]
+        own = structure.transitions().env
         masks, expected = states.forward_masks, own.States(graph.states).forward_masks
         assert torch.equal(masks[:, [*range(ndim), env.ndim]], expected)
         assert not masks[:, ndim : env.ndim].any()

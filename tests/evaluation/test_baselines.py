@@ -214,7 +214,7 @@ def test_uniform_takes_every_allowed_action_alike(zoo):
     structure = grid(2, 5)
     (population,) = baselines(structure, zoo, ["uniform"], 3, 0, 0.1)
     assert (population.source, len(population), population.seen) == ("uniform", 1, False)
-    graph = structure.environment.graph
+    graph = structure.solution.graph
     ways = torch.zeros(len(graph.states), dtype=torch.float64)
     ways[0] = 1.0
     expected = torch.zeros_like(ways)

@@ -327,7 +327,7 @@ def test_noise_comes_from_the_generator_and_only_while_training(zoo):
 
 def test_without_features_the_units_are_told_by_their_coordinates(zoo, trained):
     plain = stirred(zoo, features=False)
-    assert plain.spec()["described"]["input"]["features"] == ZOO[0].layout.coordinates["input"].shape[1]
+    assert plain.spec()["described"]["input"]["features"] == ZOO[0].layout.units["input"].shape[1]
     structure = UNSEEN[1]
     columns = structure.layout.features["input"].shape[1]
     # everything but the name of the dimension

@@ -161,7 +161,7 @@ def test_presets_are_the_papers_structures(name):
     }
     assert papers.layout.shapes["net.0.weight"] == (d, s)
     assert papers.layout.shapes["net.4.weight"] == (n + 1, d)
-    assert ours.environment.n_states == h**n
+    assert ours.solution.n_states == h**n
 
 
 def test_presets_are_these_and_no_others():
@@ -385,7 +385,7 @@ def test_only_the_dimension_reads_as_a_name(fields):
 
 def test_torchgfns_own_rewards_are_described_by_coordinates():
     layout = grid(2, 8, reward="cosine").layout
-    assert layout.features["input"].equal(layout.coordinates["input"])
+    assert layout.features["input"].equal(layout.units["input"])
 
 
 @pytest.mark.parametrize(

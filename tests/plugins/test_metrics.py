@@ -72,7 +72,7 @@ def test_symmetry_bounds_and_relations(seed):
 
 def test_exact_metrics_are_the_divergences_of_the_exact_distribution():
     population = lively(grid(2, 6), 3)
-    target, found = population.structure.environment.target(), population.terminal_distribution()
+    target, found = population.structure.solution.target(), population.terminal_distribution()
     metrics = exact_metrics()
     for member in range(3):
         p, q = target.tolist(), found[member].tolist()
@@ -165,7 +165,7 @@ def test_a_perfect_sampler_of_structure_a_scores_the_papers_numbers_by_histogram
     # the paper's 7.28 (trained) beside 7.5 (perfect): the floor of empty cells decides, and is about 1e-8
     assert float(HistogramKL.from_config(options)(perfect_on_a)) == pytest.approx(7.5, abs=0.1)
     # E|p - C/N| = 2 p (1-p)^N where C is binomial and p < 1/N, which holds in every cell
-    target = perfect_on_a.structure.environment.target()
+    target = perfect_on_a.structure.solution.target()
     assert target.max() < 1 / draws
     expected = float((2 * target * (1 - target) ** draws).mean())
     assert float(HistogramL1.from_config(options)(perfect_on_a)) == pytest.approx(expected, rel=0.01)
@@ -187,8 +187,8 @@ def test_histograms_are_shares_of_the_draws():
 
 def test_mean_reward_is_the_expectation_within_its_sampling_error():
     population = lively(grid(2, 8), 3)
-    rewards = population.structure.environment.target() * math.exp(
-        population.structure.environment.log_partition()
+    rewards = population.structure.solution.target() * math.exp(
+        population.structure.solution.log_partition()
     )
     exact = population.terminal_distribution() @ rewards
     spread = (population.terminal_distribution() @ rewards.square() - exact.square()).sqrt()
@@ -200,7 +200,7 @@ def test_mean_reward_is_the_expectation_within_its_sampling_error():
 
 def test_log_z_bound_is_below_log_z_and_tight_for_the_optimal_policy():
     structure = grid(2, 8)
-    log_z = structure.environment.log_partition()
+    log_z = structure.solution.log_partition()
     best = optimal(structure)
     assert float(LogZBound()(best)) == pytest.approx(log_z, abs=1e-5)
     assert float(LogZError()(best)) < 1e-5

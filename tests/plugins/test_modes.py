@@ -65,7 +65,7 @@ def test_the_optimal_policy_finds_every_mode_and_one_that_stays_finds_none():
 
 def test_a_task_that_names_no_modes_is_not_counted_in():
     structure = grid(2, 4, reward="cosine")
-    assert structure.environment.is_mode(torch.zeros(1, 2, dtype=torch.long)) is None
+    assert structure.transitions().is_mode(torch.zeros(1, 2, dtype=torch.long)) is None
     assert "modes" not in choose_metrics(structure) and "modes" in choose_metrics(grid(2, 4))
     with pytest.raises(GenflowError, match=r"'modes' does not fit structure .*use one of these: js"):
         choose_metrics(structure, ["modes"])
@@ -75,7 +75,7 @@ def test_a_task_that_names_no_modes_is_not_counted_in():
 
 def test_estimated_log_probability_is_the_exact_one_within_its_sampling_error():
     policy = lively(grid(2, 4), 1)
-    states, exact = policy.structure.environment.graph.states, policy.terminal_distribution()[0].log()
+    states, exact = policy.structure.solution.graph.states, policy.terminal_distribution()[0].log()
     found = log_probability(policy, states, 4000, torch.Generator().manual_seed(0))
     assert found.dtype == torch.float64
     assert (found - exact).abs().max() < 0.1
@@ -89,7 +89,7 @@ def test_estimated_log_probability_is_the_exact_one_within_its_sampling_error():
 
 def test_the_estimate_is_unbiased_for_the_probability():
     policy = lively(grid(3, 3), 1)
-    states, exact = policy.structure.environment.graph.states, policy.terminal_distribution()[0]
+    states, exact = policy.structure.solution.graph.states, policy.terminal_distribution()[0]
     singles = (
         log_probability(policy, states.repeat_interleave(2000, 0), 1, torch.Generator().manual_seed(1))
         .exp()
@@ -102,9 +102,9 @@ def test_the_estimate_is_unbiased_for_the_probability():
 def test_one_trajectory_is_enough_for_the_optimal_policy():
     structure = grid(3, 4)
     found = log_probability(
-        optimal(structure), structure.environment.graph.states, 1, torch.Generator().manual_seed(0)
+        optimal(structure), structure.solution.graph.states, 1, torch.Generator().manual_seed(0)
     )
-    torch.testing.assert_close(found, structure.environment.target().log(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, structure.solution.target().log(), rtol=0, atol=1e-4)
 
 
 def test_pearson_by_another_way_and_of_constants():

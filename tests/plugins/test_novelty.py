@@ -104,7 +104,7 @@ def test_a_zoo_of_one_checkpoint_has_nothing_to_compare_it_with(metric, checkpoi
 
 def test_exact_comparisons_are_those_of_plain_loops(checkpoints):
     population = named("generated", lively(grid(2, 5), 3, seed=7))
-    target = population.structure.environment.target().tolist()
+    target = population.structure.solution.target().tolist()
     mine, theirs = population.terminal_distribution().tolist(), checkpoints.terminal_distribution().tolist()
 
     def tv(p, q):

@@ -73,7 +73,7 @@ def experts(structure: Structure, num: int) -> Population:
 
 def novices(structure: Structure, num: int, seed: int = 0) -> Population:
     """Random policies."""
-    shape = (num, structure.environment.n_states, structure.environment.config.ndim + 1)
+    shape = (num, structure.solution.n_states, structure.environment.config.ndim + 1)
     return lookup(structure, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
@@ -105,7 +105,7 @@ def test_the_optimal_reference_asks_for_the_optimal_policy_and_not_for_the_membe
     _, figures = step(trainee_of([members], states=40_000, **OPTIMAL))
     assert figures["weights"] == 0
     # by hand: KL at each state, three quarters of the states by visits and one quarter evenly
-    flows, graph = structure.environment.optimal_flows(), structure.environment.graph
+    flows, graph = structure.solution.optimal_flows(), structure.solution.graph
     masks = graph.mask(torch.arange(16))
     own = members.state_dict()["table"].masked_fill(~masks, -torch.inf).log_softmax(-1).masked_fill(~masks, 0)
     divergence = (torch.special.xlogy(flows.policy, flows.policy) - flows.policy * own).sum(-1)
@@ -145,8 +145,8 @@ def test_long_tasks_count_by_the_power_of_their_length():
         step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["behaviour"]
         for p in (0.0, 2.0)
     )
-    assert structure.environment.expert.length > 1.5
-    assert twice == pytest.approx(plain * structure.environment.expert.length**2, rel=1e-5)
+    assert structure.solution.expert.length > 1.5
+    assert twice == pytest.approx(plain * structure.solution.expert.length**2, rel=1e-5)
 
 
 def test_batches_are_drawn_from_the_whole_zoo_without_replacement():

@@ -19,7 +19,7 @@ STRUCTURES = [{"ndim": 2, "height": 6}, {"ndim": 3, "height": 4, "R0": 0.001}, {
 
 def flow_networks(structure):
     """One log-flow network a member."""
-    return [structure.arch.build(len(structure.layout.coordinates["input"]), 1) for _ in range(MEMBERS)]
+    return [structure.arch.build(len(structure.layout.units["input"]), 1) for _ in range(MEMBERS)]
 
 
 def stacked(modules):
@@ -134,12 +134,12 @@ def test_balance_losses_vanish_at_the_exact_flows_and_only_there():
 
 
 def states_of(structure):
-    graph = structure.environment.graph
+    graph = structure.solution.graph
     every = torch.arange(len(graph.states))
     return (
-        structure.environment.inputs(graph.states),
+        structure.transitions().inputs(graph.states),
         graph.mask(every),
-        structure.environment.optimal_flows().policy.float(),
+        structure.solution.optimal_flows().policy.float(),
     )
 
 
@@ -202,7 +202,7 @@ def test_the_minimiser_of_distillation_samples_the_target():
     torch.testing.assert_close(probabilities, best, rtol=0, atol=1e-3)
     found, target = (
         lookup(structure, logits.detach()).terminal_distribution()[0],
-        structure.environment.target(),
+        structure.solution.target(),
     )
     assert (found - target).abs().sum() < 1e-3
 

@@ -140,7 +140,7 @@ def test_every_objective_learns_a_small_grid(tmp_path, objective, batch_size, re
 def test_log_z_is_learned_by_trajectory_balance(tmp_path):
     structure = grid(2, 6, width=32)
     population = trained(structure, tmp_path, steps=300, lr=0.01, batch_size=16)
-    log_z = structure.environment.log_partition()
+    log_z = structure.solution.log_partition()
     assert log_z > 1
     assert population.provenance["log_z"] == pytest.approx([log_z, log_z], abs=0.2)
 
@@ -269,7 +269,7 @@ def test_distillation_of_a_huge_task_is_refused(tmp_path):
 
 def test_a_task_that_is_too_large_to_enumerate_is_distilled_from_sorted_states(tmp_path):
     structure = grid(8, 7, width=16)
-    assert not structure.environment.enumerable
+    assert not structure.solution.enumerable
     population = trained(structure, tmp_path, num=1, objective="distill", steps=60, lr=0.02, batch_size=128)
     loss = [value for _, value in population.provenance["history"]["loss"]]
     assert sum(loss[-10:]) < 0.5 * sum(loss[:10])
