@@ -19,7 +19,6 @@ from genflow.interfaces.environment import Environment
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery
 from genflow.interfaces.policy import PolicyArch
-from genflow.interfaces.reward import Reward
 from genflow.interfaces.transitions import Transitions
 from genflow.layout import WeightLayout
 from genflow.registry import default_name, registry

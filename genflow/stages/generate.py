@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from genflow.training.finetune import STARTS, finetune
 
 
 def load_generators(config: Config, folder: Path | None, structures: Sequence[Structure]) -> list[Generator]:
-    """The generator for each structure: that in `folder`, else the first that covers it of those that ship with the environment and
-    that of the default run folder.
+    """Load the generator for each structure.
+
+    That in `folder`, else the first that covers the structure of those that ship with the environment and of that
+    in the default run folder.
 
     Raises:
         GenflowError: there is none, or none covers a structure.
@@ -36,20 +38,28 @@ def load_generators(config: Config, folder: Path | None, structures: Sequence[St
         raise GenflowError(
             f"no generator ships for {config.env!r} and {default} holds none; give --generator DIR, or train one with `genflow train-ldm`"
         )
-    loaded = [Generator.from_pretrained(place, device) for place in places]
+    loaded = {str(place): Generator.from_pretrained(place, device) for place in places}
     return [_covering(loaded, structure) for structure in structures]
 
 
-def _covering(generators: Sequence[Generator], structure: Structure) -> Generator:
-    refusals = []
-    for generator in generators:
+def _covering(generators: Mapping[str, Generator], structure: Structure) -> Generator:
+    """The first that covers a structure.
+
+    Raises:
+        GenflowError: none does; says of each, by its folder's name, what it covers.
+    """
+    refusals = {}
+    for place, generator in generators.items():
         try:
             generator.check(structure)
         except GenflowError as error:
-            refusals.append(str(error))
+            refusals[place] = str(error)
         else:
             return generator
-    raise GenflowError("; ".join(dict.fromkeys(refusals)))
+    if len(refusals) == 1:
+        raise GenflowError(next(iter(refusals.values())))
+    said = "; ".join(f"{Path(place).name}: {why}" for place, why in refusals.items())
+    raise GenflowError(f"no generator covers {structure.name}: {said}")
 
 
 def generate(

@@ -50,8 +50,9 @@ class Provenance(Schema):
     members: Objects | None = None
 
 
-def save_population(population: Population, folder: Path) -> None:
+def save_population(population: Population, folder: Path | str) -> None:
     """Write a population; the JSON comes last, so a folder with it is whole."""
+    folder = Path(folder)
     write_tensors(folder / TENSORS, population.state_dict(), {"format": "genflow-population-1"})
     write_json(
         folder / FACTS,
@@ -59,12 +60,13 @@ def save_population(population: Population, folder: Path) -> None:
     )
 
 
-def load_population(folder: Path) -> Population:
+def load_population(folder: Path | str) -> Population:
     """Read a population.
 
     Raises:
-        GenflowError: a file is missing, truncated or foreign, or the tensors do not fit the structure.
+        GenflowError: a file is missing, truncated or foreign, or the tensors do not fit the structure or each other.
     """
+    folder = Path(folder)
     structure, facts = read_facts(folder)
     path = inside(folder, TENSORS)
     tensors, _ = read_tensors(path)
@@ -79,6 +81,11 @@ def load_population(folder: Path) -> Population:
             raise GenflowError(
                 f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, expected (M, {str(shape)[1:]}"
             )
+    if facts.get("num", num) != num:
+        raise GenflowError(
+            f"{folder / FACTS} says that there are {brief(facts['num'])} policies, {TENSORS} holds {num}; the two files do"
+            " not belong together"
+        )
     members = facts["provenance"].get("members")
     if members is not None and len(members) != num:
         raise GenflowError(
@@ -113,13 +120,13 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_facts(folder: Path) -> tuple[Structure, dict[str, Any]]:
+def read_facts(folder: Path | str) -> tuple[Structure, dict[str, Any]]:
     """Read what ``population.json`` says, without the weights: the structure, and the whole object with a checked provenance.
 
     Raises:
         GenflowError: the file is missing or malformed, or names something that is not installed.
     """
-    path = inside(folder, FACTS)
+    path = inside(Path(folder), FACTS)
     facts = read_json(path)
     validate(Provenance, facts.setdefault("provenance", {}), f"{path}: provenance")
     try:
@@ -128,12 +135,13 @@ def read_facts(folder: Path) -> tuple[Structure, dict[str, Any]]:
         raise GenflowError(f"{path}: {error}") from error
 
 
-def find_populations(folder: Path) -> list[Path]:
+def find_populations(folder: Path | str) -> list[Path]:
     """Folders at or under `folder` that hold a population, sorted.
 
     Raises:
         GenflowError: `folder` does not exist or cannot be read, or something in it leads out of it.
     """
+    folder = Path(folder)
     if not os.path.isdir(folder):  # Path's own raises for what may not be looked at
         raise GenflowError(f"{folder} is no folder; give one that holds {FACTS}, a zoo or a run")
     level, found = [folder], []
