@@ -21,6 +21,7 @@ from genflow.interfaces.gallery import Gallery
 from genflow.interfaces.policy import PolicyArch
 from genflow.interfaces.transitions import Transitions
 from genflow.layout import WeightLayout
+from genflow.precision import float32_default
 from genflow.registry import default_name, registry
 from genflow.rollouts import Trace
 from genflow.schema import MAX_NAME, Name, Role, Schema, brief, reward_field, role_of, validate
@@ -299,8 +300,9 @@ class Structure:
         return bias
 
     def module(self) -> nn.Module:
-        """A freshly initialised policy network."""
-        return self.arch.build(len(self.layout.units["input"]), len(self.layout.units["action"]))
+        """A freshly initialised policy network, in float32."""
+        with float32_default():
+            return self.arch.build(len(self.layout.units["input"]), len(self.layout.units["action"]))
 
     def observe(self, states: Tensor) -> Tensor:
         """What `PolicyArch.tracer` reads in states (B, *state_shape) or (M, B, *state_shape).
