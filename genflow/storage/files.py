@@ -18,7 +18,7 @@ from genflow.errors import GenflowError
 MAX_JSON, MAX_VALUES, MAX_DEPTH = 2**26, 2_000_000, 64
 #: most bytes of the header of a safetensors file, some 60,000 tensors
 MAX_HEADER = 2**22
-_TEMPORARY = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -27,7 +27,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         GenflowError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -58,7 +58,7 @@ def read_json(path: Path) -> dict[str, Any]:
         GenflowError: there is no such file, or it holds no JSON object or one that is too large.
     """
     try:
-        with _open(path, MAX_JSON) as file:
+        with _open_regular_file(path, MAX_JSON) as file:
             text = file.read()
         # parsed, a value takes far more memory than its two characters
         if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
@@ -104,7 +104,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from genflow.schema import brief
 
     try:
-        with _open(path) as start:
+        with _open_regular_file(path) as start:
             header = int.from_bytes(start.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"its header would have {header:,} bytes")
@@ -129,7 +129,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         ) from error
 
 
-def _open(path: Path, most: float = math.inf) -> BinaryIO:
+def _open_regular_file(path: Path, most: float = math.inf) -> BinaryIO:
     """Open a file for reading: a pipe or a device might never end, or do something when it is opened."""
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):
