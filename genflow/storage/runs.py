@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import platform
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
-from genflow.storage.files import TEMPORARY_SUFFIX, finite, read_json, write_json
+from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, write_json
 
 MANIFEST = "run.json"
 #: where workers keep their logs, one each
@@ -50,12 +50,13 @@ class RunDirectory:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: Path, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
+    def open(cls, path: StrPath, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
         """Create or re-open a run directory, and hold its lock.
 
         Raises:
             GenflowError: the folder holds another run, other files, or is in use.
         """
+        path = Path(path)
         identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         with contextlib.ExitStack() as held:
@@ -103,14 +104,7 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
         entry.name not in (_LOCK, LOGS) and not entry.name.startswith(unfinished) for entry in path.iterdir()
     ):
         raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / _LOCK, "w")  # noqa: SIM115  held until the run ends
-    except OSError as error:
-        raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
-    # the file stays: removing it would let a third command lock another one of the same name
-    with lock:
-        acquire_lock(lock, path)
+    with acquire_lock(path):
         _remove_temporary_files(path)
         if not (path / MANIFEST).exists():
             write_json(
@@ -129,19 +123,29 @@ def _remove_temporary_files(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def acquire_lock(lock: TextIO, path: Path) -> None:
-    """Lock at once or not at all; workers that may replace others wait until the last of those has ended."""
-    deadline = time.monotonic() + (LOCK_WAIT_SECONDS if may_replace_workers() else 0)
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise GenflowError(
-                    f"{path} is in use by another genflow command; wait for it or choose another --out"
-                ) from None
-            time.sleep(0.1)
+def acquire_lock(path: Path) -> AcquireReturnProxy:
+    """Lock a folder at once or not at all; workers that may replace others wait until the last of those has ended.
+
+    The file stays: removing it would let a third command lock another one of the same name.
+
+    Returns:
+        What releases the lock when its ``with`` ends.
+
+    Raises:
+        GenflowError: another command has it, or the folder cannot be written.
+    """
+    lock = FileLock(path / _LOCK)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(timeout=LOCK_WAIT_SECONDS if may_replace_workers() else 0, poll_interval=0.1)
+        (path / _LOCK).touch()  # its time says when this run began
+        return held
+    except Timeout:
+        raise GenflowError(
+            f"{path} is in use by another genflow command; wait for it or choose another --out"
+        ) from None
+    except OSError as error:
+        raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
 
 
 def _describe_difference(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
