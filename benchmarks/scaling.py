@@ -1,4 +1,6 @@
-"""How the work scales with workers on this machine: zoo collection, data-parallel steps, their messages, and the store.
+"""How the work scales with workers on this machine.
+
+Zoo collection, data-parallel steps, their messages, and the store.
 
 Whoever is compared takes turns in one run; what is told are ratios with their spread. OUT/scaling.json gets
 the parts that were measured and keeps the others; OUT/zoo_tasks.json gets the seconds of each structure of
@@ -39,7 +41,7 @@ from genflow import Structure, Zoo, load_config
 from genflow.distributed.launcher import cores
 from genflow.distributed.world import World
 from genflow.progress import Progress
-from genflow.stages.common import component, expense
+from genflow.stages.common import estimated_cost, resolve_component
 from genflow.storage.files import read_json, write_json
 from genflow.storage.populations import FACTS
 from genflow.storage.runs import LOGS, MANIFEST
@@ -78,7 +80,7 @@ def amdahl(serial: float, workers: float) -> float:
 
 
 def karp_flatt(speedup: float, workers: int) -> float:
-    """The serial fraction that a measured speedup amounts to (Karp & Flatt 1990), with whatever else kept it down."""
+    """The serial fraction of a measured speedup (Karp & Flatt 1990), with whatever else kept it down."""
     return (1 / speedup - 1 / workers) / (1 - 1 / workers)
 
 
@@ -167,12 +169,12 @@ def command(*words: Any, threads: int = 1) -> float:
 
 
 def collecting(folder: Path) -> float:
-    """Seconds from the moment that a run took its lock, right before its first item, to the moment that it was marked complete."""
+    """Seconds from when a run took its lock, right before its first item, to when it was marked complete."""
     return (folder / MANIFEST).stat().st_mtime - (folder / ".lock").stat().st_mtime
 
 
 def tasks(folder: Path) -> list[dict[str, Any]]:
-    """The structures of a zoo that one worker collected, in the order of their names: what each cost, and what was expected.
+    """The structures of a zoo that one worker collected, by name: what each cost, and what was expected.
 
     `seconds` are those of the training, `occupied` all from the end of the one before, with starting
     policies, metrics and writing.
@@ -188,7 +190,7 @@ def tasks(folder: Path) -> list[dict[str, Any]]:
                 "parameters": structure.layout.size,
                 "inputs": len(structure.layout.units["input"]),
                 "states": structure.solution.n_states,
-                "expense": expense(structure),
+                "expense": estimated_cost(structure),
                 "seconds": facts["provenance"]["seconds"],
                 "occupied": ended - before,
             }
@@ -315,7 +317,7 @@ class OneOfMany(World):
         super().__post_init__()
         self.messages: list[int] = []
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Count the bytes."""
         if self.size > 1:
             self.messages.append(tensor.numel() * tensor.element_size())
@@ -336,7 +338,7 @@ def trainees(bench: Bench) -> dict[str, Callable[[int], tuple[GraphTrainee, Any]
         _, section, file = TRAININGS[name]
         config = load_config(file, env="hypergrid", **{f"{section}.steps": bench.steps})
         torch.manual_seed(config.seed)
-        encoder_class, encoder_options = component(config, "encoder")
+        encoder_class, encoder_options = resolve_component(config, "encoder")
         return config, encoder_class.for_zoo(encoder_options, populations), getattr(config, section)
 
     def autoencoder(name: str) -> tuple[GraphTrainee, Any]:
@@ -348,7 +350,7 @@ def trainees(bench: Bench) -> dict[str, Callable[[int], tuple[GraphTrainee, Any]
         with torch.no_grad():
             latents = torch.cat([encoder.encode(p) for p in populations])
         conditions = torch.cat([p.structure.condition().expand(len(p), -1) for p in populations])
-        denoiser_class, denoiser_options = component(config, "denoiser")
+        denoiser_class, denoiser_options = resolve_component(config, "denoiser")
         denoiser = denoiser_class(
             denoiser_options, latent_size=latents.shape[1], condition_size=conditions.shape[1]
         )
@@ -367,7 +369,10 @@ def trainees(bench: Bench) -> dict[str, Callable[[int], tuple[GraphTrainee, Any]
 
 
 def share(bench: Bench) -> Result:
-    """A worker's share of a step, alone on its core: what every worker does in full, what is dealt out, and the bytes that it sends."""
+    """A worker's share of a step, alone on its core.
+
+    What every worker does in full, what is dealt out, and the bytes that it sends.
+    """
     result = Result(
         "share",
         f"seconds a step of one of several workers, alone on its core and without all-reduce, {bench.steps} steps",
@@ -447,7 +452,7 @@ def _reduce(rank: int, count: int, meet: str, sizes: list[int], rounds: int) -> 
 
 
 def store(bench: Bench) -> Result:
-    """Calls of a TCPStore a second, with 1, 2 and 8 processes that do nothing else; its server runs on the same cores."""
+    """Calls of a TCPStore a second by 1, 2 and 8 processes that do nothing else; its server has the same cores."""
     result = Result("store", "calls of a TCPStore a second")
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     sides = {n: f"{n} client{'s' * (n > 1)}" for n in CLIENTS}

@@ -1,4 +1,6 @@
-"""A thousand workers, simulated on the scheduler that real ones use: `genflow.distributed.work_queue.Queue` on a store in memory, with the time made up.
+"""A thousand workers, simulated on the scheduler that real ones use.
+
+That is `genflow.distributed.work_queue.WorkQueue`, on a store in memory, with the time made up.
 
 The durations are those that `scaling.py` recorded, drawn with replacement and scaled to a real budget. What
 is simulated is who waits for
@@ -29,8 +31,8 @@ from matplotlib.figure import Figure as Canvas
 from report import number, table
 from torch.distributed import HashStore
 
-from genflow.distributed.work_queue import LONGEST_NAP, Queue
-from genflow.distributed.world import BEAT
+from genflow.distributed.work_queue import MAX_POLL_SECONDS, WorkQueue
+from genflow.distributed.world import HEARTBEAT_SECONDS
 from genflow.evaluation.pictures import OTHERS, png
 from genflow.storage.files import write_bytes, write_json
 
@@ -102,7 +104,7 @@ class Pieces:
         name: str,
         store: Any,
     ) -> None:
-        self._queue, self._seconds = Queue(store, name, costs), seconds
+        self._queue, self._seconds = WorkQueue(store, name, costs), seconds
         #: (end, tie, worker, piece, begin) of what is under way
         self.running: list[tuple[float, int, int, int, float]] = []
         self._ties = count()
@@ -210,8 +212,8 @@ def largest(mtbf: float, restart: float, loss: float = 0.1) -> float:
 
 
 def calls(workers: int) -> float:
-    """Calls of the store a second while all of these workers wait, signs of life included."""
-    return workers * (CALLS_A_LOOK / LONGEST_NAP + 1 / BEAT)
+    """Calls of the store a second while all of these workers wait, heartbeats included."""
+    return workers * (CALLS_A_LOOK / MAX_POLL_SECONDS + 1 / HEARTBEAT_SECONDS)
 
 
 def step_seconds(
@@ -224,7 +226,9 @@ def step_seconds(
     bandwidth: float = math.inf,
     latency: float = 0.0,
 ) -> float:
-    """A step of data-parallel training, calculated: what every worker does, its share of the rows, and one all-reduce after it.
+    """A step of data-parallel training, calculated.
+
+    What every worker does, its share of the rows, and one all-reduce after it.
 
     Args:
         workers: how many.
@@ -452,7 +456,10 @@ def text(done: dict[str, Any]) -> str:
 def limits(
     hours: Sequence[float], restarts: Sequence[float], checkpoint: float, workers: int
 ) -> list[dict[str, Any]]:
-    """For each MTBF: failures a day, and the workers from which on a tenth of the time is lost, of a zoo and of data-parallel training."""
+    """For each MTBF: failures a day, and from how many workers on a tenth of the time is lost.
+
+    Of a zoo, and of data-parallel training.
+    """
     # data-parallel training loses half an interval more, to first order
     return [
         {

@@ -107,12 +107,12 @@ class Config(Schema):
         Raises:
             GenflowError: one is impossible, or is trained on too.
         """
-        return _apart("selection", self._build(self.selection_structures), training, "trained on")
+        return require_disjoint("selection", self._build(self.selection_structures), training, "trained on")
 
     def unseen_structures(self, training: Sequence[Structure]) -> list[Structure]:
         """The structures that are only generated and evaluated; arguments and errors as for `validation_structures`."""
-        tests = _apart("test", self._build(self.test_structures), training, "trained on")
-        return _apart("test", tests, self._build(self.selection_structures), "selected on")
+        tests = require_disjoint("test", self._build(self.test_structures), training, "trained on")
+        return require_disjoint("test", tests, self._build(self.selection_structures), "selected on")
 
     def _build(self, named: Sequence[str | dict[str, Any]]) -> list[Structure]:
         structures = []
@@ -146,7 +146,9 @@ class Config(Schema):
         return self.device
 
 
-def _apart(role: str, structures: list[Structure], others: Sequence[Structure], use: str) -> list[Structure]:
+def require_disjoint(
+    role: str, structures: list[Structure], others: Sequence[Structure], use: str
+) -> list[Structure]:
     for structure in structures:
         if structure in others:
             raise GenflowError(

@@ -247,7 +247,7 @@ class Generator:
             weights = torch.zeros(num, structure.layout.size)
             if rows.start < rows.stop:
                 weights[rows] = self.encoder.decode(latents[rows], structure.layout, condition).float().cpu()
-        world().sum(weights)
+        world().all_reduce(weights)
         if not torch.isfinite(weights).all():
             raise GenflowError(
                 "the generated weights are not finite; lower the guidance, or use another sampler or more steps"

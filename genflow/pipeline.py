@@ -27,7 +27,7 @@ from genflow.population import Population
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.stages.autoencoder import train_autoencoder
-from genflow.stages.common import check_plan, component, digest, shared
+from genflow.stages.common import check_plan, digest, map_with_progress, resolve_component
 from genflow.stages.diffusion import train_generator
 from genflow.stages.generate import generate
 from genflow.stages.zoo import train_zoo
@@ -70,8 +70,8 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
             trained += train_zoo(config, unknown, alike, out / "trained", progress).populations
         trained.sort(key=lambda p: [*known, *unknown].index(p.structure))
         entries = compare(config, [*trained, *generated], zoo, progress)
-        world().first(lambda: write_evaluation(out, entries, config))
-        world().first(lambda: str(write_report(out)))
+        world().on_rank_zero(lambda: write_evaluation(out, entries, config))
+        world().on_rank_zero(lambda: str(write_report(out)))
         run.update(complete=True)
     return entries
 
@@ -85,7 +85,7 @@ def check(config: Config) -> tuple[list[Structure], list[Structure]]:
     Raises:
         GenflowError: a structure, plugin, option, metric or device is wrong.
     """
-    encoder_cls, encoder_config = component(config, "encoder")
+    encoder_cls, encoder_config = resolve_component(config, "encoder")
     known = config.training_structures()
     unknown = config.unseen_structures(known)
     selected = check_plan(config, known, unknown)
@@ -124,7 +124,7 @@ def compare(
             entries.append({**evaluate(population, options.metrics, checkpoints), "seen": seen})
         return entries
 
-    groups = shared(
+    groups = map_with_progress(
         structures,
         measured,
         progress,
@@ -182,7 +182,7 @@ def evaluate_folder(
     }
     with RunDirectory.open(out, "evaluate", identity, config.seed) as run:
         entries = compare(config, populations, zoo, progress)
-        world().first(lambda: write_evaluation(out, entries, config))
+        world().on_rank_zero(lambda: write_evaluation(out, entries, config))
         run.update(complete=True)
     return entries
 

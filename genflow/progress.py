@@ -1,4 +1,4 @@
-"""Progress bars with the figures that matter: on a terminal live bars of the first worker, elsewhere only short notes, both on stderr."""
+"""Progress on stderr: live bars with the figures that matter on a terminal, elsewhere short notes."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Bar:
 class Progress:
     """Where long work reports to. `quiet` says nothing at all (``--json``).
 
-    Workers other than the first write to their logs.
+    Workers other than rank 0 write to their logs.
     """
 
     def __init__(self, quiet: bool = False) -> None:
         self._world = world()
-        self.quiet = quiet or not self._world.main
+        self.quiet = quiet or not self._world.is_rank_zero
         self._terminal = not self.quiet and sys.stderr.isatty()
         self._live: Any = None
 
@@ -52,7 +52,7 @@ class Progress:
     def warn(self, text: str) -> None:
         """A line that the user must see, `quiet` or not."""
         self._world.log(f"warning: {text}")
-        if self._world.main:
+        if self._world.is_rank_zero:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager

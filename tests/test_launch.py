@@ -19,11 +19,12 @@ import torch
 from torch.distributed import HashStore, PrefixStore
 
 from genflow import GenflowError
-from genflow.distributed import launcher
-from genflow.distributed import world as launch
+from genflow.distributed import launcher, process_group
+from genflow.distributed import world as world_module
 from genflow.distributed.launcher import LaunchOptions, cores
-from genflow.distributed.work_queue import Queue, wait_for
-from genflow.distributed.world import ALONE, WorkerLost, World, is_worker, slurm_variables, world
+from genflow.distributed.process_group import is_worker, slurm_variables
+from genflow.distributed.work_queue import WorkQueue, wait_for_key
+from genflow.distributed.world import ALONE, WorkerLost, World, world
 
 PATIENCE = 60
 
@@ -36,7 +37,7 @@ def together(size, work):
     def one(rank):
         try:
             workers = World(rank, size, rank, PrefixStore("genflow", store))
-            workers.beat()
+            workers.send_heartbeat()
             ends[rank] = work(workers)
         except Exception as error:
             ends[rank] = error
@@ -69,7 +70,7 @@ def test_every_piece_is_taken_once_and_the_results_are_in_order(pieces, takers):
     store, lock, taken = HashStore(), threading.Lock(), []
 
     def take(seed):
-        queue, naps = Queue(store, "work", costs), random.Random(seed)
+        queue, naps = WorkQueue(store, "work", costs), random.Random(seed)
         while (piece := queue.take()) is not None:
             with lock:
                 taken.append(piece)
@@ -89,7 +90,7 @@ def test_every_piece_is_taken_once_and_the_results_are_in_order(pieces, takers):
 
 def test_interleaved_takers_get_the_costliest_pieces_first():
     store = HashStore()
-    one, two = (Queue(store, "work", [1.0, 5.0, 5.0, 2.0]) for _ in range(2))
+    one, two = (WorkQueue(store, "work", [1.0, 5.0, 5.0, 2.0]) for _ in range(2))
     assert [one.take(), two.take(), two.take(), one.take(), one.take(), two.take()] == [
         1,
         2,
@@ -102,7 +103,7 @@ def test_interleaved_takers_get_the_costliest_pieces_first():
 
 def test_queues_of_different_names_share_a_store():
     store = HashStore()
-    one, two = Queue(store, "one", [1.0]), Queue(store, "two", [1.0])
+    one, two = WorkQueue(store, "one", [1.0]), WorkQueue(store, "two", [1.0])
     assert (one.take(), two.take()) == (0, 0)
     two.finish(0, "b")
     one.finish(0, "a")
@@ -111,7 +112,7 @@ def test_queues_of_different_names_share_a_store():
 
 def test_results_wait_for_the_last_piece_and_say_so():
     store = HashStore()
-    mine, others = Queue(store, "work", [1.0, 1.0]), Queue(store, "work", [1.0, 1.0])
+    mine, others = WorkQueue(store, "work", [1.0, 1.0]), WorkQueue(store, "work", [1.0, 1.0])
     mine.finish(mine.take(), "a")
     piece, waits = others.take(), []
 
@@ -126,7 +127,7 @@ def test_results_wait_for_the_last_piece_and_say_so():
 
 def test_a_failure_stops_the_others_at_their_next_piece():
     store = HashStore()
-    one, two, three = (Queue(store, "work", [1.0] * 9) for _ in range(3))
+    one, two, three = (WorkQueue(store, "work", [1.0] * 9) for _ in range(3))
     one.take()
     busy = two.take()
     one.fail(GenflowError("structure B cannot be trained"))
@@ -140,7 +141,7 @@ def test_a_failure_stops_the_others_at_their_next_piece():
 
 
 def test_an_empty_queue_has_nothing_to_wait_for():
-    queue = Queue(HashStore(), "work", [])
+    queue = WorkQueue(HashStore(), "work", [])
     assert queue.take() is None
     assert queue.results() == []
 
@@ -153,7 +154,7 @@ def test_a_key_is_waited_for():
         if len(seen) == 5:
             store.set("key", "value")
 
-    wait_for(store, "key", waiting)
+    wait_for_key(store, "key", waiting)
     assert seen == [0, 1, 2, 3, 4]
 
 
@@ -161,25 +162,25 @@ def test_a_key_is_waited_for():
 
 
 def test_a_worker_that_is_alone_does_everything_itself():
-    assert world() is ALONE and ALONE.main and ALONE.size == 1
+    assert world() is ALONE and ALONE.is_rank_zero and ALONE.size == 1
     assert ALONE.rows(7) == slice(0, 7)
-    assert ALONE.first(lambda: "done") == "done"
+    assert ALONE.on_rank_zero(lambda: "done") == "done"
     tensor = torch.arange(4.0)
-    assert ALONE.sum(tensor) is tensor and tensor.tolist() == [0, 1, 2, 3]
+    assert ALONE.all_reduce(tensor) is tensor and tensor.tolist() == [0, 1, 2, 3]
     begun, watched = [], []
-    found = ALONE.share(
+    found = ALONE.map_dynamic(
         ["a", "bbb", "bb"], lambda item: begun.append(item) or item.upper(), len, watched.append
     )
     assert found == ["A", "BBB", "BB"]
     assert begun == ["bbb", "bb", "a"]
     assert watched == [1, 2, 3]
-    assert ALONE.share([], lambda item: item) == []
+    assert ALONE.map_dynamic([], lambda item: item) == []
 
 
 def test_results_of_a_worker_that_is_alone_need_not_be_json():
-    assert ALONE.share([1], lambda item: {item}) == [{1}]
+    assert ALONE.map_dynamic([1], lambda item: {item}) == [{1}]
     with pytest.raises(GenflowError, match="no"):
-        ALONE.share([1], refuse)
+        ALONE.map_dynamic([1], refuse)
 
 
 def refuse(*_):
@@ -207,9 +208,10 @@ def test_one_does_it_and_all_have_its_result(size):
 
     def work(workers):
         results = [
-            workers.first(lambda: done.append(workers.rank) or {"rank": workers.rank}) for _ in range(3)
+            workers.on_rank_zero(lambda: done.append(workers.rank) or {"rank": workers.rank})
+            for _ in range(3)
         ]
-        return results, workers.first(lambda: None)
+        return results, workers.on_rank_zero(lambda: None)
 
     ends = together(size, work)
     assert ends == [([{"rank": 0}] * 3, None)] * size
@@ -217,7 +219,7 @@ def test_one_does_it_and_all_have_its_result(size):
 
 
 def test_what_goes_wrong_for_the_first_goes_wrong_for_all():
-    ends = together(3, lambda workers: workers.first(refuse))
+    ends = together(3, lambda workers: workers.on_rank_zero(refuse))
     assert [type(end) for end in ends] == [GenflowError] * 3
     assert {str(end) for end in ends} == {"no"}
 
@@ -232,9 +234,9 @@ def test_items_are_shared_out_and_all_have_the_results():
                 done.append(item)
             return item**2
 
-        one = workers.share(range(10), square, lambda item: item)
-        two = workers.share([], square)
-        return one, two, workers.share([3], square)
+        one = workers.map_dynamic(range(10), square, lambda item: item)
+        two = workers.map_dynamic([], square)
+        return one, two, workers.map_dynamic([3], square)
 
     ends = together(4, work)
     assert ends == [([item**2 for item in range(10)], [], [9])] * 4
@@ -243,19 +245,19 @@ def test_items_are_shared_out_and_all_have_the_results():
 
 def test_what_one_worker_does_does_not_wait_for_the_others(monkeypatch):
     workers = World(0, 1, store=HashStore())
-    monkeypatch.setattr(launch, "_joined", workers)
-    assert workers.share([1], lambda item: world().size * 10 + (world() is ALONE)) == [11]
-    assert workers.first(lambda: world() is ALONE) is True
+    monkeypatch.setattr(world_module, "_current", workers)
+    assert workers.map_dynamic([1], lambda item: world().size * 10 + (world() is ALONE)) == [11]
+    assert workers.on_rank_zero(lambda: world() is ALONE) is True
     with pytest.raises(GenflowError):
-        workers.first(refuse)
+        workers.on_rank_zero(refuse)
     with pytest.raises(GenflowError):
-        workers.share([1], refuse)
+        workers.map_dynamic([1], refuse)
     assert world() is workers
 
 
 def test_a_failed_item_fails_on_all_workers():
     def work(workers):
-        return workers.share(range(8), lambda item: refuse() if item == 3 else item)
+        return workers.map_dynamic(range(8), lambda item: refuse() if item == 3 else item)
 
     ends = together(3, work)
     assert [type(end) for end in ends] == [GenflowError] * 3
@@ -265,7 +267,10 @@ def test_a_failed_item_fails_on_all_workers():
 def test_the_number_of_finished_items_is_watched():
     watched: dict[int, list[int]] = {0: [], 1: []}
     together(
-        2, lambda workers: workers.share(range(6), lambda item: item, watch=watched[workers.rank].append)
+        2,
+        lambda workers: workers.map_dynamic(
+            range(6), lambda item: item, on_progress=watched[workers.rank].append
+        ),
     )
     assert watched[0] == sorted(watched[0]) and watched[1] == sorted(watched[1])
     assert all(set(seen) <= set(range(7)) for seen in watched.values())
@@ -274,8 +279,8 @@ def test_the_number_of_finished_items_is_watched():
 
 def test_a_store_that_does_not_answer_is_a_lost_worker():
     for work in (
-        lambda workers: workers.first(lambda: 1),
-        lambda workers: workers.share([1], lambda item: item),
+        lambda workers: workers.on_rank_zero(lambda: 1),
+        lambda workers: workers.map_dynamic([1], lambda item: item),
     ):
         for rank in (0, 1):
             with pytest.raises(
@@ -286,39 +291,41 @@ def test_a_store_that_does_not_answer_is_a_lost_worker():
 
 def test_a_worker_that_is_silent_for_long_is_lost(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(launch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(world_module.time, "monotonic", lambda: now[0])
     store = HashStore()
     first, second = (World(rank, 2, rank, store) for rank in range(2))
     for beats in range(20):  # both live
-        first.beat()
-        second.beat()
-        first._look_around()
-        now[0] += launch.BEAT + 0.1
+        first.send_heartbeat()
+        second.send_heartbeat()
+        first.check_heartbeats()
+        now[0] += world_module.HEARTBEAT_SECONDS + 0.1
         assert beats < 20
-    for _ in range(int(launch.SILENCE / (launch.BEAT + 0.1))):  # within the limit
-        first.beat()
-        first._look_around()
-        now[0] += launch.BEAT + 0.1
-    first.beat()
-    now[0] += launch.BEAT + 0.1
+    for _ in range(
+        int(world_module.HEARTBEAT_TIMEOUT / (world_module.HEARTBEAT_SECONDS + 0.1))
+    ):  # within the limit
+        first.send_heartbeat()
+        first.check_heartbeats()
+        now[0] += world_module.HEARTBEAT_SECONDS + 0.1
+    first.send_heartbeat()
+    now[0] += world_module.HEARTBEAT_SECONDS + 0.1
     with pytest.raises(WorkerLost, match="worker 1 has been silent"):
-        first._look_around()
-    second._look_around()  # only the first one looks
+        first.check_heartbeats()
+    second.check_heartbeats()  # only the first one looks
 
 
 def test_a_worker_that_has_gone_is_not_missed(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(launch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(world_module.time, "monotonic", lambda: now[0])
     store = HashStore()
     first, second = (World(rank, 2, rank, store) for rank in range(2))
-    first.beat()
-    second.beat()
-    first._look_around()
-    second.farewell()
+    first.send_heartbeat()
+    second.send_heartbeat()
+    first.check_heartbeats()
+    second.shutdown_barrier()
     for _ in range(30):
-        now[0] += launch.BEAT + 0.1
-        first.beat()
-        first._look_around()
+        now[0] += world_module.HEARTBEAT_SECONDS + 0.1
+        first.send_heartbeat()
+        first.check_heartbeats()
 
 
 def test_the_first_worker_goes_last():
@@ -326,10 +333,10 @@ def test_the_first_worker_goes_last():
 
     def work(workers):
         time.sleep(0.05 * workers.rank)
-        if not workers.main:
+        if not workers.is_rank_zero:
             gone.append(workers.rank)
-        workers.farewell()
-        if workers.main:
+        workers.shutdown_barrier()
+        if workers.is_rank_zero:
             gone.append(0)
 
     assert together(4, work) == [None] * 4
@@ -342,8 +349,8 @@ def test_each_worker_writes_a_log_of_its_own(tmp_path, capfd):
         workers.log("nowhere")
         with (
             pytest.raises(RuntimeError, match="broken"),
-            workers.logged(tmp_path / "logs"),
-            workers.logged(tmp_path / "inner"),
+            workers.log_to(tmp_path / "logs"),
+            workers.log_to(tmp_path / "inner"),
         ):
             workers.log("a note")
             os.write(2, f"said by {rank}\n".encode())
@@ -354,7 +361,7 @@ def test_each_worker_writes_a_log_of_its_own(tmp_path, capfd):
         assert "nowhere" not in text
     assert capfd.readouterr().err == "said by 0\n"
     assert not (tmp_path / "inner").exists()
-    with ALONE.logged(tmp_path / "alone"):
+    with ALONE.log_to(tmp_path / "alone"):
         pass
     assert not (tmp_path / "alone").exists()
 
@@ -441,41 +448,45 @@ def test_a_command_that_nobody_started_as_a_worker_is_alone(monkeypatch):
     for name in list(os.environ):
         if name.startswith("SLURM_") or name in ("RANK", "WORLD_SIZE"):
             monkeypatch.delenv(name)
-    with launch.joined() as workers:
+    with process_group.join_process_group() as workers:
         assert workers is ALONE
-    assert launch.first() and not launch.supervised() and not launch.restarted()
+    assert (
+        process_group.is_rank_zero()
+        and not process_group.is_supervised()
+        and not process_group.was_restarted()
+    )
 
 
 def test_the_first_worker_is_known_before_it_has_joined(monkeypatch):
     monkeypatch.setenv("RANK", "0")
-    assert launch.first()
+    assert process_group.is_rank_zero()
     monkeypatch.setenv("RANK", "3")
-    assert not launch.first()
+    assert not process_group.is_rank_zero()
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert not launch.restarted() and not launch.replacing()
+    assert not process_group.was_restarted() and not process_group.may_replace_workers()
     monkeypatch.setenv("GENFLOW_MACHINES", "2")  # another machine's restarts are not counted here
-    assert not launch.restarted() and launch.replacing()
+    assert not process_group.was_restarted() and process_group.may_replace_workers()
     monkeypatch.delenv("GENFLOW_MACHINES")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
-    assert launch.restarted() and launch.replacing()
+    assert process_group.was_restarted() and process_group.may_replace_workers()
 
 
 def test_a_worker_of_ours_leaves_its_status_and_ends_well(monkeypatch, tmp_path):
     monkeypatch.delenv("GENFLOW_STATUS", raising=False)
-    assert launch.leave(2) == 2  # no agent of ours
+    assert process_group.report_status(2) == 2  # no agent of ours
     monkeypatch.setenv("GENFLOW_STATUS", str(tmp_path))
     monkeypatch.delenv("RANK", raising=False)
-    assert launch.leave(2) == 2  # the agent itself
+    assert process_group.report_status(2) == 2  # the agent itself
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert launch.leave(2) == 0
+    assert process_group.report_status(2) == 0
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("1", "2")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it")
 def test_a_worker_does_not_outlive_its_agent():
     """A worker whose agent is gone before it has looked ends itself."""
-    code = "from genflow.distributed import world; world._die_with_the_agent(); print('lives')"
+    code = "from genflow.distributed import process_group; process_group._die_with_agent(); print('lives')"
     for agent, output in ((os.getpid(), "lives\n"), (1, "")):
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from genflow import GenflowError
 from genflow.storage.files import read_json, read_tensors, write_bytes, write_json, write_tensors
-from genflow.storage.runs import MANIFEST, RunDirectory
+from genflow.storage.runs import LOCK_WAIT_SECONDS, MANIFEST, RunDirectory
 
 
 def test_files_are_replaced_whole_and_leave_no_temporary(tmp_path):
@@ -30,6 +31,24 @@ def test_a_failed_write_keeps_the_old_file_and_is_one_line(tmp_path, monkeypatch
         write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_path_may_be_text(tmp_path):
+    json_path, tensor_path, run_path = (str(tmp_path / name) for name in ("a.json", "t.safetensors", "run"))
+    write_json(json_path, {"x": 1})
+    assert read_json(json_path) == {"x": 1}
+    write_tensors(tensor_path, {"a": torch.ones(2)})
+    assert read_tensors(tensor_path)[0]["a"].tolist() == [1, 1]
+    write_bytes(json_path, b"{}")
+    assert read_json(json_path) == {}
+    with RunDirectory.open(run_path, "zoo", {}, seed=0) as run:
+        assert run.path == tmp_path / "run"
+    for read, path in (
+        (read_json, str(tmp_path / "no.json")),
+        (read_tensors, str(tmp_path / "no.safetensors")),
+    ):
+        with pytest.raises(GenflowError, match=r"cannot read .*/no"):
+            read(path)
 
 
 def test_json_writes_no_nan(tmp_path):
@@ -101,6 +120,28 @@ def test_two_at_once_are_refused(tmp_path):
         RunDirectory.open(tmp_path / "r", "zoo", {}, 0),
     ):
         pass
+
+
+def test_a_lock_leaves_its_file_and_locks_nobody_out(tmp_path):
+    for _ in range(2):
+        with RunDirectory.open(tmp_path / "r", "zoo", {}, 0):
+            pass
+        assert (tmp_path / "r" / ".lock").exists()
+
+
+def test_only_workers_that_replace_others_wait_for_the_lock(tmp_path, monkeypatch):
+    asked = []
+
+    def acquire(self, timeout, **_):
+        asked.append(timeout)
+        raise Timeout(self.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    for restarts in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        with pytest.raises(GenflowError, match="in use"), RunDirectory.open(tmp_path / "r", "zoo", {}, 0):
+            pass
+    assert asked == [0, LOCK_WAIT_SECONDS]
 
 
 def test_a_run_that_is_refused_at_once_leaves_nothing_but_one_that_made_something_stays(tmp_path):

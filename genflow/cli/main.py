@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from genflow import __version__
-from genflow.distributed.world import INTERRUPTED, WorkerLost, first, leave, supervised
+from genflow.distributed.process_group import INTERRUPTED, is_rank_zero, is_supervised, report_status
+from genflow.distributed.world import WorkerLost
 from genflow.errors import GenflowError, did_you_mean
 
 #: command -> (module, short help); modules are imported when their command is run, so that --help starts at
@@ -91,11 +92,11 @@ def main(args: list[str] | None = None) -> Any:
     except click.ClickException as error:
         _fail(error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        if first() and not supervised():
+        if is_rank_zero() and not is_supervised():
             click.echo(INTERRUPTED, err=True)
         sys.exit(130)
     except WorkerLost as error:
-        if first() or not supervised():
+        if is_rank_zero() or not is_supervised():
             click.echo(f"genflow: {error}", err=True)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
@@ -107,6 +108,6 @@ def main(args: list[str] | None = None) -> Any:
 
 
 def _fail(message: str) -> None:
-    if first():  # all workers meet the same mistake
+    if is_rank_zero():  # all workers meet the same mistake
         click.echo(f"genflow: {' '.join(message.split())}", err=True)
-    sys.exit(leave(2))
+    sys.exit(report_status(2))

@@ -75,12 +75,12 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(nproc_per_node, nnodes, rdzv_endpoint, max_restarts, **arguments):
         from genflow.distributed.launcher import LaunchOptions, launch
-        from genflow.distributed.world import is_worker, joined
+        from genflow.distributed.process_group import is_worker, join_process_group
 
         options = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
         if options.given and not is_worker():
             sys.exit(launch(options, click.get_current_context().find_root().obj))
-        with joined():
+        with join_process_group():
             return function(**arguments)
 
     return functools.reduce(

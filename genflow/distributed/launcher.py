@@ -12,11 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genflow.distributed.world import _AGENT, _MACHINES, _MET, _STATUS, INTERRUPTED
+from genflow.distributed.process_group import (
+    AGENT_PID,
+    INTERRUPTED,
+    RENDEZVOUS_DONE,
+    SEVERAL_NODES,
+    STATUS_FOLDER,
+)
 from genflow.errors import GenflowError
 
 #: seconds that stopped workers have to write their checkpoints
-GRACE = 120
+SHUTDOWN_TIMEOUT = 120
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,8 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="genflow-"))
     status = folder / "status"
     status.mkdir()
-    os.environ |= {_AGENT: str(os.getpid()), _STATUS: str(status)} | (
-        {_MACHINES: str(high)} if high > 1 else {}
+    os.environ |= {AGENT_PID: str(os.getpid()), STATUS_FOLDER: str(status)} | (
+        {SEVERAL_NODES: str(high)} if high > 1 else {}
     )
     config = LaunchConfig(
         min_nodes=low,
@@ -137,7 +143,7 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
         rdzv_endpoint=endpoint,
         local_addr="127.0.0.1" if local else None,
         max_restarts=3 if options.max_restarts is None else options.max_restarts,
-        shutdown_timeout=GRACE,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
     )
     try:
@@ -148,7 +154,8 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
         return 130
     except ChildFailedError as error:
         ends = ", ".join(
-            f"worker {rank} {_end(failure.exitcode)}" for rank, failure in sorted(error.failures.items())
+            f"worker {rank} {_describe_exit(failure.exitcode)}"
+            for rank, failure in sorted(error.failures.items())
         )
         print(
             f"genflow: {ends}, after {config.max_restarts} restarts; give the same command again to go on",
@@ -156,7 +163,7 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
         )
         return 1
     except (RendezvousError, ConnectionError) as error:
-        if not (folder / _MET).exists():
+        if not (folder / RENDEZVOUS_DONE).exists():
             raise GenflowError(f"the machines cannot meet at {endpoint}: {error}") from error
         print(
             f"genflow: the machine at {endpoint} is lost; give the same command again to go on",
@@ -167,5 +174,5 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _end(status: int) -> str:
+def _describe_exit(status: int) -> str:
     return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

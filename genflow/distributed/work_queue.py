@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 #: seconds after which a worker that waits for others looks again
-LONGEST_NAP = 0.5
+MAX_POLL_SECONDS = 0.5
 
 
-class Queue:
+class WorkQueue:
     """Pieces of work that workers take one by one, the costliest first; each is taken once.
 
     The store is torch.distributed's: any object with its ``add``, ``set``, ``get`` and ``wait``.
@@ -33,7 +33,7 @@ class Queue:
             GenflowError: another worker's piece has failed.
         """
         if self._store.check([self._key("over")]):
-            self._refuse()
+            self._raise_failure()
         place = self._store.add(self._key("next"), 1) - 1
         return self._order[place] if place < len(self._order) else None
 
@@ -51,18 +51,18 @@ class Queue:
         """How many pieces are finished."""
         return self._store.add(self._key("done"), 0)
 
-    def results(self, waiting: Callable[[], None] = lambda: None) -> list[Any]:
-        """Wait for every piece; `waiting` is called now and then meanwhile.
+    def results(self, while_waiting: Callable[[], None] = lambda: None) -> list[Any]:
+        """Wait for every piece; `while_waiting` is called now and then meanwhile.
 
         Raises:
             GenflowError: a piece has failed.
         """
         if self._order:
-            wait_for(self._store, self._key("over"), waiting)
-            self._refuse()
+            wait_for_key(self._store, self._key("over"), while_waiting)
+            self._raise_failure()
         return [json.loads(self._store.get(self._key(index))) for index in range(len(self._order))]
 
-    def _refuse(self) -> None:
+    def _raise_failure(self) -> None:
         if message := self._store.get(self._key("over")).decode():
             raise GenflowError(message)
 
@@ -70,10 +70,10 @@ class Queue:
         return f"{self._name}/{what}"
 
 
-def wait_for(store: Store, key: str, waiting: Callable[[], None] = lambda: None) -> None:
+def wait_for_key(store: Store, key: str, while_waiting: Callable[[], None] = lambda: None) -> None:
     """Wait for a key of a store: the store's own wait would not let Ctrl-C through."""
     began = time.monotonic()
     while not store.check([key]):
-        waiting()
+        while_waiting()
         # a short wait is noticed at once, a long one does not burden the store
-        time.sleep(min(LONGEST_NAP, 0.005 + 0.1 * (time.monotonic() - began)))
+        time.sleep(min(MAX_POLL_SECONDS, 0.005 + 0.1 * (time.monotonic() - began)))

@@ -1,30 +1,24 @@
 """`World`: this worker among others.
 
-A command runs on every worker. What only one of them may do (writing a result) is `World.first`, independent pieces of work are
-`World.share`, sums over a batch that is dealt out are `World.sum`; alone, a worker does all of it itself. torch's elastic agent
-starts workers and starts them again after a failure; work goes on from the run directory, which all machines must see.
+A command runs on every worker. What only one of them may do (writing a result) is `World.on_rank_zero`, independent
+pieces of work are `World.map_dynamic`, sums over a batch that is dealt out are `World.all_reduce`; alone, a worker
+does all of it itself. How a process becomes a worker: process_group.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import re
-import signal
 import socket
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from genflow.distributed.work_queue import Queue, wait_for
+from genflow.distributed.work_queue import WorkQueue, wait_for_key
 from genflow.errors import GenflowError
 
 if TYPE_CHECKING:
@@ -32,16 +26,10 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 T = TypeVar("T")
-#: seconds between two signs of life of a worker, and after which one without them counts as lost
-BEAT, SILENCE = 5.0, 60.0
-#: added to the signs of life of a worker that has gone with good reason
-GONE = 2**40
-INTERRUPTED = "genflow: interrupted; give the same command again to go on"
-#: environment variables of our own workers: the agent's process, the folder in which they leave their status,
-#: and most machines if several
-_AGENT, _STATUS, _MACHINES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GENFLOW_MACHINES"
-_MET = "met"
-_PR_SET_PDEATHSIG = 1
+#: seconds between two heartbeats of a worker, and after which one without them counts as lost
+HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT = 5.0, 60.0
+#: added to the heartbeats of a worker that has gone with good reason
+DEPARTED = 2**40
 
 
 class WorkerLost(Exception):
@@ -58,21 +46,21 @@ class World:
     store: Store | None = None
 
     def __post_init__(self) -> None:
-        self._uses = 0
+        self._keys_used = 0
         self._log: int | None = None
-        self._heard: dict[int, tuple[bytes, float]] = {}
-        self._looked = 0.0
+        self._last_heartbeats: dict[int, tuple[bytes, float]] = {}
+        self._last_check = 0.0
 
     @property
-    def main(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this worker writes and shows progress."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """This worker's share of `count` rows; the shares are contiguous and differ by at most one."""
+        """This worker's rows of `count`; those of all workers are contiguous and differ by at most one."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the workers, in place; every worker must call it.
 
         Raises:
@@ -81,45 +69,45 @@ class World:
         if self.size > 1:
             import torch.distributed as dist
 
-            with _lost():
+            with raise_worker_lost():
                 dist.all_reduce(tensor)
         return tensor
 
-    def first(self, work: Callable[[], T]) -> T:
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
         """Rank 0 does it while the others wait; all return its JSON-able result, or raise its `GenflowError`."""
         if self.store is None:
             return work()
-        key = self._name("first")
-        if not self.main:
-            with _lost():
-                wait_for(self.store, key)
+        key = self._next_key("on_rank_zero")
+        if not self.is_rank_zero:
+            with raise_worker_lost():
+                wait_for_key(self.store, key)
                 outcome = json.loads(self.store.get(key))
             if "error" in outcome:
                 raise GenflowError(outcome["error"])
             return outcome["result"]
         try:
-            with _apart():
+            with as_single_worker():
                 result = work()
         except GenflowError as error:
-            self._tell(key, {"error": str(error)})
+            self._publish(key, {"error": str(error)})
             raise
-        self._tell(key, {"result": result})
+        self._publish(key, {"result": result})
         return result
 
-    def share(
+    def map_dynamic(
         self,
         items: Sequence[Any],
         work: Callable[[Any], Any],
         cost: Callable[[Any], float] = lambda item: 0.0,
-        watch: Callable[[int], None] = lambda done: None,
+        on_progress: Callable[[int], None] = lambda done: None,
     ) -> list[Any]:
-        """Each item is done by one worker, whichever is free; all return the JSON-able results in the order of the items.
+        """Each item is done by one worker, whichever is free; all return the JSON-able results in the items' order.
 
         Args:
             items: the same list on every worker.
             work: what to do with an item.
             cost: the costliest items are begun first, so that no long one is left to the end.
-            watch: told how many items are done, from time to time.
+            on_progress: told how many items are done, from time to time.
 
         Raises:
             GenflowError: that of the first item that failed; the other workers finish what they have begun.
@@ -128,34 +116,37 @@ class World:
             results: dict[int, Any] = {}
             for index in sorted(range(len(items)), key=lambda i: -cost(items[i])):
                 results[index] = work(items[index])
-                watch(len(results))
+                on_progress(len(results))
             return [results[index] for index in range(len(items))]
-        queue = Queue(self.store, self._name("share"), [cost(item) for item in items])
+        queue = WorkQueue(self.store, self._next_key("map_dynamic"), [cost(item) for item in items])
         while True:
-            with _lost():
+            with raise_worker_lost():
                 taken = queue.take()
             if taken is None:
                 break
             try:
-                with _apart():
+                with as_single_worker():
                     result = work(items[taken])
             except GenflowError as error:
                 queue.fail(error)
                 raise
-            with _lost():
+            with raise_worker_lost():
                 queue.finish(taken, result)
-                watch(queue.done())
+                on_progress(queue.done())
 
-        def meanwhile() -> None:
-            watch(queue.done())
-            self._look_around()
+        def while_waiting() -> None:
+            on_progress(queue.done())
+            self.check_heartbeats()
 
-        with _lost():
-            return queue.results(meanwhile)
+        with raise_worker_lost():
+            return queue.results(while_waiting)
 
     @contextlib.contextmanager
-    def logged(self, folder: Path) -> Iterator[None]:
-        """Meanwhile this worker's notes go to ``folder/rank-N.log`` too; of other workers than the first, all that they say goes there."""
+    def log_to(self, folder: Path) -> Iterator[None]:
+        """Meanwhile this worker's notes go to ``folder/rank-N.log`` too.
+
+        Of other workers than rank 0, all that they say on standard error goes there.
+        """
         if self.size == 1 or self._log is not None:  # an outer run directory has the log
             yield
             return
@@ -166,12 +157,11 @@ class World:
         except OSError as error:
             raise GenflowError(f"cannot write {path}: {error.strerror or error}") from error
         terminal = os.dup(2)
-        if not self.main:
+        if not self.is_rank_zero:
             os.dup2(self._log, 2)
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self.log(
-            f"worker {self.rank} of {self.size} on {socket.gethostname()}, process {os.getpid()}, restart {restart}"
-        )
+        host = socket.gethostname()
+        self.log(f"worker {self.rank} of {self.size} on {host}, process {os.getpid()}, restart {restart}")
         try:
             yield
         except Exception:
@@ -189,212 +179,86 @@ class World:
             with contextlib.suppress(OSError):  # a full disk shows where it matters
                 os.write(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
 
-    def beat(self) -> None:
+    def send_heartbeat(self) -> None:
         """Say that this worker lives, once."""
         assert self.store is not None
-        self.store.add(f"beat/{self.rank}", 1)
+        self.store.add(f"heartbeat/{self.rank}", 1)
 
-    def farewell(self) -> None:
-        """Go, with a result or with a mistake that all have met; the first goes last, as it may hold the store that others still read."""
-        assert self.store is not None
-        with _lost():
-            self.store.add(f"beat/{self.rank}", GONE)
-            if self.store.add("gone", 1) == self.size:
-                self.store.set("all gone", "")
-            if self.main:
-                wait_for(self.store, "all gone", self._look_around)
-
-    def _look_around(self) -> None:
-        """While the first worker waits for others: none of them may have been silent for long.
+    def check_heartbeats(self) -> None:
+        """While rank 0 waits for others: none of them may have been silent for long.
 
         A machine that is cut off closes no connection, and the work it took would never be finished.
+
+        Raises:
+            WorkerLost: one has been.
         """
         now = time.monotonic()
-        if not self.main or self.store is None or (self._heard and now - self._looked < BEAT):
+        checked_lately = self._last_heartbeats and now - self._last_check < HEARTBEAT_SECONDS
+        if not self.is_rank_zero or self.store is None or checked_lately:
             return
-        self._looked = now
-        beats = self.store.multi_get([f"beat/{rank}" for rank in range(self.size)])
-        for rank, beat in enumerate(beats):
-            known = self._heard.get(rank)
-            if known is None or known[0] != beat:
-                self._heard[rank] = (beat, now)
-            elif now - known[1] > SILENCE and int(beat) < GONE:
-                raise WorkerLost(f"worker {rank} has been silent for {SILENCE} seconds")
+        self._last_check = now
+        heartbeats = self.store.multi_get([f"heartbeat/{rank}" for rank in range(self.size)])
+        for rank, heartbeat in enumerate(heartbeats):
+            last = self._last_heartbeats.get(rank)
+            if last is None or last[0] != heartbeat:
+                self._last_heartbeats[rank] = (heartbeat, now)
+            elif now - last[1] > HEARTBEAT_TIMEOUT and int(heartbeat) < DEPARTED:
+                raise WorkerLost(f"worker {rank} has been silent for {HEARTBEAT_TIMEOUT} seconds")
 
-    def _name(self, kind: str) -> str:
-        """A name that all workers give to the same use of the store: all of them make the same uses in the same order."""
-        self._uses += 1
-        return f"{kind}/{self._uses}"
+    def shutdown_barrier(self) -> None:
+        """Leave, with a result or with a mistake that all have met.
 
-    def _tell(self, key: str, outcome: dict[str, Any]) -> None:
-        with _lost():
+        Rank 0 goes last, as it may hold the store that others still read.
+        """
+        assert self.store is not None
+        with raise_worker_lost():
+            self.store.add(f"heartbeat/{self.rank}", DEPARTED)
+            if self.store.add("departed", 1) == self.size:
+                self.store.set("all departed", "")
+            if self.is_rank_zero:
+                wait_for_key(self.store, "all departed", self.check_heartbeats)
+
+    def _next_key(self, kind: str) -> str:
+        """A key that all workers give to the same use of the store: they make the same uses in the same order."""
+        self._keys_used += 1
+        return f"{kind}/{self._keys_used}"
+
+    def _publish(self, key: str, outcome: dict[str, Any]) -> None:
+        with raise_worker_lost():
             assert self.store is not None
             self.store.set(key, json.dumps(outcome))
 
 
 #: a worker that is alone, whatever the process belongs to
 ALONE = World()
-_joined = ALONE
+_current = ALONE
 
 
 def world() -> World:
-    """The workers that this process belongs to; alone outside of `joined`."""
-    return _joined
+    """The workers that this process belongs to; alone outside of `join_process_group`."""
+    return _current
 
 
 @contextlib.contextmanager
-def _apart() -> Iterator[None]:
-    """Work that one worker does on its own must not wait for the others."""
-    global _joined
-    together, _joined = _joined, ALONE
+def use_world(workers: World) -> Iterator[World]:
+    """Meanwhile `world()` is this one."""
+    global _current
+    before, _current = _current, workers
     try:
-        yield
+        yield workers
     finally:
-        _joined = together
+        _current = before
+
+
+def as_single_worker() -> contextlib.AbstractContextManager[World]:
+    """Work that one worker does on its own must not wait for the others."""
+    return use_world(ALONE)
 
 
 @contextlib.contextmanager
-def _lost() -> Iterator[None]:
+def raise_worker_lost() -> Iterator[None]:
     """What goes wrong between workers goes wrong because one of them is gone."""
     try:
         yield
     except RuntimeError as error:
         raise WorkerLost(f"lost contact with another worker ({str(error).splitlines()[0]})") from error
-
-
-def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process was started as a worker, by our agent, torchrun or anything that sets the same variables."""
-    return "RANK" in environ and "WORLD_SIZE" in environ
-
-
-def slurm_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """torchrun's variables from those of a Slurm job step of several tasks; {} outside of one.
-
-    What the user sets of MASTER_ADDR and MASTER_PORT stays.
-    """
-    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environ:
-        return {}
-    # the first of e.g. "gpu[03-07,12],login1"
-    first = re.match(r"([^\[,]+)(?:\[(\d+))?", environ.get("SLURM_STEP_NODELIST", "localhost"))
-    number = int(environ.get("SLURM_JOB_ID", "0")) * 31 + int(environ.get("SLURM_STEP_ID", "0"))
-    return {
-        "RANK": environ["SLURM_PROCID"],
-        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
-        "MASTER_ADDR": environ.get("MASTER_ADDR")
-        or ("".join(part or "" for part in first.groups()) if first else "localhost"),
-        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + number % 20_000),
-    }
-
-
-@contextlib.contextmanager
-def joined() -> Iterator[World]:
-    """Join the workers that the environment tells of; alone if it tells of none.
-
-    Raises:
-        WorkerLost: the others cannot be reached.
-    """
-    global _joined
-    if not is_worker():
-        os.environ.update(slurm_variables())
-    if not is_worker():
-        yield ALONE
-        return
-    _die_with_the_agent()
-    import torch
-    import torch.distributed as dist
-
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if (
-        local_rank == 0 and _STATUS in os.environ
-    ):  # what an attempt before this one has left; nobody ends before all have joined
-        folder = Path(os.environ[_STATUS])
-        for left in folder.iterdir():
-            left.unlink()
-        folder.with_name(_MET).touch()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    with _lost():
-        store, rank, size = next(dist.rendezvous("env://"))
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # it outlives a restart, and still holds what the last attempt said; but machines do not count
-            # restarts alike
-            store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(
-            store=dist.PrefixStore("torch", store), rank=rank, world_size=size, timeout=timedelta(minutes=10)
-        )
-    if restarted() and rank == 0:
-        attempt, most = (
-            os.environ["TORCHELASTIC_RESTART_COUNT"],
-            os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?"),
-        )
-        print(
-            f"genflow: a worker failed; all were started again and go on (restart {attempt} of {most})",
-            file=sys.stderr,
-        )
-    _joined = World(rank, size, local_rank, dist.PrefixStore("genflow", store))
-    _joined.beat()
-    threading.Thread(target=_keep_beating, args=(_joined,), daemon=True).start()
-    try:
-        with contextlib.redirect_stdout(sys.stdout if rank == 0 else open(os.devnull, "w")):
-            yield _joined
-        _joined.farewell()
-    except GenflowError:
-        _joined.farewell()
-        raise
-    finally:
-        _joined = ALONE
-        # after a failure the others may be gone, and a clean end would wait for them
-        if sys.exc_info()[0] is None:
-            dist.destroy_process_group()
-
-
-def _keep_beating(alive: World) -> None:
-    while True:
-        time.sleep(BEAT)
-        try:
-            alive.beat()
-        except RuntimeError:  # the store is gone, and with it those who listen
-            return
-
-
-def first() -> bool:
-    """Whether this process is the first worker, or alone; known without joining the others."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def supervised() -> bool:
-    """Whether our agent started this process, and speaks for it when it is stopped."""
-    return _AGENT in os.environ and is_worker()
-
-
-def restarted() -> bool:
-    """Whether these workers were started again after a failure, as far as this machine knows."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-
-
-def replacing() -> bool:
-    """Whether there may have been workers before these, whose last traces are still to go: restarts, or other machines'."""
-    return restarted() or _MACHINES in os.environ
-
-
-def leave(status: int) -> int:
-    """The status to end this process with, for its command to end with `status`.
-
-    Our agent takes any other than 0 for a failure that another try may mend.
-    """
-    folder = os.environ.get(_STATUS)
-    if folder is None or not is_worker():
-        return status
-    (Path(folder) / os.environ["RANK"]).write_text(str(status))
-    return 0
-
-
-def _die_with_the_agent() -> None:
-    """Without an agent nobody would stop this worker, and it would keep the run directory locked."""
-    agent = os.environ.get(_AGENT)
-    if agent is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(agent):
-        os._exit(1)

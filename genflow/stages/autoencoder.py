@@ -14,7 +14,14 @@ from genflow.measure import primary_metrics, values_of
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.schema import validate
-from genflow.stages.common import component, dump, expense, seeded, shared, zoo_digest
+from genflow.stages.common import (
+    dump,
+    estimated_cost,
+    map_with_progress,
+    resolve_component,
+    seeded,
+    zoo_digest,
+)
 from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
 from genflow.storage.populations import inside
 from genflow.storage.runs import RunDirectory
@@ -36,7 +43,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
         GenflowError: `out` holds another run, or the training fails.
     """
     options, device = config.autoencoder, config.torch_device()
-    encoder_cls, encoder_config = component(config, "encoder")
+    encoder_cls, encoder_config = resolve_component(config, "encoder")
     identity = {
         "env": config.env,
         "policy": config.policy,
@@ -69,7 +76,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
             )
             remove_checkpoints(out)
 
-        world().first(write)
+        world().on_rank_zero(write)
         run.update(complete=True)
         progress.note(f"autoencoder: {options.steps} steps in {seconds:.1f} s")
         for entry in figures:
@@ -97,7 +104,9 @@ def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> li
         }
 
     measured = [p for p in zoo.populations if _measurable(p.structure)]
-    return shared(measured, entry, progress, "measure reconstructions", lambda p: expense(p.structure))
+    return map_with_progress(
+        measured, entry, progress, "measure reconstructions", lambda p: estimated_cost(p.structure)
+    )
 
 
 def _measurable(structure: Structure) -> bool:

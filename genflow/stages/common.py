@@ -22,7 +22,7 @@ from genflow.training.loop import UPKEEP
 T = TypeVar("T")
 
 
-def component(config: Config, kind: Literal["encoder", "denoiser"]) -> tuple[type[Any], Any]:
+def resolve_component(config: Config, kind: Literal["encoder", "denoiser"]) -> tuple[type[Any], Any]:
     """The class and the validated options of the encoder or the denoiser that is configured.
 
     Raises:
@@ -42,8 +42,8 @@ def check_components(config: Config) -> None:
     Raises:
         GenflowError: says which.
     """
-    component(config, "encoder")
-    component(config, "denoiser")
+    resolve_component(config, "encoder")
+    resolve_component(config, "denoiser")
     config.torch_device()
 
 
@@ -74,19 +74,19 @@ def check_plan(
     return selected
 
 
-def shared(
+def map_with_progress(
     items: Sequence[T],
     work: Callable[[T], Any],
     progress: Progress,
     label: str,
     cost: Callable[[T], float] = lambda item: 0.0,
 ) -> list[Any]:
-    """`World.share` with a bar that counts the items."""
+    """`World.map_dynamic` with a bar that counts the items."""
     with progress.bar(label, len(items)) as bar:
-        return world().share(items, work, cost, bar.set)
+        return world().map_dynamic(items, work, cost, bar.set)
 
 
-def expense(structure: Structure) -> float:
+def estimated_cost(structure: Structure) -> float:
     """What a structure costs relative to others, roughly: its parameters times its inputs, which trajectories grow with."""
     return structure.layout.size * len(structure.layout.units["input"])
 

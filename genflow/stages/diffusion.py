@@ -19,7 +19,16 @@ from genflow.generator import FORMAT, Card, EncoderCard, Generator
 from genflow.measure import figures_of
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder
-from genflow.stages.common import check_plan, component, digest, dump, expense, seeded, shared, zoo_digest
+from genflow.stages.common import (
+    check_plan,
+    digest,
+    dump,
+    estimated_cost,
+    map_with_progress,
+    resolve_component,
+    seeded,
+    zoo_digest,
+)
 from genflow.storage.files import read_json
 from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
@@ -37,7 +46,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
     """
     options, device = config.diffusion, config.torch_device()
     encoder, card = load_autoencoder(autoencoder)
-    denoiser_cls, denoiser_config = component(config, "denoiser")
+    denoiser_cls, denoiser_config = resolve_component(config, "denoiser")
     fingerprint = zoo_digest(zoo)
     selected = check_plan(config, zoo.structures)
     trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
@@ -99,13 +108,15 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             },
         )
         generator = Generator(full, encoder, denoiser.eval(), mean, std)
-        world().first(lambda: generator.save_pretrained(out))  # before it is measured, which must not lose it
+        world().on_rank_zero(
+            lambda: generator.save_pretrained(out)
+        )  # before it is measured, which must not lose it
         quality = measure_quality(
             generator, selected, "selection", config.evaluation.num, config.seed, progress
         )
         generator.card = full.model_copy(update={"quality": quality})
-        world().first(lambda: generator.save_pretrained(out))
-        world().first(lambda: remove_checkpoints(out))
+        world().on_rank_zero(lambda: generator.save_pretrained(out))
+        world().on_rank_zero(lambda: remove_checkpoints(out))
         run.update(complete=True)
         progress.note(f"diffusion: {options.steps} steps in {seconds:.1f} s")
         return generator
@@ -128,7 +139,10 @@ def measure_quality(
         ).model_dump(mode="json")
 
     measured = [structure for structure in structures if structure.solution.enumerable]
-    return [Quality(**facts) for facts in shared(measured, entry, progress, f"measure {role}", expense)]
+    return [
+        Quality(**facts)
+        for facts in map_with_progress(measured, entry, progress, f"measure {role}", estimated_cost)
+    ]
 
 
 def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
@@ -156,5 +170,5 @@ def export_generator(config: Config, folder: Path, out: Path, progress: Progress
     kept = {key: value for key, value in card.provenance.items() if key != "history"}
     described = EncoderCard.of(card.encoder.name, generator.encoder)
     generator.card = card.model_copy(update={"provenance": kept, "quality": quality, "encoder": described})
-    world().first(lambda: generator.save_pretrained(out, half=True))
+    world().on_rank_zero(lambda: generator.save_pretrained(out, half=True))
     return generator

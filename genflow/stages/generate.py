@@ -12,7 +12,7 @@ from genflow.errors import GenflowError
 from genflow.generator import CARD, Generator, shipped
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.stages.common import digest, dump, expense, shared
+from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
 from genflow.storage.populations import FACTS, find_populations, load_population, save_population
 from genflow.storage.runs import RunDirectory
 from genflow.structure import Structure
@@ -94,7 +94,7 @@ def generate(
 
     def make(index: int) -> None:
         population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
-        world().first(lambda: save_population(population, folders[index]))
+        world().on_rank_zero(lambda: save_population(population, folders[index]))
         made[index] = population
 
     with RunDirectory.open(out, "generate", identity, config.seed) as run:
@@ -106,12 +106,12 @@ def generate(
                 for index in range(len(structures)):
                     make(index)
             else:
-                shared(
+                map_with_progress(
                     range(len(structures)),
                     make,
                     progress,
                     "generate",
-                    lambda index: expense(structures[index]),
+                    lambda index: estimated_cost(structures[index]),
                 )
         populations = [made.get(index) or load_population(folder) for index, folder in enumerate(folders)]
         if not run.complete:
@@ -157,7 +157,9 @@ def finetune_both(
                     save_population(result, out / name)
                 remove_checkpoints(out / name)
 
-            shared(list(STARTS) if options.compare else ["finetuned"], train_from, progress, "finetune")
+            map_with_progress(
+                list(STARTS) if options.compare else ["finetuned"], train_from, progress, "finetune"
+            )
             run.update(complete=True)
         entries = []
         for path in find_populations(out):

@@ -13,7 +13,7 @@ from genflow.distributed.world import world
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.stages.common import dump, expense, shared
+from genflow.stages.common import dump, estimated_cost, map_with_progress
 from genflow.storage.populations import FACTS, save_population
 from genflow.storage.runs import RunDirectory
 from genflow.storage.zoo import Zoo
@@ -69,11 +69,11 @@ def train_zoo(
             progress.note(line)
             return line
 
-        lines = shared(
-            range(len(structures)), collect, progress, "zoo", lambda index: expense(structures[index])
+        lines = map_with_progress(
+            range(len(structures)), collect, progress, "zoo", lambda index: estimated_cost(structures[index])
         )
         for line in lines:
-            if world().main and line not in said and line is not None:  # another worker's
+            if world().is_rank_zero and line not in said and line is not None:  # another worker's
                 progress.note(line)
         run.update(complete=True)
     return Zoo(out)

@@ -18,16 +18,19 @@ from genflow.errors import GenflowError
 MAX_JSON, MAX_VALUES, MAX_DEPTH = 2**26, 2_000_000, 64
 #: most bytes of the header of a safetensors file, some 60,000 tensors
 MAX_HEADER = 2**22
-_TEMPORARY = ".tmp"
+TEMPORARY_SUFFIX = ".tmp"
+#: where a file is: text, or a path
+StrPath = str | os.PathLike[str]
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: StrPath, data: bytes) -> None:
     """Write to a temporary name, sync, rename: a reader sees the old file or the whole new one.
 
     Raises:
         GenflowError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}{_TEMPORARY}{os.getpid()}")
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -46,19 +49,19 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise GenflowError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: StrPath, data: Any) -> None:
     """Write JSON atomically; NaN and infinity become null."""
     write_bytes(path, (json.dumps(finite(data), indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: StrPath) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
         GenflowError: there is no such file, or it holds no JSON object or one that is too large.
     """
     try:
-        with _open(path, MAX_JSON) as file:
+        with _open_regular_file(path, MAX_JSON) as file:
             text = file.read()
         # parsed, a value takes far more memory than its two characters
         if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
@@ -79,7 +82,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file atomically."""
     write_bytes(path, tensor_bytes(tensors, metadata))
 
@@ -91,7 +96,7 @@ def tensor_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None 
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata or {}))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_tensors(path: StrPath) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a safetensors file: tensors and metadata. Never unpickles.
 
     They are views of the file, which takes no memory before it is used.
@@ -104,7 +109,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     from genflow.schema import brief
 
     try:
-        with _open(path) as start:
+        with _open_regular_file(path) as start:
             header = int.from_bytes(start.read(8), "little")
         if header > MAX_HEADER:
             raise ValueError(f"its header would have {header:,} bytes")
@@ -129,9 +134,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         ) from error
 
 
-def _open(path: Path, most: float = math.inf) -> BinaryIO:
+def _open_regular_file(path: StrPath, most: float = math.inf) -> BinaryIO:
     """Open a file for reading: a pipe or a device might never end, or do something when it is opened."""
-    facts = path.stat()
+    facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):
         raise GenflowError(f"cannot read {path}: it is no file")
     if facts.st_size > most:

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import platform
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from genflow.distributed.world import replacing, world
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from genflow.distributed.process_group import may_replace_workers
+from genflow.distributed.world import world
 from genflow.errors import GenflowError
-from genflow.storage.files import _TEMPORARY, finite, read_json, write_json
+from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, write_json
 
 MANIFEST = "run.json"
 #: where workers keep their logs, one each
 LOGS = "logs"
 #: seconds that workers which were started again wait for the lock of those before them
-PREDECESSORS = 60.0
+LOCK_WAIT_SECONDS = 60.0
 _LOCK = ".lock"
 
 
@@ -49,23 +50,24 @@ class RunDirectory:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: Path, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
+    def open(cls, path: StrPath, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
         """Create or re-open a run directory, and hold its lock.
 
         Raises:
             GenflowError: the folder holds another run, other files, or is in use.
         """
+        path = Path(path)
         identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         with contextlib.ExitStack() as held:
-            manifest = world().first(lambda: held.enter_context(_claimed(path, identity)))
+            manifest = world().on_rank_zero(lambda: held.enter_context(_locked_manifest(path, identity)))
             try:
-                with world().logged(path / LOGS):
+                with world().log_to(path / LOGS):
                     yield cls(path, manifest)
             except Exception:
                 # a run that failed before it made anything leaves nothing behind
                 if (
-                    world().main
+                    world().is_rank_zero
                     and made
                     and {entry.name for entry in path.iterdir()} <= {MANIFEST, LOGS, _LOCK}
                 ):
@@ -83,33 +85,27 @@ class RunDirectory:
     def update(self, **facts: Any) -> None:
         """Add facts to the manifest."""
         self.manifest.update(facts)
-        world().first(lambda: write_json(self.path / MANIFEST, self.manifest))
+        world().on_rank_zero(lambda: write_json(self.path / MANIFEST, self.manifest))
 
 
 @contextlib.contextmanager
-def _claimed(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Hold the lock of a run directory, and find or write its manifest."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    unfinished = f".{MANIFEST}{_TEMPORARY}"  # of a run that was killed as it began
+    unfinished = f".{MANIFEST}{TEMPORARY_SUFFIX}"  # of a run that was killed as it began
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST)
         if manifest.get("digest") != digest:
             raise GenflowError(
-                f"{path} holds another run ({_difference(manifest, identity)}); choose another --out or remove it"
+                f"{path} holds another run ({_describe_difference(manifest, identity)});"
+                " choose another --out or remove it"
             )
     elif path.is_dir() and any(
         entry.name not in (_LOCK, LOGS) and not entry.name.startswith(unfinished) for entry in path.iterdir()
     ):
         raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / _LOCK, "w")  # noqa: SIM115  held until the run ends
-    except OSError as error:
-        raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
-    # the file stays: removing it would let a third command lock another one of the same name
-    with lock:
-        _take(lock, path)
-        _tidy(path)
+    with acquire_lock(path):
+        _remove_temporary_files(path)
         if not (path / MANIFEST).exists():
             write_json(
                 path / MANIFEST, {**identity, "digest": digest, "versions": versions(), "complete": False}
@@ -117,32 +113,42 @@ def _claimed(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield read_json(path / MANIFEST)
 
 
-def _tidy(path: Path) -> None:
-    """Remove what a run that was killed while it wrote has left, here and in folders that are not runs of their own."""
+def _remove_temporary_files(path: Path) -> None:
+    """Remove what a run that was killed while it wrote has left, but not inside of other runs."""
     for folder in (
         path,
         *(child for child in path.iterdir() if child.is_dir() and not (child / MANIFEST).exists()),
     ):
-        for left in folder.glob(f".*{_TEMPORARY}*"):
+        for left in folder.glob(f".*{TEMPORARY_SUFFIX}*"):
             left.unlink(missing_ok=True)
 
 
-def _take(lock: TextIO, path: Path) -> None:
-    """Lock at once or not at all; workers that may replace others wait until the last of those has ended."""
-    deadline = time.monotonic() + (PREDECESSORS if replacing() else 0)
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise GenflowError(
-                    f"{path} is in use by another genflow command; wait for it or choose another --out"
-                ) from None
-            time.sleep(0.1)
+def acquire_lock(path: Path) -> AcquireReturnProxy:
+    """Lock a folder at once or not at all; workers that may replace others wait until the last of those has ended.
+
+    The file stays: removing it would let a third command lock another one of the same name.
+
+    Returns:
+        What releases the lock when its ``with`` ends.
+
+    Raises:
+        GenflowError: another command has it, or the folder cannot be written.
+    """
+    lock = FileLock(path / _LOCK)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        held = lock.acquire(timeout=LOCK_WAIT_SECONDS if may_replace_workers() else 0, poll_interval=0.1)
+        (path / _LOCK).touch()  # its time says when this run began
+        return held
+    except Timeout:
+        raise GenflowError(
+            f"{path} is in use by another genflow command; wait for it or choose another --out"
+        ) from None
+    except OSError as error:
+        raise GenflowError(f"cannot use {path} as an output folder: {error.strerror or error}") from error
 
 
-def _difference(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+def _describe_difference(manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     for key in ("stage", "seed"):
         if manifest.get(key) != identity[key]:
             return f"{key} {manifest.get(key)!r}, not {identity[key]!r}"

@@ -199,7 +199,7 @@ class AutoencoderTrainee(GraphTrainee):
         for place, value in values.items():
             sums[place] = value.detach().sum()
         counts = torch.tensor([len(population) for _, population in picked], device=self._device)
-        today = self.world.sum(sums) / counts
+        today = self.world.all_reduce(sums) / counts
         index = torch.tensor([i for i, _ in picked], device=self._device)
         known = self._levels[index]
         self._levels[index] = torch.where(known > 0, known.lerp(today, LEVEL_RATE), today)

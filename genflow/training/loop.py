@@ -206,7 +206,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = schedule.lr * group["scale"] * schedule.rate(step)
             value, figures = trainee.backward(step, rng)
-            due = workers.main and time.monotonic() - last_saved > schedule.checkpoint_seconds
+            due = workers.is_rank_zero and time.monotonic() - last_saved > schedule.checkpoint_seconds
             value, figures, stopping, due = _together(workers, optimizer, value, figures, stop.requested, due)
             if not math.isfinite(value):
                 kept = (
@@ -231,7 +231,7 @@ def train(
             stopping = stopping or (workers.size == 1 and stop.requested)  # during this very step
             if stopping or due:
                 state = (step, time.monotonic() - began, trainee, optimizer, rng, history)
-                workers.first(lambda: _save(checkpoints, *state))  # noqa: B023  called at once
+                workers.on_rank_zero(lambda: _save(checkpoints, *state))  # noqa: B023  called at once
                 last_saved = time.monotonic()
             if stopping:
                 progress.note(
@@ -261,7 +261,7 @@ def _together(
         *(float(p.grad is not None) for p in params),
     ]
     parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in params]
-    total = workers.sum(torch.cat([*parts, parts[0].new_tensor(numbers)]))
+    total = workers.all_reduce(torch.cat([*parts, parts[0].new_tensor(numbers)]))
     *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
     value, *sums = rest.tolist()
     *means, stopped, dued = sums[: len(figures) + 2]
@@ -323,7 +323,7 @@ def _restore(
 ) -> tuple[int, float]:
     """Take up the newest whole checkpoint: the step to go on with, and the seconds spent before."""
     # one worker looks, so that all take the same
-    name, refused = workers.first(checkpoints.find)
+    name, refused = workers.on_rank_zero(checkpoints.find)
     for line in refused:
         progress.warn(f"{line}; {f'going on from {name}, the one before it' if name else 'starting again'}")
     if name is None:

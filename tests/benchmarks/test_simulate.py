@@ -52,8 +52,8 @@ def test_a_worker_of_many_sends_what_is_counted():
     import torch
 
     alone, other = scaling.OneOfMany(0, 1), scaling.OneOfMany(3, 4)
-    assert torch.equal(other.sum(torch.ones(5)), torch.ones(5))
-    alone.sum(torch.ones(5))
+    assert torch.equal(other.all_reduce(torch.ones(5)), torch.ones(5))
+    alone.all_reduce(torch.ones(5))
     assert (other.messages, alone.messages) == ([20], [])
     assert [scaling.OneOfMany(rank, 4).rows(10) for rank in (0, 3)] == [slice(0, 2), slice(7, 10)]
 

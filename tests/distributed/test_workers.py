@@ -12,7 +12,8 @@ import torch
 from processes import IMPORTED, PATIENCE, environment, free_port
 
 from genflow import GenflowError
-from genflow.distributed.world import WorkerLost, World, joined
+from genflow.distributed.process_group import join_process_group
+from genflow.distributed.world import WorkerLost, World
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -40,7 +41,7 @@ def _worker(rank, size, port, work, ends):
     )
     torch.set_num_threads(1)
     try:
-        with joined() as workers:
+        with join_process_group() as workers:
             end = work(workers)
     except (GenflowError, WorkerLost) as error:
         end = (type(error).__name__, str(error))
@@ -53,7 +54,7 @@ def refuse():
 
 def add(workers: World):
     mine = torch.arange(6.0)[workers.rows(6)]
-    return workers.sum(mine.sum()).item(), workers.size, workers.rank, workers.main
+    return workers.all_reduce(mine.sum()).item(), workers.size, workers.rank, workers.is_rank_zero
 
 
 def test_rows_and_sums_are_those_of_all():
@@ -65,29 +66,29 @@ def first_fails_late(workers: World):
         time.sleep(1)  # the second looks ever more seldom
         refuse()
 
-    return workers.first(work)
+    return workers.on_rank_zero(work)
 
 
 def first_fails_in_a_piece(workers: World):
     # the first worker fails while the second is still busy with its own
     def work(seconds):
-        time.sleep(seconds if workers.main else 3 * seconds)
-        return refuse() if workers.main else None
+        time.sleep(seconds if workers.is_rank_zero else 3 * seconds)
+        return refuse() if workers.is_rank_zero else None
 
-    return workers.share([0.3] * 6, work)
+    return workers.map_dynamic([0.3] * 6, work)
 
 
 def second_fails_in_a_piece(workers: World):
     def work(seconds):
-        if not workers.main:
+        if not workers.is_rank_zero:
             refuse()
         time.sleep(seconds)
 
-    return workers.share([0.3] * 6, work)
+    return workers.map_dynamic([0.3] * 6, work)
 
 
 def all_fail_at_the_same_step(workers: World):
-    workers.sum(torch.ones(1))
+    workers.all_reduce(torch.ones(1))
     refuse()
 
 
@@ -100,13 +101,13 @@ def test_a_mistake_is_the_same_one_for_all(work):
 
 
 def test_a_worker_that_is_gone_is_missed():
-    """While a batch is dealt out at once; a silent one among those who share pieces after a minute, see test_launch.py."""
+    """At once while a batch is dealt out; a silent one after a minute, where pieces are shared (test_launch.py)."""
     end, killed = work_of(2, killed_in_a_sum)
     assert end[0] == "WorkerLost" and killed is None
 
 
 def killed_in_a_sum(workers: World):
-    workers.sum(torch.ones(1))
-    if not workers.main:
+    workers.all_reduce(torch.ones(1))
+    if not workers.is_rank_zero:
         os.kill(os.getpid(), signal.SIGKILL)
-    return workers.sum(torch.ones(1)).item()
+    return workers.all_reduce(torch.ones(1)).item()

@@ -1,0 +1,159 @@
+"""Joining the process group: what the environment tells a worker, and how it leaves.
+
+torch's elastic agent starts workers, and starts them again after a failure; work goes on from the run directory, which
+all machines must see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from genflow.distributed.world import ALONE, HEARTBEAT_SECONDS, World, raise_worker_lost, use_world
+from genflow.errors import GenflowError
+
+INTERRUPTED = "genflow: interrupted; give the same command again to go on"
+#: environment variables of our agent's workers: its process, the folder where they leave their exit statuses, and
+#: set where there may be several machines
+AGENT_PID, STATUS_FOLDER, SEVERAL_NODES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GENFLOW_MACHINES"
+#: a file beside that folder, there once workers have been started
+RENDEZVOUS_DONE = "rendezvous-done"
+_PR_SET_PDEATHSIG = 1
+
+
+def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process was started as a worker, by our agent, torchrun or anything that sets the same variables."""
+    return "RANK" in environ and "WORLD_SIZE" in environ
+
+
+def slurm_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """torchrun's variables from those of a Slurm job step of several tasks; {} outside of one.
+
+    What the user sets of MASTER_ADDR and MASTER_PORT stays.
+    """
+    if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environ:
+        return {}
+    # the first of e.g. "gpu[03-07,12],login1"
+    first = re.match(r"([^\[,]+)(?:\[(\d+))?", environ.get("SLURM_STEP_NODELIST", "localhost"))
+    number = int(environ.get("SLURM_JOB_ID", "0")) * 31 + int(environ.get("SLURM_STEP_ID", "0"))
+    return {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": environ.get("SLURM_LOCALID", "0"),
+        "MASTER_ADDR": environ.get("MASTER_ADDR")
+        or ("".join(part or "" for part in first.groups()) if first else "localhost"),
+        "MASTER_PORT": environ.get("MASTER_PORT") or str(20_000 + number % 20_000),
+    }
+
+
+@contextlib.contextmanager
+def join_process_group() -> Iterator[World]:
+    """Join the workers that the environment tells of; alone if it tells of none.
+
+    Raises:
+        WorkerLost: the others cannot be reached.
+    """
+    if not is_worker():
+        os.environ.update(slurm_variables())
+    if not is_worker():
+        yield ALONE
+        return
+    _die_with_agent()
+    import torch
+    import torch.distributed as dist
+
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank == 0 and STATUS_FOLDER in os.environ:
+        # what an attempt before this one has left; nobody ends before all have joined
+        folder = Path(os.environ[STATUS_FOLDER])
+        for left in folder.iterdir():
+            left.unlink()
+        folder.with_name(RENDEZVOUS_DONE).touch()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    with raise_worker_lost():
+        store, rank, size = next(dist.rendezvous("env://"))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            # it outlives a restart, and still holds what the last attempt said; but machines do not count
+            # restarts alike
+            store = dist.PrefixStore(f"attempt-{attempt}", store)
+        torch_store = dist.PrefixStore("torch", store)
+        dist.init_process_group(store=torch_store, rank=rank, world_size=size, timeout=timedelta(minutes=10))
+    if was_restarted() and rank == 0:
+        most = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
+        again = f"all were started again and go on (restart {attempt} of {most})"
+        print(f"genflow: a worker failed; {again}", file=sys.stderr)
+    workers = World(rank, size, local_rank, dist.PrefixStore("genflow", store))
+    workers.send_heartbeat()
+    threading.Thread(target=_keep_sending_heartbeats, args=(workers,), daemon=True).start()
+    with use_world(workers):
+        try:
+            with contextlib.redirect_stdout(sys.stdout if rank == 0 else open(os.devnull, "w")):
+                yield workers
+        except GenflowError:
+            workers.shutdown_barrier()
+            raise
+        workers.shutdown_barrier()
+    # after a failure the others may be gone, and a clean end would wait for them
+    dist.destroy_process_group()
+
+
+def _keep_sending_heartbeats(workers: World) -> None:
+    while True:
+        time.sleep(HEARTBEAT_SECONDS)
+        try:
+            workers.send_heartbeat()
+        except RuntimeError:  # the store is gone, and with it those who listen
+            return
+
+
+def is_rank_zero() -> bool:
+    """Whether this process is rank 0, or alone; known without joining the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_supervised() -> bool:
+    """Whether our agent started this process, and speaks for it when it is stopped."""
+    return AGENT_PID in os.environ and is_worker()
+
+
+def was_restarted() -> bool:
+    """Whether these workers were started again after a failure, as far as this machine knows."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def may_replace_workers() -> bool:
+    """Whether there may have been workers before these that are still ending: restarts, or other machines'."""
+    return was_restarted() or SEVERAL_NODES in os.environ
+
+
+def report_status(status: int) -> int:
+    """The status to end this process with, for its command to end with `status`.
+
+    Our agent takes any other than 0 for a failure that another try may mend, so its workers leave theirs in a file.
+    """
+    folder = os.environ.get(STATUS_FOLDER)
+    if folder is None or not is_worker():
+        return status
+    (Path(folder) / os.environ["RANK"]).write_text(str(status))
+    return 0
+
+
+def _die_with_agent() -> None:
+    """Without an agent nobody would stop this worker, and it would keep the run directory locked."""
+    agent = os.environ.get(AGENT_PID)
+    if agent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(agent):
+        os._exit(1)
