@@ -16,7 +16,7 @@ from genflow.registry import registry
 
 
 def exact_metrics() -> dict[str, Metric]:
-    """Every registered exact metric that needs nothing but the policy itself, with its default configuration."""
+    """Every registered exact metric that needs nothing but the policy itself, as configured by default."""
     return {
         name: metric
         for name, metric in all_metrics().items()
@@ -78,7 +78,7 @@ def values_of(
 
 
 def measure(population: Population) -> Population:
-    """Write each member's exact metrics into its provenance; unchanged if the task is too large to enumerate."""
+    """Write each member's exact metrics into its provenance, where the task can be enumerated."""
     members = population.provenance.get("members")
     if not members or not population.structure.environment.enumerable:
         return population

@@ -163,16 +163,16 @@ class Structure:
         return self.arch.build(len(self.layout.coordinates["input"]), len(self.layout.coordinates["action"]))
 
     def observe(self, states: Tensor) -> Tensor:
-        """What `PolicyArch.tracer` reads in states (B, *state_shape) or (M, B, *state_shape): (..., s) inputs or (..., k) active ones."""
-        active = self.environment.active(states) if self.arch.takes_active else None
+        """What `PolicyArch.forward_with_cache` reads in states (B, *state_shape) or (M, B, *state_shape): (..., s) inputs or (..., k) active ones."""
+        active = self.environment.active(states) if self.arch.takes_one_hot_indices else None
         if active is not None:
             return active
         leading = states.shape[: states.ndim - self.environment.start(states.device).ndim]
         return self.environment.inputs(states.flatten(0, len(leading) - 1)).unflatten(0, leading)
 
     def tracer(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Trace:
-        """`PolicyArch.tracer` of {name: (M, *shape)} weights that starts from states, as `rollouts.sample` takes it."""
-        trace = self.arch.tracer(module, weights)
+        """`PolicyArch.forward_with_cache` of {name: (M, *shape)} weights that starts from states, as `rollouts.sample` takes it."""
+        trace = self.arch.forward_with_cache(module, weights)
         return lambda states: trace(self.observe(states))
 
     def condition(self) -> Tensor:

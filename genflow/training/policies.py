@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
@@ -21,8 +20,9 @@ from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.structure import Structure
 from genflow.training import objectives
-from genflow.training.initialisation import Init, initial_weights
-from genflow.training.loop import Schedule, Trainee, train
+from genflow.training.initialisation import initial_weights
+from genflow.training.loop import Trainee, train
+from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 
 #: trajectories a policy that log Z is estimated from
 LOG_Z_TRAJECTORIES = 256
@@ -30,71 +30,6 @@ LOG_Z_TRAJECTORIES = 256
 CACHED_MEMBERS = 16
 #: exact figures are shown while training up to this many states
 CHEAP_STATES = 10_000
-
-
-class PolicyOptions(Schedule):
-    """How policies are trained.
-
-    `objective`: trajectory balance ("tb"), detailed balance ("db"), sub-trajectory balance ("subtb"), or
-        "distill",
-    which fits the exact optimal policy where the task is enumerable. `batch_size` is trajectories a policy
-    and step, or states a step for "distill". `epsilon` is the share of random actions, falling linearly to 0.
-    `log_z_rate` and `flow_rate` multiply the learning rate of log Z and of the state flows. `log_z_start`:
-    log Z begins at 0, or at the best value for the starting policies, estimated from their own trajectories.
-    """
-
-    steps: int = Field(default=1000, ge=1)
-    lr: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
-    decay: float = Field(default=0.5, ge=0, le=1)
-    objective: Literal["tb", "db", "subtb", "distill"] = "tb"
-    batch_size: int = Field(default=64, ge=1, le=1_000_000)
-    epsilon: float = Field(default=0.05, ge=0, lt=1)
-    log_z_rate: float = Field(default=20.0, gt=0)
-    log_z_start: Literal["zero", "estimate"] = "zero"
-    flow_rate: float = Field(default=1.0, gt=0)
-
-
-class ZooOptions(PolicyOptions):
-    """How a zoo is collected.
-
-    `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints
-    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see
-    `initial_weights`. `threads` train a population on a CPU; their number decides the last bits, so it is
-    fixed, and a zoo is the same for any number of workers.
-    """
-
-    num: int = Field(default=32, ge=1, le=100_000)
-    seeds: int = Field(default=8, ge=1)
-    checkpoint_every: int = Field(default=5, ge=1)
-    init: Init = "shared"
-    init_noise: float = Field(default=0.1, ge=0)
-    style_size: int = Field(default=16, ge=1, le=1024)
-    style_share: float = Field(default=0.3, ge=0, le=1)
-    threads: int = Field(default=1, ge=1, le=1024)
-
-    def check(self, structure: Structure) -> None:
-        """Refuse, before anything is trained, a structure that these options cannot train.
-
-        Raises:
-            GenflowError: exact flows of a task that is too large, too few steps for the checkpoints, or an
-                impossible task.
-        """
-        if self.objective == "distill":
-            structure.environment.require_expert()
-        _require_steps(self, self.split()[1], self.checkpoint_every)
-        structure.environment.gfn  # noqa: B018  builds the torchgfn environment, which refuses what it cannot be
-
-    def split(self) -> tuple[int, int]:
-        """(runs, checkpoints a run); their product is at least `num`."""
-        runs = min(self.num, self.seeds)
-        return runs, -(-self.num // runs)
-
-
-def _require_steps(options: PolicyOptions, checkpoints: int, every: int) -> None:
-    if (checkpoints - 1) * every >= options.steps:
-        raise GenflowError(
-            f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps"
-        )
 
 
 class PopulationTrainee(Trainee):
@@ -117,7 +52,7 @@ class PopulationTrainee(Trainee):
         self.structure, self.options = structure, options
         self.environment = structure.environment
         self.members = len(weights)
-        _require_steps(options, checkpoints, every)
+        require_steps(options, checkpoints, every)
         self.weights = {
             n: _leaf(t.to(device).clone()) for n, t in structure.layout.unflatten(weights).items()
         }
@@ -192,7 +127,7 @@ class PopulationTrainee(Trainee):
             by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(loss, (logits, log_z))
         else:
             flow = _values(self.flow, own)
-            log_flow, kept = self.structure.tracer(self._flow_module, flow)(rollouts.states)
+            log_flow, cache = self.structure.tracer(self._flow_module, flow)(rollouts.states)
             balance = (
                 objectives.detailed_balance
                 if options.objective == "db"
@@ -200,8 +135,8 @@ class PopulationTrainee(Trainee):
             )
             loss = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1)).sum()
             by_logits, by_flow = torch.autograd.grad(loss, (logits, log_flow))
-            arch.gradients(self._flow_module, flow, kept, by_flow, _gradients(self.flow, own))
-        arch.gradients(self._module, weights, rollouts.kept, by_logits, _gradients(self.weights, own))
+            arch.backward(self._flow_module, flow, cache, by_flow, _grads(self.flow, own))
+        arch.backward(self._module, weights, rollouts.cache, by_logits, _grads(self.weights, own))
         return loss.item(), rollouts.log_reward.exp().mean(1).sum().item()
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
@@ -216,10 +151,10 @@ class PopulationTrainee(Trainee):
     def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> float:
         """A block's summed loss; its gradients are put in place."""
         weights = _values(self.weights, own)
-        logits, kept = self.structure.arch.tracer(self._module, weights)(observed)
+        logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
         loss = objectives.distillation(logits.requires_grad_(), masks, optimal).sum()
         (by_logits,) = torch.autograd.grad(loss, logits)
-        self.structure.arch.gradients(self._module, weights, kept, by_logits, _gradients(self.weights, own))
+        self.structure.arch.backward(self._module, weights, cache, by_logits, _grads(self.weights, own))
         return loss.item()
 
     def clip(self, max_norm: float) -> None:
@@ -263,7 +198,7 @@ def _values(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
     return {name: parameter.detach()[own] for name, parameter in parameters.items()}
 
 
-def _gradients(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
+def _grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
     """Where the gradients of a block belong."""
     return {name: cast(Tensor, parameter.grad)[own] for name, parameter in parameters.items()}
 
