@@ -78,12 +78,16 @@ def values_of(
 
 
 def measure(population: Population) -> Population:
-    """Write each member's exact metrics into its provenance, where the task can be enumerated."""
+    """Write each member's exact metrics into its provenance, where the task can be enumerated.
+
+    A member that diverged has none.
+    """
     members = population.provenance.get("members")
     if not members or not population.structure.environment.enumerable:
         return population
-    values = values_of(population, exact_metrics())
-    measured = [
-        {**m, "metrics": {name: float(v[i]) for name, v in values.items()}} for i, m in enumerate(members)
-    ]
+    sound = [i for i, member in enumerate(members) if "diverged_at" not in member]
+    values = values_of(Population(population.structure, population.weights[sound]), exact_metrics())
+    measured = [dict(member) for member in members]
+    for place, i in enumerate(sound):
+        measured[i]["metrics"] = {name: float(value[place]) for name, value in values.items()}
     return replace(population, provenance={**population.provenance, "members": measured})

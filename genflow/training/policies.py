@@ -5,7 +5,8 @@ Shapes: M policies, D parameters, B trajectories or states a step, K rows, S sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.structure import Structure
 from genflow.training import objectives
+from genflow.training.divergence import Divergence
 from genflow.training.initialisation import initial_weights
 from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
@@ -35,7 +37,12 @@ CHEAP_STATES = 10_000
 class PopulationTrainee(Trainee):
     """M policies under one objective; the losses are summed, so each learns exactly as it would alone.
 
-    A few members at a time sample, and are back-propagated from what sampling has computed already.
+    A few members at a time sample, and are back-propagated from what sampling has computed already. A member
+    whose loss or gradient is not finite has diverged: it stays as it was before that step, and the others
+    learn on.
+
+    On CUDA, trajectory balance adds up the steps of a trajectory by `scatter_add`, in no fixed order, so that
+    a run repeats to rounding only.
     """
 
     def __init__(
@@ -48,6 +55,7 @@ class PopulationTrainee(Trainee):
         device: str,
         checkpoints: int,
         every: int,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.structure, self.options = structure, options
         self.environment = structure.environment
@@ -75,7 +83,8 @@ class PopulationTrainee(Trainee):
             self.environment.require_expert()
         # the checkpoint of step steps-1-j*every is row j
         self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size)
-        self._every = every
+        self._every, self._warn = every, warn
+        self.divergence = Divergence(self.members, device)
 
     def groups(self) -> list[dict[str, Any]]:
         """Weights, log Z and state flows."""
@@ -87,20 +96,43 @@ class PopulationTrainee(Trainee):
         return groups
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, log Z, state flows and the checkpoints taken so far."""
+        """Weights, log Z, state flows, the checkpoints taken so far, and who has diverged."""
         tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {
             f"flow.{n}": t for n, t in self.flow.items()
         }
-        return tensors | {"log_z": self.log_z, "snapshots": self.snapshots}
+        own = {"log_z": self.log_z, "snapshots": self.snapshots, "diverged_at": self.divergence.at}
+        return tensors | own
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
-        """The gradient of the members' losses, summed; the figures are their means."""
+        """The gradient of the members' losses, summed; the figures are means over the members that learn.
+
+        Where all members have diverged, the loss is NaN.
+        """
         if self.options.objective == "distill":
             drawn = self._draw(rng)
-            loss = sum(self._distill(own, *drawn) for own in self.blocks)
-            return loss, {"loss": loss / self.members}
-        losses, rewards = zip(*(self._balance(own, step, rng) for own in self.blocks), strict=True)
-        return sum(losses), {"loss": sum(losses) / self.members, "reward": sum(rewards) / self.members}
+            blocks = [{"loss": self._distill(own, *drawn)} for own in self.blocks]
+        else:
+            blocks = [self._balance(own, step, rng) for own in self.blocks]
+        values = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        lost_M = self.divergence.find(step + 1, values["loss"], self._parameters())
+        learning_M = self.divergence.learning
+        # one message from the device tells all that the host wants to know
+        sums = [torch.where(learning_M, value, 0.0).sum() for value in values.values()]
+        learning, lost, *totals = torch.stack([learning_M.sum(), lost_M.sum(), *sums]).tolist()
+        if not learning:
+            return math.nan, dict.fromkeys(values, math.nan)
+        if lost and self._warn is not None:
+            numbers = ", ".join(str(m) for m in lost_M.nonzero()[:, 0].tolist())
+            self._warn(
+                f"{self.structure.name}: policy {numbers} of {self.members} diverged at step {step + 1}"
+                " (its loss or gradient is not finite) and stays as it was; the others learn on"
+            )
+        if learning < self.members:
+            self.divergence.freeze(self._parameters())
+        return totals[0], {name: total / learning for name, total in zip(values, totals, strict=True)}
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.groups() for p in group["params"]]
 
     @torch.no_grad()
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
@@ -112,8 +144,8 @@ class PopulationTrainee(Trainee):
         log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).mean(1).float()
 
-    def _balance(self, own: slice, step: int, rng: torch.Generator) -> tuple[float, float]:
-        """A block's summed loss and reward; its gradients are put in place."""
+    def _balance(self, own: slice, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """A block's losses and rewards (m,); its gradients are put in place."""
         options, arch = self.options, self.structure.arch
         weights = _values(self.weights, own)
         shape = (own.stop - own.start, options.batch_size)
@@ -123,8 +155,8 @@ class PopulationTrainee(Trainee):
         log_pf = rollouts.log_pf(rollouts.rows(logits))
         if options.objective == "tb":
             log_z = self.log_z.detach()[own].requires_grad_()
-            loss = objectives.trajectory_balance(rollouts, log_pf, log_z).sum()
-            by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(loss, (logits, log_z))
+            losses = objectives.trajectory_balance(rollouts, log_pf, log_z)
+            by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(losses.sum(), (logits, log_z))
         else:
             flow = _values(self.flow, own)
             log_flow, cache = self.structure.tracer(self._flow_module, flow)(rollouts.states)
@@ -133,11 +165,11 @@ class PopulationTrainee(Trainee):
                 if options.objective == "db"
                 else objectives.sub_trajectory_balance
             )
-            loss = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1)).sum()
-            by_logits, by_flow = torch.autograd.grad(loss, (logits, log_flow))
+            losses = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1))
+            by_logits, by_flow = torch.autograd.grad(losses.sum(), (logits, log_flow))
             arch.backward(self._flow_module, flow, cache, by_flow, _grads(self.flow, own))
         arch.backward(self._module, weights, rollouts.cache, by_logits, _grads(self.weights, own))
-        return loss.item(), rollouts.log_reward.exp().mean(1).sum().item()
+        return {"loss": losses.detach(), "reward": rollouts.log_reward.exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """What is observed in drawn states (B, ...), allowed actions and optimal policies (B, A)."""
@@ -148,25 +180,26 @@ class PopulationTrainee(Trainee):
             tensor.to(self.log_z.device) for tensor in (self.structure.observe(states), masks, optimal)
         )
 
-    def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> float:
-        """A block's summed loss; its gradients are put in place."""
+    def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
+        """A block's losses (m,); its gradients are put in place."""
         weights = _values(self.weights, own)
         logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
-        loss = objectives.distillation(logits.requires_grad_(), masks, optimal).sum()
-        (by_logits,) = torch.autograd.grad(loss, logits)
+        losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
+        (by_logits,) = torch.autograd.grad(losses.sum(), logits)
         self.structure.arch.backward(self._module, weights, cache, by_logits, _grads(self.weights, own))
-        return loss.item()
+        return losses.detach()
 
     def clip(self, max_norm: float) -> None:
         """Clip each member by its own norm, so that it still learns as it would alone."""
-        grads = [p.grad for group in self.groups() for p in group["params"] if p.grad is not None]
-        norm_M = torch.stack([grad.reshape(self.members, -1).square().sum(1) for grad in grads]).sum(0).sqrt()
+        grads = [p.grad.reshape(self.members, -1) for p in self._parameters() if p.grad is not None]
+        norm_M = torch.stack([grad.square().sum(1) for grad in grads]).sum(0).sqrt()
         scale_M = (max_norm / (norm_M + 1e-6)).clamp(max=1.0)
         for grad in grads:
-            grad.mul_(scale_M.reshape(-1, *[1] * (grad.ndim - 1)))
+            grad.mul_(scale_M[:, None])
 
     def after_step(self, step: int) -> None:
-        """Keep the dense checkpoints of the last steps."""
+        """Put back the members that have diverged, and keep the dense checkpoints of the last steps."""
+        self.divergence.restore(self._parameters())
         behind = self.options.steps - 1 - step
         if behind % self._every == 0 and behind // self._every < len(self.snapshots):
             self.snapshots[behind // self._every] = self._flat()
@@ -176,9 +209,10 @@ class PopulationTrainee(Trainee):
         if not self.environment.enumerable or (self.environment.n_states or 0) > CHEAP_STATES:
             return {}
         try:
-            return figures_of(Population(self.structure, self._flat()))
+            learning = self.divergence.learning.cpu()
+            return figures_of(Population(self.structure, self._flat()[learning]))
         except GenflowError:
-            return {}  # the policy has diverged, which the loop says at the next step
+            return {}  # a policy has diverged, which is found out at the next step
 
     def _flat(self) -> Tensor:
         return self.structure.layout.flatten(
@@ -232,20 +266,30 @@ def train_population(
 
     Returns:
         A population of M * checkpoints members, the last step's first. ``provenance`` holds seconds, budget,
-        history and, for each member, its run, step and exact metrics.
+        history and, for each member, its run, step and exact metrics; one that diverged has the step at which
+        it did, ``diverged_at``, instead of metrics.
 
     Raises:
-        GenflowError: the objective does not fit the task, or the loss is not finite.
+        GenflowError: the objective does not fit the task, or every policy has diverged.
     """
     trainee = PopulationTrainee(
-        structure, start, options, seed=seed, device=device, checkpoints=checkpoints, every=every
+        structure,
+        start,
+        options,
+        seed=seed,
+        device=device,
+        checkpoints=checkpoints,
+        every=every,
+        warn=progress.warn,
     )
     history, seconds = train(
         trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device
     )
+    diverged_at = trainee.divergence.at.tolist()
     members = [
-        {"run": run, "seed": seed, "step": options.steps - row * every}
-        for row in range(checkpoints)
+        {"run": run, "seed": seed, "step": step}
+        | ({"diverged_at": diverged_at[run]} if 0 < diverged_at[run] <= step else {})
+        for step in range(options.steps, options.steps - checkpoints * every, -every)
         for run in range(trainee.members)
     ]
     provenance = {
@@ -259,7 +303,9 @@ def train_population(
             "batch_size": options.batch_size,
             "runs": trainee.members,
         },
-        "log_z": trainee.log_z.tolist() if options.objective == "tb" else None,
+        "log_z": [value if math.isfinite(value) else None for value in trainee.log_z.tolist()]
+        if options.objective == "tb"
+        else None,
         "history": history,
         "members": members,
     }
