@@ -16,7 +16,8 @@ from sides import Handlers, paced, serve
 from genflow import Generator, Population, Structure
 from genflow.generator import shipped
 from genflow.storage.files import read_tensors, write_tensors
-from genflow.training.policies import PolicyOptions, PopulationTrainee
+from genflow.training.options import PolicyOptions
+from genflow.training.policies import PopulationTrainee
 
 
 def build(task: dict) -> Structure:

@@ -30,7 +30,8 @@ from genflow.measure import values_of
 from genflow.progress import Progress
 from genflow.stages.generate import load_generators
 from genflow.storage.files import read_json, write_bytes, write_json
-from genflow.training.policies import PolicyOptions, train_population
+from genflow.training.options import PolicyOptions
+from genflow.training.policies import train_population
 
 STARTS = ("random", "generated", "modules")
 METRICS = ("molecule_modes", "top_100", "top_10", "molecule_diversity", "length")

@@ -22,7 +22,8 @@ from genflow.measure import figures_of
 from genflow.progress import Progress
 from genflow.stages.generate import load_generators
 from genflow.storage.files import read_json, write_json
-from genflow.training.policies import ZooOptions, train_population
+from genflow.training.options import ZooOptions
+from genflow.training.policies import train_population
 
 BASELINES = ("uniform", "random", "nearest", "mean")
 #: trajectory balance is trained for so many iterations of 64 molecules, by the default recipe of zoos

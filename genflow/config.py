@@ -23,7 +23,7 @@ from genflow.structure import Structure
 from genflow.training.autoencoder import AutoencoderOptions
 from genflow.training.diffusion import DiffusionOptions
 from genflow.training.finetune import FinetuneOptions
-from genflow.training.policies import ZooOptions
+from genflow.training.options import ZooOptions
 
 
 class GenerateOptions(Schema):

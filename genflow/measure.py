@@ -16,7 +16,7 @@ from genflow.registry import registry
 
 
 def exact_metrics() -> dict[str, Metric]:
-    """Every registered exact metric that needs nothing but the policy itself, with its default configuration."""
+    """Every registered exact metric that needs nothing but the policy itself, as configured by default."""
     return {
         name: metric
         for name, metric in all_metrics().items()
@@ -77,12 +77,16 @@ def values_of(
 
 
 def measure(population: Population) -> Population:
-    """Write each member's exact metrics into its provenance; unchanged if the task is too large to enumerate."""
+    """Write each member's exact metrics into its provenance, where the task can be enumerated.
+
+    A member that diverged has none.
+    """
     members = population.provenance.get("members")
     if not members or not population.structure.solution.enumerable:
         return population
-    values = values_of(population, exact_metrics())
-    measured = [
-        {**m, "metrics": {name: float(v[i]) for name, v in values.items()}} for i, m in enumerate(members)
-    ]
+    sound = [i for i, member in enumerate(members) if "diverged_at" not in member]
+    values = values_of(Population(population.structure, population.weights[sound]), exact_metrics())
+    measured = [dict(member) for member in members]
+    for place, i in enumerate(sound):
+        measured[i]["metrics"] = {name: float(value[place]) for name, value in values.items()}
     return replace(population, provenance={**population.provenance, "members": measured})

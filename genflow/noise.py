@@ -22,22 +22,33 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 class NoiseOptions(Schema):
     """The forward process and what the denoiser predicts; diffusers' names."""
 
-    timesteps: int = Field(default=1000, ge=2, le=100_000)
-    betas: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
-    prediction: Literal["epsilon", "v_prediction", "sample"] = "v_prediction"
+    timesteps: int = Field(default=1000, ge=2, le=100_000, description="Noise levels of the forward process.")
+    betas: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
+        default="squaredcos_cap_v2", description="How the variance of the added noise grows over the levels."
+    )
+    prediction: Literal["epsilon", "v_prediction", "sample"] = Field(
+        default="v_prediction", description="What the denoiser predicts: the noise, v, or the clean latent."
+    )
 
 
 class SamplingOptions(Schema):
-    """The reverse process: `steps` of a `sampler`; `guidance` > 1 strengthens the condition (needs training with `drop_condition`)."""
+    """The reverse process."""
 
-    sampler: Sampler = "ddpm"
-    steps: int = Field(default=100, ge=1, le=100_000)
-    guidance: float = Field(default=1.0, ge=0)
+    sampler: Sampler = Field(default="ddpm", description="How a step of the reverse process is taken.")
+    steps: int = Field(default=100, ge=1, le=100_000, description="Steps of the reverse process.")
+    guidance: float = Field(
+        default=1.0,
+        ge=0,
+        description="Above 1 it strengthens the condition, after a training with `drop_condition`.",
+    )
 
 
 @lru_cache(maxsize=16)
 def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
-    """The diffusers scheduler of a noise process, built once; latents are normalised, and not clipped to [-1, 1]."""
+    """The diffusers scheduler of a noise process, built once.
+
+    Latents are normalised, and not clipped to [-1, 1].
+    """
     import diffusers
 
     common = {
@@ -56,7 +67,10 @@ def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
 
 
 def _levels(process: Any, noise: NoiseOptions) -> int:
-    """How many different noise levels a scheduler can step through; asked for more, DPM-Solver++ divides by zero."""
+    """How many different noise levels a scheduler can step through.
+
+    Asked for more, DPM-Solver++ divides by zero.
+    """
     bound = process.config.get("lambda_min_clipped")
     return noise.timesteps if bound is None else int((process.lambda_t >= bound).sum()) - 1
 

@@ -36,7 +36,7 @@ from genflow.storage.populations import find_populations, load_population, read_
 from genflow.storage.runs import MANIFEST, RunDirectory, versions
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
-from genflow.training.loop import UPKEEP
+from genflow.training.loop import NON_IDENTITY_FIELDS
 
 
 def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
@@ -56,7 +56,8 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
     out, progress = Path(out), progress or Progress()
     known, unknown = check(config)
     identity = config.model_dump(
-        mode="json", exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), UPKEEP)
+        mode="json",
+        exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), NON_IDENTITY_FIELDS),
     )
     with RunDirectory.open(out, "run", identity, config.seed) as run:
         zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)

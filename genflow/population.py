@@ -126,7 +126,7 @@ class Population:
 
     @cached_property
     def _tracer(self) -> Trace:
-        return self.structure.tracer(self._module, self.state_dict())
+        return self.structure.forward_with_cache(self._module, self.state_dict())
 
     def trace(self, states: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Action logits of every policy in torchgfn states (B, *state_shape) or (M, B, *state_shape).

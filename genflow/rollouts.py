@@ -20,7 +20,7 @@ from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 
 #: torchgfn states (M, U, *state_shape) -> logits (M, U, A) of each policy there, and what
-#: `PolicyArch.gradients` needs, (M, U, ...) each
+#: `PolicyArch.backward` needs, (M, U, ...) each
 Trace = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 MAX_STEPS = 10_000
 #: steps whose random numbers are drawn at once, and the most of these numbers
@@ -40,7 +40,7 @@ class Rollouts:
         states: (M, U, *state_shape) states that the policies were evaluated in; one may stand for several
             rows.
         logits: (M, U, A) of the policies there.
-        kept: what `PolicyArch.gradients` needs, (M, U, ...) each.
+        cache: what `PolicyArch.backward` needs, (M, U, ...) each.
         index: (M, K) the place of each row's state in `states`.
         masks: (M, K, A) allowed actions; padding rows allow every action.
         actions: (M, K) action taken.
@@ -56,7 +56,7 @@ class Rollouts:
     transitions: Transitions
     states: Tensor
     logits: Tensor
-    kept: tuple[Tensor, ...]
+    cache: tuple[Tensor, ...]
     index: Tensor
     masks: Tensor
     actions: Tensor
@@ -128,8 +128,8 @@ def sample(
         under_way = states.shape[1]
         distinct, index = _distinct(transitions, states, step) if sharing else (states, None)
         sharing = index is not None
-        logits, kept = trace(distinct)
-        evaluated.append((distinct, logits, *kept))
+        logits, cache = trace(distinct)
+        evaluated.append((distinct, logits, *cache))
         gumbel, explored = next(noise)
         masks = transitions.forward_masks(states)
         scores = logits if index is None else _rows(logits, index)
@@ -213,7 +213,7 @@ def _in_order(
 ) -> Rollouts:
     """Put the rows in order, those of each policy's first trajectory first, and the padding last."""
     length, trajectories = len(steps), shape[1]
-    states, logits, *kept = (torch.cat(parts, 1) for parts in zip(*evaluated, strict=True))
+    states, logits, *cache = (torch.cat(parts, 1) for parts in zip(*evaluated, strict=True))
     row_states, index, masks, actions, valid, trajectory = (
         torch.cat(parts, 1) for parts in zip(*steps, strict=True)
     )
@@ -234,7 +234,7 @@ def _in_order(
         transitions=transitions,
         states=states,
         logits=logits,
-        kept=tuple(kept),
+        cache=tuple(cache),
         index=index,
         masks=masks | ~valid[..., None],
         actions=actions,

@@ -305,21 +305,21 @@ class Structure:
             return self.arch.build(len(self.layout.units["input"]), len(self.layout.units["action"]))
 
     def observe(self, states: Tensor) -> Tensor:
-        """What `PolicyArch.tracer` reads in states (B, *state_shape) or (M, B, *state_shape).
+        """What `PolicyArch.forward_with_cache` reads in states (B, *state_shape) or (M, B, *state_shape).
 
         Returns:
             (..., s) inputs, or (..., k) indices of those that are 1 where both the task and the architecture can.
         """
         transitions = self.transitions(states.device)
-        indices = transitions.one_hot_indices(states) if self.arch.takes_active else None
+        indices = transitions.one_hot_indices(states) if self.arch.takes_one_hot_indices else None
         if indices is not None:
             return indices
         leading = states.shape[: states.ndim - transitions.initial_state.ndim]
         return transitions.inputs(states.flatten(0, len(leading) - 1)).unflatten(0, leading)
 
-    def tracer(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Trace:
-        """`PolicyArch.tracer` of {name: (M, *shape)} weights that starts from states, as `rollouts.sample` takes it."""
-        trace = self.arch.tracer(module, weights)
+    def forward_with_cache(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Trace:
+        """`PolicyArch.forward_with_cache` of {name: (M, *shape)} weights that starts from states, as `rollouts.sample` takes it."""
+        trace = self.arch.forward_with_cache(module, weights)
         return lambda states: trace(self.observe(states))
 
     def condition(self) -> Tensor:

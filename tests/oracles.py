@@ -67,7 +67,7 @@ def by_torchgfn(structure: Structure) -> Structure:
 
 def by_autograd(structure: Structure) -> Structure:
     """The same policy, with everything left to autograd and vmap that an architecture may leave to them."""
-    left = ("takes_active", "forward", "tracer", "gradients")
+    left = ("takes_one_hot_indices", "forward", "forward_with_cache", "backward")
     plain = type("Plain", (type(structure.arch),), {name: vars(PolicyArch)[name] for name in left})
     return replace(structure, arch=plain(structure.arch.config))
 
@@ -161,17 +161,17 @@ def one_by_one(population: Population, x: Tensor, toward: Tensor) -> tuple[Tenso
 
 
 def traced(population: Population, passes: list[Tensor], toward: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The same by the architecture's `tracer` and `gradients`, from one pass or several that are joined."""
+    """The same by the architecture's `forward_with_cache` and `backward`, from one pass or several that are joined."""
     # a network and gradients that are not read
     arch, module = population.structure.arch, population.structure.module()
     weights = population.state_dict()
-    into = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
-    trace = arch.tracer(module, weights)
-    logits, kept = zip(*map(trace, passes), strict=True)
-    arch.gradients(
-        module, weights, tuple(torch.cat(parts, 1) for parts in zip(*kept, strict=True)), toward, into
+    out_grads = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
+    trace = arch.forward_with_cache(module, weights)
+    logits, cache = zip(*map(trace, passes), strict=True)
+    arch.backward(
+        module, weights, tuple(torch.cat(parts, 1) for parts in zip(*cache, strict=True)), toward, out_grads
     )
-    return torch.cat(logits, 1), into
+    return torch.cat(logits, 1), out_grads
 
 
 def holed(shape: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -268,7 +268,7 @@ def rollouts_of(structure: Structure, batches: list) -> Rollouts:
         environment=structure.environment,
         states=states,
         logits=torch.zeros(masks.shape),
-        kept=(),
+        cache=(),
         index=torch.arange(longest).expand(len(batches), -1),
         masks=masks,
         actions=actions,

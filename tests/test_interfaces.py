@@ -38,7 +38,7 @@ def table(members):
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("make", [tanh, table])
-def test_an_architecture_without_its_own_tracer_has_the_gradients_of_autograd(make, members, own):
+def test_an_architecture_without_a_pass_of_its_own_has_the_gradients_of_autograd(make, members, own):
     population = make(members)
     environment = population.structure.environment
     states = torch.randint(4, (members * 10, 2), generator=torch.Generator().manual_seed(3))
@@ -85,8 +85,8 @@ def test_a_parameter_that_decides_nothing_has_no_gradient():
 
     arch, module = Spare(), Spare().build(3, 2)
     weights = {name: torch.stack([tensor, tensor]) for name, tensor in module.state_dict().items()}
-    logits, kept = arch.tracer(module, weights)(torch.ones(4, 3))
-    into = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
-    arch.gradients(module, weights, kept, torch.ones_like(logits), into)
-    assert not into["spare"].any()
-    assert (into["weight"] == 4).all()
+    logits, cache = arch.forward_with_cache(module, weights)(torch.ones(4, 3))
+    out_grads = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
+    arch.backward(module, weights, cache, torch.ones_like(logits), out_grads)
+    assert not out_grads["spare"].any()
+    assert (out_grads["weight"] == 4).all()

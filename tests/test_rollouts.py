@@ -148,11 +148,11 @@ def test_the_same_seed_gives_the_same_rollouts_and_another_does_not():
 def test_sampling_builds_no_gradient_graph():
     structure = grid(2, 4)
     weights = {name: t.clone().requires_grad_() for name, t in lively(structure, 2).state_dict().items()}
-    trace = structure.tracer(structure.module(), weights)
+    trace = structure.forward_with_cache(structure.module(), weights)
     rollouts = sample(structure.environment, trace, (2, 5), 0.1, torch.Generator().manual_seed(0))
-    assert len(rollouts.kept) > 1
+    assert len(rollouts.cache) > 1
     assert not any(
-        t.requires_grad for t in (*vars(rollouts).values(), *rollouts.kept) if isinstance(t, torch.Tensor)
+        t.requires_grad for t in (*vars(rollouts).values(), *rollouts.cache) if isinstance(t, torch.Tensor)
     )
 
 
@@ -204,7 +204,7 @@ def test_every_row_has_what_its_policy_says_of_its_state(monkeypatch, worthwhile
 
     def trace(states):
         sizes.append(states.shape[1])
-        return structure.tracer(structure.module(), population.state_dict())(states)
+        return structure.forward_with_cache(structure.module(), population.state_dict())(states)
 
     rollouts = sample(structure.environment, trace, (3, 60), 0.2, torch.Generator().manual_seed(1))
     states, valid = replayed(structure, rollouts), rollouts.valid
@@ -215,7 +215,7 @@ def test_every_row_has_what_its_policy_says_of_its_state(monkeypatch, worthwhile
     torch.testing.assert_close(rollouts.rows(rollouts.logits)[valid], expected[valid], rtol=1e-5, atol=1e-5)
     # what is kept belongs to the same states: the last layer of what is kept last makes the logits
     weight, bias = (population.state_dict()[f"net.4.{name}"] for name in ("weight", "bias"))
-    again = rollouts.rows(rollouts.kept[-1]) @ weight.transpose(1, 2) + bias[:, None]
+    again = rollouts.rows(rollouts.cache[-1]) @ weight.transpose(1, 2) + bias[:, None]
     torch.testing.assert_close(again[valid], expected[valid], rtol=1e-5, atol=1e-5)
 
     assert sum(sizes) == rollouts.states.shape[1] == rollouts.logits.shape[1]

@@ -20,8 +20,8 @@ from genflow.layout import WeightLayout
 class PolicyArch(Configured, ABC):
     """An architecture of the forward policy: a family of networks from state features to action logits."""
 
-    #: Whether `tracer` reads `Environment.active` instead of inputs where a task has it.
-    takes_active: ClassVar[bool] = False
+    #: Whether `forward_with_cache` reads indices of ones where a task's inputs are 0 but for k ones.
+    takes_one_hot_indices: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
@@ -29,7 +29,7 @@ class PolicyArch(Configured, ABC):
 
     @abstractmethod
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """Parameter name -> label of each axis; the input axis is ``"input"``, the output axis ``"action"``."""
+        """Parameter name -> label of each axis: ``"input"`` of inputs, ``"action"`` of outputs, else free."""
 
     @abstractmethod
     def condition(self) -> dict[str, float]:
@@ -56,53 +56,55 @@ class PolicyArch(Configured, ABC):
         single = lambda w, inputs: torch.func.functional_call(module, w, (inputs,))  # noqa: E731
         return torch.func.vmap(single, in_dims=(0, 0 if x.ndim == 3 else None))(dict(weights), x)
 
-    def tracer(
+    def forward_with_cache(
         self, module: nn.Module, weights: Mapping[str, Tensor]
     ) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
-        """`forward` without a graph, prepared for many calls with the same weights.
+        """Prepare `forward` for many calls with the same weights, each keeping what `backward` needs of it.
+
+        No graph of autograd is built.
 
         Args:
             module: as in `forward`.
             weights: as in `forward`.
 
         Returns:
-            x as in `forward`, or with `takes_active` (B, k) or (M, B, k) int64 -> logits (M, B, outputs), and
-            what `gradients` needs to
-            know of the pass: tensors (M, B, ...).
+            A function of x as in `forward`, or with `takes_one_hot_indices` of (B, k) or (M, B, k) int64
+            indices of the inputs that are 1. It returns logits (M, B, outputs)
+            and the cache, tensors (M, B, ...).
         """
         weights = {name: tensor.detach() for name, tensor in weights.items()}
 
-        def trace(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def forward(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             with torch.no_grad():
                 logits = self.forward(module, weights, x)
             return logits, (x.expand(len(logits), *x.shape[-2:]),)
 
-        return trace
+        return forward
 
-    def gradients(
+    def backward(
         self,
         module: nn.Module,
         weights: Mapping[str, Tensor],
-        kept: tuple[Tensor, ...],
+        cache: tuple[Tensor, ...],
         grad_logits: Tensor,
-        into: Mapping[str, Tensor],
+        out_grads: Mapping[str, Tensor],
     ) -> None:
-        """Back-propagate through a pass of `tracer`.
+        """Back-propagate a loss from the logits of a pass of `forward_with_cache` to the weights.
 
-        By default the pass is done again; an architecture that keeps its layers spares that.
+        By default autograd does the pass again, which an architecture whose cache holds its layers spares.
 
         Args:
             module: as in `forward`.
             weights: as in `forward`.
-            kept: what the pass kept, or several passes joined along their second axis.
+            cache: of the pass, or of several passes joined along their second axis.
             grad_logits: (M, B, outputs) gradient of a loss by its logits.
-            into: {name: (M, *shape)}, overwritten with the gradient of the loss by the weights.
+            out_grads: {name: (M, *shape)}, overwritten with the gradient of the loss by the weights.
         """
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
         with torch.enable_grad():
-            logits = self.forward(module, leaves, kept[0])
+            logits = self.forward(module, leaves, cache[0])
         found = torch.autograd.grad(
             logits, list(leaves.values()), grad_logits, allow_unused=True, materialize_grads=True
         )
         for name, gradient in zip(leaves, found, strict=True):
-            into[name].copy_(gradient)
+            out_grads[name].copy_(gradient)

@@ -17,7 +17,7 @@ from genflow.registry import registry
 from genflow.schema import validate
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
-from genflow.training.loop import UPKEEP
+from genflow.training.loop import NON_IDENTITY_FIELDS
 
 T = TypeVar("T")
 
@@ -113,4 +113,4 @@ def seeded(seed: int, build: Callable[[], Any]) -> Any:
 
 
 def dump(options: Any) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude=UPKEEP)
+    return options.model_dump(mode="json", exclude=NON_IDENTITY_FIELDS)

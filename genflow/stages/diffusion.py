@@ -84,7 +84,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             label="diffusion",
             device=device,
         )
-        denoiser.load_state_dict(trainee.average.tensors)
+        denoiser.load_state_dict(trainee.average.module.state_dict())
         structures = zoo.structures
         full = Card(
             format=FORMAT,

@@ -19,7 +19,8 @@ from genflow.storage.runs import RunDirectory
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
-from genflow.training.policies import ZooOptions, train_members
+from genflow.training.options import ZooOptions
+from genflow.training.policies import train_members
 
 
 def train_zoo(

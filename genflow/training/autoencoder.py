@@ -17,7 +17,8 @@ from torch import Tensor
 from genflow.interfaces.encoder import Encoder
 from genflow.population import Population
 from genflow.rollouts import sample
-from genflow.training.loop import Average, GraphTrainee, Schedule
+from genflow.training.averaging import moving_average
+from genflow.training.loop import GraphTrainee, Schedule
 from genflow.training.objectives import UNIFORM, distillation
 
 #: trajectories a policy, and share of random actions, that fill the pool of states on which behaviour is
@@ -126,7 +127,7 @@ class AutoencoderTrainee(GraphTrainee):
         self._counts = torch.tensor([len(p) for p in populations])
         # a structure's recent loss on behaviour; 0: not met yet
         self._levels = torch.zeros(len(populations), device=device)
-        self.average = Average(self.encoder, options.ema) if options.ema else None
+        self.average = moving_average(self.encoder, options.ema) if options.ema else None
 
     def groups(self) -> list[dict[str, Any]]:
         """All of the encoder's parameters."""
@@ -138,7 +139,7 @@ class AutoencoderTrainee(GraphTrainee):
             "levels": self._levels
         }
         return now | (
-            {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+            {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
             if self.average
             else {}
         )
@@ -146,7 +147,7 @@ class AutoencoderTrainee(GraphTrainee):
     def result(self) -> Encoder:
         """The encoder with the parameters that are kept."""
         if self.average:
-            self.encoder.load_state_dict(self.average.tensors)
+            self.encoder.load_state_dict(self.average.module.state_dict())
         return self.encoder.eval()
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -208,7 +209,7 @@ class AutoencoderTrainee(GraphTrainee):
     def after_step(self, step: int) -> None:
         """Average the parameters."""
         if self.average:
-            self.average.update(self.encoder, step)
+            self.average.update_parameters(self.encoder)
 
     def _pick(self, rng: torch.Generator) -> list[tuple[int, Population]]:
         """A batch of policies without replacement, grouped by structure."""

@@ -13,27 +13,32 @@ from torch import Tensor
 
 from genflow.interfaces.denoiser import Denoiser
 from genflow.noise import NoiseOptions, SamplingOptions, scheduler
-from genflow.training.loop import Average, GraphTrainee, Schedule
+from genflow.training.averaging import moving_average
+from genflow.training.loop import GraphTrainee, Schedule
 
 
 class DiffusionOptions(Schedule):
-    """How the denoiser is trained.
+    """How the denoiser is trained."""
 
-    `denoiser` is a registered name and `options` its own. `ema` is the decay of the averaged weights, which
-    are the ones kept. `drop_condition` is the share of latents trained without a condition, for
-    classifier-free guidance.
-    """
-
-    denoiser: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    steps: int = Field(default=2000, ge=1)
-    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
-    clip: float | None = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=32, ge=1)
-    ema: float = Field(default=0.995, ge=0, lt=1)
-    drop_condition: float = Field(default=0.0, ge=0, le=1)
-    noise: NoiseOptions = NoiseOptions()
-    sampling: SamplingOptions = SamplingOptions()
+    denoiser: str = Field(description="Registered name of the network.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The network's own options.")
+    steps: int = Field(default=2000, ge=1, description="How many steps of the optimiser to take.")
+    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="The peak of the learning rate.")
+    clip: float | None = Field(
+        default=1.0, gt=0, description="The largest norm of a gradient; a longer one is shortened to it."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Latents a step.")
+    ema: float = Field(
+        default=0.995, ge=0, lt=1, description="Decay of the averaged weights, which are the ones kept."
+    )
+    drop_condition: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Fraction of latents trained without a condition, for classifier-free guidance.",
+    )
+    noise: NoiseOptions = Field(default=NoiseOptions(), description="The forward process.")
+    sampling: SamplingOptions = Field(default=SamplingOptions(), description="The reverse process.")
 
 
 class DiffusionTrainee(GraphTrainee):
@@ -52,7 +57,7 @@ class DiffusionTrainee(GraphTrainee):
         self.latents, self.conditions = latents.to(device), conditions.to(device)
         self.options = options
         self._scheduler = scheduler(options.noise)
-        self.average = Average(self.denoiser, options.ema)
+        self.average = moving_average(self.denoiser, options.ema)
 
     def groups(self) -> list[dict[str, Any]]:
         """All of the denoiser's parameters."""
@@ -61,7 +66,7 @@ class DiffusionTrainee(GraphTrainee):
     def tensors(self) -> dict[str, Tensor]:
         """The denoiser's state and its average."""
         return {f"now.{n}": t for n, t in self.denoiser.state_dict().items()} | {
-            f"average.{n}": t for n, t in self.average.tensors.items()
+            f"average.{n}": t for n, t in self.average.state_dict().items()
         }
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -76,11 +81,11 @@ class DiffusionTrainee(GraphTrainee):
             condition = condition.masked_fill(dropped[:, None], torch.nan)
         own = self.world.rows(len(z))
         if own.start == own.stop:  # more workers than rows
-            return torch.zeros((), device=device, requires_grad=True), {"loss": 0.0}
+            return torch.zeros((), device=device, requires_grad=True), {}
         z, noise, t, condition = z[own], noise[own], t[own], condition[own]
         predicted = self.denoiser(self._scheduler.add_noise(z, noise, t), t, condition)
         loss = (predicted - self._wanted(z, noise, t)).square().sum() / (self.options.batch_size * z.shape[1])
-        return loss, {"loss": loss.item()}
+        return loss, {}
 
     def _wanted(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         if self.options.noise.prediction == "epsilon":
@@ -89,4 +94,4 @@ class DiffusionTrainee(GraphTrainee):
 
     def after_step(self, step: int) -> None:
         """Average the weights."""
-        self.average.update(self.denoiser, step)
+        self.average.update_parameters(self.denoiser)

@@ -1,4 +1,7 @@
-"""Fine-tuning: training that starts from a population, beside the same training from a random start (the paper's Fig. 4)."""
+"""Fine-tuning: training that starts from a population, beside the same from a random start.
+
+Source: the paper's Fig. 4.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,22 @@ from pydantic import Field
 
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.training.policies import PolicyOptions, train_population
+from genflow.training.options import PolicyOptions
+from genflow.training.policies import train_population
 
 
 class FinetuneOptions(PolicyOptions):
-    """Options of the training; `compare` also trains from a random start with the same budget.
+    """How populations are fine-tuned."""
 
-    A good start is soon lost to a log Z that is far off, so it is estimated first.
-    """
-
-    steps: int = Field(default=200, ge=1)
-    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False)
-    log_z_start: Literal["zero", "estimate"] = "estimate"
-    compare: bool = True
+    steps: int = Field(default=200, ge=1, description="How many steps of the optimiser to take.")
+    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="The peak of the learning rate.")
+    log_z_start: Literal["zero", "estimate"] = Field(
+        default="estimate",
+        description="log Z is estimated first: a good start is soon lost to one that is far off.",
+    )
+    compare: bool = Field(
+        default=True, description="Whether to train from a random start, too, with the same budget."
+    )
 
 
 #: what is trained, by the name of its folder

@@ -1,4 +1,4 @@
-"""The one training loop: resumable, deterministic, on one worker or many, with checkpoints and a progress bar.
+"""The one training loop: resumable, deterministic, on one worker or many, with checkpoints and a bar.
 
 What is trained is a `Trainee`; how long, with which learning rate and where the checkpoints lie is the loop's
 business.
@@ -29,28 +29,41 @@ from genflow.errors import GenflowError
 from genflow.progress import Progress
 from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
+from genflow.training.state import History, TrainingState
 
 #: fields of a schedule that decide nothing about what comes out, so that they may change when a run goes on
-UPKEEP = {"checkpoint_seconds", "keep_checkpoints"}
+NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints"}
 
 
 class Schedule(Schema):
-    """How long and how fast to learn.
+    """How long and how fast to learn."""
 
-    `warmup` and `decay` are fractions of the steps: the rate rises linearly over the first, and falls to
-    `final_rate` of its peak over the last, as a cosine. A checkpoint is written every `checkpoint_seconds`,
-    and the last `keep_checkpoints` are kept.
-    """
-
-    steps: int = Field(ge=1)
-    lr: float = Field(gt=0, allow_inf_nan=False)
-    warmup: float = Field(default=0.02, ge=0, le=1)
-    decay: float = Field(default=1.0, ge=0, le=1)
-    final_rate: float = Field(default=0.01, ge=0, le=1)
-    clip: float | None = Field(default=None, gt=0)
-    optimizer: Literal["adam", "adamw"] = "adam"
-    checkpoint_seconds: float = Field(default=60.0, gt=0)
-    keep_checkpoints: int = Field(default=2, ge=1, le=1000)
+    steps: int = Field(ge=1, description="How many steps of the optimiser to take.")
+    lr: float = Field(gt=0, allow_inf_nan=False, description="The peak of the learning rate.")
+    warmup: float = Field(
+        default=0.02, ge=0, le=1, description="Fraction of the steps over which the rate rises linearly."
+    )
+    decay: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Fraction of the steps, the last, over which it falls as a cosine.",
+    )
+    final_rate: float = Field(
+        default=0.01, ge=0, le=1, description="What it falls to, as a fraction of its peak."
+    )
+    clip: float | None = Field(
+        default=None, gt=0, description="The largest norm of a gradient; a longer one is shortened to it."
+    )
+    optimizer: Literal["adam", "adamw"] = Field(
+        default="adam", description="torch's optimiser: Adam, or AdamW with its default weight decay."
+    )
+    checkpoint_seconds: float = Field(
+        default=60.0, gt=0, description="A checkpoint is written this often; may change when a run goes on."
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, le=1000, description="So many checkpoints are kept; may change when a run goes on."
+    )
 
     def rate(self, step: int) -> float:
         """Learning rate of a step (0-based) as a fraction of the peak."""
@@ -102,7 +115,7 @@ class Trainee(ABC):
 
 
 class GraphTrainee(Trainee):
-    """A trainee whose gradients autograd finds; workers share out its batches."""
+    """A trainee whose gradients are found by autograd, and whose batches are divided among the workers."""
 
     @property
     def world(self) -> World:
@@ -111,58 +124,21 @@ class GraphTrainee(Trainee):
 
     @abstractmethod
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and figures for the history: the part that comes from this worker's rows (`world.rows`) of the batch.
+        """The scalar to minimise, and figures for the history beside it.
 
-        All workers draw the numbers of the whole batch from `rng`; their parts add up to what one worker
-        finds alone.
+        Both are the part that comes from this worker's rows (`world.rows`) of the batch. All workers draw the
+        numbers of the whole batch from `rng`; their parts add up to what one worker finds alone.
         """
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
-        """Of `loss`."""
+        """Back-propagate `loss`."""
         for group in self.groups():
             for parameter in group["params"]:
                 parameter.grad = None
         loss, figures = self.loss(step, rng)
         loss.backward()
-        return loss.item(), figures
-
-
-class Average:
-    """Exponential moving average of a module's state; early averages forget faster, so that the start does not linger."""
-
-    def __init__(self, module: torch.nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.tensors = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-
-    def update(self, module: torch.nn.Module, step: int) -> None:
-        """Take in the state after a step (0-based)."""
-        keep = min(self.decay, (step + 1) / (step + 10))
-        state = module.state_dict()
-        moving = [name for name, tensor in state.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.tensors[name] for name in moving], [state[name].detach() for name in moving], 1 - keep
-        )
-        for name in state.keys() - set(moving):
-            self.tensors[name].copy_(state[name])
-
-
-class History:
-    """Figures over the steps: name -> [(step, mean since the last point), ...]."""
-
-    def __init__(self, every: int, points: dict[str, list[list[float]]] | None = None) -> None:
-        self.every = every
-        self.points = points or {}
-        self._sums: dict[str, tuple[float, int]] = {}
-
-    def add(self, step: int, figures: dict[str, float]) -> None:
-        """Record the figures of a step."""
-        for name, value in figures.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value, count + 1)
-        if (step + 1) % self.every == 0:
-            for name, (total, count) in self._sums.items():
-                self.points.setdefault(name, []).append([step + 1, total / count])
-            self._sums = {}
+        value = loss.item()
+        return value, {"loss": value, **figures}
 
 
 def train(
@@ -190,36 +166,34 @@ def train(
     rng = torch.Generator(device=device).manual_seed(seed)
     groups = trainee.groups()
     for group in groups:
-        group["scale"] = group.pop("lr_scale", 1.0)
+        group["lr"] = group["initial_lr"] = schedule.lr * group.pop("lr_scale", 1.0)
     optimizer_class = torch.optim.AdamW if schedule.optimizer == "adamw" else torch.optim.Adam
-    optimizer = optimizer_class(
-        groups, lr=schedule.lr, fused=True
-    )  # several times faster than the default on a CPU
+    optimizer = optimizer_class(groups, fused=True)  # several times faster than the default on a CPU
     history = History(every=max(1, schedule.steps // 200))
     costly = max(1, schedule.steps // 50)
     workers, checkpoints = trainee.world, Checkpoints(folder, schedule.keep_checkpoints)
-    step, spent = _restore(checkpoints, workers, progress, trainee, optimizer, rng, history)
+    state = TrainingState(trainee.tensors, optimizer, rng, history)
+    step, spent = _restore(state, checkpoints, workers, progress)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.rate, last_epoch=step - 1)
     began, last_saved = time.monotonic() - spent, time.monotonic()
     shown: dict[str, float] = {}
     with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
         while step < schedule.steps:
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.lr * group["scale"] * schedule.rate(step)
             value, figures = trainee.backward(step, rng)
             due = workers.is_rank_zero and time.monotonic() - last_saved > schedule.checkpoint_seconds
-            value, figures, stopping, due = _together(workers, optimizer, value, figures, stop.requested, due)
+            value, figures, stopping, due = all_reduce_step(
+                workers, optimizer, value, figures, stop.requested, due
+            )
             if not math.isfinite(value):
-                kept = (
-                    f"the last checkpoint is {checkpoints.last}"
-                    if checkpoints.last
-                    else "no checkpoint was written yet"
-                )
+                last = checkpoints.last
+                saved = f"the last checkpoint is {last}" if last else "no checkpoint was written yet"
                 raise GenflowError(
-                    f"{label}: the loss became {value} at step {step + 1}; lower the learning rate ({kept})"
+                    f"{label}: the loss became {value} at step {step + 1}; lower the learning rate ({saved})"
                 )
             if schedule.clip is not None:
                 trainee.clip(schedule.clip)
             optimizer.step()
+            rates.step()
             trainee.after_step(step)
             history.add(step, figures)
             step += 1
@@ -230,18 +204,19 @@ def train(
             bar.advance(**{**figures, **shown})
             stopping = stopping or (workers.size == 1 and stop.requested)  # during this very step
             if stopping or due:
-                state = (step, time.monotonic() - began, trainee, optimizer, rng, history)
-                workers.on_rank_zero(lambda: _save(checkpoints, *state))  # noqa: B023  called at once
+                seconds = time.monotonic() - began
+                workers.on_rank_zero(lambda: state.save(checkpoints, step, seconds))  # noqa: B023  called at once
                 last_saved = time.monotonic()
             if stopping:
                 progress.note(
-                    f"{label}: stopped after step {step} of {schedule.steps}; run the same command again to continue"
+                    f"{label}: stopped after step {step} of {schedule.steps};"
+                    " run the same command again to continue"
                 )
                 raise KeyboardInterrupt
     return history.points, time.monotonic() - began
 
 
-def _together(
+def all_reduce_step(
     workers: World,
     optimizer: torch.optim.Optimizer,
     value: float,
@@ -249,7 +224,19 @@ def _together(
     stopping: bool,
     due: bool,
 ) -> tuple[float, dict[str, float], bool, bool]:
-    """Add up the gradients and figures of all workers, in one message; one that is asked to stop stops all."""
+    """Add up the gradients and figures of all workers in one all-reduce; one that is asked to stop stops all.
+
+    Args:
+        workers: who takes part.
+        optimizer: whose parameters' gradients are added up in place.
+        value: this worker's part of the loss.
+        figures: its part of the figures.
+        stopping: whether it was asked to stop.
+        due: whether it wants a checkpoint.
+
+    Returns:
+        The last four, of all workers.
+    """
     if workers.size == 1:
         return value, figures, stopping, due
     params = [p for group in optimizer.param_groups for p in group["params"]]
@@ -277,7 +264,7 @@ class _Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request that is served between two steps; the second one acts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop between two steps; the second acts at once."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -296,65 +283,12 @@ def graceful_stop() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _save(
-    checkpoints: Checkpoints,
-    step: int,
-    seconds: float,
-    trainee: Trainee,
-    optimizer: torch.optim.Optimizer,
-    rng: torch.Generator,
-    history: History,
-) -> None:
-    tensors = {f"model.{name}": tensor for name, tensor in trainee.tensors().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
-    tensors["rng"] = rng.get_state()
-    checkpoints.save(step, tensors, {"seconds": seconds, "history": history.points, "sums": history._sums})
-
-
 def _restore(
-    checkpoints: Checkpoints,
-    workers: World,
-    progress: Progress,
-    trainee: Trainee,
-    optimizer: torch.optim.Optimizer,
-    rng: torch.Generator,
-    history: History,
+    state: TrainingState, checkpoints: Checkpoints, workers: World, progress: Progress
 ) -> tuple[int, float]:
     """Take up the newest whole checkpoint: the step to go on with, and the seconds spent before."""
     # one worker looks, so that all take the same
     name, refused = workers.on_rank_zero(checkpoints.find)
     for line in refused:
         progress.warn(f"{line}; {f'going on from {name}, the one before it' if name else 'starting again'}")
-    if name is None:
-        return 0, 0.0
-    try:
-        tensors, facts = checkpoints.read(name)
-        own = trainee.tensors()
-        with torch.no_grad():
-            for key, tensor in own.items():
-                tensor.copy_(_fitting(tensors, f"model.{key}", tensor))
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, slot = key.split(".")
-                state.setdefault(int(index), {})[slot] = (
-                    _fitting(tensors, key, params[int(index)]) if tensor.ndim else tensor
-                )
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        rng.set_state(tensors["rng"].cpu())
-        history.points = facts["history"]
-        history._sums = {key: (total, count) for key, (total, count) in facts["sums"].items()}
-        return int(facts["step"]), float(facts["seconds"])
-    except (KeyError, IndexError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise GenflowError(
-            f"the checkpoint {name} does not fit this run ({error}); remove it to start again"
-        ) from error
-
-
-def _fitting(tensors: dict[str, Tensor], name: str, like: Tensor) -> Tensor:
-    # copy_ would broadcast, and a fused optimiser reads past the end of a shorter slot
-    if tensors[name].shape != like.shape:
-        raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(like.shape)}")
-    return tensors[name]
+    return (0, 0.0) if name is None else state.restore(checkpoints, name)

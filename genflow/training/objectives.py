@@ -21,7 +21,9 @@ UNIFORM = 0.25
 
 
 def trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_z: Tensor) -> Tensor:
-    """Malkin et al. 2022, eq. 14: mean over trajectories of (log Z + log P_F - log P_B - log R)^2.
+    """Trajectory balance of each policy (Malkin et al. 2022, eq. 14).
+
+    Mean over trajectories of (log Z + log P_F - log P_B - log R)^2.
 
     Args:
         rollouts: the trajectories.
@@ -33,9 +35,9 @@ def trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_z: Tensor) -> Ten
 
 
 def detailed_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Tensor:
-    """Bengio et al.
+    """Detailed balance of each policy (Bengio et al. 2023, section 3.2).
 
-    2023, section 3.2: mean over steps of (log F(s) + log P_F - log F(s') - log P_B)^2, F(s_f) = R.
+    Mean over steps of (log F(s) + log P_F - log F(s') - log P_B)^2, F(s_f) = R.
 
     Args:
         rollouts: the trajectories.
@@ -47,9 +49,9 @@ def detailed_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Te
 
 
 def sub_trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Tensor:
-    """Madan et al.
+    """Sub-trajectory balance of each policy (Madan et al. 2023).
 
-    2023: every sub-trajectory of k steps weighted by lambda^k within its trajectory ("geometric_within").
+    Every sub-trajectory of k steps is weighted by lambda^k within its trajectory ("geometric_within").
 
     Args:
         rollouts: the trajectories.
@@ -76,7 +78,7 @@ def _next_log_flow(rollouts: Rollouts, log_flow: Tensor) -> Tensor:
 
 
 def distillation(logits: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
-    """Mean over states of KL(optimal policy || policy).
+    """The mean over states of KL(optimal policy || policy), of each policy.
 
     Args:
         logits: (M, B, A).

@@ -5,13 +5,13 @@ Shapes: M policies, D parameters, B trajectories or states a step, K rows, S sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
@@ -21,8 +21,10 @@ from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.structure import Structure
 from genflow.training import objectives
-from genflow.training.initialisation import Init, initial_weights
-from genflow.training.loop import Schedule, Trainee, train
+from genflow.training.divergence import Divergence
+from genflow.training.initialisation import initial_weights
+from genflow.training.loop import Trainee, train
+from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 
 #: trajectories a policy that log Z is estimated from
 LOG_Z_TRAJECTORIES = 256
@@ -32,75 +34,15 @@ CACHED_MEMBERS = 16
 CHEAP_STATES = 10_000
 
 
-class PolicyOptions(Schedule):
-    """How policies are trained.
-
-    `objective`: trajectory balance ("tb"), detailed balance ("db"), sub-trajectory balance ("subtb"), or
-        "distill",
-    which fits the exact optimal policy where the task is enumerable. `batch_size` is trajectories a policy
-    and step, or states a step for "distill". `epsilon` is the share of random actions, falling linearly to 0.
-    `log_z_rate` and `flow_rate` multiply the learning rate of log Z and of the state flows. `log_z_start`:
-    log Z begins at 0, or at the best value for the starting policies, estimated from their own trajectories.
-    """
-
-    steps: int = Field(default=1000, ge=1)
-    lr: float = Field(default=5e-3, gt=0, allow_inf_nan=False)
-    decay: float = Field(default=0.5, ge=0, le=1)
-    objective: Literal["tb", "db", "subtb", "distill"] = "tb"
-    batch_size: int = Field(default=64, ge=1, le=1_000_000)
-    epsilon: float = Field(default=0.05, ge=0, lt=1)
-    log_z_rate: float = Field(default=20.0, gt=0)
-    log_z_start: Literal["zero", "estimate"] = "zero"
-    flow_rate: float = Field(default=1.0, gt=0)
-
-
-class ZooOptions(PolicyOptions):
-    """How a zoo is collected.
-
-    `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints
-    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see
-    `initial_weights`. `threads` train a population on a CPU; their number decides the last bits, so it is
-    fixed, and a zoo is the same for any number of workers.
-    """
-
-    num: int = Field(default=32, ge=1, le=100_000)
-    seeds: int = Field(default=8, ge=1)
-    checkpoint_every: int = Field(default=5, ge=1)
-    init: Init = "shared"
-    init_noise: float = Field(default=0.1, ge=0)
-    style_size: int = Field(default=16, ge=1, le=1024)
-    style_share: float = Field(default=0.3, ge=0, le=1)
-    threads: int = Field(default=1, ge=1, le=1024)
-
-    def check(self, structure: Structure) -> None:
-        """Refuse, before anything is trained, a structure that these options cannot train.
-
-        Raises:
-            GenflowError: exact flows of a task that is too large, too few steps for the checkpoints, or an
-                impossible task.
-        """
-        if self.objective == "distill":
-            structure.solution.require_expert()
-        _require_steps(self, self.split()[1], self.checkpoint_every)
-        structure.transitions().env  # noqa: B018  builds the torchgfn environment, which refuses what it cannot be
-
-    def split(self) -> tuple[int, int]:
-        """(runs, checkpoints a run); their product is at least `num`."""
-        runs = min(self.num, self.seeds)
-        return runs, -(-self.num // runs)
-
-
-def _require_steps(options: PolicyOptions, checkpoints: int, every: int) -> None:
-    if (checkpoints - 1) * every >= options.steps:
-        raise GenflowError(
-            f"{checkpoints} checkpoints that are {every} steps apart need more than {options.steps} steps; raise zoo.steps"
-        )
-
-
 class PopulationTrainee(Trainee):
     """M policies under one objective; the losses are summed, so each learns exactly as it would alone.
 
-    A few members at a time sample, and are back-propagated from what sampling has computed already.
+    A few members at a time sample, and are back-propagated from what sampling has computed already. A member
+    whose loss or gradient is not finite has diverged: it stays as it was before that step, and the others
+    learn on.
+
+    On CUDA, trajectory balance adds up the steps of a trajectory by `scatter_add`, in no fixed order, so that
+    a run repeats to rounding only.
     """
 
     def __init__(
@@ -113,11 +55,12 @@ class PopulationTrainee(Trainee):
         device: str,
         checkpoints: int,
         every: int,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.structure, self.options = structure, options
         self.transitions = structure.transitions(device)
         self.members = len(weights)
-        _require_steps(options, checkpoints, every)
+        require_steps(options, checkpoints, every)
         self.weights = {
             n: _leaf(t.to(device).clone()) for n, t in structure.layout.unflatten(weights).items()
         }
@@ -140,7 +83,8 @@ class PopulationTrainee(Trainee):
             structure.solution.require_expert()
         # the checkpoint of step steps-1-j*every is row j
         self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size)
-        self._every = every
+        self._every, self._warn = every, warn
+        self.divergence = Divergence(self.members, device)
 
     def groups(self) -> list[dict[str, Any]]:
         """Weights, log Z and state flows."""
@@ -152,57 +96,82 @@ class PopulationTrainee(Trainee):
         return groups
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, log Z, state flows and the checkpoints taken so far."""
+        """Weights, log Z, state flows, the checkpoints taken so far, and who has diverged."""
         tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {
             f"flow.{n}": t for n, t in self.flow.items()
         }
-        return tensors | {"log_z": self.log_z, "snapshots": self.snapshots}
+        own = {"log_z": self.log_z, "snapshots": self.snapshots, "diverged_at": self.divergence.at}
+        return tensors | own
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
-        """The gradient of the members' losses, summed; the figures are their means."""
+        """The gradient of the members' losses, summed; the figures are means over the members that learn.
+
+        Where all members have diverged, the loss is NaN.
+        """
         if self.options.objective == "distill":
             drawn = self._draw(rng)
-            loss = sum(self._distill(own, *drawn) for own in self.blocks)
-            return loss, {"loss": loss / self.members}
-        losses, rewards = zip(*(self._balance(own, step, rng) for own in self.blocks), strict=True)
-        return sum(losses), {"loss": sum(losses) / self.members, "reward": sum(rewards) / self.members}
+            blocks = [{"loss": self._distill(own, *drawn)} for own in self.blocks]
+        else:
+            blocks = [self._balance(own, step, rng) for own in self.blocks]
+        values = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        lost_M = self.divergence.find(step + 1, values["loss"], self._parameters())
+        learning_M = self.divergence.learning
+        # one message from the device tells all that the host wants to know
+        sums = [torch.where(learning_M, value, 0.0).sum() for value in values.values()]
+        learning, lost, *totals = torch.stack([learning_M.sum(), lost_M.sum(), *sums]).tolist()
+        if not learning:
+            return math.nan, dict.fromkeys(values, math.nan)
+        if lost and self._warn is not None:
+            numbers = ", ".join(str(m) for m in lost_M.nonzero()[:, 0].tolist())
+            self._warn(
+                f"{self.structure.name}: policy {numbers} of {self.members} diverged at step {step + 1}"
+                " (its loss or gradient is not finite) and stays as it was; the others learn on"
+            )
+        if learning < self.members:
+            self.divergence.freeze(self._parameters())
+        return totals[0], {name: total / learning for name, total in zip(values, totals, strict=True)}
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.groups() for p in group["params"]]
 
     @torch.no_grad()
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
         """(M,) what minimises the trajectory balance loss of the policies as they are."""
-        trace = self.structure.tracer(self._module, self.weights)
+        trace = self.structure.forward_with_cache(self._module, self.weights)
         rollouts = sample(
             self.transitions, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng
         )
         log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).mean(1).float()
 
-    def _balance(self, own: slice, step: int, rng: torch.Generator) -> tuple[float, float]:
-        """A block's summed loss and reward; its gradients are put in place."""
+    def _balance(self, own: slice, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """A block's losses and rewards (m,); its gradients are put in place."""
         options, arch = self.options, self.structure.arch
         weights = _values(self.weights, own)
         shape = (own.stop - own.start, options.batch_size)
         epsilon = options.epsilon * (1 - step / options.steps)
-        rollouts = sample(self.transitions, self.structure.tracer(self._module, weights), shape, epsilon, rng)
+        rollouts = sample(
+            self.transitions, self.structure.forward_with_cache(self._module, weights), shape, epsilon, rng
+        )
         logits = rollouts.logits.requires_grad_()
         log_pf = rollouts.log_pf(rollouts.rows(logits))
         if options.objective == "tb":
             log_z = self.log_z.detach()[own].requires_grad_()
-            loss = objectives.trajectory_balance(rollouts, log_pf, log_z).sum()
-            by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(loss, (logits, log_z))
+            losses = objectives.trajectory_balance(rollouts, log_pf, log_z)
+            by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(losses.sum(), (logits, log_z))
         else:
             flow = _values(self.flow, own)
-            log_flow, kept = self.structure.tracer(self._flow_module, flow)(rollouts.states)
+            log_flow, cache = self.structure.forward_with_cache(self._flow_module, flow)(rollouts.states)
             balance = (
                 objectives.detailed_balance
                 if options.objective == "db"
                 else objectives.sub_trajectory_balance
             )
-            loss = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1)).sum()
-            by_logits, by_flow = torch.autograd.grad(loss, (logits, log_flow))
-            arch.gradients(self._flow_module, flow, kept, by_flow, _gradients(self.flow, own))
-        arch.gradients(self._module, weights, rollouts.kept, by_logits, _gradients(self.weights, own))
-        return loss.item(), rollouts.log_reward.exp().mean(1).sum().item()
+            losses = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1))
+            by_logits, by_flow = torch.autograd.grad(losses.sum(), (logits, log_flow))
+            arch.backward(self._flow_module, flow, cache, by_flow, _grads(self.flow, own))
+        arch.backward(self._module, weights, rollouts.cache, by_logits, _grads(self.weights, own))
+        return {"loss": losses.detach(), "reward": rollouts.log_reward.exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """What is observed in drawn states (B, ...), allowed actions and optimal policies (B, A)."""
@@ -213,25 +182,26 @@ class PopulationTrainee(Trainee):
             tensor.to(self.log_z.device) for tensor in (self.structure.observe(states), masks, optimal)
         )
 
-    def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> float:
-        """A block's summed loss; its gradients are put in place."""
+    def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
+        """A block's losses (m,); its gradients are put in place."""
         weights = _values(self.weights, own)
-        logits, kept = self.structure.arch.tracer(self._module, weights)(observed)
-        loss = objectives.distillation(logits.requires_grad_(), masks, optimal).sum()
-        (by_logits,) = torch.autograd.grad(loss, logits)
-        self.structure.arch.gradients(self._module, weights, kept, by_logits, _gradients(self.weights, own))
-        return loss.item()
+        logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
+        losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
+        (by_logits,) = torch.autograd.grad(losses.sum(), logits)
+        self.structure.arch.backward(self._module, weights, cache, by_logits, _grads(self.weights, own))
+        return losses.detach()
 
     def clip(self, max_norm: float) -> None:
         """Clip each member by its own norm, so that it still learns as it would alone."""
-        grads = [p.grad for group in self.groups() for p in group["params"] if p.grad is not None]
-        norm_M = torch.stack([grad.reshape(self.members, -1).square().sum(1) for grad in grads]).sum(0).sqrt()
+        grads = [p.grad.reshape(self.members, -1) for p in self._parameters() if p.grad is not None]
+        norm_M = torch.stack([grad.square().sum(1) for grad in grads]).sum(0).sqrt()
         scale_M = (max_norm / (norm_M + 1e-6)).clamp(max=1.0)
         for grad in grads:
-            grad.mul_(scale_M.reshape(-1, *[1] * (grad.ndim - 1)))
+            grad.mul_(scale_M[:, None])
 
     def after_step(self, step: int) -> None:
-        """Keep the dense checkpoints of the last steps."""
+        """Put back the members that have diverged, and keep the dense checkpoints of the last steps."""
+        self.divergence.restore(self._parameters())
         behind = self.options.steps - 1 - step
         if behind % self._every == 0 and behind // self._every < len(self.snapshots):
             self.snapshots[behind // self._every] = self._flat()
@@ -242,9 +212,10 @@ class PopulationTrainee(Trainee):
         if not solution.enumerable or (solution.n_states or 0) > CHEAP_STATES:
             return {}
         try:
-            return figures_of(Population(self.structure, self._flat()))
+            learning = self.divergence.learning.cpu()
+            return figures_of(Population(self.structure, self._flat()[learning]))
         except GenflowError:
-            return {}  # the policy has diverged, which the loop says at the next step
+            return {}  # a policy has diverged, which is found out at the next step
 
     def _flat(self) -> Tensor:
         return self.structure.layout.flatten(
@@ -264,7 +235,7 @@ def _values(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
     return {name: parameter.detach()[own] for name, parameter in parameters.items()}
 
 
-def _gradients(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
+def _grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
     """Where the gradients of a block belong."""
     return {name: cast(Tensor, parameter.grad)[own] for name, parameter in parameters.items()}
 
@@ -298,20 +269,30 @@ def train_population(
 
     Returns:
         A population of M * checkpoints members, the last step's first. ``provenance`` holds seconds, budget,
-        history and, for each member, its run, step and exact metrics.
+        history and, for each member, its run, step and exact metrics; one that diverged has the step at which
+        it did, ``diverged_at``, instead of metrics.
 
     Raises:
-        GenflowError: the objective does not fit the task, or the loss is not finite.
+        GenflowError: the objective does not fit the task, or every policy has diverged.
     """
     trainee = PopulationTrainee(
-        structure, start, options, seed=seed, device=device, checkpoints=checkpoints, every=every
+        structure,
+        start,
+        options,
+        seed=seed,
+        device=device,
+        checkpoints=checkpoints,
+        every=every,
+        warn=progress.warn,
     )
     history, seconds = train(
         trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device
     )
+    diverged_at = trainee.divergence.at.tolist()
     members = [
-        {"run": run, "seed": seed, "step": options.steps - row * every}
-        for row in range(checkpoints)
+        {"run": run, "seed": seed, "step": step}
+        | ({"diverged_at": diverged_at[run]} if 0 < diverged_at[run] <= step else {})
+        for step in range(options.steps, options.steps - checkpoints * every, -every)
         for run in range(trainee.members)
     ]
     provenance = {
@@ -325,7 +306,9 @@ def train_population(
             "batch_size": options.batch_size,
             "runs": trainee.members,
         },
-        "log_z": trainee.log_z.tolist() if options.objective == "tb" else None,
+        "log_z": [value if math.isfinite(value) else None for value in trainee.log_z.tolist()]
+        if options.objective == "tb"
+        else None,
         "history": history,
         "members": members,
     }

@@ -38,12 +38,12 @@ class Network(nn.Module):
 class MLP3(PolicyArch):
     """Three linear layers of any width d."""
 
-    takes_active = True
+    takes_one_hot_indices = True
 
     class Config(Schema):
-        """`width`: hidden units d."""
+        """The size of the network."""
 
-        width: int = described(128, ge=1, le=8192)
+        width: int = described(128, ge=1, le=8192, description="Hidden units d of each of the two layers.")
 
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
         """A network with torch's default initialisation."""
@@ -81,10 +81,10 @@ class MLP3(PolicyArch):
             )
         return h
 
-    def tracer(
+    def forward_with_cache(
         self, module: nn.Module, weights: Mapping[str, Tensor]
     ) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
-        """Keeps what is observed and both hidden layers.
+        """`forward` whose cache is what is observed and both hidden layers.
 
         Columns of inputs that are 1 are gathered and summed: no product with zeros.
         """
@@ -100,7 +100,7 @@ class MLP3(PolicyArch):
         offset = n_inputs * torch.arange(members, device=first.device)[:, None, None]
 
         @torch.no_grad()
-        def trace(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def forward(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             x = x.expand(members, *x.shape[-2:])
             if x.is_floating_point():
                 h1 = torch.bmm(x, first)
@@ -112,26 +112,26 @@ class MLP3(PolicyArch):
             h2 = nn.functional.leaky_relu_(torch.baddbmm(bias2, h1, second), NEGATIVE_SLOPE)
             return torch.baddbmm(bias3, h2, third), (x, h1, h2)
 
-        return trace
+        return forward
 
     @torch.no_grad()
-    def gradients(
+    def backward(
         self,
         module: nn.Module,
         weights: Mapping[str, Tensor],
-        kept: tuple[Tensor, ...],
+        cache: tuple[Tensor, ...],
         grad_logits: Tensor,
-        into: Mapping[str, Tensor],
+        out_grads: Mapping[str, Tensor],
     ) -> None:
-        """Back-propagation from the kept layers.
+        """Back-propagation from the cached layers.
 
-        On a CPU one member after the other, whose layers then stay in the cache.
+        On a CPU one member after the other, whose layers then stay in the processor's cache.
         """
         n_inputs = weights["net.0.weight"].shape[2]
         block = 1 if grad_logits.device.type == "cpu" else len(grad_logits)
         for start in range(0, len(grad_logits), block):
             own = slice(start, start + block)
-            grad, observed, *hidden = (tensor[own] for tensor in (grad_logits, *kept))
+            grad, observed, *hidden = (tensor[own] for tensor in (grad_logits, *cache))
             if block == 1:
                 # padding, which a population's other members need, has no gradient
                 used = grad[0].any(-1).nonzero().squeeze(1)
@@ -143,8 +143,8 @@ class MLP3(PolicyArch):
                     2, observed, 1.0
                 )
             for layer, below in ((4, hidden[1]), (2, hidden[0]), (0, observed)):
-                torch.bmm(grad.transpose(1, 2), below, out=into[f"net.{layer}.weight"][own])
-                torch.sum(grad, 1, out=into[f"net.{layer}.bias"][own])
+                torch.bmm(grad.transpose(1, 2), below, out=out_grads[f"net.{layer}.weight"][own])
+                torch.sum(grad, 1, out=out_grads[f"net.{layer}.bias"][own])
                 if layer:
                     grad = torch.bmm(grad, weights[f"net.{layer}.weight"][own])
                     # a layer has the sign of its input

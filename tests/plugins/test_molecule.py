@@ -21,7 +21,8 @@ from rdkit.Contrib.SA_Score import sascorer
 
 from genflow import GenflowError, Population, Structure
 from genflow.training.initialisation import initial_weights
-from genflow.training.policies import PolicyOptions, train_population
+from genflow.training.options import PolicyOptions
+from genflow.training.policies import train_population
 
 #: sets of blocks that differ in what can be joined to what, and in how often
 SETS = [(0, 1, 2), (0, 3, 6), (2, 29, 37), (1, 6, 26, 48)]

@@ -13,8 +13,9 @@ from genflow import Encoder, GenflowError, Population, Structure
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.training.autoencoder import AutoencoderOptions, AutoencoderTrainee, reconstruct
+from genflow.training.averaging import moving_average
 from genflow.training.initialisation import initial_weights
-from genflow.training.loop import Average, train
+from genflow.training.loop import train
 
 QUIET = Progress(quiet=True)
 
@@ -313,15 +314,15 @@ def test_without_an_average_the_last_parameters_are_kept(tmp_path):
 
 def test_an_average_takes_over_what_cannot_be_averaged():
     module = nn.BatchNorm1d(2)
-    average = Average(module, 0.9)
-    for count in range(3):
+    average = moving_average(module, 0.9)
+    for _ in range(3):
         module(torch.randn(8, 2) + 5)
-        average.update(module, count)
-    assert average.tensors["num_batches_tracked"].item() == 3
-    assert 0 < average.tensors["running_mean"].mean() < module.running_mean.mean()
+        average.update_parameters(module)
+    assert average.module.state_dict()["num_batches_tracked"].item() == 3
+    assert 0 < average.module.state_dict()["running_mean"].mean() < module.running_mean.mean()
     # and is no view of the module
     module.running_mean.zero_()
-    assert average.tensors["running_mean"].all()
+    assert average.module.state_dict()["running_mean"].all()
 
 
 OPTIONS = [

@@ -88,6 +88,24 @@ def test_rate_without_warmup_or_decay():
     )
 
 
+def test_every_group_learns_at_its_rate_to_the_last_bit(tmp_path, monkeypatch):
+    """Also after a stop."""
+    rates = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda self: rates.append([g["lr"] for g in self.param_groups]) or step(self),
+    )
+    trainee = Regression()
+    trainee.at = {7: lambda: signal.raise_signal(signal.SIGINT)}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, trainee, steps=20)
+    run(tmp_path, steps=20)
+    schedule = Schedule(steps=20, lr=0.01)
+    assert rates == [[0.01 * schedule.rate(i), 0.01 * 10.0 * schedule.rate(i)] for i in range(20)]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -18,13 +18,8 @@ from genflow.measure import exact_metrics
 from genflow.progress import Progress
 from genflow.training import objectives, policies
 from genflow.training.loop import train
-from genflow.training.policies import (
-    PolicyOptions,
-    PopulationTrainee,
-    ZooOptions,
-    train_members,
-    train_population,
-)
+from genflow.training.options import PolicyOptions, ZooOptions
+from genflow.training.policies import PopulationTrainee, train_members, train_population
 
 QUIET = Progress(quiet=True)
 OBJECTIVES = ["tb", "db", "subtb", "distill"]
@@ -72,8 +67,8 @@ def test_stacked_training_is_separate_training_with_torchgfn(tmp_path, monkeypat
 
     def sample(environment, trace, *_):
         rollouts = next(queue)
-        logits, kept = trace(rollouts.states)
-        return replace(rollouts, logits=logits, kept=kept)
+        logits, cache = trace(rollouts.states)
+        return replace(rollouts, logits=logits, cache=cache)
 
     monkeypatch.setattr(policies, "sample", sample)
     options = PolicyOptions(steps=steps, lr=0.01, batch_size=10, objective=objective, flow_rate=3.0)
@@ -327,7 +322,7 @@ def one_of(rollouts, m):
     return replace(
         rollouts,
         **{name: fields[name] for name in fields if name != "inputs"}
-        | {"states": states, "index": index, "kept": ()},
+        | {"states": states, "index": index, "cache": ()},
     )
 
 

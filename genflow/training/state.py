@@ -1,0 +1,116 @@
+"""What a training carries from step to step, written to checkpoints and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genflow.errors import GenflowError
+from genflow.training.checkpoints import Checkpoints
+
+
+class History:
+    """Figures over the steps: name -> [[step, mean since the last point], ...]."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.points: dict[str, list[list[float]]] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, step: int, figures: Mapping[str, float]) -> None:
+        """Record the figures of a step (0-based)."""
+        for name, value in figures.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+        if (step + 1) % self.every == 0:
+            for name, (total, count) in self._sums.items():
+                self.points.setdefault(name, []).append([step + 1, total / count])
+            self._sums = {}
+
+    def facts(self) -> dict[str, Any]:
+        """What `restore` reads, JSON-able."""
+        return {"history": self.points, "sums": self._sums}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Go on from saved facts."""
+        self.points = facts["history"]
+        self._sums = {name: (total, count) for name, (total, count) in facts["sums"].items()}
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+        tensors: gives what the trainee changes; a checkpoint is copied into these.
+        optimizer: with its slots.
+        rng: of all randomness.
+        history: the figures so far.
+    """
+
+    tensors: Callable[[], Mapping[str, Tensor]]
+    optimizer: torch.optim.Optimizer
+    rng: torch.Generator
+    history: History
+
+    def save(self, checkpoints: Checkpoints, step: int, seconds: float) -> None:
+        """Write a checkpoint after so many steps and seconds.
+
+        Raises:
+            GenflowError: it cannot be written.
+        """
+        tensors = {f"model.{name}": tensor for name, tensor in self.tensors().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        tensors["rng"] = self.rng.get_state()
+        facts = {"seconds": seconds, "device": self.rng.device.type, **self.history.facts()}
+        checkpoints.save(step, tensors, facts)
+
+    def restore(self, checkpoints: Checkpoints, name: str) -> tuple[int, float]:
+        """Take up a checkpoint.
+
+        Returns:
+            The step to go on with, and the seconds spent before.
+
+        Raises:
+            GenflowError: it is of another run, or of another kind of device, whose random numbers differ.
+        """
+        tensors, facts = checkpoints.read(name)
+        device, own = facts.get("device", self.rng.device.type), self.rng.device.type
+        if device != own:
+            raise GenflowError(
+                f"the checkpoint {name} was written by a run on {device!r}, and this one is on {own!r}, whose"
+                f" random numbers differ; go on with device={device}, or remove it to start again"
+            )
+        try:
+            with torch.no_grad():
+                for key, tensor in self.tensors().items():
+                    tensor.copy_(_fitting(tensors, f"model.{key}", tensor))
+            params = [p for group in self.optimizer.param_groups for p in group["params"]]
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith("optimizer."):
+                    _, index, slot = key.split(".")
+                    slots.setdefault(int(index), {})[slot] = (
+                        _fitting(tensors, key, params[int(index)]) if tensor.ndim else tensor
+                    )
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+            self.rng.set_state(tensors["rng"].cpu())
+            self.history.restore(facts)
+            return int(facts["step"]), float(facts["seconds"])
+        except (KeyError, IndexError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise GenflowError(
+                f"the checkpoint {name} does not fit this run ({error}); remove it to start again"
+            ) from error
+
+
+def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    # copy_ would broadcast, and a fused optimiser reads past the end of a shorter slot
+    if tensors[name].shape != like.shape:
+        raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(like.shape)}")
+    return tensors[name]
