@@ -363,7 +363,9 @@ def _takes_sequence(annotation: Any) -> bool:
     origin = get_origin(annotation) or annotation
     if origin in (tuple, list):
         return True
-    return origin in (Union, UnionType) and any(map(_takes_sequence, get_args(annotation)))
+    # where a text is possible, a+b is one
+    choices = get_args(annotation) if origin in (Union, UnionType) else ()
+    return str not in choices and any(map(_takes_sequence, choices))
 
 
 def _split(text: str) -> list[str]:

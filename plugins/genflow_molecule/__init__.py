@@ -1,7 +1,4 @@
-"""Molecules as trees of building blocks (Bengio et al.
-
-2021), on RDKit and torchgfn, and what is measured of them.
-"""
+"""Molecules as trees of building blocks (Bengio et al. 2021), on RDKit and torchgfn, and what is measured of them."""
 
 import genflow
 
@@ -13,9 +10,17 @@ def register_environments(register):
 
 
 @genflow.hookimpl
+def register_rewards(register):
+    """qed_sa, logp_window, docking."""
+    for name, cls in {"qed_sa": "QedSa", "logp_window": "LogPWindow", "docking": "Docking"}.items():
+        register(name, f"genflow_molecule.rewards:{cls}", environment="molecule")
+
+
+@genflow.hookimpl
 def register_metrics(register):
-    """Of sampled molecules: molecule_modes, top_10, top_100, molecule_diversity, uniqueness, validity, length. Exact, over molecules
-    instead of states: molecule_js, molecule_kl, molecule_l1.
+    """Of sampled molecules: molecule_modes, top_10, top_100, molecule_diversity, uniqueness, validity, length.
+
+    Exact, over molecules instead of states: molecule_js, molecule_kl, molecule_l1.
     """
     for name, cls in {
         "top_10": "Top10",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from genflow import GenflowError, Structure
 
-from .vocabulary import load_vocabulary
+from .vocabulary import shipped_vocabulary
 
 SEED = 11
 #: the presets are made of the first blocks, all of which are trained on; of the others every sixth is kept
@@ -104,9 +104,8 @@ def text(blocks: Sequence[int], max_blocks: int, **fields: object) -> str:
 def fits(blocks: Sequence[int], max_blocks: int, low: int, high: int) -> bool:
     """Whether they can be joined, to a number of states within bounds."""
     try:
-        return (
-            low <= (Structure.parse("molecule", text(blocks, max_blocks)).environment.n_states or 0) <= high
-        )
+        n_states = Structure.parse("molecule", text(blocks, max_blocks)).solution.n_states
+        return low <= (n_states or 0) <= high
     except GenflowError:
         return False
 
@@ -189,7 +188,7 @@ def _readable(rng: random.Random, blocks: Sequence[int]) -> Iterator[list[int]]:
 
 def recipe() -> str:
     """The TOML file."""
-    known, selection, test = split(len(load_vocabulary("default")))
+    known, selection, test = split(len(shipped_vocabulary("default")))
     lists = {
         "structures": ("", training(known)),
         "selection_structures": (

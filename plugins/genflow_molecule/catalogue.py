@@ -5,6 +5,8 @@ Shapes: B states, N slots.
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Sequence
 from functools import cache
 
@@ -13,20 +15,26 @@ from rdkit import Chem, rdBase
 from torch import Tensor
 
 from .assembly import assemble
-from .rewards import MAX_KNOWN, Scorer
+from .scoring import BoundedTable, Scorer
 from .vocabulary import Entry
+
+#: bytes of the SMILES that are kept, and entries that are numbered at once
+SMILES_BYTES, MAX_ENTRIES = 2**28, 2**16
 
 
 class Known:
-    """SMILES of trees by (number of the entry, parent slot, stem) of each block; vocabularies that share entries share them."""
+    """The SMILES of trees, written with numbers of entries, so that vocabularies that share entries share them."""
 
     def __init__(self) -> None:
-        self.numbers: dict[Entry, int] = {}
-        self.smiles: dict[bytes, str] = {}
+        self.smiles: BoundedTable[bytes, str] = BoundedTable(SMILES_BYTES)
+        self._numbers: dict[Entry, int] = {}
+        self._next = itertools.count(1)
 
-    def number(self, entry: Entry) -> int:
-        """From 1 on, the same for equal entries."""
-        return self.numbers.setdefault(entry, len(self.numbers) + 1)
+    def numbers(self, entries: Sequence[Entry]) -> list[int]:
+        """Numbers from 1 on, the same for equal entries; none is ever given to another entry."""
+        if len(self._numbers) > MAX_ENTRIES:
+            self._numbers.clear()
+        return [self._numbers.setdefault(entry, next(self._next)) for entry in entries]
 
 
 @cache
@@ -45,20 +53,21 @@ class Catalogue:
     def __init__(self, entries: Sequence[Entry], score: Scorer) -> None:
         self.score = score
         self._entries, self._known = entries, known()
-        self._numbers = torch.tensor([0, *(self._known.number(entry) for entry in entries)])
+        self._numbers = torch.tensor([0, *self._known.numbers(entries)])
 
     def smiles(self, states: Tensor) -> list[str]:
         """Canonical SMILES of states (B, 3N); empty where there are fewer than two blocks, or no molecule."""
-        smiles = self._known.smiles
-        if len(smiles) > MAX_KNOWN:
-            smiles.clear()
         trees = states.cpu().unflatten(-1, (-1, 3))
         named = torch.cat([self._numbers[trees[..., :1]], trees[..., 1:]], dim=-1)
-        keys = [row.tobytes() for row in named.numpy()]
-        for key, row in zip(keys, trees.numpy(), strict=True):
-            if key not in smiles:
-                smiles[key] = self._write(row.tolist())
-        return [smiles[key] for key in keys]
+        found = []
+        for row, slots in zip(named.numpy(), trees.numpy(), strict=True):
+            key = row.tobytes()
+            smiles = self._known.smiles.get(key)
+            if smiles is None:
+                smiles = self._write(slots.tolist())
+                self._known.smiles.add(key, smiles, len(key) + sys.getsizeof(smiles))
+            found.append(smiles)
+        return found
 
     def _write(self, slots: list[list[int]]) -> str:
         tree = [(entry, parent, stem) for entry, parent, stem in slots if entry > 0]
@@ -71,5 +80,9 @@ class Catalogue:
                 return ""
 
     def scores(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B,) float64."""
-        return torch.tensor([self.score(smiles) for smiles in self.smiles(states)], dtype=torch.float64)
+        """The scores of states (B, 3N), before `beta`, as (B,) float64."""
+        return torch.tensor(self.score.scores(self.smiles(states)), dtype=torch.float64)
+
+    def modes(self, states: Tensor) -> Tensor:
+        """Which states (B, 3N) are modes, as (B,) bool."""
+        return torch.tensor(self.score.modes(self.smiles(states)), dtype=torch.bool)

@@ -29,7 +29,9 @@ DARKER = {16: (0.62, 0.5, 0.0), 9: (0.1, 0.6, 0.6)}
 
 
 class Molecules(Gallery):
-    """Named by canonical SMILES, scored as before `beta`."""
+    """Named by canonical SMILES, ranked by the score before `beta`, drawn."""
+
+    pictures = True
 
     def __init__(self, catalogue: Catalogue, reward: str) -> None:
         self.score = f"{reward}, 0 to 1, before it is raised to the power of beta"

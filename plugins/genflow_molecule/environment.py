@@ -1,26 +1,49 @@
 """Molecules as trees of building blocks: each action joins a block to an open stem, or exits.
 
-The task of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate
-Generation" (2021), section 4.2, with a vocabulary and a reward of our own.
+The task of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate Generation"
+(2021), section 4.2, with a vocabulary and rewards of our own.
 
-Shapes: N slots, E entries (a block and the atom by which it is attached), B states (B, 3N), A actions, s
-one-hot inputs.
+Shapes: N slots, E entries (a block and the atom by which it is attached), A actions, s one-hot inputs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
-from genflow import Environment, GenflowError, Schema, StateGraph
+from genflow import (
+    Environment,
+    GenflowError,
+    Reward,
+    Schema,
+    Transitions,
+    UnitDescriptions,
+    Units,
+    described,
+    require_may_read,
+    reward_name,
+    size,
+)
 
+from .solution import MoleculeSolution
+from .transitions import MoleculeTransitions
 from .trees import Trees
-from .vocabulary import MAX_BLOCKS, Block, Entry, entries_of, load_vocabulary
+from .vocabulary import (
+    MAX_BLOCKS,
+    Block,
+    Entry,
+    blocks_of,
+    entries_of,
+    is_shipped,
+    read_vocabulary,
+    shipped_vocabulary,
+)
 
 if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
@@ -30,15 +53,12 @@ if TYPE_CHECKING:
     from .drawing import Molecules
     from .features import Descriptions
 
-#: states whose molecules are all assembled and scored: a minute's work
-MAX_ENUMERATED = 200_000
-Reward = Literal["qed_sa", "logp_window", "docking"]
-#: score from which a molecule counts as a mode
-MODE_SCORE = 0.7
+#: how the condition tells our rewards apart; others share the next number
+REWARD_NUMBERS = {"qed_sa": 0, "logp_window": 1, "docking": 2}
 
 
 class Molecule(Environment):
-    """Trees of two to N blocks. The reward is a score of the molecule to the power of beta."""
+    """Trees of two to N blocks; the reward is a score of the molecule to the power of beta."""
 
     presets: ClassVar = {
         "small": {"blocks": 12, "max_blocks": 3, "multiplicity": True},
@@ -47,40 +67,26 @@ class Molecule(Environment):
     }
     default_structures: ClassVar = ("small",)
     pretrained: ClassVar = ("genflow_molecule:pretrained/molecule",)
-    described: ClassVar = frozenset({"blocks", "vocabulary"})
-    positional: ClassVar = False
+    reward: Reward
 
     class Config(Schema):
-        """The blocks and the reward.
+        """The blocks and what is paid for them.
 
-        `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``). `vocabulary`: one
-            that ships, or a file.
-        `max_blocks`: N. `reward` is "qed_sa" (QED times ease of synthesis), "logp_window" (a Gaussian on logP
-            of `logp_centre` and
-        `logp_width`, times ease) or "docking" (predicted affinity to DRD2, times ease), to the power of
-        `beta`. `multiplicity` divides it by the number of states that are the same molecule, so that
-        molecules, not states, are sampled in proportion to it; this needs every state.
+        `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``).
+        `max_blocks`: the most blocks of a molecule, N.
+        `vocabulary`: the name of one that ships; or a JSON file, in whose place the blocks that are used are kept.
+        `reward`: "qed_sa", "logp_window", "docking", or any that is registered for ``molecule``.
+        `beta`: the reward is the score to this power.
+        `multiplicity`: divide the reward of a state by the number of states that are the same molecule, so that
+            molecules, not states, are sampled in proportion to it; this needs every state.
         """
 
-        blocks: int | tuple[int, ...] = 12
-        max_blocks: int = Field(ge=2, le=8)
-        vocabulary: str = Field(default="default", min_length=1, max_length=400)
-        reward: Reward = "qed_sa"
-        beta: float = Field(default=8.0, gt=0, le=64)
-        logp_centre: float = Field(default=2.5, ge=-20, le=20)
-        logp_width: float = Field(default=1.0, gt=0, le=20)
-        multiplicity: bool = False
-
-        @field_validator("blocks", mode="before")
-        @classmethod
-        def _blocks_as_text(cls, blocks: Any) -> Any:
-            if isinstance(blocks, str) and not blocks.strip().isdigit():
-                return tuple(
-                    part.strip()
-                    for part in blocks.strip("()[] ").replace("+", ",").split(",")
-                    if part.strip()
-                )
-            return blocks
+        blocks: int | tuple[int, ...] = described(12)
+        max_blocks: int = size(ge=2, le=8)
+        vocabulary: str | tuple[Block, ...] = described("default", min_length=1, max_length=MAX_BLOCKS)
+        reward: str = reward_name("qed_sa", role="described")
+        beta: float = described(8.0, gt=0, le=64)
+        multiplicity: bool = described(False)
 
         @field_validator("blocks")
         @classmethod
@@ -99,20 +105,53 @@ class Molecule(Environment):
             ordered = tuple(sorted(blocks))
             return len(ordered) if ordered == tuple(range(len(ordered))) else ordered
 
-    def __init__(self, config: Any = None) -> None:
-        """Raises GenflowError: the vocabulary is malformed or lacks a block, or `multiplicity` needs more states than are enumerated."""
-        super().__init__(config)
-        c = self.config
-        vocabulary = load_vocabulary(c.vocabulary)
-        numbers = range(c.blocks) if isinstance(c.blocks, int) else c.blocks
-        if numbers[-1] >= len(vocabulary):
-            raise GenflowError(
-                f"vocabulary {c.vocabulary!r} has blocks 0 to {len(vocabulary) - 1}, and no block {numbers[-1]}"
+        @field_validator("vocabulary", mode="before")
+        @classmethod
+        def _content_of_a_file(cls, vocabulary: Any, info: ValidationInfo) -> Any:
+            """The blocks in place of a path: a structure is what its files held when it was made."""
+            if isinstance(vocabulary, list | tuple):
+                return blocks_of(vocabulary, "vocabulary")
+            if isinstance(vocabulary, str) and not is_shipped(vocabulary):
+                require_may_read(info, vocabulary)
+                return read_vocabulary(Path(vocabulary))
+            return vocabulary
+
+        @model_validator(mode="after")
+        def _blocks_of_the_vocabulary(self) -> Molecule.Config:
+            """Refuse blocks that are not there; of a file's blocks keep those that are used."""
+            own = not isinstance(self.vocabulary, str)
+            known = (
+                self.vocabulary if isinstance(self.vocabulary, tuple) else shipped_vocabulary(self.vocabulary)
             )
-        self.blocks: tuple[Block, ...] = tuple(vocabulary[number] for number in numbers)
+            blocks = len(known) if own and "blocks" not in self.model_fields_set else self.blocks
+            numbers = range(blocks) if isinstance(blocks, int) else blocks
+            if numbers[-1] >= len(known):
+                name = "the vocabulary" if own else f"vocabulary {self.vocabulary!r}"
+                raise ValueError(f"{name} has blocks 0 to {len(known) - 1}, and no block {numbers[-1]}")
+            if own:  # the object is frozen, but nobody has it yet
+                self.__dict__.update(
+                    blocks=len(numbers), vocabulary=tuple(known[number] for number in numbers)
+                )
+            return self
+
+    def __init__(self, config: Any = None, reward: Reward | None = None) -> None:
+        """Build from options.
+
+        Raises:
+            GenflowError: `multiplicity` needs more states than are enumerated.
+        """
+        super().__init__(config, reward)
+        c = self.config
+        if isinstance(c.vocabulary, str):
+            known = shipped_vocabulary(c.vocabulary)
+            numbers = range(c.blocks) if isinstance(c.blocks, int) else c.blocks
+            self.blocks: tuple[Block, ...] = tuple(known[number] for number in numbers)
+        else:
+            self.blocks = c.vocabulary
         self.entries: tuple[Entry, ...] = entries_of(self.blocks)
         if c.multiplicity:
-            self.require_enumerable("multiplicity=true", "set multiplicity=false, or fewer blocks")
+            solution = self.exact_solution(self.transitions(torch.device("cpu")))
+            solution.require_enumerable("multiplicity=true", "set multiplicity=false, or fewer blocks")
 
     @cached_property
     def trees(self) -> Trees:
@@ -125,175 +164,93 @@ class Molecule(Environment):
 
         fits, fits_root = joints(self.entries)
         if not fits_root.any():
-            raise GenflowError(
-                f"no two of the blocks {', '.join(block.smiles for block in self.blocks[:10])} can be joined; add others"
-            )
+            some = ", ".join(block.smiles for block in self.blocks[:10])
+            raise GenflowError(f"no two of the blocks {some} can be joined; add others")
         return Trees(self.config.max_blocks, fits, fits_root)
-
-    def trees_on(self, device: torch.device) -> Trees:
-        """The same on a device."""
-        kept: dict[torch.device, Trees] = self.__dict__.setdefault("_kept_trees", {})
-        if device not in kept:
-            kept[device] = self.trees.to(device)
-        return kept[device]
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """The molecule and the score, before `beta`, of any state."""
         from .catalogue import Catalogue
-        from .rewards import scorer
+        from .scoring import scorer
 
-        c = self.config
-        return Catalogue(self.entries, scorer(c.reward, c.logp_centre, c.logp_width))
-
-    @cached_property
-    def gallery(self) -> Molecules:  # type: ignore[override]
-        """Molecules as drawn structures."""
-        from .drawing import Molecules
-
-        return Molecules(self.catalogue, self.config.reward)
+        return Catalogue(self.entries, scorer(self.reward))
 
     @cached_property
     def descriptions(self) -> Descriptions:
-        """What inputs and actions mean."""
+        """Tables of what inputs and actions mean."""
         from .features import Descriptions
 
         return Descriptions(self.entries, self.trees, self.catalogue, self.config.beta)
 
     @cached_property
-    def n_states(self) -> int:  # type: ignore[override]
-        """Exact, whether or not they can be enumerated."""
-        return self.trees.count_states()
-
-    @property
-    def enumerable(self) -> bool:
-        """Whether all molecules can be scored."""
-        return self.n_states <= MAX_ENUMERATED
-
-    def require_enumerable(self, what: str, instead: str) -> None:
-        """Refuse what needs the score of every molecule where there are too many.
-
-        Raises:
-            GenflowError: says what to do `instead`.
-        """
-        if not self.enumerable:
-            raise GenflowError(
-                f"{what} needs every state, but this structure has {self.n_states:,} states (the limit is {MAX_ENUMERATED:,}); {instead}"
-            )
+    def multiplicity(self) -> Counter[str]:
+        """How many terminal states are each molecule, by its SMILES."""
+        graph = self.trees.graph()
+        return Counter(self.catalogue.smiles(graph.states[graph.can_exit]))
 
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
         """The torchgfn environment, and one-hot inputs."""
         from .gym import MoleculeEnv, OneHot
 
-        trees = self.trees_on(torch.device(device))
-        return MoleculeEnv(trees, self.log_reward), OneHot(trees)
+        transitions = self.transitions(torch.device(device))
+        return MoleculeEnv(transitions.trees, transitions.log_reward), OneHot(transitions.trees)
 
     def condition(self) -> dict[str, float]:
-        """How many blocks and entries, N, beta, the reward, and the mean of what outlines entries: nothing that asks the reward."""
+        """How many blocks and entries, N, beta, the reward and its options, and the mean of what outlines entries.
+
+        Nothing that asks the reward.
+        """
         c = self.config
-        condition = {"blocks": float(len(self.blocks)), "max_blocks": float(c.max_blocks), "beta": c.beta}
-        windowed = c.reward == "logp_window"
-        condition |= {
-            "reward": float(get_args(Reward).index(c.reward)),
+        options = self.reward.config.model_dump() if c.reward == "logp_window" else {}
+        condition = {
+            "blocks": float(len(self.blocks)),
+            "max_blocks": float(c.max_blocks),
+            "beta": c.beta,
+            "reward": float(REWARD_NUMBERS.get(c.reward, len(REWARD_NUMBERS))),
             "multiplicity": float(c.multiplicity),
+            "logp_centre": options.get("logp_centre", 0.0),
+            "logp_width": options.get("logp_width", 0.0),
+            "entries": float(len(self.entries)),
         }
-        condition |= {"logp_centre": c.logp_centre * windowed, "logp_width": c.logp_width * windowed}
-        condition["entries"] = float(len(self.entries))
         for name, values in self.descriptions.outline.items():
             condition[f"mean_{name}"] = float(values.mean())
         return condition
 
-    def input_coordinates(self) -> Tensor:
-        """(s, 18): slot, is empty, tells an entry, tells a place, parent slot, stem, and twelve numbers of the entry."""
-        return self.descriptions.input_coordinates()
+    def units(self) -> Units:
+        """Everything that is known of slots, stems and entries, the latter from asking the reward, which takes a while.
 
-    def action_coordinates(self) -> Tensor:
-        """(A, 16): is exit, joins to the root or is it, parent slot, stem, and twelve numbers of the entry."""
-        return self.descriptions.action_coordinates()
-
-    def features(self) -> dict[str, Tensor]:
-        """The same with slots and stems as one of several, and all that is known of an entry: its block, fingerprint and atoms."""
-        return {"input": self.descriptions.inputs(), "action": self.descriptions.actions()}
+        Coordinates of inputs (s, 18): slot, is empty, tells an entry, tells a place, parent slot, stem, and twelve
+        numbers of the entry. Of actions (A, 16): is exit, joins to the root or is it, parent slot, stem, and the twelve.
+        """
+        tables = self.descriptions
+        return Units(
+            inputs=UnitDescriptions(tables.inputs, coordinates=tables.input_coordinates()),
+            actions=UnitDescriptions(tables.actions, coordinates=tables.action_coordinates()),
+        )
 
     def initial_logits(self) -> Tensor:
         """(A,) exit weighs as much as all blocks together that can be joined to two, on average."""
         trees = self.trees
         choices = trees.fits.flatten(1).sum(1).double()  # by the entry of the second block
-        logits = torch.zeros(self.n_actions)
+        logits = torch.zeros(trees.n_actions, dtype=torch.float32)
         mean = (trees.fits_root.double() @ choices).sum() / trees.fits_root.sum()
         logits[-1] = mean.clamp(min=1).log() if trees.n_slots > 2 else 0.0
         return logits
 
-    @cached_property
-    def n_actions(self) -> int:
-        """(1 + (N-2) T) E + 1."""
-        return self.trees.n_actions
+    def transitions(self, device: torch.device) -> MoleculeTransitions:
+        """Trees by tensor operations."""
+        c = self.config
+        multiplicity = (lambda: self.multiplicity) if c.multiplicity else None
+        return MoleculeTransitions(self.make, device, self.trees, self.catalogue, c.beta, multiplicity)
 
-    def start(self, device: torch.device) -> Tensor:
-        """(3N,) zeros."""
-        return self.trees_on(device).start()
+    def exact_solution(self, transitions: Transitions) -> MoleculeSolution:
+        """Every tree, where there are few enough to score all."""
+        assert isinstance(transitions, MoleculeTransitions)
+        return MoleculeSolution(transitions, self.config.beta)
 
-    def forward_masks(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., A)."""
-        return self.trees_on(states.device).forward_masks(states)
+    def gallery(self, transitions: Transitions) -> Molecules:
+        """Molecules as drawn structures."""
+        from .drawing import Molecules
 
-    def n_parents(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (...) blocks that could have been the last."""
-        return self.trees_on(states.device).n_parents(states)
-
-    def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """(..., 3N), (...) -> (..., 3N)."""
-        return self.trees_on(states.device).step(states, actions)
-
-    def indices(self, states: Tensor) -> Tensor | None:
-        """(..., 3N) -> (...) number of the state, where it fits 64 bits."""
-        return self.trees_on(states.device).indices(states)
-
-    def active(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., 2N-2): the input of each digit that is 1."""
-        trees = self.trees_on(states.device)
-        return trees.digits(states) + trees.offsets
-
-    def inputs(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B, s) one-hot."""
-        from .gym import one_hot
-
-        return one_hot(self.trees_on(states.device), states).float()
-
-    def log_reward(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B,) float64; of states that are not terminal, the least."""
-        smiles = self.catalogue.smiles(states)
-        scores = torch.tensor([self.catalogue.score(each) for each in smiles], dtype=torch.float64)
-        log_reward = self.config.beta * scores.log()
-        if self.config.multiplicity:
-            log_reward -= torch.tensor(
-                [max(1, self.multiplicity[each]) for each in smiles], dtype=torch.float64
-            ).log()
-        return log_reward.to(states.device)
-
-    @cached_property
-    def _terminal_smiles(self) -> list[str]:
-        return self.catalogue.smiles(self.graph.states[self.graph.can_exit])
-
-    @cached_property
-    def multiplicity(self) -> Counter[str]:
-        """How many terminal states are each molecule, by its SMILES."""
-        return Counter(self._terminal_smiles)
-
-    @cached_property
-    def molecules(self) -> tuple[Tensor, Tensor]:
-        """Of K different molecules: the number of that of each terminal state, and (K,) float64 their shares of score ** beta."""
-        numbers = {smiles: number for number, smiles in enumerate(self.multiplicity)}
-        owner = torch.tensor([numbers[smiles] for smiles in self._terminal_smiles])
-        scores = torch.tensor([self.catalogue.score(smiles) for smiles in numbers], dtype=torch.float64)
-        return owner, (self.config.beta * scores.log()).softmax(0)
-
-    def is_mode(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B,) whether the score, before `beta`, is at least `MODE_SCORE`."""
-        return (self.catalogue.scores(states) >= MODE_SCORE).to(states.device)
-
-    @cached_property
-    def graph(self) -> StateGraph:
-        """Every state, level by level; the level of a state is its number of blocks."""
-        self.require_enumerable("the state graph", "use metrics that sample")
-        return self.trees.graph()
+        return Molecules(self.catalogue, self.config.reward)

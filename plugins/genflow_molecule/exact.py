@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genflow import Metric, Population, Structure
 
-from .environment import Molecule
+from .solution import MoleculeSolution
 
 
 class _Exact(Metric):
@@ -29,7 +29,7 @@ class _Exact(Metric):
 
     def fits(self, structure: Structure) -> bool:
         """Whether the task makes molecules, and all of them can be scored."""
-        return isinstance(structure.environment, Molecule) and structure.solution.enumerable
+        return isinstance(structure.solution, MoleculeSolution) and structure.solution.enumerable
 
     @abstractmethod
     def divergence(self, p: Tensor, q: Tensor) -> Tensor:
@@ -37,10 +37,10 @@ class _Exact(Metric):
 
     def __call__(self, population: Population) -> Tensor:
         """(M,) float64."""
-        environment = population.structure.environment
-        assert isinstance(environment, Molecule)
-        owner, target = environment.molecules
-        ends = population.terminal_distribution()[:, environment.graph.can_exit]
+        solution = population.structure.solution
+        assert isinstance(solution, MoleculeSolution)
+        owner, target = solution.molecules()
+        ends = population.terminal_distribution()[:, solution.graph.can_exit]
         return self.divergence(target, ends.new_zeros(len(ends), len(target)).index_add_(1, owner, ends))
 
 

@@ -1,4 +1,4 @@
-"""What a network that makes weights is told about inputs and actions: chemistry, which means the same in every vocabulary.
+"""What a network that makes weights is told about inputs and actions: chemistry, the same in every vocabulary.
 
 An input is "the block in this slot is this entry" or "it hangs from this stem of that slot"; an action is a
 site and an entry, or exit.
@@ -20,7 +20,7 @@ from torch import Tensor
 from . import rewards
 from .assembly import join
 from .catalogue import Catalogue
-from .rewards import Scorer
+from .scoring import Scorer
 from .trees import Trees
 from .vocabulary import MAX_BLOCKS, MAX_STEMS, Block, Entry
 
@@ -31,12 +31,12 @@ OPEN = MAX_STEMS - 1
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
-#: what every atom that can be joined is tried with, and the atom of it that bears the bond: from a methyl
-#: group to what brings a block to the size of the molecules that the reward is about, greasy and polar, by
-#: carbon and by hetero atoms
+#: SMILES of what is joined to every atom that can be joined, and the atom of it that bears the bond: from a methyl
+#: group to what brings a block to the size of the molecules that the reward is about, greasy and polar, by carbon and
+#: by hetero atoms
 PROBES = (
-    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0), ("OCCO", 1), ("OC(=O)CC", 4),
-    ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6), ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
+    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0), ("OCCO", 1),
+    ("OC(=O)CC", 4), ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6), ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
     ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7), ("O=C(Nc1ccccc1)c1ccccc1", 12),
     ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
 )  # fmt: skip
@@ -52,8 +52,8 @@ STEM_PROBES = (1, 2, 6, 9, 17, 21)
 PARTNERS = 8
 #: what outlines an entry, in this order: its block,
 OUTLINE = (
-    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors", "charges", "rotatable",
-    "strained",
+    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors",
+    "charges", "rotatable", "strained",
 )  # fmt: skip
 #: and the atom by which it is attached
 ATTACHED = ("carbon", "aromatic", "in_ring", "unsaturated", "polarity", "donation", "bulk", "open_stems")
@@ -74,50 +74,58 @@ PLACED = (
 )
 #: steps between slots, and between stems, as distances
 STEP = 0.5
+#: what properties, counts (of what there are few, some or many of), valences, distances in bonds, slots and stems are
+#: divided by to be of about unit size; the generator that ships has learned them as they are
+HEAVY_ATOMS, WEIGHT, LOG_P, SURFACE = 8.5, 120, 2, 40
+FEW, SOME, MANY = 2.5, 3.5, 4.5
+VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
 
 
 @lru_cache(maxsize=MAX_BLOCKS)
 def outline_block(block: Block) -> dict[str, float]:
-    """Numbers of about unit size, most of which add up when blocks are joined; no whole ones above 1 alone, which would read as names."""
+    """Numbers of about unit size, most of which add up when blocks are joined."""
     mol = block.mol
     heavy = mol.GetNumHeavyAtoms()
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
     return {
-        "size": heavy / 8.5,
-        "weight": rdMolDescriptors.CalcExactMolWt(mol) / 120,
-        "rings": rdMolDescriptors.CalcNumRings(mol) / 2.5,
-        "aromatic_rings": rdMolDescriptors.CalcNumAromaticRings(mol) / 2.5,
+        "size": heavy / HEAVY_ATOMS,
+        "weight": rdMolDescriptors.CalcExactMolWt(mol) / WEIGHT,
+        "rings": rdMolDescriptors.CalcNumRings(mol) / FEW,
+        "aromatic_rings": rdMolDescriptors.CalcNumAromaticRings(mol) / FEW,
         "hetero": sum(symbol != "C" for symbol in symbols) / heavy,
-        "halogens": sum(symbol in ("F", "Cl", "Br") for symbol in symbols) / 3.5,
-        "log_p": rewards.log_p(mol) / 2,
-        "surface": rdMolDescriptors.CalcTPSA(mol) / 40,
-        "donors": rdMolDescriptors.CalcNumHBD(mol) / 2.5,
-        "acceptors": rdMolDescriptors.CalcNumHBA(mol) / 2.5,
-        "charges": sum(abs(atom.GetFormalCharge()) for atom in mol.GetAtoms()) / 4.5,
-        "rotatable": rdMolDescriptors.CalcNumRotatableBonds(mol) / 3.5,
+        "halogens": sum(symbol in ("F", "Cl", "Br") for symbol in symbols) / SOME,
+        "log_p": rewards.log_p(mol) / LOG_P,
+        "surface": rdMolDescriptors.CalcTPSA(mol) / SURFACE,
+        "donors": rdMolDescriptors.CalcNumHBD(mol) / FEW,
+        "acceptors": rdMolDescriptors.CalcNumHBA(mol) / FEW,
+        "charges": sum(abs(atom.GetFormalCharge()) for atom in mol.GetAtoms()) / MANY,
+        "rotatable": rdMolDescriptors.CalcNumRotatableBonds(mol) / SOME,
         "strained": (rdMolDescriptors.CalcNumBridgeheadAtoms(mol) + rdMolDescriptors.CalcNumSpiroAtoms(mol))
-        / 2.5,
+        / FEW,
     }
 
 
 def properties(mol: Mol) -> list[float]:
-    """What drug-likeness and ease of synthesis are made of: RDKit's properties of QED, ease, stereocentres, which alerts."""
+    """What drug-likeness and ease of synthesis are made of.
+
+    RDKit's properties of QED, ease, stereocentres, and which alerts.
+    """
     found = QED.properties(mol)
     which = [float(mol.HasSubstructMatch(QED.StructuralAlerts[number])) for number in ALERTS]
     centres = len(Chem.FindMolChiralCenters(mol, includeUnassigned=True, useLegacyImplementation=False))
     counted = [
-        found.HBA / 2.5,
-        found.HBD / 2.5,
-        found.ROTB / 3.5,
-        found.AROM / 2.5,
-        found.ALERTS / 2.5,
-        centres / 2.5,
+        found.HBA / FEW,
+        found.HBD / FEW,
+        found.ROTB / SOME,
+        found.AROM / FEW,
+        found.ALERTS / FEW,
+        centres / FEW,
     ]
-    rest = (found.ALERTS - sum(which)) / 2.5  # of several alerts that two blocks have, each counts once
+    rest = (found.ALERTS - sum(which)) / FEW  # of several alerts that two blocks have, each counts once
     return [
-        found.MW / 120,
-        found.ALOGP / 2,
-        found.PSA / 40,
+        found.MW / WEIGHT,
+        found.ALOGP / LOG_P,
+        found.PSA / SURFACE,
         *counted,
         rest,
         rewards.drug_likeness(mol),
@@ -127,8 +135,13 @@ def properties(mol: Mol) -> list[float]:
 
 
 @lru_cache(maxsize=16 * MAX_BLOCKS)
-def capped(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
-    """`properties` of a block with probes in place of its neighbours: (atom, number of the probe) each."""
+def cap_properties(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
+    """The `properties` of a block with probes in place of its neighbours, its caps.
+
+    Args:
+        block: the block.
+        caps: (atom, number of the probe) each.
+    """
     mol = block.mol
     with rdBase.BlockLogs():
         for atom, number in caps:
@@ -141,16 +154,17 @@ def capped(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
 def describe_atom(block: Block, index: int) -> dict[str, float]:
     """An atom and what surrounds it.
 
-    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the
-    block, the nearer the more.
+    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the block, the
+    nearer the more.
     """
     mol = block.mol
     atom = mol.GetAtomWithIdx(index)
     neighbours = list(atom.GetNeighbors())
     near = 1 / (1 + torch.tensor(Chem.GetDistanceMatrix(mol)[index]).clamp(max=100))
-    polarity = torch.tensor([POLARITY.get(other.GetSymbol(), 0.0) for other in mol.GetAtoms()])
+    atoms = list(mol.GetAtoms())
+    polarity = torch.tensor([POLARITY.get(other.GetSymbol(), 0.0) for other in atoms], dtype=torch.float32)
     hydrogens = torch.tensor(
-        [float(other.GetTotalNumHs()) * (other.GetSymbol() != "C") for other in mol.GetAtoms()]
+        [float(other.GetTotalNumHs()) * (other.GetSymbol() != "C") for other in atoms], dtype=torch.float32
     )
     elements = {f"is_{symbol}": float(atom.GetSymbol() == symbol) for symbol in ELEMENTS}
     return elements | {
@@ -158,36 +172,43 @@ def describe_atom(block: Block, index: int) -> dict[str, float]:
         "aromatic": float(atom.GetIsAromatic()),
         "in_ring": float(atom.IsInRing()),
         "in_five": float(atom.IsInRingSize(5)),
-        "charge": atom.GetFormalCharge() / 2.5,
-        "degree": atom.GetDegree() / 4.5,
-        "hydrogens": atom.GetTotalNumHs() / 4.5,
-        "valence": atom.GetTotalValence() / 6.5,
-        "hetero_neighbours": sum(other.GetSymbol() != "C" for other in neighbours) / 3.5,
-        "aromatic_neighbours": sum(other.GetIsAromatic() for other in neighbours) / 3.5,
+        "charge": atom.GetFormalCharge() / FEW,
+        "degree": atom.GetDegree() / MANY,
+        "hydrogens": atom.GetTotalNumHs() / MANY,
+        "valence": atom.GetTotalValence() / VALENCE,
+        "hetero_neighbours": sum(other.GetSymbol() != "C" for other in neighbours) / SOME,
+        "aromatic_neighbours": sum(other.GetIsAromatic() for other in neighbours) / SOME,
         "unsaturated": float(
             any(bond.GetBondTypeAsDouble() >= 2 for other in neighbours for bond in other.GetBonds())
         ),
         "polarity": float((near * polarity).sum()),
-        "donation": float((near * hydrogens).sum()) / 2.5,
+        "donation": float((near * hydrogens).sum()) / FEW,
         "bulk": float(near.sum()) / 4,
     }
 
 
 @lru_cache(maxsize=64 * MAX_BLOCKS)
-def probed(block: Block, index: int, number: int) -> str:
-    """Canonical SMILES of a block with a probe bonded to one of its atoms."""
+def probe_smiles(block: Block, index: int, number: int) -> str:
+    """The canonical SMILES of a block with a probe bonded to one of its atoms."""
     smiles, atom = PROBES[number]
     with rdBase.BlockLogs():
         return Chem.MolToSmiles(join(block.mol, index, Chem.MolFromSmiles(smiles), atom))
 
 
-def probe(block: Block, index: int, number: int, score: Scorer) -> float:
+def probe_score(block: Block, index: int, number: int, score: Scorer) -> float:
     """Half the logarithm of the score of a block with a probe bonded to one of its atoms."""
-    return math.log(score(probed(block, index, number))) / 2
+    return math.log(score(probe_smiles(block, index, number))) / 2
 
 
-def asked(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
-    """What the reward says of an entry in the vocabulary: joined to one other, in the middle of three, and as the third."""
+def vocabulary_scores(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
+    """What the reward says of an entry in the vocabulary: joined to one other, in the middle of three, and as the third.
+
+    Args:
+        number: of the entry.
+        trees: of the vocabulary.
+        catalogue: molecules and scores.
+        beta: of the task.
+    """
     e, fits, fits_root = number, trees.fits, trees.fits_root
     pairs = [[(e, 0, 0), (other, 0, 0)] for (other,) in _spread(fits_root[e])]
     middle = fits_root[:, e, None, None] & fits[e]
@@ -198,13 +219,16 @@ def asked(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[
 
 
 def _spread(allowed: Tensor) -> list[list[int]]:
-    """Places of up to `PARTNERS` of what is allowed, spread over it."""
+    """The places of up to `PARTNERS` of what is allowed, spread over it."""
     places = allowed.nonzero()
     return places[torch.linspace(0, len(places) - 1, min(PARTNERS, len(places))).round().long()].tolist()
 
 
 def _summary(trees: list[list[tuple[int, int, int]]], catalogue: Catalogue, beta: float) -> list[float]:
-    """Scores of some trees: their mean, the best, and half the logarithm of the mean that `beta` makes; 0 where there are none."""
+    """The mean of the scores of some trees, the best, and half the logarithm of the mean that `beta` makes.
+
+    0 where there are no trees.
+    """
     if not trees:
         return [0.0, 0.0, 0.0]
     scores = catalogue.scores(
@@ -215,12 +239,14 @@ def _summary(trees: list[list[tuple[int, int, int]]], catalogue: Catalogue, beta
 
 
 def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
-    """OUTLINE and ATTACHED of each entry, (E,) each."""
+    """What `OUTLINE` and `ATTACHED` name, of each entry: (E,) each."""
     rows = []
     for entry in entries:
-        open_stems = {"open_stems": len(entry.stems) / (OPEN + 0.5)}
+        open_stems = {"open_stems": len(entry.stems) / STEMS}
         rows.append(outline_block(entry.block) | describe_atom(entry.block, entry.attachment) | open_stems)
-    return {name: torch.tensor([row[name] for row in rows]) for name in (*OUTLINE, *ATTACHED)}
+    return {
+        name: torch.tensor([row[name] for row in rows], dtype=torch.float32) for name in (*OUTLINE, *ATTACHED)
+    }
 
 
 def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> Tensor:
@@ -229,22 +255,22 @@ def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogu
     for number, entry in enumerate(entries):
         block = entry.block
         attached = describe_atom(block, entry.attachment)
-        row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / (OPEN + 0.5)]
-        row += [catalogue.score(block.smiles), *asked(number, trees, catalogue, beta)]
-        row += [probe(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
+        row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / STEMS]
+        row += [catalogue.score(block.smiles), *vocabulary_scores(number, trees, catalogue, beta)]
+        row += [probe_score(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
         row += [
-            *capped(block, ()),
-            *capped(block, ((entry.attachment, METHYL),)),
-            *capped(block, ((entry.attachment, PHENYL),)),
+            *cap_properties(block, ()),
+            *cap_properties(block, ((entry.attachment, METHYL),)),
+            *cap_properties(block, ((entry.attachment, PHENYL),)),
         ]
         distances = Chem.GetDistanceMatrix(block.mol)[entry.attachment]
         for stem in entry.stems:
-            row += [1.0, float(distances[stem]) / 6.5, *describe_atom(block, stem).values()]
-            row += capped(block, ((entry.attachment, METHYL), (stem, PHENYL)))
-            row += [probe(block, stem, index, catalogue.score) for index in STEM_PROBES]
+            row += [1.0, float(distances[stem]) / DISTANCE, *describe_atom(block, stem).values()]
+            row += cap_properties(block, ((entry.attachment, METHYL), (stem, PHENYL)))
+            row += [probe_score(block, stem, index, catalogue.score) for index in STEM_PROBES]
         missing = OPEN - len(entry.stems)
         rows.append(row + [0.0] * missing * (2 + len(attached) + PROPERTIES + len(STEM_PROBES)))
-    return torch.tensor(rows)
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 class Descriptions:
@@ -324,7 +350,7 @@ class Descriptions:
     def _slot(self, slot: int, one_of: bool) -> Tensor:
         """A slot as one of several and as an amount, or as a distance from the first."""
         return (
-            torch.cat([torch.eye(MAX_SLOTS)[slot], torch.tensor([slot / (MAX_SLOTS + 0.5)])])
+            torch.cat([torch.eye(MAX_SLOTS)[slot], torch.tensor([slot / SLOTS])])
             if one_of
             else torch.tensor([slot * STEP])
         )

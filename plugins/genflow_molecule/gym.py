@@ -28,8 +28,7 @@ class MoleculeEnv(DiscreteEnv):
             log_reward: (B, 3N) -> (B,) float64.
         """
         self.trees, self._log_reward = trees, log_reward
-        start = trees.start()
-        super().__init__(n_actions=trees.n_actions, s0=start, state_shape=tuple(start.shape))
+        super().__init__(n_actions=trees.n_actions, s0=trees.start, state_shape=tuple(trees.start.shape))
 
     def make_states_class(self) -> type[DiscreteStates]:
         """States that know which blocks can be added and removed."""
@@ -53,13 +52,13 @@ class MoleculeEnv(DiscreteEnv):
         return self.states_from_tensor(self.trees.backward_step(states.tensor, actions.tensor.squeeze(-1)))
 
     def log_reward(self, states: States) -> Tensor:  # type: ignore[override]
-        """(*batch_shape,) log R, float32."""
+        """(*batch_shape,) log R, of torch's default type."""
         tensor = states.tensor
         values = self._log_reward(tensor.reshape(-1, tensor.shape[-1])).reshape(tensor.shape[:-1])
         return values.to(torch.get_default_dtype())
 
     def reward(self, states: States) -> Tensor:  # type: ignore[override]
-        """(*batch_shape,) R, float32."""
+        """(*batch_shape,) R, of torch's default type."""
         return self.log_reward(states).exp()
 
 
@@ -67,15 +66,9 @@ class OneHot(Preprocessor):
     """One input for every value of every digit of a state."""
 
     def __init__(self, trees: Trees) -> None:
-        super().__init__(output_dim=sum(trees.radices))
+        super().__init__(output_dim=sum(trees.radices), target_dtype=torch.get_default_dtype())
         self.trees = trees
 
     def preprocess(self, states: States) -> Tensor:
-        """(*batch_shape, s) of torch's default type."""
-        return one_hot(self.trees, states.tensor)
-
-
-def one_hot(trees: Trees, states: Tensor) -> Tensor:
-    """(..., 3N) -> (..., s) 0 or 1."""
-    active = trees.digits(states) + trees.offsets
-    return torch.zeros(*active.shape[:-1], sum(trees.radices), device=states.device).scatter_(-1, active, 1.0)
+        """(*batch_shape, s) of the target type."""
+        return self.trees.one_hot(states.tensor, self.target_dtype or torch.get_default_dtype())

@@ -1,6 +1,4 @@
-"""What is measured of sampled molecules, as for the task of Bengio et al.
-
-(2021): modes, the best ones, how they differ.
+"""What is measured of sampled molecules, as for the task of Bengio et al. (2021): modes, the best ones, how they differ.
 
 Scores are those before `beta`: they compare with the literature's rewards, and do not depend on the
 temperature.
@@ -20,7 +18,8 @@ from torch import Tensor
 
 from genflow import Metric, Population, Schema, Structure
 
-from .environment import MODE_SCORE, Molecule
+from .environment import Molecule
+from .scoring import MODE_SCORE
 
 if TYPE_CHECKING:
     from rdkit.DataStructs import ExplicitBitVect
@@ -34,7 +33,11 @@ class _Sampled(Metric):
     better = "higher"
 
     class Config(Schema):
-        """`draws` trajectories a policy; `seed` of the draws."""
+        """What is sampled.
+
+        `draws`: trajectories a policy.
+        `seed`: of the draws.
+        """
 
         draws: int = Field(default=1024, ge=1, le=100_000)
         seed: int = 0
@@ -99,7 +102,12 @@ class Modes(_Sampled):
     brief = True
 
     class Config(_Sampled.Config):
-        """`score` from which a molecule counts, and the Tanimoto `similarity` from which two are the same mode."""
+        """What counts.
+
+        `draws`, `seed`: as for every sampled figure.
+        `score`: the score from which a molecule counts.
+        `similarity`: the Tanimoto similarity from which two molecules are the same mode.
+        """
 
         score: float = Field(default=MODE_SCORE, ge=0, le=1)
         similarity: float = Field(default=0.7, gt=0, le=1)

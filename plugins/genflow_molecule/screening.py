@@ -25,7 +25,13 @@ COLUMNS = ("smiles", "score", "affinity")
 
 
 def best_molecules(population: Population, top: int, draws: int, seed: int) -> dict[str, float]:
-    """Different molecules with the highest scores, before `beta`, of `draws` trajectories of each policy: SMILES -> score, the best first.
+    """Different molecules with the highest scores, before `beta`: SMILES -> score, the best first.
+
+    Args:
+        population: of molecules.
+        top: how many molecules.
+        draws: trajectories of each policy.
+        seed: of the trajectories.
 
     Raises:
         GenflowError: the population is not of molecules, or samples none.

@@ -11,7 +11,8 @@ An action is a site and an entry, site * E + entry. Site 0 places the root, then
 it; site 1 + (p - 1) T + t joins a block to stem t of the block in slot p. The last action is exit, allowed
 from two blocks on. The action that removes a leaf has the same number as the one that adds it.
 
-Shapes: N slots, E entries, T stems of a slot, A = (1 + (N-2) T) E + 1 actions, P = 2N - 2 digits of a state.
+Shapes: N slots, E entries, T stems of a slot, A = (1 + (N-2) T) E + 1 actions, P = 2N - 2 digits of a
+state, s inputs.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Trees:
         self.radices = self._radices()
 
     def _radices(self) -> tuple[int, ...]:
-        """How many values each digit of a state has: the entries of the first two slots, then entry and place of each further one."""
+        """How many values each digit of a state has: entries of two slots, then entry and place of each further one."""
         radices = [self.n_entries + 1] * 2
         for slot in range(2, self.n_slots):
             radices += [self.n_entries + 1, 1 + (slot - 1) * self.n_stems]
@@ -65,6 +66,7 @@ class Trees:
             else Trees(self.n_slots, self.fits.to(device), self.fits_root.to(device))
         )
 
+    @cached_property
     def start(self) -> Tensor:
         """(3N,) no block."""
         return torch.zeros(3 * self.n_slots, dtype=torch.long, device=self.fits.device)
@@ -123,7 +125,7 @@ class Trees:
         return masks.scatter_(-1, actions, True)[..., :-1]
 
     def _place(self, slots: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of an action other than exit: entry + 1, parent slot, stem, and the slot that the block gets, or has; (...) each."""
+        """What an action other than exit adds: entry + 1, parent slot, stem, and the slot that it gets; (...) each."""
         site, entry = actions // self.n_entries, actions % self.n_entries + 1
         parent = torch.where(site > 0, 1 + (site - 1) // self.n_stems, 0)
         stem = torch.where(site > 0, (site - 1) % self.n_stems, 0)
@@ -161,7 +163,7 @@ class Trees:
         return moved.flatten(-2)
 
     def digits(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., P) int64, each below its radix; their order as numbers is that of the states as rows."""
+        """(..., 3N) -> (..., P) int64, each below its radix; as numbers they are ordered as the states as rows."""
         slots = self.slots(states)
         entry, parent, stem = slots[..., 2:, :].unbind(-1)
         place = torch.where(entry > 0, 1 + (parent - 1) * self.n_stems + stem, 0)
@@ -182,6 +184,16 @@ class Trees:
         return torch.tensor(
             [sum(self.radices[:i]) for i in range(len(self.radices))], device=self.fits.device
         )
+
+    def one_hot_indices(self, states: Tensor) -> Tensor:
+        """(..., 3N) -> (..., P) int64: the one-hot input of each digit that is 1."""
+        return self.digits(states) + self.offsets
+
+    def one_hot(self, states: Tensor, dtype: torch.dtype) -> Tensor:
+        """(..., 3N) -> (..., s) 0 or 1."""
+        indices = self.one_hot_indices(states)
+        zeros = torch.zeros(*indices.shape[:-1], sum(self.radices), dtype=dtype, device=states.device)
+        return zeros.scatter_(-1, indices, 1.0)
 
     def indices(self, states: Tensor) -> Tensor | None:
         """(..., 3N) -> (...) int64 number of a state, where all fit."""
@@ -220,7 +232,7 @@ class Trees:
 
         Only for trees whose numbers fit 64 bits.
         """
-        level = self.start()[None]
+        level = self.start[None]
         states, children, can_exit, levels = [], [], [], []
         first = 0
         while len(level):

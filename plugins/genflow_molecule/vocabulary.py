@@ -1,9 +1,10 @@
-"""The building blocks, read from a file that is not trusted: each is a small molecule, and atoms by which it can be joined."""
+"""The building blocks, each a small molecule and atoms by which it can be joined; what comes from a file is checked."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError
 
 from genflow import GenflowError, Schema
+from genflow.schema import brief
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -27,9 +29,10 @@ MAX_BLOCKS, MAX_BYTES = 4096, 2**22
 class Block(Schema):
     """One building block.
 
-    `stems`: atoms, numbered as in the SMILES, each once for every bond that it may get. `attachments`: those
-        of them by which the
-    block can be joined to others, one of each kind. `count`: molecules of the corpus that have it.
+    `smiles`: the block as a molecule of its own.
+    `stems`: atoms, numbered as in the SMILES, each once for every bond that it may get.
+    `attachments`: those of the stems by which the block can be joined to others, one of each kind.
+    `count`: molecules of the corpus that have it.
     """
 
     smiles: str = Field(min_length=1, max_length=200)
@@ -64,8 +67,19 @@ class Block(Schema):
         return None
 
 
+class Blocks(Schema):
+    """Building blocks from outside."""
+
+    blocks: tuple[Block, ...] = Field(min_length=1, max_length=MAX_BLOCKS)
+
+
 class File(Schema):
-    """A vocabulary on disk; `source` says what it was made from."""
+    """A vocabulary on disk.
+
+    `format`: of the file.
+    `source`: what it was made from.
+    `blocks`: in order.
+    """
 
     format: Literal["genflow-vocabulary-1"]
     source: str = Field(max_length=1000)
@@ -99,56 +113,113 @@ def entries_of(blocks: tuple[Block, ...]) -> tuple[Entry, ...]:
     return tuple(Entry.of(block, attachment) for block in blocks for attachment in block.attachments)
 
 
-def load_vocabulary(name: str) -> tuple[Block, ...]:
-    """The blocks of a vocabulary: the name of one that ships, or the path of a JSON file.
+def is_shipped(vocabulary: str) -> bool:
+    """Whether a text can be the name of a vocabulary that ships; other texts are paths."""
+    return re.fullmatch(r"[\w-]+", vocabulary) is not None
+
+
+@lru_cache(maxsize=8)
+def shipped_vocabulary(name: str) -> tuple[Block, ...]:
+    """The blocks of a vocabulary that ships; its file never changes.
+
+    Raises:
+        GenflowError: there is none of that name.
+    """
+    folder = resources.files(__package__) / "vocabularies"
+    names = sorted(
+        each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")
+    )
+    if name not in names:
+        raise _missing(name)
+    return parse((folder / f"{name}.json").read_bytes(), f"vocabulary {name!r}")
+
+
+def read_vocabulary(path: Path) -> tuple[Block, ...]:
+    """The blocks of a user's JSON file.
 
     Raises:
         GenflowError: there is no such file, or it is malformed.
     """
-    shipped = resources.files(__package__) / "vocabularies" / f"{name}.json"
-    path = Path(str(shipped)) if re.fullmatch(r"[\w-]+", name) else Path(name)
+    where = f"vocabulary {str(path)!r}"
     try:
-        stat = path.stat() if path.is_file() else None
+        size = path.stat().st_size if path.is_file() else None
     except (OSError, ValueError):
-        stat = None
-    if stat is None:
-        folder = resources.files(__package__) / "vocabularies"
-        known = ", ".join(
-            sorted(
-                each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")
-            )
+        size = None
+    if size is None:
+        raise _missing(str(path))
+    if size > MAX_BYTES:
+        raise GenflowError(f"{where} has {size:,} bytes; at most {MAX_BYTES:,} are read")
+    try:
+        # files of the kernel say that they are empty, and some never end
+        return parse(path.read_bytes() if size else b"", where)
+    except OSError as error:
+        raise GenflowError(f"{where} cannot be read: {error.strerror}") from None
+
+
+def _missing(name: str) -> GenflowError:
+    if re.fullmatch(r"~[0-9a-f]{16}", name):
+        return GenflowError(
+            f"vocabulary={name} stands for the blocks of a structure that is not in use; give its file instead"
         )
-        raise GenflowError(
-            f"there is no vocabulary {name!r}; name one that ships ({known}) or the path of a JSON file"
-        )
-    return _read(path, stat.st_mtime_ns, stat.st_size)
+    folder = resources.files(__package__) / "vocabularies"
+    names = sorted(
+        each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")
+    )
+    return GenflowError(
+        f"there is no vocabulary {name!r}; name one that ships ({', '.join(names)}) or the path of a JSON file"
+    )
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, _changed: int, size: int) -> tuple[Block, ...]:
-    if size > MAX_BYTES:
-        raise GenflowError(f"vocabulary {str(path)!r} has {size:,} bytes; at most {MAX_BYTES:,} are read")
+def parse(content: bytes, where: str) -> tuple[Block, ...]:
+    """The checked blocks of a vocabulary file.
+
+    Args:
+        content: of the file, at most `MAX_BYTES`.
+        where: leads messages.
+
+    Raises:
+        GenflowError: it is malformed.
+    """
     try:
-        # files of the kernel say that they are empty, and some never end
-        blocks = File.model_validate_json(path.read_bytes() if size else b"").blocks
-    except OSError as error:
-        raise GenflowError(f"vocabulary {str(path)!r} cannot be read: {error.strerror}") from None
+        return checked(File.model_validate_json(content).blocks, where)
     except ValidationError as error:
-        raise GenflowError(
-            f"vocabulary {str(path)!r} is malformed: {_first(error.errors(include_url=False))}"
-        ) from None
+        raise GenflowError(f"{where} is malformed: {_first(error)}") from None
+
+
+def blocks_of(values: Sequence[Any], where: str) -> tuple[Block, ...]:
+    """The checked blocks of a saved structure.
+
+    Args:
+        values: blocks, or their fields.
+        where: leads messages.
+
+    Raises:
+        GenflowError: they are malformed.
+    """
+    try:
+        return checked(Blocks.model_validate({"blocks": values}).blocks, where)
+    except ValidationError as error:
+        raise GenflowError(f"{where} is malformed: {_first(error)}") from None
+
+
+def checked(blocks: tuple[Block, ...], where: str) -> tuple[Block, ...]:
+    """The same blocks.
+
+    Raises:
+        GenflowError: one is no molecule that can be joined, or is there twice.
+    """
     seen: set[str] = set()
     for number, block in enumerate(blocks):
         fault = "is there twice" if block.smiles in seen else block.fault()
         if fault:
-            raise GenflowError(
-                f"vocabulary {str(path)!r} is malformed: block {number} ({block.smiles!r}) {fault}"
-            )
+            raise GenflowError(f"{where} is malformed: block {number} ({block.smiles!r}) {fault}")
         seen.add(block.smiles)
     return blocks
 
 
-def _first(errors: list[Any]) -> str:
-    place = ".".join(str(part) for part in errors[0]["loc"])
-    text = " ".join(str(errors[0]["msg"]).removeprefix("Value error, ").split())
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = brief(".".join(str(part) for part in first["loc"]))
+    text = brief(str(first["msg"]).removeprefix("Value error, "))
     return f"{place}: {text}" if place else text

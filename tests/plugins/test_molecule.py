@@ -14,12 +14,12 @@ import torch
 from genflow_molecule.environment import Molecule
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
-from oracles import by_torchgfn, chi_square, lively, uniform_backward
+from oracles import chi_square, lively, uniform_backward
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen
 from rdkit.Contrib.SA_Score import sascorer
 
-from genflow import GenflowError, Population, Structure
+from genflow import ExactSolution, GenflowError, Population, Structure, Transitions
 from genflow.training.initialisation import initial_weights
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
@@ -32,10 +32,9 @@ def structure(blocks: object = 12, max_blocks: int = 3, **fields) -> Structure:
     return Structure.build("molecule", {"blocks": blocks, "max_blocks": max_blocks, "width": 8, **fields})
 
 
-def env_of(*args, **fields) -> Molecule:
-    environment = structure(*args, **fields).environment
-    assert isinstance(environment, Molecule)
-    return environment
+def by_torchgfn(task: Structure) -> Transitions:
+    """Everything left to torchgfn."""
+    return Transitions(task.environment.make)
 
 
 # --- the oracle: trees as nested objects
@@ -77,65 +76,65 @@ def unfold(state: list[int]) -> Node:
     return nodes[0]
 
 
-def site_atom(environment: Molecule, node: Node, stem: int, root: Node) -> int:
-    entry = environment.entries[node.entry]
+def site_atom(task: Structure, node: Node, stem: int, root: Node) -> int:
+    entry = task.environment.entries[node.entry]
     return entry.attachment if node is root else entry.stems[stem]
 
 
-def joins(environment: Molecule, a: tuple[int, int], b: tuple[int, int]) -> bool:
+def joins(task: Structure, a: tuple[int, int], b: tuple[int, int]) -> bool:
     """The rule for (entry, atom) and (entry, atom): carbon with anything; else sulfonyl with nitrogen or oxygen."""
     kinds = []
     for entry, index in (a, b):
-        atom = environment.entries[entry].block.mol.GetAtomWithIdx(index)
+        atom = task.environment.entries[entry].block.mol.GetAtomWithIdx(index)
         oxo = sum(bond.GetBondTypeAsDouble() == 2 for bond in atom.GetBonds())
         kinds.append("SO2" if atom.GetSymbol() == "S" and oxo == 2 else atom.GetSymbol())
     return "C" in kinds or ("SO2" in kinds and ("N" in kinds or "O" in kinds))
 
 
-def additions(environment: Molecule, root: Node | None) -> list[tuple[Node | None, int, int]]:
+def additions(task: Structure, root: Node | None) -> list[tuple[Node | None, int, int]]:
     """(parent, stem, entry) of every block that may be added."""
-    entries = environment.entries
+    entries = task.environment.entries
     attached = lambda e: (e, entries[e].attachment)  # noqa: E731
     if root is None:
         return [
             (None, 0, e)
             for e in range(len(entries))
-            if any(joins(environment, attached(e), attached(d)) for d in range(len(entries)))
+            if any(joins(task, attached(e), attached(d)) for d in range(len(entries)))
         ]
     nodes = root.preorder()
-    if len(nodes) == environment.config.max_blocks:
+    if len(nodes) == task.environment.config.max_blocks:
         return []
     found = []
     for node in nodes:
         for stem in range(1) if node is root else range(len(entries[node.entry].stems)):
             if stem not in node.children:
-                atom = site_atom(environment, node, stem, root)
+                atom = site_atom(task, node, stem, root)
                 found += [
                     (node, stem, e)
                     for e in range(len(entries))
-                    if joins(environment, (node.entry, atom), attached(e))
+                    if joins(task, (node.entry, atom), attached(e))
                 ]
     return found
 
 
-def number(environment: Molecule, root: Node | None, parent: Node | None, stem: int, entry: int) -> int:
+def number(task: Structure, root: Node | None, parent: Node | None, stem: int, entry: int) -> int:
     """The action of an addition."""
     slot = next((i for i, node in enumerate(root.preorder()) if node is parent), 0) if root else 0
-    site = 0 if slot == 0 else 1 + (slot - 1) * environment.trees.n_stems + stem
-    return site * len(environment.entries) + entry
+    site = 0 if slot == 0 else 1 + (slot - 1) * task.environment.trees.n_stems + stem
+    return site * len(task.environment.entries) + entry
 
 
-def every_tree(environment: Molecule) -> set[tuple[int, ...]]:
+def every_tree(task: Structure) -> set[tuple[int, ...]]:
     """Every state, by growing trees in every way."""
-    n = environment.config.max_blocks
+    n = task.environment.config.max_blocks
     found, ahead = set(), [tuple(fold(None, n))]
     while ahead:
         state = ahead.pop()
         if state not in found:
             found.add(state)
-            for index in range(len(additions(environment, unfold(list(state)) if any(state) else None))):
+            for index in range(len(additions(task, unfold(list(state)) if any(state) else None))):
                 root = unfold(list(state)) if any(state) else None
-                parent, stem, entry = additions(environment, root)[index]
+                parent, stem, entry = additions(task, root)[index]
                 if parent is None:
                     root = Node(entry)
                 else:
@@ -144,17 +143,17 @@ def every_tree(environment: Molecule) -> set[tuple[int, ...]]:
     return found
 
 
-def zipped(environment: Molecule, root: Node) -> str:
+def zipped(task: Structure, root: Node) -> str:
     """The molecule of a tree by RDKit's molzip: fragments whose joints are dummy atoms with equal map numbers."""
     nodes, joint, parts = root.preorder(), itertools.count(1), []
     marks: dict[int, list[tuple[int, int]]] = {id(node): [] for node in nodes}
     for node in nodes:
         for stem, child in node.children.items():
             mark = next(joint)
-            marks[id(node)].append((site_atom(environment, node, stem, root), mark))
-            marks[id(child)].append((environment.entries[child.entry].attachment, mark))
+            marks[id(node)].append((site_atom(task, node, stem, root), mark))
+            marks[id(child)].append((task.environment.entries[child.entry].attachment, mark))
     for node in nodes:
-        mol = Chem.RWMol(Chem.AddHs(environment.entries[node.entry].block.mol))
+        mol = Chem.RWMol(Chem.AddHs(task.environment.entries[node.entry].block.mol))
         for atom, mark in marks[id(node)]:
             hydrogen = next(
                 other
@@ -171,22 +170,22 @@ def zipped(environment: Molecule, root: Node) -> str:
     return Chem.MolToSmiles(mol)
 
 
-def walk(environment: Molecule, num: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def walk(task: Structure, num: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """States (num, 3N) and uniformly random actions, until none can be added; exit is taken only where nothing else is left."""
     rng = torch.Generator().manual_seed(seed)
-    states, steps = environment.start(torch.device("cpu")).expand(num, -1), []
-    for _ in range(environment.config.max_blocks):
-        masks = environment.forward_masks(states)
+    states, steps = task.transitions().initial_state.expand(num, -1), []
+    for _ in range(task.environment.config.max_blocks):
+        masks = task.transitions().forward_masks(states)
         masks[:, -1] &= ~masks[:, :-1].any(1)
         steps.append((states, torch.multinomial(masks.float(), 1, generator=rng).squeeze(1)))
-        states = environment.step(*steps[-1])
-    return [*steps, (states, torch.full((num,), environment.n_actions - 1))]
+        states = task.transitions().step(*steps[-1])
+    return [*steps, (states, torch.full((num,), task.transitions().n_actions - 1))]
 
 
 @cache
 def ends(blocks: int, max_blocks: int, num: int) -> torch.Tensor:
     """Random terminal states of all sizes."""
-    steps = walk(env_of(blocks, max_blocks), num)
+    steps = walk(structure(blocks, max_blocks), num)
     return torch.cat([states[i :: len(steps)] for i, (states, _) in enumerate(steps) if i >= 2])
 
 
@@ -196,11 +195,11 @@ def ends(blocks: int, max_blocks: int, num: int) -> torch.Tensor:
 @pytest.mark.parametrize("max_blocks", [2, 3, 4])
 @pytest.mark.parametrize("blocks", SETS, ids=str)
 def test_the_states_are_every_tree_and_their_number_is_known_without_listing_them(blocks, max_blocks):
-    environment = env_of(blocks, max_blocks)
-    expected = every_tree(environment)
-    graph = environment.graph
+    task = structure(blocks, max_blocks)
+    expected = every_tree(task)
+    graph = task.solution.graph
     assert {tuple(state) for state in graph.states.tolist()} == expected
-    assert len(graph.states) == len(expected) == environment.n_states
+    assert len(graph.states) == len(expected) == task.solution.n_states
     blocks_of = (graph.states.unflatten(1, (-1, 3))[..., 0] > 0).sum(1)
     assert [set(blocks_of[level].tolist()) for level in graph.levels] == [
         {i} for i in range(len(graph.levels))
@@ -209,13 +208,17 @@ def test_the_states_are_every_tree_and_their_number_is_known_without_listing_the
 
 
 def test_states_and_molecules_of_the_presets():
-    small = env_of(12, 3, multiplicity=True)
-    assert (small.n_states, len(small.graph.states), int(small.graph.can_exit.sum())) == (6_818, 6_818, 6_800)
-    assert len(small.multiplicity) == 3_434
-    assert env_of(20, 3).n_states == 39_431
-    assert env_of(20, 5).n_states == 225_161_031
-    assert env_of(72, 8).n_states == 30_976_288_642_904_108_463
-    assert not env_of(20, 5).enumerable
+    small = structure(12, 3, multiplicity=True)
+    assert (
+        small.solution.n_states,
+        len(small.solution.graph.states),
+        int(small.solution.graph.can_exit.sum()),
+    ) == (6_818, 6_818, 6_800)
+    assert len(small.environment.multiplicity) == 3_434
+    assert structure(20, 3).solution.n_states == 39_431
+    assert structure(20, 5).solution.n_states == 225_161_031
+    assert structure(72, 8).solution.n_states == 30_976_288_642_904_108_463
+    assert not structure(20, 5).solution.enumerable
     assert {name: (len(s.environment.blocks), s.environment.config.max_blocks) for name, s in presets().items()} == {
         "small": (12, 3), "medium": (20, 5), "full": (72, 8),
     }  # fmt: skip
@@ -227,24 +230,24 @@ def presets() -> dict[str, Structure]:
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), [(12, 3), (12, 4), (72, 8), ((1, 6, 26, 48), 6)], ids=str)
 def test_masks_and_steps_are_those_of_nested_trees(blocks, max_blocks):
-    environment = env_of(blocks, max_blocks)
-    for states, _ in walk(environment, 6):
-        masks = environment.forward_masks(states)
+    task = structure(blocks, max_blocks)
+    for states, _ in walk(task, 6):
+        masks = task.transitions().forward_masks(states)
         for state, mask in zip(states, masks, strict=True):
             root = unfold(state.tolist()) if state.any() else None
             allowed = {}
-            for index, (parent, stem, entry) in enumerate(additions(environment, root)):
-                allowed[number(environment, root, parent, stem, entry)] = index
+            for index, (parent, stem, entry) in enumerate(additions(task, root)):
+                allowed[number(task, root, parent, stem, entry)] = index
             if root is not None and len(root.preorder()) > 1:
-                allowed[environment.n_actions - 1] = -1
+                allowed[task.transitions().n_actions - 1] = -1
             assert mask.nonzero().flatten().tolist() == sorted(allowed)
             for action in random.Random(0).sample(sorted(allowed), min(5, len(allowed))):
-                stepped = environment.step(state, torch.tensor(action)).tolist()
+                stepped = task.transitions().step(state, torch.tensor(action)).tolist()
                 if allowed[action] < 0:
                     assert stepped == state.tolist()
                     continue
                 grown = unfold(state.tolist()) if state.any() else None
-                parent, stem, entry = additions(environment, grown)[allowed[action]]
+                parent, stem, entry = additions(task, grown)[allowed[action]]
                 if parent is None:
                     grown = Node(entry)
                 else:
@@ -256,43 +259,43 @@ def test_masks_and_steps_are_those_of_nested_trees(blocks, max_blocks):
     ("blocks", "max_blocks", "num"), [(12, 3, 500), (20, 5, 1000), (72, 8, 2000), (12, 2, 100)]
 )
 def test_removing_a_block_undoes_adding_it_and_the_other_way_round(blocks, max_blocks, num):
-    environment = env_of(blocks, max_blocks)
-    trees = environment.trees
-    for before, actions in walk(environment, num):
-        moving = actions != environment.n_actions - 1
+    task = structure(blocks, max_blocks)
+    trees = task.environment.trees
+    for before, actions in walk(task, num):
+        moving = actions != task.transitions().n_actions - 1
         before, actions = before[moving], actions[moving]
-        after = environment.step(before, actions)
+        after = task.transitions().step(before, actions)
         assert trees.backward_masks(after).gather(1, actions[:, None]).all()
         assert trees.backward_step(after, actions).equal(before)
         masks = trees.backward_masks(after)
-        assert masks.sum(1).equal(environment.n_parents(after))
+        assert masks.sum(1).equal(task.transitions().n_parents(after))
         rows, removed = masks.nonzero(as_tuple=True)
         parents = trees.backward_step(after[rows], removed)
-        assert environment.forward_masks(parents).gather(1, removed[:, None]).all()
-        assert environment.step(parents, removed).equal(after[rows])
+        assert task.transitions().forward_masks(parents).gather(1, removed[:, None]).all()
+        assert task.transitions().step(parents, removed).equal(after[rows])
         # different blocks leave different trees
         assert len(torch.cat([rows[:, None], parents], 1).unique(dim=0)) == len(rows)
 
 
 def test_a_tree_is_one_state_in_whatever_order_it_was_built():
-    environment = env_of(72, 8)
-    final, orders, rng = walk(environment, 200)[-1][0], Counter(), random.Random(0)
+    task = structure(72, 8)
+    final, orders, rng = walk(task, 200)[-1][0], Counter(), random.Random(0)
     for state in final.tolist():
         whole = unfold(state)
         for _ in range(3):
             twins: dict[int, Node] = {}
             root, rest = None, whole.preorder()
             above = {id(child): (parent, stem) for parent in rest for stem, child in parent.children.items()}
-            current, order = environment.start(torch.device("cpu")), []
+            current, order = task.transitions().initial_state, []
             while rest:
                 ready = [node for node in rest if node is whole or id(above[id(node)][0]) in twins]
                 node = rng.choice(ready)
                 rest.remove(node)
                 parent, stem = above.get(id(node), (None, 0))
                 twin = twins.get(id(parent)) if parent else None
-                action = number(environment, root, twin, stem, node.entry)
-                assert environment.forward_masks(current)[action]
-                current = environment.step(current, torch.tensor(action))
+                action = number(task, root, twin, stem, node.entry)
+                assert task.transitions().forward_masks(current)[action]
+                current = task.transitions().step(current, torch.tensor(action))
                 twins[id(node)] = Node(node.entry)
                 if twin is None:
                     root = twins[id(node)]
@@ -306,25 +309,25 @@ def test_a_tree_is_one_state_in_whatever_order_it_was_built():
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), [((0, 3, 6), 4), (12, 3)], ids=str)
 def test_states_are_numbered_in_the_order_of_the_graph(blocks, max_blocks):
-    environment = env_of(blocks, max_blocks)
-    numbers = environment.indices(environment.graph.states)
+    task = structure(blocks, max_blocks)
+    numbers = task.transitions().state_ids(task.solution.graph.states)
     assert len(numbers.unique()) == len(numbers)
-    for level in environment.graph.levels:
+    for level in task.solution.graph.levels:
         assert numbers[level].equal(numbers[level].sort().values)
-    assert int(numbers.max()) < torch.tensor(environment.trees.radices).prod()
+    assert int(numbers.max()) < torch.tensor(task.environment.trees.radices).prod()
 
 
 def test_states_that_64_bits_cannot_number_are_not():
-    assert env_of(72, 8).indices(torch.zeros(2, 24, dtype=torch.long)) is None
-    assert env_of(20, 5).indices(torch.zeros(2, 15, dtype=torch.long)).tolist() == [0, 0]
+    assert structure(72, 8).transitions().state_ids(torch.zeros(2, 24, dtype=torch.long)) is None
+    assert structure(20, 5).transitions().state_ids(torch.zeros(2, 15, dtype=torch.long)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), [(12, 3), ((0, 3, 6), 5), (72, 8), (5, 2)], ids=str)
 def test_states_are_what_torchgfn_says(blocks, max_blocks):
     task = structure(blocks, max_blocks)
-    own, plain = task.environment, by_torchgfn(task).environment
-    assert own.start(torch.device("cpu")).equal(plain.start(torch.device("cpu")))
-    for states, actions in walk(own, 60):
+    own, plain = task.transitions(), by_torchgfn(task)
+    assert own.initial_state.equal(plain.initial_state) and own.n_actions == plain.n_actions
+    for states, actions in walk(task, 60):
         for shape in ((60,), (3, 20)):
             shaped, taken = states.reshape(*shape, -1), actions.reshape(shape)
             assert own.forward_masks(shaped).equal(plain.forward_masks(shaped))
@@ -332,7 +335,7 @@ def test_states_are_what_torchgfn_says(blocks, max_blocks):
             assert own.step(shaped, taken).equal(plain.step(shaped, taken))
             inputs = own.inputs(states)
             assert inputs.equal(plain.inputs(states)) and inputs.dtype == torch.float32
-            active = own.active(shaped)
+            active = own.one_hot_indices(shaped)
             assert torch.zeros(*shape, inputs.shape[1]).scatter_(-1, active, 1.0).flatten(0, -2).equal(inputs)
             assert (inputs.sum(1) == active.shape[-1]).all()
 
@@ -340,7 +343,7 @@ def test_states_are_what_torchgfn_says(blocks, max_blocks):
 @pytest.mark.parametrize(("blocks", "max_blocks"), [(12, 3), ((0, 3, 6), 4), (4, 2)], ids=str)
 def test_the_graph_is_that_of_torchgfn(blocks, max_blocks):
     task = structure(blocks, max_blocks)
-    own, plain = task.environment.graph, by_torchgfn(task).environment.graph
+    own, plain = task.solution.graph, ExactSolution(by_torchgfn(task), task.solution.n_states).graph
     assert own.states.equal(plain.states)
     assert own.children.equal(plain.children.int())
     assert own.can_exit.equal(plain.can_exit)
@@ -349,8 +352,8 @@ def test_the_graph_is_that_of_torchgfn(blocks, max_blocks):
 
 def test_torchgfn_samples_trajectories_and_balances_them_as_we_do():
     task = structure((0, 3, 6, 29), 5)
-    policy, environment = lively(task, 1, scale=1.0), task.environment
-    env, _ = environment.gfn
+    policy = lively(task, 1, scale=1.0)
+    env = task.transitions().env
     estimator = policy.to_estimator()
     trajectories = Sampler(estimator).sample_trajectories(env, n=64, save_logprobs=False)
     loss = TBGFlowNet(estimator, uniform_backward(task)).loss_from_trajectories(
@@ -361,18 +364,20 @@ def test_torchgfn_samples_trajectories_and_balances_them_as_we_do():
         score = 0.0
         for t in range(length):
             state, action = trajectories.states.tensor[t, b], int(trajectories.actions.tensor[t, b])
-            logits = policy.logits(environment.inputs(state[None]))[0, 0]
+            logits = policy.logits(task.transitions().inputs(state[None]))[0, 0]
             score += float(
-                logits.masked_fill(~environment.forward_masks(state), -torch.inf).log_softmax(0)[action]
+                logits.masked_fill(~task.transitions().forward_masks(state), -torch.inf).log_softmax(0)[
+                    action
+                ]
             )
             if t < length - 1:
-                score += float(environment.n_parents(trajectories.states.tensor[t + 1, b]).log())
+                score += float(task.transitions().n_parents(trajectories.states.tensor[t + 1, b]).log())
         final = trajectories.states.tensor[length - 1, b]
-        scores.append(score - float(environment.log_reward(final[None])))
+        scores.append(score - float(task.transitions().log_reward(final[None])))
     assert loss.item() == pytest.approx(float(torch.tensor(scores).square().mean()), rel=1e-4)
     assert len({tuple(row) for row in trajectories.terminating_states.tensor.tolist()}) > 10
     # what torchgfn pads with, and an empty batch, must not trip anything
-    assert env.States(env.sf[None]).forward_masks.shape == (1, environment.n_actions)
+    assert env.States(env.sf[None]).forward_masks.shape == (1, task.transitions().n_actions)
     empty = env.step(
         env.States(env.s0.expand(0, -1)), env.actions_from_tensor(torch.zeros(0, 1, dtype=torch.long))
     )
@@ -384,8 +389,8 @@ def test_exact_terminal_distributions_are_what_is_sampled():
     population = lively(task, 2, scale=2.0)
     exact = population.terminal_distribution()
     torch.testing.assert_close(exact.sum(1), torch.ones(2, dtype=torch.float64))
-    assert float(exact[:, ~task.environment.graph.can_exit].sum()) == 0
-    place = {tuple(state): i for i, state in enumerate(task.environment.graph.states.tolist())}
+    assert float(exact[:, ~task.solution.graph.can_exit].sum()) == 0
+    place = {tuple(state): i for i, state in enumerate(task.solution.graph.states.tolist())}
     for own, expected in zip(population.rollouts(20_000, 1).final, exact, strict=True):
         counts = torch.bincount(
             torch.tensor([place[tuple(state)] for state in own.tolist()]), minlength=len(expected)
@@ -398,15 +403,16 @@ def test_exact_terminal_distributions_are_what_is_sampled():
 
 @pytest.mark.parametrize(("blocks", "max_blocks", "num"), [(12, 3, 400), (20, 5, 400), (72, 8, 1200)])
 def test_molecules_are_those_that_rdkit_zips_and_none_is_invalid(blocks, max_blocks, num):
-    environment, states = env_of(blocks, max_blocks), ends(blocks, max_blocks, num)
-    smiles = environment.catalogue.smiles(states)
+    task, states = structure(blocks, max_blocks), ends(blocks, max_blocks, num)
+    smiles = task.environment.catalogue.smiles(states)
     for state, own in zip(states.tolist(), smiles, strict=True):
         mol = Chem.MolFromSmiles(own)
         assert mol is not None and own == Chem.MolToSmiles(mol)
         assert not any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
-        assert own == Chem.CanonSmiles(zipped(environment, unfold(state)))
+        assert own == Chem.CanonSmiles(zipped(task, unfold(state)))
         assert mol.GetNumHeavyAtoms() == sum(
-            environment.entries[node.entry].block.mol.GetNumHeavyAtoms() for node in unfold(state).preorder()
+            task.environment.entries[node.entry].block.mol.GetNumHeavyAtoms()
+            for node in unfold(state).preorder()
         )
     assert len(set(smiles)) > len(smiles) / 2
 
@@ -414,25 +420,23 @@ def test_molecules_are_those_that_rdkit_zips_and_none_is_invalid(blocks, max_blo
 @pytest.mark.parametrize("blocks", [*SETS, 12], ids=str)
 def test_a_root_that_is_a_leaf_loses_no_molecule(blocks):
     """All molecules of two and three blocks, the middle one chosen first and its two stems freely."""
-    environment = env_of(blocks, 3)
-    entries = environment.entries
+    task = structure(blocks, 3)
+    entries = task.environment.entries
     middles = {entry.block.smiles: entry.block for entry in entries}
     attached = lambda e: (e, entries[e].attachment)  # noqa: E731
     expected = {
-        zipped(environment, Node(a, {0: Node(b)}))
+        zipped(task, Node(a, {0: Node(b)}))
         for a, b in itertools.product(range(len(entries)), repeat=2)
-        if joins(environment, attached(a), attached(b))
+        if joins(task, attached(a), attached(b))
     }
     for block in middles.values():
         some = next(e for e, entry in enumerate(entries) if entry.block is block)
         for i, j in itertools.combinations(range(len(block.stems)), 2):
             first, second = block.stems[i], block.stems[j]
             for a, b in itertools.product(range(len(entries)), repeat=2):
-                if joins(environment, (some, first), attached(a)) and joins(
-                    environment, (some, second), attached(b)
-                ):
+                if joins(task, (some, first), attached(a)) and joins(task, (some, second), attached(b)):
                     expected.add(three(block, (first, second), entries[a], entries[b]))
-    assert set(environment.multiplicity) == {Chem.CanonSmiles(each) for each in expected}
+    assert set(task.environment.multiplicity) == {Chem.CanonSmiles(each) for each in expected}
 
 
 def three(block, stems, left, right) -> str:
@@ -469,16 +473,19 @@ def test_rewards_are_their_definitions(beta):
             lambda mol: torch.tensor(-0.5 * ((Crippen.MolLogP(mol) - 0.5) / 2) ** 2).exp().item(),
         ),
     ):
-        environment = env_of(72, 8, beta=beta, **fields)
-        mols = [Chem.MolFromSmiles(smiles) for smiles in environment.catalogue.smiles(states)]
+        task = structure(72, 8, beta=beta, **fields)
+        mols = [Chem.MolFromSmiles(smiles) for smiles in task.environment.catalogue.smiles(states)]
         expected = [
             beta * torch.tensor(max(1e-3, score(mol) * (10 - sascorer.calculateScore(mol)) / 9)).log().item()
             for mol in mols
         ]
         torch.testing.assert_close(
-            environment.log_reward(states), torch.tensor(expected, dtype=torch.float64), rtol=1e-5, atol=1e-5
+            task.transitions().log_reward(states),
+            torch.tensor(expected, dtype=torch.float64),
+            rtol=1e-5,
+            atol=1e-5,
         )
-        env, _ = environment.gfn
+        env = task.transitions().env
         torch.testing.assert_close(
             env.log_reward(env.States(states)), torch.tensor(expected), rtol=1e-5, atol=1e-5
         )
@@ -486,40 +493,43 @@ def test_rewards_are_their_definitions(beta):
 
 
 def test_the_multiplicity_corrected_target_gives_every_molecule_its_reward_once():
-    plain, corrected = env_of(12, 3), env_of(12, 3, multiplicity=True)
-    states = plain.graph.states[plain.graph.can_exit]
-    smiles = [Chem.CanonSmiles(each) for each in plain.catalogue.smiles(states)]
+    plain, corrected = structure(12, 3), structure(12, 3, multiplicity=True)
+    states = plain.solution.graph.states[plain.solution.graph.can_exit]
+    smiles = [Chem.CanonSmiles(each) for each in plain.environment.catalogue.smiles(states)]
     total: Counter[str] = Counter()
     over: Counter[str] = Counter()
     for each, once, often in zip(
         smiles,
-        corrected.log_reward(states).exp().tolist(),
-        plain.log_reward(states).exp().tolist(),
+        corrected.transitions().log_reward(states).exp().tolist(),
+        plain.transitions().log_reward(states).exp().tolist(),
         strict=True,
     ):
         total[each] += once
         over[each] += often
-    scores = {each: plain.catalogue.score(each) ** 8 for each in total}
+    scores = {each: plain.environment.catalogue.score(each) ** 8 for each in total}
     assert total == pytest.approx(scores, rel=1e-9)
     assert over == pytest.approx(
         {each: count * scores[each] for each, count in Counter(smiles).items()}, rel=1e-9
     )
     assert max(Counter(smiles).values()) > 2
     # the shares of molecules that the exact metrics compare with
-    owner, shares = corrected.molecules
-    own = torch.zeros_like(shares).index_add_(0, owner, corrected.target()[corrected.graph.can_exit])
+    owner, shares = corrected.solution.molecules()
+    own = torch.zeros_like(shares).index_add_(
+        0, owner, corrected.solution.target()[corrected.solution.graph.can_exit]
+    )
     torch.testing.assert_close(own, shares)
-    assert corrected.log_partition() == pytest.approx(
+    assert corrected.solution.log_partition() == pytest.approx(
         float(torch.tensor(list(scores.values()), dtype=torch.float64).sum().log())
     )
 
 
 def test_a_mode_is_a_molecule_with_a_high_score():
-    environment = env_of(12, 3)
-    states = environment.graph.states
-    modes = environment.is_mode(states)
+    task = structure(12, 3)
+    states = task.solution.graph.states
+    modes = task.transitions().is_mode(states)
     scores = [
-        environment.catalogue.score(each) if each else 0.0 for each in environment.catalogue.smiles(states)
+        task.environment.catalogue.score(each) if each else 0.0
+        for each in task.environment.catalogue.smiles(states)
     ]
     assert modes.tolist() == [score >= 0.7 for score in scores]
     assert 0 < int(modes.sum()) < 0.1 * len(states)
@@ -528,10 +538,10 @@ def test_a_mode_is_a_molecule_with_a_high_score():
 @pytest.mark.parametrize(("blocks", "max_blocks"), [(12, 3), ((1, 6, 26, 48), 4), (5, 2)], ids=str)
 def test_untrained_policies_give_exit_a_chance(blocks, max_blocks):
     task = structure(blocks, max_blocks)
-    environment, graph = task.environment, task.environment.graph
+    graph = task.solution.graph
     two = graph.levels[2]
     choices = (graph.children[two] >= 0).sum(1).double().mean()
-    logits = environment.initial_logits()
+    logits = task.environment.initial_logits()
     assert not logits[:-1].any()
     assert float(logits[-1]) == pytest.approx(math.log(max(1.0, float(choices))), rel=1e-5)
     # every untrained policy starts so, whatever its weights are drawn from
@@ -555,7 +565,7 @@ def test_trajectory_balance_learns_the_small_preset(tmp_path):
     )
     metrics = trained.provenance["members"][0]["metrics"]
     assert metrics["js"] < 0.01
-    assert trained.provenance["log_z"][0] == pytest.approx(task.environment.log_partition(), abs=0.1)
+    assert trained.provenance["log_z"][0] == pytest.approx(task.solution.log_partition(), abs=0.1)
 
 
 # --- what a structure may be
@@ -584,7 +594,8 @@ def test_one_set_of_blocks_is_one_structure():
         ("max_blocks=1", "max_blocks.*greater than or equal to 2"),
         ("max_blocks=9", "max_blocks.*less than or equal to 8"),
         ("blocks=3", "'max_blocks' is missing"),
-        ("small,reward=sweetness", "reward must be 'qed_sa', 'logp_window' or 'docking'"),
+        ("small,reward=sweetness", "unknown reward .*sweetness"),
+        ("small,logp_centre=2", "unknown key 'logp_centre'"),
         ("small,beta=0", "beta"),
         ("small,beta=nan", "beta"),
         ("small,blocks=0", "blocks"),
@@ -600,7 +611,7 @@ def test_one_set_of_blocks_is_one_structure():
         ),
         ("small,vocabulary=none-such", "no vocabulary 'none-such'.*default"),
         ("small,vocabulary=/dev/null", "no vocabulary"),
-        ("small,logp_width=0", "logp_width"),
+        ("small,reward=logp_window,logp_width=0", "logp_width"),
         ("small,block=3", "unknown key 'block'"),
     ],
 )
@@ -612,13 +623,13 @@ def test_impossible_tasks_are_refused(text, words):
 
 def test_blocks_that_cannot_be_joined_are_refused():
     with pytest.raises(GenflowError, match="no two of the blocks Cl, F, Br can be joined"):
-        env_of((2, 8, 9), 3).make()
+        structure((2, 8, 9), 3).environment.make()
 
 
 def test_what_needs_every_state_is_refused_where_there_are_too_many():
     with pytest.raises(
         GenflowError, match=r"the state graph needs every state.*225,161,031 states \(the limit is 200,000\)"
     ):
-        env_of(20, 5).graph  # noqa: B018
+        structure(20, 5).solution.graph  # noqa: B018
     with pytest.raises(GenflowError, match=r"zoo.objective=tb"):
-        env_of(20, 5).require_expert()
+        structure(20, 5).solution.require_expert()

@@ -18,7 +18,8 @@ from genflow_molecule import docking, screening
 from genflow_molecule.docking import Docked
 from genflow_molecule.proxy import dock_data, network
 from genflow_molecule.proxy import train as training
-from genflow_molecule.rewards import FLOOR, docking_score, ease, scorer
+from genflow_molecule.rewards import Docking, ease
+from genflow_molecule.scoring import FLOOR, scorer
 from rdkit import Chem
 from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 
@@ -437,8 +438,8 @@ def test_the_reward_is_monotone_in_affinity_and_pays_for_ease():
     mol = Chem.MolFromSmiles("O=C(CSc1ccc2c(c1)OCCO2)c1ccccc1")
     affinity = network.predict([Chem.MolToSmiles(mol)])[0]
     scale = 1 / (1 + math.exp(affinity + 9))
-    assert docking_score(mol) == pytest.approx(scale * ease(mol))
-    paid = scorer("docking", 2.5, 1.0)
+    assert Docking().score([mol]) == pytest.approx([scale * ease(mol)])
+    paid = scorer(Docking())
     smiles = list(dock_data.random_molecules(40, 11))
     scores = [paid(each) for each in smiles]
     assert all(FLOOR <= score < 1 for score in scores)
@@ -448,14 +449,14 @@ def test_the_reward_is_monotone_in_affinity_and_pays_for_ease():
 
 
 def test_the_environment_pays_it():
-    environment = Structure.parse("molecule", "small,reward=docking,multiplicity=false,beta=4").environment
-    graph = environment.graph
+    task = Structure.parse("molecule", "small,reward=docking,multiplicity=false,beta=4")
+    graph = task.solution.graph
     states = graph.states[graph.can_exit][:20]
     expected = [
-        4 * math.log(max(FLOOR, docking_score(Chem.MolFromSmiles(s))))
-        for s in environment.catalogue.smiles(states)
+        4 * math.log(max(FLOOR, *Docking().score([Chem.MolFromSmiles(s)])))
+        for s in task.environment.catalogue.smiles(states)
     ]
-    assert environment.log_reward(states).tolist() == pytest.approx(expected)
+    assert task.transitions().log_reward(states).tolist() == pytest.approx(expected)
 
 
 # --- with the extra

@@ -42,7 +42,7 @@ def states() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def gallery():
-    return structure(20, 5).environment.gallery
+    return structure(20, 5).gallery
 
 
 def test_one_png_of_one_size_for_each_state(gallery, states):
@@ -61,15 +61,13 @@ def test_states_that_are_one_molecule_look_the_same_and_others_do_not(gallery, s
 
 
 def test_names_are_canonical_smiles_and_scores_are_those_before_beta():
-    environment = structure(12, 3, beta=16.0).environment
-    graph = environment.graph
+    task = structure(12, 3, beta=16.0)
+    gallery, graph = task.gallery, task.solution.graph
     states = graph.states[graph.can_exit][:50]
-    names = environment.gallery.names(states)
+    names = gallery.names(states)
     assert names == [Chem.MolToSmiles(Chem.MolFromSmiles(name)) for name in names]
-    torch.testing.assert_close(
-        environment.gallery.scores(states), (environment.log_reward(states) / 16.0).exp()
-    )
-    assert "qed_sa" in environment.gallery.score
+    torch.testing.assert_close(gallery.scores(states), (task.transitions().log_reward(states) / 16.0).exp())
+    assert "qed_sa" in gallery.score and gallery.pictures and gallery.places(states) is None
 
 
 def test_bonds_are_equally_long_in_pictures_that_come_together():

@@ -1,4 +1,4 @@
-"""What is told of inputs and actions: the same chemistry in every vocabulary, and nothing that reads as a name."""
+"""What is told of inputs and actions: the same chemistry in every vocabulary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from genflow_molecule.features import PARTNERS, PROBES, describe_atom, outline_block, probe
+from genflow_molecule.features import PARTNERS, PROBES, describe_atom, outline_block, probe_score
 from genflow_molecule.vocabulary import Block
 from oracles import lively
 from rdkit import Chem
@@ -16,49 +16,50 @@ TASKS = [(12, 3), (72, 8), (5, 2), *((blocks, n) for blocks in SETS for n in (2,
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
-def test_every_unit_is_described_by_itself_and_no_column_reads_as_a_name(blocks, max_blocks):
+def test_every_unit_is_described_by_itself(blocks, max_blocks):
     layout = structure(blocks, max_blocks).layout
-    for tables in (layout.features, layout.coordinates):
-        for label, units in (
-            ("input", layout.shapes["net.0.weight"][1]),
-            ("action", layout.shapes["net.4.weight"][0]),
-        ):
-            table = tables[label]
-            assert len(table) == units
+    for label, number, widths in (
+        ("input", layout.shapes["net.0.weight"][1], (336, 18)),
+        ("action", layout.shapes["net.4.weight"][0], (326, 16)),
+    ):
+        units = layout.units[label]
+        assert units.categories == {}
+        for table, width in zip((units.amounts, units.coordinates), widths, strict=True):
+            assert table.shape == (number, width)
             # isomers may share a place, but not a description
-            assert len(table.unique(dim=0)) == units or (tables is layout.coordinates and blocks == 72)
+            assert len(table.unique(dim=0)) == number or (table is units.coordinates and blocks == 72)
             assert torch.isfinite(table).all()
-            assert [
-                c for c, values in enumerate(table.T) if values.equal(values.round()) and values.max() > 1
-            ] == []
-    widths = {
-        (what, label): table.shape[1]
-        for what in ("features", "coordinates")
-        for label, table in getattr(layout, what).items()
-    }
-    assert widths == {
-        ("features", "input"): 336,
-        ("features", "action"): 326,
-        ("coordinates", "input"): 18,
-        ("coordinates", "action"): 16,
-    }
+
+
+def test_what_asks_the_reward_waits_until_it_is_read(monkeypatch):
+    from genflow_molecule import features
+
+    def refuse(*_):
+        raise AssertionError("the reward is asked")
+
+    monkeypatch.setattr(features, "describe_entries", refuse)
+    layout = structure((4, 7, 12), 3).layout
+    assert layout.units["input"].coordinates.shape[1] == 18
+    with pytest.raises(AssertionError, match="asked"):
+        layout.units["input"].amounts  # noqa: B018
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
 def test_the_last_action_alone_is_exit(blocks, max_blocks):
     layout = structure(blocks, max_blocks).layout
-    for table in (layout.features["action"], layout.coordinates["action"]):
+    for table in (layout.units["action"].amounts, layout.units["action"].coordinates):
         assert table[:, 0].nonzero().flatten().tolist() == [len(table) - 1]
         assert not table[-1, 1:].any()
 
 
 def test_an_entry_is_told_the_same_wherever_it_stands():
-    environment = structure((0, 3, 6, 29), 5).environment
+    task = structure((0, 3, 6, 29), 5)
+    environment = task.environment
     entries, described = len(environment.entries), environment.descriptions.entries
     inputs, actions = environment.descriptions.inputs(), environment.descriptions.actions()
     width = described.shape[1]
-    for states, taken in walk(environment, 20):
-        active = environment.active(states)
+    for states, taken in walk(task, 20):
+        active = task.transitions().one_hot_indices(states)
         for state, ones, action in zip(states.tolist(), active.tolist(), taken.tolist(), strict=True):
             slots = [state[i : i + 3] for i in range(0, 15, 3)]
             told = inputs[ones]
@@ -92,8 +93,9 @@ def rewarded(environment) -> torch.Tensor:
 
 def test_what_the_reward_says_of_a_block_in_every_place_and_of_probes():
     # so few that nothing is left out
-    environment = structure((2, 11), 3, beta=3.0).environment
-    entries, score, graph = environment.entries, environment.catalogue.score, environment.graph
+    task = structure((2, 11), 3, beta=3.0)
+    environment = task.environment
+    entries, score, graph = environment.entries, environment.catalogue.score, task.solution.graph
     slots = graph.states.unflatten(1, (3, 3))
     scores = torch.tensor(
         [score(smiles) if smiles else 0.0 for smiles in environment.catalogue.smiles(graph.states)]
@@ -110,7 +112,7 @@ def test_what_the_reward_says_of_a_block_in_every_place_and_of_probes():
                 else [0.0, 0.0, 0.0]
             )
             expected += mean
-        expected += [probe(entry.block, entry.attachment, index, score) for index in range(len(PROBES))]
+        expected += [probe_score(entry.block, entry.attachment, index, score) for index in range(len(PROBES))]
         assert told == pytest.approx(expected, rel=1e-5)
     window = structure((2, 11), 3, beta=3.0, reward="logp_window").environment
     assert (rewarded(window) != rewarded(environment)).float().mean() > 0.8
@@ -121,7 +123,7 @@ def test_probes_are_bonded_to_the_atom():
     pyridine = Block(smiles="c1ccncc1", stems=(0,), attachments=(0,))
     asked: list[str] = []
     told = [
-        probe(pyridine, 0, number, lambda smiles: asked.append(smiles) or 0.5)
+        probe_score(pyridine, 0, number, lambda smiles: asked.append(smiles) or 0.5)
         for number in range(len(PROBES))
     ]
     assert told == pytest.approx([math.log(0.5) / 2] * len(PROBES))
@@ -143,8 +145,22 @@ def test_conditions_have_one_length_and_tell_vocabularies_apart():
     conditions = [structure(blocks, n, beta=beta).condition() for blocks, n in TASKS for beta in (4.0, 8.0)]
     assert {len(condition) for condition in conditions} == {30}
     assert len(torch.stack(conditions).unique(dim=0)) == len(conditions)
-    assert set(structure().varying_fields()) == {
-        "blocks", "vocabulary", "max_blocks", "beta", "reward", "logp_centre", "logp_width", "multiplicity", "width",
+    roles = structure(reward="logp_window").roles()
+    assert {key for key, role in roles.items() if role == "size"} - {"width"} == {"max_blocks"}
+    assert {key for key, role in roles.items() if role == "described"} == {
+        "blocks", "vocabulary", "beta", "reward", "logp_centre", "logp_width", "multiplicity",
     }  # fmt: skip
+
+
+def test_conditions_tell_rewards_apart():
+    told = {
+        name: structure(reward=name).environment.condition() for name in ("qed_sa", "logp_window", "docking")
+    }
+    assert [condition["reward"] for condition in told.values()] == [0, 1, 2]
+    assert [condition["logp_centre"] for condition in told.values()] == [0, 2.5, 0]
+    assert [condition["logp_width"] for condition in told.values()] == [0, 1, 0]
+
+
+def test_policies_of_any_task_have_finite_logits():
     # whatever the task, and wherever its policies are
     assert torch.isfinite(lively(structure(5, 2), 1).rollouts(4).logits).all()

@@ -102,11 +102,8 @@ def test_molecules_of_what_is_none_are_not_counted(population):
 @pytest.mark.parametrize("multiplicity", [True, False])
 def test_exact_divergences_over_molecules(multiplicity):
     task = structure((0, 1, 3), 4, multiplicity=multiplicity)
-    environment, population = task.environment, lively(task, 2)
-    smiles = [
-        Chem.CanonSmiles(each) if each else ""
-        for each in environment.catalogue.smiles(environment.graph.states)
-    ]
+    environment, graph, population = task.environment, task.solution.graph, lively(task, 2)
+    smiles = [Chem.CanonSmiles(each) if each else "" for each in environment.catalogue.smiles(graph.states)]
     names = sorted(set(smiles) - {""})
     weight = {each: environment.catalogue.score(each) ** 8 for each in names}
     p = [weight[each] / sum(weight.values()) for each in names]
@@ -127,10 +124,10 @@ def test_exact_divergences_over_molecules(multiplicity):
 
 def test_the_optimal_policy_is_perfect_over_molecules_only_with_the_correction():
     for multiplicity, perfect in ((True, True), (False, False)):
-        environment = structure((0, 1, 3), 4, multiplicity=multiplicity).environment
-        flows = optimal_flows(environment.graph, environment._log_reward_S)
-        owner, target = environment.molecules
-        ends = (flows.visit * flows.policy[:, -1])[environment.graph.can_exit]
+        solution = structure((0, 1, 3), 4, multiplicity=multiplicity).solution
+        flows = optimal_flows(solution.graph, solution.log_reward())
+        owner, target = solution.molecules()
+        ends = (flows.visit * flows.policy[:, -1])[solution.graph.can_exit]
         own = torch.zeros_like(target).index_add_(0, owner, ends)
         assert (float(exact.JS().divergence(target, own[None])) < 1e-9) == perfect
 

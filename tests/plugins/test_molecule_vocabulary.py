@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from genflow_molecule import build_vocabulary
-from genflow_molecule.vocabulary import Entry, entries_of, load_vocabulary
+from genflow_molecule.vocabulary import Entry, entries_of, read_vocabulary, shipped_vocabulary
 from rdkit import Chem
 
-from genflow import GenflowError, Structure
+from genflow import GenflowError, Population, Structure, load_population
+from genflow.storage.populations import save_population
 
 COMMITTED = Path(str(resources.files("genflow_molecule") / "vocabularies" / "default.json"))
 GOOD = {"smiles": "c1ccncc1", "stems": [0, 1, 2, 4], "attachments": [0, 1, 2]}
@@ -73,7 +75,7 @@ def test_the_corpus_is_cleaned(smiles, kept):
 
 
 def test_the_shipped_vocabulary():
-    blocks = load_vocabulary("default")
+    blocks = shipped_vocabulary("default")
     assert len(blocks) == 600 and len(entries_of(blocks)) == 1_255 and len(entries_of(blocks[:72])) == 133
     assert [block.count for block in blocks] == sorted((block.count for block in blocks), reverse=True)
     assert blocks[0].smiles == "c1ccccc1"
@@ -83,11 +85,11 @@ def test_the_shipped_vocabulary():
         kinds = list(Chem.CanonicalRankAtoms(block.mol, breakTies=False))
         attached = [kinds[atom] for atom in block.attachments]
         assert len(set(attached)) == len(attached) and set(attached) == {kinds[stem] for stem in block.stems}
-    assert load_vocabulary(str(COMMITTED)) == blocks
+    assert read_vocabulary(COMMITTED) == blocks
 
 
 def test_an_entry_opens_the_stems_that_its_attachment_leaves():
-    chain = load_vocabulary("default")[1]
+    chain = shipped_vocabulary("default")[1]
     assert (chain.smiles, chain.stems) == ("C", (0, 0))
     assert entries_of((chain,)) == (Entry(chain, 0, (0,)),)
 
@@ -139,13 +141,131 @@ def test_a_name_that_a_terminal_would_obey_stays_on_one_line(tmp_path):
         assert str(caught.value).isprintable()
 
 
-def test_a_file_of_ones_own_is_used_and_read_anew_when_it_changes(tmp_path):
-    path = tmp_path / "blocks.json"
-    path.write_text(vocabulary(GOOD))
-    fields = {"vocabulary": str(path), "blocks": 1, "max_blocks": 3}
-    assert Structure.build("molecule", fields).environment.blocks[0].smiles == "c1ccncc1"
-    path.write_text(vocabulary({"smiles": "CCC", "stems": [0, 2], "attachments": [0]}))
-    assert Structure.build("molecule", {**fields, "beta": 2}).environment.blocks[0].smiles == "CCC"
+# --- a structure is the blocks of its vocabulary, not the path of a file
+
+AMINE = {"smiles": "CN", "stems": [0, 1], "attachments": [1]}
+CHAIN = {"smiles": "CCC", "stems": [0, 2], "attachments": [0]}
+FOURTEEN = [
+    {"smiles": "C" * size, "stems": [0, size - 1], "attachments": [0]} for size in range(2, 16)
+]  # longer chains than any name holds
+
+
+def of(path: Path, **fields) -> Structure:
+    return Structure.build("molecule", {"vocabulary": str(path), "max_blocks": 2, "width": 8, **fields})
+
+
+@pytest.fixture
+def mine(tmp_path) -> Path:
+    path = tmp_path / "mine.json"
+    path.write_text(vocabulary(GOOD, AMINE, CHAIN))
+    return path
+
+
+def smiles_of(structure: Structure) -> list[str]:
+    return [block.smiles for block in structure.environment.blocks]
+
+
+def test_the_vocabulary_that_ships_never_changes():
+    """Structures name it by its name alone: another file needs another name."""
+    digest = hashlib.sha256(COMMITTED.read_bytes()).hexdigest()
+    assert digest == "62524ea12864db115e6897670c3951b52fe0965c08f67485500febf48561e5e0"
+
+
+def test_blocks_that_are_swapped_are_another_structure(mine):
+    before = of(mine)
+    mine.write_text(vocabulary(AMINE, GOOD, CHAIN))
+    after = of(mine)
+    assert smiles_of(before) == ["c1ccncc1", "CN", "CCC"] and smiles_of(after) == ["CN", "c1ccncc1", "CCC"]
+    assert before != after and before.name != after.name
+    # a zoo that holds the old ones is not complete
+    assert before not in {after} and before.fields() != after.fields()
+
+
+def test_the_same_content_under_another_path_is_the_same_structure(mine, tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text(vocabulary(GOOD, AMINE, CHAIN, source="somewhere else"))
+    assert of(other) == of(mine) and of(other).name == of(mine).name
+    # and so are the same blocks out of more of them
+    other.write_text(vocabulary(GOOD, {**CHAIN, "smiles": "CCCC", "stems": [0, 3]}, AMINE, CHAIN))
+    assert of(other, blocks="0+2+3") == of(mine)
+
+
+def test_all_blocks_of_a_file_are_used_unless_some_are_asked_for(tmp_path):
+    path = tmp_path / "fourteen.json"
+    path.write_text(vocabulary(*FOURTEEN))
+    every = of(path)
+    assert len(every.environment.blocks) == every.environment.config.blocks == every.fields()["blocks"] == 14
+    assert smiles_of(of(path, blocks=3)) == ["CC", "CCC", "CCCC"]
+    assert smiles_of(of(path, blocks="13+0")) == ["CC", "C" * 15]
+    assert of(path, blocks="13+0").environment.config.blocks == 2
+    with pytest.raises(GenflowError, match="the vocabulary has blocks 0 to 13, and no block 14"):
+        of(path, blocks=15)
+    preset = Structure.parse("molecule", f"small,vocabulary={path}")
+    assert len(preset.environment.blocks) == 12
+
+
+def test_names_are_short_and_mean_the_same_structure_while_it_is_in_use(tmp_path):
+    path = tmp_path / "fourteen.json"
+    path.write_text(vocabulary(*FOURTEEN))
+    structure = of(path, blocks=10)
+    assert len(structure.name) < 100 and "~" in structure.name and "mine" not in structure.name
+    assert Structure.parse("molecule", structure.name) is structure
+    with pytest.raises(GenflowError, match="stands for the blocks of a structure that is not in use"):
+        Structure.parse("molecule", "max_blocks=3,vocabulary=~0123456789abcdef")
+
+
+def test_populations_work_when_the_file_is_changed_moved_or_gone(mine, tmp_path):
+    population = Population.initialised(of(mine), 2, 0)
+    save_population(population, tmp_path / "saved")
+    assert str(mine) not in (tmp_path / "saved" / "population.json").read_text()
+    for spoil in (lambda: mine.write_text("{}"), mine.unlink):
+        spoil()
+        loaded = load_population(tmp_path / "saved")
+        assert loaded.structure == population.structure and loaded.structure.name == population.structure.name
+        assert smiles_of(loaded.structure) == ["c1ccncc1", "CN", "CCC"]
+        assert loaded.weights.equal(population.weights)
+
+
+def test_a_strangers_file_names_no_file_that_is_read(mine, tmp_path):
+    population = Population.initialised(of(mine), 2, 0)
+    save_population(population, tmp_path / "saved")
+    card = tmp_path / "saved" / "population.json"
+    facts = json.loads(card.read_text())
+    for named in (str(mine), "/etc/passwd", "../mine.json"):
+        facts["structure"]["vocabulary"] = named
+        card.write_text(json.dumps(facts))
+        with pytest.raises(GenflowError, match="is not read") as caught:
+            load_population(tmp_path / "saved")
+        assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        ([{**GOOD, "smiles": "c1ccnc1"}], r"block 0 \('c1ccnc1'\) is no molecule"),
+        ([GOOD, GOOD], "is there twice"),
+        ([5], "blocks.0"),
+        ([], "blocks: Tuple should have at least 1 item"),
+        ([{**GOOD, "more": 1}], "more: Extra inputs"),
+        ([{**GOOD, "smiles": "C" * 201}], "smiles: .*at most 200"),
+        (5, "vocabulary"),
+        ([GOOD] * 5000, "more than 4,096 items"),
+    ],
+)
+def test_a_strangers_blocks_are_checked(blocks, words):
+    data = {"env": "molecule", "policy": "mlp3", "structure": {"max_blocks": 2, "vocabulary": blocks}}
+    with pytest.raises(GenflowError, match=words) as caught:
+        Structure.from_json(data)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_structures_of_a_file_are_copied_and_pickled(mine):
+    import copy
+    import pickle
+
+    structure = of(mine)
+    assert copy.deepcopy(structure) is structure and pickle.loads(pickle.dumps(structure)) is structure
+    assert Structure.from_json(json.loads(json.dumps(structure.to_json()))) is structure
 
 
 def test_mistakes_are_one_line_on_the_command_line(tmp_path):
@@ -153,7 +273,7 @@ def test_mistakes_are_one_line_on_the_command_line(tmp_path):
     path.write_text(vocabulary({**GOOD, "smiles": "c1ccnc1"}))
     for asked, said in {
         f"small,vocabulary={path},blocks=1": "is no molecule",
-        "small,reward=sweetness": "reward must be 'qed_sa', 'logp_window' or 'docking'",
+        "small,reward=sweetness": "sweetness",
         "small,max_blocks=1": "max_blocks",
     }.items():
         done = genflow("train-zoo", "--env", "molecule", "--structure", asked, "--out", tmp_path / "zoo")
@@ -173,3 +293,4 @@ def test_plugins_are_listed_without_chemistry():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "'environment': ['molecule']" in done.stdout and "molecule_js" in done.stdout
+    assert "molecule:logp_window" in done.stdout

@@ -23,7 +23,7 @@ from rdkit import Chem
 from genflow import GenflowError, Progress, Structure, read_json, write_bytes, write_json
 
 from ..docking import Docked, Docker, target
-from ..environment import Molecule
+from ..transitions import MoleculeTransitions
 
 SIZES = range(2, 7)
 MAX_HEAVY = 45
@@ -34,26 +34,26 @@ FOLDER = Path(__file__).parent
 
 def random_molecules(number: int, seed: int, structure: str = "full") -> Iterator[str]:
     """Different molecules of a structure of the environment, the same ones for the same seed."""
-    environment = Structure.parse("molecule", structure).environment
-    assert isinstance(environment, Molecule)
+    transitions = Structure.parse("molecule", structure).transitions()
+    assert isinstance(transitions, MoleculeTransitions)
     rng, seen = torch.Generator().manual_seed(seed), {""}
     while len(seen) <= number:
         size = SIZES[(len(seen) - 1) % len(SIZES)]
-        smiles = _draw(environment, size, rng)
+        smiles = _draw(transitions, size, rng)
         if smiles not in seen and Chem.MolFromSmiles(smiles).GetNumHeavyAtoms() <= MAX_HEAVY:
             seen.add(smiles)
             yield smiles
 
 
-def _draw(environment: Molecule, size: int, rng: torch.Generator) -> str:
-    """One of so many blocks; empty if no further block fits before that."""
-    states = environment.start(torch.device("cpu"))[None]
+def _draw(transitions: MoleculeTransitions, size: int, rng: torch.Generator) -> str:
+    """A molecule of so many blocks; empty if no further block fits before that."""
+    states = transitions.initial_state[None]
     for _ in range(size):
-        allowed = environment.forward_masks(states)[:, :-1].double()
+        allowed = transitions.forward_masks(states)[:, :-1].double()
         if not allowed.any():
             return ""
-        states = environment.step(states, torch.multinomial(allowed, 1, generator=rng)[:, 0])
-    return environment.catalogue.smiles(states)[0]
+        states = transitions.step(states, torch.multinomial(allowed, 1, generator=rng)[:, 0])
+    return transitions.catalogue.smiles(states)[0]
 
 
 def read_data(path: Path) -> list[Docked]:

@@ -1,0 +1,151 @@
+"""Scores of molecules by their canonical SMILES: each is computed once, checked, and kept up to a bound in bytes."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+import torch
+from rdkit import Chem, rdBase
+from rdkit.Chem import Mol
+
+from genflow import GenflowError, Reward
+
+K = TypeVar("K")
+V = TypeVar("V")
+#: the least score, which keeps every reward positive
+FLOOR = 1e-3
+#: score from which a molecule is a mode, where the reward does not say
+MODE_SCORE = 0.7
+#: molecules that a reward is asked about at once
+BATCH = 1024
+#: bytes of the scores of all rewards that are kept
+SCORE_BYTES = 2**28
+#: bytes that an entry of a table takes beside its key and its value
+OVERHEAD = 150
+
+
+class BoundedTable(Generic[K, V]):
+    """A dict that is emptied when it would hold more than `max_bytes`."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._entries: dict[K, V] = {}
+        self._bytes = 0
+
+    def get(self, key: K) -> V | None:
+        """The value of a key, or None."""
+        return self._entries.get(key)
+
+    def add(self, key: K, value: V, size: int) -> None:
+        """Keep a value whose key and value take `size` bytes."""
+        if self._bytes + size > self.max_bytes:
+            self._entries.clear()
+            self._bytes = 0
+        self._entries[key] = value
+        self._bytes += size + OVERHEAD
+
+
+_scores: BoundedTable[tuple[int, str], float] = BoundedTable(SCORE_BYTES)
+_numbers = itertools.count()
+
+
+class Scorer:
+    """What one reward says of molecules, `FLOOR` to 1."""
+
+    def __init__(self, reward: Reward) -> None:
+        self._reward = reward
+        self._number = next(_numbers)
+
+    def __call__(self, smiles: str) -> float:
+        """The score of one molecule, see `scores`."""
+        found = _scores.get((self._number, smiles))
+        return found if found is not None else self.scores([smiles])[0]
+
+    def scores(self, smiles: Sequence[str]) -> list[float]:
+        """Scores of molecules by their canonical SMILES; `FLOOR` for what is no molecule.
+
+        Raises:
+            GenflowError: the reward fails, or what it returns is not a number from 0 to 1 for each molecule.
+        """
+        found: dict[str, float] = {}
+        unknown = []
+        for each in dict.fromkeys(smiles):
+            score = _scores.get((self._number, each))
+            if score is None:
+                unknown.append(each)
+            else:
+                found[each] = score
+        for start in range(0, len(unknown), BATCH):
+            # kept when a whole batch is there: what was interrupted is asked again
+            for each, score in self._ask(unknown[start : start + BATCH]):
+                found[each] = score
+                _scores.add((self._number, each), score, sys.getsizeof(each))
+        return [found[each] for each in smiles]
+
+    def modes(self, smiles: Sequence[str]) -> list[bool]:
+        """Which molecules are modes: what the reward says, else those whose score is at least `MODE_SCORE`."""
+        mols = {each: mol for each in dict.fromkeys(smiles) if (mol := read(each)) is not None}
+        said = self._reward.is_mode(list(mols.values())) if mols else None
+        if said is None:
+            return [score >= MODE_SCORE for score in self.scores(smiles)]
+        modes = dict(zip(mols, said.tolist(), strict=True))
+        return [modes.get(each, False) for each in smiles]
+
+    def _ask(self, smiles: Sequence[str]) -> Iterator[tuple[str, float]]:
+        mols = [read(each) for each in smiles]
+        known = [(each, mol) for each, mol in zip(smiles, mols, strict=True) if mol is not None]
+        scores = dict(zip([each for each, _ in known], self._checked(known), strict=True))
+        return ((each, max(FLOOR, scores.get(each, FLOOR))) for each in smiles)
+
+    def _checked(self, molecules: list[tuple[str, Mol]]) -> list[float]:
+        """The scores of molecules, with their SMILES for messages."""
+        if not molecules:
+            return []
+        where = f"reward {type(self._reward).__name__}"
+        try:
+            values = _as_numbers(self._reward.score([mol for _, mol in molecules]))
+        except GenflowError:
+            raise
+        except Exception as error:  # somebody else's function may raise anything
+            if len(molecules) > 1:  # find the one that it fails for
+                return [score for each in molecules for score in self._checked([each])]
+            raise GenflowError(
+                f"{where} failed for {molecules[0][0]}: {type(error).__name__}: {error}"
+            ) from error
+        if len(values) != len(molecules):
+            raise GenflowError(
+                f"{where} returned {len(values)} scores for {len(molecules)} molecules, the first of which is"
+                f" {molecules[0][0]}; return one number for each"
+            )
+        for (smiles, _), value in zip(molecules, values, strict=True):
+            if not 0 <= value <= 1:
+                raise GenflowError(f"{where} is {value} for {smiles}; a score must be a number from 0 to 1")
+        return values
+
+
+def read(smiles: str) -> Mol | None:
+    """The molecule of a SMILES, or None."""
+    with rdBase.BlockLogs():
+        return Chem.MolFromSmiles(smiles) if smiles else None
+
+
+def _as_numbers(values: Any) -> list[float]:
+    return torch.as_tensor(values, dtype=torch.float64).detach().flatten().tolist()
+
+
+@lru_cache(maxsize=4096)  # a few hundred bytes each; the scores themselves are bounded by `SCORE_BYTES`
+def _scorer(cls: Any, config: Any) -> Scorer:
+    return Scorer(cls(config))
+
+
+def scorer(reward: Reward) -> Scorer:
+    """The scorer of a reward, one for all tasks that pay the same class with the same options.
+
+    Vocabularies share molecules, and so their scores; a reward of molecules is therefore not told the task.
+    """
+    cls: Any = type(reward)
+    return _scorer(cls, reward.config)

@@ -1,0 +1,97 @@
+"""Transitions of trees of blocks, and what their molecules are worth.
+
+Shapes: N slots, B states, states (..., 3N) int64, A actions (the last is exit), s inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genflow import Transitions
+
+from .catalogue import Catalogue
+from .trees import Trees
+
+
+class MoleculeTransitions(Transitions):
+    """Trees by tensor operations; the reward by looking their molecules up.
+
+    Attributes:
+        trees: on the device.
+        catalogue: the molecules and their scores.
+    """
+
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        device: torch.device,
+        trees: Trees,
+        catalogue: Catalogue,
+        beta: float,
+        multiplicity: Callable[[], Mapping[str, int]] | None,
+    ) -> None:
+        """Bind to a device.
+
+        Args:
+            make: `Molecule.make`.
+            device: where states are.
+            trees: on any device.
+            catalogue: the molecules and their scores.
+            beta: the reward is the score to this power.
+            multiplicity: returns how many states each molecule has, by which its reward is divided; None: 1.
+        """
+        super().__init__(make, device)
+        self.trees, self.catalogue = trees.to(device), catalogue
+        self._beta, self._multiplicity = beta, multiplicity
+
+    @property
+    def n_actions(self) -> int:
+        """(1 + (N-2) T) E + 1, of T stems and E entries."""
+        return self.trees.n_actions
+
+    @property
+    def initial_state(self) -> Tensor:
+        """(3N,) zeros."""
+        return self.trees.start
+
+    def forward_masks(self, states: Tensor) -> Tensor:
+        """(..., 3N) -> (..., A)."""
+        return self.trees.forward_masks(states)
+
+    def n_parents(self, states: Tensor) -> Tensor:
+        """(..., 3N) -> (...) blocks that could have been the last."""
+        return self.trees.n_parents(states)
+
+    def step(self, states: Tensor, actions: Tensor) -> Tensor:
+        """(..., 3N), (...) -> (..., 3N)."""
+        return self.trees.step(states, actions)
+
+    def state_ids(self, states: Tensor) -> Tensor | None:
+        """(..., 3N) -> (...) number of the state, where it fits 64 bits."""
+        return self.trees.indices(states)
+
+    def one_hot_indices(self, states: Tensor) -> Tensor:
+        """(..., 3N) -> (..., 2N-2): the input of each digit that is 1."""
+        return self.trees.one_hot_indices(states)
+
+    def inputs(self, states: Tensor) -> Tensor:
+        """(B, 3N) -> (B, s) one-hot."""
+        return self.trees.one_hot(states, torch.float32)
+
+    @torch.no_grad()
+    def log_reward(self, states: Tensor) -> Tensor:
+        """(B, 3N) -> (B,) float64; of states that are not terminal, the least."""
+        log_reward = self._beta * self.catalogue.scores(states).log()
+        if self._multiplicity is not None:
+            known = self._multiplicity()
+            counts = [max(1, known.get(each, 0)) for each in self.catalogue.smiles(states)]
+            log_reward -= torch.tensor(counts, dtype=torch.float64).log()
+        return log_reward.to(states.device)
+
+    def is_mode(self, states: Tensor) -> Tensor:
+        """(B, 3N) -> (B,) what the reward says, else whether the score, before `beta`, is high."""
+        return self.catalogue.modes(states).to(states.device)

@@ -1,0 +1,169 @@
+"""Rewards of molecules: anybody's are paid, what they return is checked, and each molecule is scored once."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import pytest
+import torch
+from genflow_molecule import scoring
+from genflow_molecule.rewards import Docking, LogPWindow, QedSa, drug_likeness, ease, log_p
+from genflow_molecule.scoring import FLOOR, MODE_SCORE, BoundedTable, scorer
+from pydantic import Field
+from rdkit import Chem
+from test_molecule import structure
+
+from genflow import GenflowError, Reward, Schema, Structure
+from genflow.registry import registry
+
+SMILES = ["CCO", "c1ccccc1", "CC(=O)Nc1ccc(O)cc1", "NCCc1ccccc1"]
+
+
+class Share(Reward):
+    """The share of carbon atoms, to a power; knows what it was asked."""
+
+    environment = "molecule"
+    asked: ClassVar[list[str]] = []
+
+    class Config(Schema):
+        """`power`: of the share."""
+
+        power: float = Field(default=1.0, gt=0)
+
+    def score(self, objects):
+        """The share of each molecule."""
+        type(self).asked += [Chem.MolToSmiles(mol) for mol in objects]
+        return [
+            (sum(a.GetSymbol() == "C" for a in mol.GetAtoms()) / mol.GetNumAtoms()) ** self.config.power
+            for mol in objects
+        ]
+
+
+@pytest.fixture
+def share(monkeypatch):
+    plugin = next(each for each in registry().plugins if each.name == "molecule")
+    monkeypatch.setitem(plugin.targets["reward"], "molecule:share", f"{__name__}:Share")
+    monkeypatch.setattr(Share, "asked", [])
+
+
+def returning(values, name="Odd") -> Reward:
+    """A reward of another class each time, so that nothing is remembered."""
+    return type(
+        name, (Reward,), {"environment": "molecule", "score": lambda self, objects: values(objects)}
+    )()
+
+
+def test_the_three_that_ship_are_their_definitions():
+    mols = [Chem.MolFromSmiles(each) for each in SMILES]
+    assert QedSa().score(mols) == [drug_likeness(mol) * ease(mol) for mol in mols]
+    window = LogPWindow.from_config({"logp_centre": 1.0, "logp_width": 0.5})
+    assert window.score(mols) == pytest.approx(
+        [math.exp(-2 * (log_p(mol) - 1.0) ** 2) * ease(mol) for mol in mols]
+    )
+    assert all(0 <= score <= 1 for score in Docking().score(mols))
+    assert registry().names("reward", "molecule") == ["docking", "logp_window", "qed_sa"]
+
+
+def test_a_reward_of_somebody_else_is_paid(share):
+    task = Structure.build("molecule", {"blocks": (0, 3, 6), "max_blocks": 3, "reward": "share", "power": 2})
+    graph = task.solution.graph
+    states = graph.states[graph.can_exit]
+    shares = []
+    for smiles in task.gallery.names(states):
+        atoms = list(Chem.MolFromSmiles(smiles).GetAtoms())
+        shares.append((sum(atom.GetSymbol() == "C" for atom in atoms) / len(atoms)) ** 2)
+    assert task.transitions().log_reward(states).exp().tolist() == pytest.approx([s**8 for s in shares])
+    assert task.transitions().is_mode(states).tolist() == [score >= MODE_SCORE for score in shares]
+    assert "power=2.0" in task.name and task.fields()["power"] == 2.0
+    assert task.environment.condition()["reward"] == 3 and len(task.condition()) == len(
+        structure().condition()
+    )
+    assert task.layout.units["input"].amounts.shape == (len(task.layout.units["input"]), 336)
+    assert "share" in task.gallery.score
+
+
+def test_each_molecule_is_scored_once_for_each_class_and_options(share):
+    def paid(power, beta):
+        fields = {"blocks": (0, 3), "max_blocks": 3, "reward": "share", "power": power, "beta": beta}
+        return Structure.build("molecule", fields).solution.log_reward()
+
+    first = paid(3, 4)
+    assert len(Share.asked) == len(set(Share.asked)) > 5
+    once = len(Share.asked)
+    torch.testing.assert_close(paid(3, 8), 2 * first)
+    assert len(Share.asked) == once
+    paid(5, 4)
+    assert len(Share.asked) == 2 * once
+
+
+def test_a_reward_may_say_which_molecules_are_modes(share, monkeypatch):
+    monkeypatch.setattr(
+        Share, "is_mode", lambda self, objects: torch.tensor([mol.GetNumAtoms() == 12 for mol in objects])
+    )
+    task = Structure.build("molecule", {"blocks": (0, 3), "max_blocks": 3, "reward": "share", "power": 7})
+    states = task.solution.graph.states
+    names = task.gallery.names(states)
+    expected = [bool(name) and Chem.MolFromSmiles(name).GetNumAtoms() == 12 for name in names]
+    assert task.transitions().is_mode(states).tolist() == expected and 0 < sum(expected) < len(states)
+
+
+BAD = {
+    "nan": (lambda mols: [0.5, math.nan, 0.5, 0.5], r"reward Odd is nan for c1ccccc1; a score must be a number from 0"),
+    "above": (lambda mols: [0.5, 0.5, 1.5, 0.5], r"is 1.5 for CC\(=O\)Nc1ccc\(O\)cc1"),
+    "below": (lambda mols: torch.tensor([-0.1, 0.5, 0.5, 0.5]), "for CCO"),
+    "too few": (lambda mols: [0.5], "returned 1 scores for 4 molecules, the first of which is CCO"),
+    "too many": (lambda mols: [0.5] * 9, "returned 9 scores for 4 molecules"),
+    "fails": (lambda mols: [1 / abs(mol.GetNumAtoms() - 6) for mol in mols], "failed for c1ccccc1: ZeroDivisionError"),
+    "text": (lambda mols: ["good"] * len(mols), "failed for CCO: "),
+    "none": (lambda mols: None, "failed for CCO: "),
+    "several lines": (lambda mols: exec("raise ValueError('one\\ntwo')"), "failed for CCO: ValueError: one two"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_score_is_refused_by_the_smiles_of_the_molecule(case):
+    values, words = BAD[case]
+    with pytest.raises(GenflowError, match=words) as caught:
+        scorer(returning(values)).scores(SMILES)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_reward_itself_says_of_a_mistake_is_kept():
+    def refuse(_):
+        raise GenflowError("the weights of the proxy are missing")
+
+    with pytest.raises(GenflowError, match=r"^the weights of the proxy are missing$"):
+        scorer(returning(refuse)).scores(SMILES)
+
+
+def test_low_scores_are_floored_and_what_is_no_molecule_has_the_least():
+    scores = scorer(returning(lambda mols: [0.0, 5e-4, 0.5][: len(mols)]))
+    assert scores.scores(["", "C", "not", "CC", "CCC", "C"]) == [FLOOR, FLOOR, FLOOR, FLOOR, 0.5, FLOOR]
+
+
+def test_nothing_of_a_batch_that_was_interrupted_is_kept():
+    asked = []
+
+    def interrupted(mols):
+        asked.append(len(mols))
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return [0.25] * len(mols)
+
+    scores = scorer(returning(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        scores.scores(SMILES)
+    assert scores.scores(SMILES) == [0.25] * 4 and asked == [4, 4]
+
+
+def test_scores_are_kept_up_to_a_bound_in_bytes(monkeypatch):
+    table: BoundedTable[str, float] = BoundedTable(2000)
+    for number in range(100):
+        table.add(str(number), 0.5, 50)
+    assert 0 < sum(table.get(str(number)) is not None for number in range(100)) <= 2000 // 50
+    # values do not depend on what had to go
+    monkeypatch.setattr(scoring, "_scores", BoundedTable(600))
+    scores = scorer(returning(lambda mols: [mol.GetNumAtoms() / 100 for mol in mols]))
+    assert [scores.scores(SMILES) for _ in range(3)] == [[0.03, 0.06, 0.11, 0.09]] * 3
+    assert [scores(each) for each in SMILES] == [0.03, 0.06, 0.11, 0.09]
