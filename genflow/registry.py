@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import re
 import sys
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import click
@@ -90,6 +92,38 @@ class Registry:
         #: names in GENFLOW_DISABLE_PLUGINS that are no plugin's
         self.unknown_disabled = sorted(disabled - {p.name for p in self.plugins})
 
+    def add_file(self, path: Path) -> None:
+        """Load a file as a plugin for this process, importable under its stem. A user names it, never a file.
+
+        Raises:
+            GenflowError: there is no such file, its name cannot be a module's, or it fails as any plugin may.
+        """
+        name = path.stem
+        if not path.is_file():
+            raise GenflowError(f"--plugin {path}: there is no such file")
+        if path.suffix != ".py" or not name.isidentifier():
+            raise GenflowError(
+                f"--plugin {path}: must be a Python file whose name can be imported, such as score.py"
+            )
+        found = importlib.util.find_spec(name)
+        if found is not None and (found.origin is None or not path.samefile(found.origin)):
+            raise GenflowError(f"--plugin {path}: there is another module named {name!r}; rename the file")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        plugin = Plugin(name, None, None)
+        try:
+            with _stdout_to_stderr():
+                try:
+                    spec.loader.exec_module(module)
+                except (Exception, SystemExit) as error:  # a plugin's import may raise anything
+                    raise GenflowError(f"it cannot be imported: {type(error).__name__}: {error}") from error
+                self._register(module, str(path), plugin)
+        except GenflowError as error:
+            del sys.modules[name]
+            raise GenflowError(f"--plugin {path}: {error}") from error
+        self.plugins.append(plugin)
+
     def _load(self, point: EntryPoint, plugin: Plugin) -> None:
         earlier = next((p for p in self.plugins if p.name == plugin.name), None)
         if earlier is not None:
@@ -100,11 +134,17 @@ class Registry:
             module = point.load()
         except (Exception, SystemExit) as error:  # a plugin's import may raise anything
             raise GenflowError(f"import of {point.value} failed: {type(error).__name__}: {error}") from error
+        self._register(module, point.value, plugin)
+
+    def _register(self, module: Any, where: str, plugin: Plugin) -> None:
+        """Take in a module's hooks.
+
+        Raises:
+            GenflowError: it has none, or one that is wrong; `where` names the module.
+        """
         same = self._hooks.get_name(module)
         if same is not None:
-            raise GenflowError(
-                f"{point.value} is plugin {same!r} already; remove one of the two entry points"
-            )
+            raise GenflowError(f"{where} is plugin {same!r} already; remove one of the two entry points")
         try:
             self._hooks.register(module, name=plugin.name)
             self._hooks.check_pending()
@@ -113,9 +153,7 @@ class Registry:
             raise GenflowError(self._bad_hook(module, error)) from error
         try:
             if not self._hooks.get_hookcallers(module):
-                raise GenflowError(
-                    f"{point.value} implements no hook; mark its functions with @genflow.hookimpl"
-                )
+                raise GenflowError(f"{where} implements no hook; mark its functions with @genflow.hookimpl")
             self._collect(module, plugin)
         except GenflowError:
             self._hooks.unregister(name=plugin.name)
@@ -123,8 +161,7 @@ class Registry:
 
     def _bad_hook(self, module: Any, error: Exception) -> str:
         known = {name for name in vars(hookspecs) if name.startswith("register_")}
-        marked = [n for n, f in vars(module).items() if getattr(f, f"{hookspecs.PROJECT}_impl", None)]
-        unknown = [n for n in marked if n not in known]
+        unknown = [n for n in vars(module) if n not in known and self._hooks.parse_hookimpl_opts(module, n)]
         if unknown:
             return f"unknown hook {unknown[0]!r}{did_you_mean(unknown[0], known)}"
         return f"bad hook: {error}"
@@ -135,7 +172,8 @@ class Registry:
             plugin.targets[kind] = names
 
             def register(
-                name: str, target: str, kind: str = kind, hook: str = hook, names: dict[str, str] = names, environment: str = ""
+                name: str, target: str, environment: str | None = None, kind: str = kind, hook: str = hook,
+                names: dict[str, str] = names,
             ) -> None:  # fmt: skip
                 if not (isinstance(name, str) and _NAME.fullmatch(name)):
                     raise GenflowError(f"{hook}: {name!r} is no valid name")
@@ -143,7 +181,14 @@ class Registry:
                     raise GenflowError(
                         f"{hook}: {kind} {name!r} must be given as 'module:Class', not {target!r}"
                     )
-                name = f"{environment}:{name}" if environment else name
+                if kind == "reward" and not (isinstance(environment, str) and _NAME.fullmatch(environment)):
+                    raise GenflowError(
+                        f"{hook}: reward {name!r} must say whose it is, e.g. register({name!r}, {target!r},"
+                        f" environment='hypergrid'), not {environment!r}"
+                    )
+                if kind != "reward" and environment is not None:
+                    raise GenflowError(f"{hook}: only rewards belong to an environment, not {kind} {name!r}")
+                name = _key(name, environment)
                 owner = next(
                     (p for p in self.plugins if p.error is None and name in p.targets.get(kind, {})), None
                 )
@@ -152,31 +197,33 @@ class Registry:
                     raise GenflowError(f"{hook}: {kind} {name!r} is already registered by plugin {by!r}")
                 names[name] = target
 
-            function = getattr(module, hook, None)
-            if function is not None and getattr(function, f"{hookspecs.PROJECT}_impl", None):
-                try:
-                    function(register=register)
-                except GenflowError:
-                    raise
-                except (Exception, SystemExit) as error:  # a plugin's code may raise anything
-                    raise GenflowError(f"{hook} failed: {type(error).__name__}: {error}") from error
+            try:
+                self._call(hook, module, register=register)
+            except GenflowError:
+                raise
+            except (Exception, SystemExit) as error:  # a plugin's code may raise anything
+                raise GenflowError(f"{hook} failed: {type(error).__name__}: {error}") from error
 
-    def names(self, kind: str, environment: str = "") -> list[str]:
-        """Every usable name of a kind, sorted."""
-        found = sorted(
-            name for plugin in self.plugins if plugin.error is None for name in plugin.targets.get(kind, {})
-        )
-        prefix = f"{environment}:"
-        return [name.removeprefix(prefix) for name in found if not environment or name.startswith(prefix)]
+    def _call(self, hook: str, module: Any, **arguments: Any) -> None:
+        """Call one plugin's hook, if it has it, through pluggy."""
+        others = [other for other in self._hooks.get_plugins() if other is not module]
+        self._hooks.subset_hook_caller(hook, others)(**arguments)
 
-    def load(self, kind: str, name: str, environment: str = "") -> type[Any]:
+    def names(self, kind: str, environment: str | None = None) -> list[str]:
+        """Every usable name of a kind, sorted; rewards are those of one environment, or ``environment:name``."""
+        usable = (plugin for plugin in self.plugins if plugin.error is None)
+        found = sorted(name for plugin in usable for name in plugin.targets.get(kind, {}))
+        prefix = _key("", environment)
+        return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
+
+    def load(self, kind: str, name: str, environment: str | None = None) -> type[Any]:
         """Import the class registered as `name`.
 
         Raises:
             GenflowError: the name is unknown or its plugin is broken or disabled, its module cannot be
                 imported, or the class does not implement the kind's interface.
         """
-        name = f"{environment}:{name}" if environment else name
+        asked, name = name, _key(name, environment)
         broken = None
         for plugin in self.plugins:
             target = plugin.targets.get(kind, {}).get(name)
@@ -190,7 +237,9 @@ class Registry:
             )
         failed = [plugin.name for plugin in self.plugins if plugin.error is not None]
         hint = f" (not usable: {', '.join(failed)}; see `genflow list-plugins`)" if failed else ""
-        raise GenflowError(f"unknown {kind} {name!r}{did_you_mean(name, self.names(kind))}{hint}")
+        whose = f" of environment {environment!r}" if environment is not None else ""
+        known = did_you_mean(asked, self.names(kind, environment))
+        raise GenflowError(f"unknown {kind} {asked!r}{whose}{known}{hint}")
 
     def check(self) -> None:
         """Import every target and put what fails into its plugin's `error`. Imports torch."""
@@ -206,15 +255,14 @@ class Registry:
         """Let each plugin add its commands; one that fails, or takes a name that is there, is put in error."""
         for plugin in self.plugins:
             module = self._hooks.get_plugin(plugin.name) if plugin.error is None else None
-            function = getattr(module, "register_commands", None)
-            if function is None or not getattr(function, f"{hookspecs.PROJECT}_impl", None):
+            if module is None:
                 continue
             before = dict(cli.commands)
             # those of genflow itself are listed, but loaded late and so not in cli.commands
             known = cli.list_commands(click.Context(cli))
             try:
                 with _stdout_to_stderr():
-                    function(cli=cli)
+                    self._call("register_commands", module, cli=cli)
                 taken = [name for name in known if cli.commands.get(name) is not before.get(name)]
                 if taken:
                     raise GenflowError(f"register_commands: command {taken[0]!r} is already there")
@@ -226,6 +274,11 @@ class Registry:
                 )
 
 
+def _key(name: str, environment: str | None) -> str:
+    """How names are kept: two environments may have rewards of the same name."""
+    return name if environment is None else f"{environment}:{name}"
+
+
 @cache  # importlib.metadata parses a distribution's whole file, README included, each time it is asked
 def _origin(distribution: Distribution | None) -> tuple[str | None, str | None]:
     """Name and version."""
@@ -234,10 +287,7 @@ def _origin(distribution: Distribution | None) -> tuple[str | None, str | None]:
 
 
 def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
-    """What a plugin prints goes to standard error: standard output belongs to the command's result, e.g.
-
-    to --json.
-    """
+    """What a plugin prints goes to standard error; standard output belongs to the command's result."""
     return contextlib.redirect_stdout(sys.stderr)
 
 

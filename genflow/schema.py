@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from annotated_types import MaxLen
 from pydantic import (
@@ -37,6 +37,9 @@ def brief(value: Any, limit: int = 200) -> str:
 
 class Schema(BaseModel):
     """Base of all configurations: immutable, unknown keys refused."""
+
+    #: former name of a field -> where it is now, from this object on; a former name is refused with the new one
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -96,7 +99,12 @@ def validate(
         first = error.errors(include_url=False)[0]
         key = brief(".".join(str(part) for part in first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = _fields_at(model, first["loc"][:-1])
+            parent = _model_at(model, first["loc"][:-1])
+            former = str(first["loc"][-1])
+            if parent is not None and issubclass(parent, Schema) and former in parent.renamed:
+                now = ".".join([*map(str, first["loc"][:-1]), parent.renamed[former]])
+                raise GenflowError(f"{where}: {key!r} has another name now: {now!r}") from None
+            known = set(parent.model_fields) if parent else set()
             raise GenflowError(
                 f"{where}: unknown key {key!r}{did_you_mean(brief(str(first['loc'][-1])), known)}"
             ) from None
@@ -109,14 +117,14 @@ def validate(
         ) from None
 
 
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
     for part in path:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return set()
+            return None
         model = annotation
-    return set(model.model_fields)
+    return model
 
 
 Role = Literal["size", "described", "fixed"]

@@ -4,6 +4,7 @@ import pytest
 
 from genflow import GenflowError, load_config
 from genflow.config import parse_override
+from genflow.schema import Schema, validate
 
 
 def write(tmp_path, text):
@@ -140,3 +141,24 @@ def test_a_coverage_is_read_from_the_file_and_widened_on_the_command_line(tmp_pa
 def test_a_device_that_is_not_there():
     with pytest.raises(GenflowError, match="nonsense"):
         load_config(env="hypergrid", device="nonsense").torch_device()
+
+
+def test_a_former_name_is_refused_with_the_new_one():
+    class Inner(Schema):
+        renamed: ClassVar = {"swap": "options.swap_probability"}
+
+        options: dict[str, float] = {}
+
+    class Outer(Schema):
+        inner: Inner = Inner()
+
+    for values, message in (
+        (
+            {"inner": {"swap": 0.5}},
+            "FILE: 'inner.swap' has another name now: 'inner.options.swap_probability'",
+        ),
+        ({"inner": {"swop": 0.5}}, "FILE: unknown key 'inner.swop'; choose one of: options"),
+    ):
+        with pytest.raises(GenflowError) as caught:
+            validate(Outer, values, "FILE")
+        assert str(caught.value) == message

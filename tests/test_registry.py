@@ -23,6 +23,7 @@ from genflow.registry import DISABLE_VARIABLE, KINDS, registry
 
 GUIDE = Path(__file__).parents[1] / "docs" / "plugins.md"
 HOOK = "import genflow\n@genflow.hookimpl\ndef register_environments(register):\n    "
+REWARD = "import genflow\n@genflow.hookimpl\ndef register_rewards(register):\n    "
 COMMAND = "import click, genflow\n@genflow.hookimpl\ndef register_commands(cli):\n    "
 
 #: plugin "bad": the text of its module -> what its error must say
@@ -80,7 +81,7 @@ UNUSABLE = {
     "function": ("fake_classes:function", "fake_classes:function is not a subclass of genflow.Environment"),
     "abstract": (
         "fake_classes:Half",
-        "fake_classes:Half does not implement action_coordinates, input_coordinates",
+        "fake_classes:Half does not implement units",
     ),
 }
 CLASSES = """
@@ -121,7 +122,10 @@ def install_good(site: Path) -> None:
         site,
         "fake-good",
         {"good": "mod_good"},
-        mod_good=HOOK + "register('good', 'genflow_hypergrid.environment:Hypergrid')",
+        mod_good=HOOK
+        + "register('good', 'genflow_hypergrid.environment:Hypergrid')\n"
+        + REWARD.removeprefix("import genflow\n")
+        + "register('original', 'genflow_hypergrid.rewards:Original', environment='good')",
     )
 
 
@@ -210,8 +214,8 @@ def test_a_broken_plugin_is_listed_with_its_error_and_hurts_nobody(tmp_path, lis
     install_good(tmp_path / "site")
     plugins = listed()
     assert says(plugins["fake-bad", "bad"]["error"], error)
-    assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"]}
-    assert plugins["genflow", "hypergrid"]["provides"] == {"environment": ["hypergrid"]}
+    assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"], "reward": ["good:original"]}
+    assert plugins["genflow", "hypergrid"]["provides"]["environment"] == ["hypergrid"]
     assert [name for name, plugin in plugins.items() if plugin["error"]] == [("fake-bad", "bad")]
 
 
@@ -309,7 +313,7 @@ def test_the_first_of_two_plugins_of_one_name_is_kept(tmp_path, listed):
         plugins["aaa-fake", "hypergrid"]["error"]
         == "a plugin named 'hypergrid' is already installed by genflow; uninstall one of them"
     )
-    assert plugins["genflow", "hypergrid"]["provides"] == {"environment": ["hypergrid"]}
+    assert plugins["genflow", "hypergrid"]["provides"]["environment"] == ["hypergrid"]
 
 
 def test_one_module_under_two_entry_points_is_one_plugin(tmp_path, listed):
@@ -384,7 +388,7 @@ def test_one_plugin_can_be_disabled(tmp_path, listed):
         name for name, plugin in plugins.items() if plugin["error"] == "disabled by GENFLOW_DISABLE_PLUGINS"
     }
     assert disabled == {("fake-bad", "bad"), ("genflow", "hypergrid")}
-    assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"]}
+    assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"], "reward": ["good:original"]}
 
 
 def test_all_plugins_can_be_disabled(listed, run):
@@ -416,7 +420,7 @@ def test_no_torch_is_imported_to_tell_what_there_is(tmp_path, args):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_registered_class_loads(kind):
-    interface = getattr(genflow, KINDS[kind][1])
+    interface = getattr(genflow, KINDS[kind][1].split(":")[1])
     names = registry().names(kind)
     assert names
     for name in names:
@@ -476,10 +480,106 @@ def test_every_command_is_documented(name):
 
 def test_every_method_that_a_plugin_must_write_is_documented():
     text = GUIDE.read_text()
-    for _, interface in KINDS.values():
+    for interface in (target.split(":")[1] for _, target in KINDS.values()):
         assert f"`genflow.{interface}`" in text
         methods = getattr(genflow, interface).__abstractmethods__
         assert methods
         for method in methods:
             assert f"`{method}`" in text
     assert DISABLE_VARIABLE in text
+
+
+SCORE = """import genflow
+
+
+class Corner(genflow.Reward):
+    environment = "hypergrid"
+
+    def score(self, objects):
+        return 0.1 + (objects == self.task.height - 1).all(1).double()
+
+
+@genflow.hookimpl
+def register_rewards(register):
+    register("corner", "score:Corner", environment="hypergrid")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "register('bad', 'a:B')",
+            "reward 'bad' must say whose it is, e.g. register('bad', 'a:B', environment=",
+        ),
+        ("register('bad', 'a:B', environment=3)", "must say whose it is"),
+        (
+            "register('cosine', 'a:B', environment='hypergrid')",
+            "reward 'hypergrid:cosine' is already registered",
+        ),
+    ],
+)
+def test_a_reward_is_registered_for_an_environment(tmp_path, listed, text, error):
+    install(tmp_path / "site", "fake-bad", {"bad": "mod_bad"}, mod_bad=REWARD + text)
+    assert error in listed()["fake-bad", "bad"]["error"]
+
+
+def test_only_rewards_belong_to_an_environment(tmp_path, listed):
+    install(
+        tmp_path / "site",
+        "fake-bad",
+        {"bad": "mod_bad"},
+        mod_bad=HOOK + "register('bad', 'a:B', environment='hypergrid')",
+    )
+    assert "only rewards belong to an environment" in listed()["fake-bad", "bad"]["error"]
+
+
+def test_two_environments_may_have_rewards_of_one_name(tmp_path, listed):
+    install(
+        tmp_path / "site",
+        "fake-mine",
+        {"mine": "mod_mine"},
+        mod_mine=REWARD + "register('cosine', 'a:B', environment='line')",
+    )
+    assert listed()["fake-mine", "mine"]["provides"] == {"reward": ["line:cosine"]}
+    assert "cosine" in registry().names("reward", "hypergrid")
+    assert "hypergrid:cosine" in registry().names("reward")
+
+
+def test_a_file_is_a_plugin_for_one_run(tmp_path, run):
+    file = tmp_path / "score.py"
+    file.write_text(SCORE)
+    listed = json.loads(run("--plugin", str(file), "list-plugins", "--json").stdout)["plugins"][-1]
+    assert listed == {
+        "name": "score", "version": None, "distribution": None, "provides": {"reward": ["hypergrid:corner"]},
+        "error": None,
+    }  # fmt: skip
+    options = (
+        ["--env", "hypergrid", "--structure", "ndim=2,height=4,reward=corner,width=4", "--num", "1", "-o", "zoo.steps=5"]
+    )
+    done = run("--plugin", str(file), "train-zoo", *options, "--out", "zoo", "--json")
+    assert json.loads(done.stdout)[0]["structure"]["reward"] == "corner"
+    refused = run("train-zoo", *options, "--out", "other", status=2)
+    assert "unknown reward 'corner' of environment 'hypergrid'" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("score.txt", SCORE, "must be a Python file"),
+        ("my-score.py", SCORE, "must be a Python file whose name can be imported"),
+        ("json.py", SCORE, "there is another module named 'json'"),
+        ("empty.py", "", "implements no hook"),
+        ("broken.py", "def", "SyntaxError"),
+        ("raises.py", "1 / 0", "ZeroDivisionError"),
+        (None, "", "there is no such file"),
+    ],
+)
+def test_a_file_that_is_no_plugin_is_refused_in_one_line(tmp_path, run, name, text, error):
+    file = tmp_path / "mine" / (name or "nosuch.py")  # python itself would import a json.py beside it
+    file.parent.mkdir()
+    if name:
+        file.write_text(text)
+    refused = run("--plugin", str(file), "list-plugins", status=2)
+    assert error in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1 and not refused.stdout

@@ -35,8 +35,7 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
 
     \b
     Example:
-      genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --generator runs/demo --out
-      runs/policies
+      genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --out runs/policies
     """
     from genflow.stages import generate as generate_stage
 

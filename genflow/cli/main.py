@@ -6,6 +6,7 @@ import importlib
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import click
@@ -65,8 +66,25 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
 
+def _load_plugins(context: click.Context, option: click.Parameter, files: tuple[str, ...]) -> None:
+    if files:
+        from genflow.registry import registry
+
+        for file in files:
+            registry().add_file(Path(file))
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="genflow")
+@click.option(
+    "--plugin",
+    multiple=True,
+    metavar="FILE.py",
+    is_eager=True,  # before commands are looked up, which it may add
+    expose_value=False,
+    callback=_load_plugins,
+    help="Load a file of your own as a plugin for this run; before the command, repeatable.",
+)
 def cli() -> None:
     """Generate GFlowNet policies from the structure of their task, instead of training them.
 

@@ -20,9 +20,7 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
 
     root = context.find_root().command
     if isinstance(root, click.Group):
-        root.list_commands(
-            context
-        )  # lets plugins add their commands, so that one that fails at it is listed too
+        root.list_commands(context)  # lets plugins add their commands, so that one that fails is listed too
     if check:
         registry().check()
     for name in registry().unknown_disabled:
@@ -33,7 +31,8 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
         click.echo(json.dumps({"plugins": [plugin.as_json() for plugin in registry().plugins]}, indent=1))
         return
     for plugin in registry().plugins:
-        click.echo(f"{plugin.name}  ({plugin.distribution} {plugin.version})")
+        origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else "of this run"
+        click.echo(f"{plugin.name}  ({origin})")
         for kind, names in plugin.provides().items():
             click.echo(f"  {kind}: {', '.join(names)}")
         if plugin.error:

@@ -1,0 +1,95 @@
+"""One device contract: what is where, and whose random numbers are whose. See docs/decisions/0009-devices.md."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles import grid, lively
+
+from genflow import Population
+from genflow.progress import Progress
+from genflow.rollouts import sample
+from genflow.training.policies import PolicyOptions, train_population
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_transitions_compute_where_the_states_are(device):
+    transitions, own = grid(3, 4).transitions(device), grid(3, 4).transitions()
+    states = torch.randint(4, (5, 2, 3), generator=torch.Generator().manual_seed(0))
+    actions = own.forward_masks(states).float().flatten(0, 1).argmax(-1).reshape(5, 2)
+    moved = states.to(device)
+    assert transitions.initial_state.device.type == device
+    for found, expected in (
+        (transitions.forward_masks(moved), own.forward_masks(states)),
+        (transitions.step(moved, actions.to(device)), own.step(states, actions)),
+        (transitions.n_parents(moved), own.n_parents(states)),
+        (transitions.state_ids(moved), own.state_ids(states)),
+        (transitions.one_hot_indices(moved), own.one_hot_indices(states)),
+        (transitions.inputs(moved[:, 0]), own.inputs(states[:, 0])),
+        (transitions.log_reward(moved[:, 0]), own.log_reward(states[:, 0])),
+    ):
+        assert found.device.type == device
+        torch.testing.assert_close(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("objective", ["tb", "db", "subtb", "distill"])
+def test_training_returns_float32_on_the_cpu_from_any_device(device, objective, tmp_path):
+    structure = grid(2, 4)
+    start = Population.initialised(structure, 3, seed=0)
+    options = PolicyOptions(steps=5, batch_size=8, objective=objective)
+    trained = train_population(
+        structure, options, start=start.weights, seed=0, folder=tmp_path, progress=Progress(quiet=True), device=device
+    )
+    assert trained.weights.device.type == "cpu" and trained.weights.dtype == torch.float32
+    assert torch.isfinite(trained.weights).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_trajectories_are_sampled_on_a_device(device):
+    population = lively(grid(2, 4), 2)
+    weights = {name: tensor.to(device) for name, tensor in population.state_dict().items()}
+    module = population.structure.module().to(device)
+    trace = population.structure.forward_with_cache(module, weights)
+    rng = torch.Generator(device=device).manual_seed(0)
+    rollouts = sample(population.structure.transitions(device), lambda x: (trace(x)[0], ()), (2, 50), 0.0, rng)
+    assert rollouts.final.device.type == device
+    assert (rollouts.total(rollouts.valid.float()) >= 1).all()
+
+
+def test_populations_are_float32_whatever_the_default_is(doubles):
+    population = lively(grid(2, 4), 3)
+    assert population.weights.dtype == torch.float32
+    assert Population(population.structure, population.weights.double()).weights.dtype == torch.float32
+    ends = population.terminal_distribution()
+    torch.testing.assert_close(ends.sum(1), torch.ones(3))
+    assert torch.isfinite(population.rollouts(20).log_reward).all()
+
+
+def test_torchgfns_sampler_runs_on_a_policy_under_doubles(doubles):
+    from gfn.samplers import Sampler
+
+    structure = grid(2, 4)
+    env, _ = structure.environment.make()
+    trajectories = Sampler(lively(structure, 1).to_estimator()).sample_trajectories(env, n=20, save_logprobs=True)
+    assert torch.isfinite(trajectories.log_rewards).all()
+
+
+def test_the_users_cuda_random_state_is_never_seeded(monkeypatch):
+    def fail(*_):
+        raise AssertionError("CUDA was seeded")
+
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, fail)
+    before = torch.get_rng_state()
+    Population.initialised(grid(2, 4), 2, seed=0)
+    assert torch.get_rng_state().equal(before)
