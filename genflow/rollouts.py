@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from genflow import exact
 from genflow.errors import GenflowError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def sample(
         rng: all randomness; everything is computed on its device.
 
     Raises:
-        GenflowError: a trajectory does not end.
+        GenflowError: a trajectory does not end or comes to a dead end, or a reward is not a positive number.
     """
     device, exit_action = rng.device, environment.n_actions - 1
     start = environment.start(device)
@@ -141,9 +142,10 @@ def sample(
         # the largest of logits + Gumbel noise is a draw from their softmax (Maddison et al. 2014); one of a
         # policy that has diverged to NaN is any allowed action, so that its loss is NaN, which the training
         # loop explains. -infinity must not tie with the forbidden
-        actions = (
-            (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).argmax(-1)
+        best, actions = (
+            (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).max(-1)
         )
+        stuck = best.isneginf()  # no action is allowed
         valid, moving = moving, moving & (actions != exit_action)
         steps.append(
             (
@@ -156,7 +158,9 @@ def sample(
             )
         )
         n_evaluated += distinct.shape[1]
-        most = int(moving.sum(1).amax())
+        most = int(moving.sum(1).amax().masked_fill(stuck.any(), -1))  # one message from the device
+        if most < 0:
+            raise exact.dead_end(states[stuck][0])
         if not most:
             return _in_order(environment, shape, evaluated, steps)
         if most <= (1 - WORTHWHILE) * under_way:
@@ -233,6 +237,7 @@ def _in_order(
     parents = environment.n_parents(row_states).clamp(min=1).roll(-1, dims=1)
     final = row_states[exits].reshape(*shape, *row_states.shape[2:])
     log_reward = environment.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
+    exact.require_rewards(final.flatten(0, 1), log_reward.flatten())
     return Rollouts(
         environment=environment,
         states=states,

@@ -150,6 +150,7 @@ class Environment(Configured, ABC):
         """Where inputs are 0 but for k ones: states (..., *state_shape) -> (..., k) int64, which inputs are 1; None: they are not."""
         return None
 
+    @torch.no_grad()
     def log_reward(self, states: Tensor) -> Tensor:
         """(B, *state_shape) -> (B,) float64 log R(x)."""
         env, _ = self.gfn_on(states.device)
