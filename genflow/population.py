@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genflow.layout import WeightLayout
 from genflow.rollouts import Rollouts, Trace, sample
+from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 
 if TYPE_CHECKING:
@@ -63,8 +64,7 @@ class Population:
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
         """`num` untrained networks: the architecture's own initialisation, and the environment's initial preferences."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_cpu(seed):
             modules = [structure.module() for _ in range(num)]
         population = cls.from_modules(
             structure, modules, {"source": "random", "seed": seed, "training_structures": []}
