@@ -185,7 +185,9 @@ def _noise(
     """For each step Gumbel noise (M, B, A), and which trajectories explore (M, B, 1)."""
     n_steps = max(1, min(NOISE_STEPS, MAX_NOISE // (shape[0] * shape[1] * (n_actions + 1))))
     while True:
-        uniform = torch.rand(n_steps, *shape, n_actions + 1, generator=rng, device=rng.device)
+        uniform = torch.rand(
+            n_steps, *shape, n_actions + 1, generator=rng, device=rng.device, dtype=torch.float32
+        )
         # a draw of exactly 0 would forbid an action, and might leave none
         gumbel = uniform[..., :-1].clamp(min=TINY).log_().neg_().log_().neg_()
         explored = uniform[..., -1:] < epsilon
