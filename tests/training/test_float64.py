@@ -47,7 +47,7 @@ def test_training_is_that_of_float32(tmp_path, objective, way):
         options = options.model_copy(update={"log_z_start": "estimate"})
 
     def trained(folder):
-        # flows of states are drawn by the architecture, in the default dtype: the same policies are not asked for
+        # flows of states are drawn in the default dtype, so that "db" and "subtb" learn something else
         return train_population(
             structure, options, start=start, seed=0, folder=tmp_path / folder, progress=QUIET
         )

@@ -1,4 +1,4 @@
-"""Tasks that cannot be learned are refused by the state that is at fault; rewards are read without a graph."""
+"""Tasks that cannot be learned are refused by the state at fault; rewards are read without a graph."""
 
 from __future__ import annotations
 
