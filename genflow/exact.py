@@ -5,6 +5,7 @@ Shapes: S states, A actions (the last one is exit), M policies.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genflow.errors import GenflowError
+from genflow.schema import brief
 
 if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
@@ -78,7 +80,7 @@ class Sweep:
     sizes: tuple[int, ...]
 
     def pieces(self, max_rows: int) -> Iterator[tuple[slice, list[slice]]]:
-        """Consecutive numbers, at most `max_rows` at a time, and the parts of these that lie in one level each."""
+        """Consecutive numbers, at most `max_rows` at a time, and the parts of these that lie in one level."""
         ends = torch.tensor(self.sizes).cumsum(0).tolist()
         level = 0
         for first in range(0, ends[-1], max_rows):
@@ -209,6 +211,46 @@ def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
     )
 
 
+def require_rewards(states: Tensor, log_reward: Tensor) -> None:
+    """Refuse objects whose reward is not a positive number: no policy samples in proportion to it.
+
+    Args:
+        states: (B, *state_shape).
+        log_reward: (B,).
+
+    Raises:
+        GenflowError: names the first such state, and its reward.
+    """
+    bad = ~log_reward.isfinite()
+    if bad.any():
+        state, value = states[bad][0], float(log_reward[bad][0])
+        found = "negative or not a number" if math.isnan(value) else "0" if value < 0 else "infinite"
+        raise GenflowError(
+            f"the reward of state {brief(state.tolist())} is {found}; every object that a policy can make must"
+            " have a finite reward above 0, e.g. by a small floor"
+        )
+
+
+def dead_end(state: Tensor) -> GenflowError:
+    """The refusal of a state (*state_shape) that no action leads out of."""
+    return GenflowError(
+        f"state {brief(state.tolist())} is a dead end: no action is allowed there, not even exit;"
+        " allow exit there, or forbid what leads there"
+    )
+
+
+def require_ways_out(graph: StateGraph) -> None:
+    """Refuse a task with a state where no action is allowed.
+
+    Raises:
+        GenflowError: names the first one.
+    """
+    stuck = ~graph.can_exit & (graph.children == NO_CHILD).all(1)
+    if stuck.any():
+        raise dead_end(graph.states[stuck][0])
+
+
+@torch.no_grad()
 def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
     """Solve for the flows by backward dynamic programming, F(s) = R(s) + sum over children F(s') P_B(s | s').
 
@@ -217,7 +259,12 @@ def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
     Args:
         graph: the task's states.
         log_reward: (S,) float64, read where a trajectory may end.
+
+    Raises:
+        GenflowError: a reward is not a positive number, or a state is a dead end.
     """
+    log_reward = log_reward.detach()  # a reward that is learned has a graph
+    require_rewards(graph.states, log_reward.masked_fill(~graph.can_exit, 0.0))
     n_states, n_children = graph.children.shape
     logits = torch.full((n_states, n_children + 1), -torch.inf, dtype=torch.float64)
     logits[:, -1] = log_reward.double().masked_fill(~graph.can_exit, -torch.inf)
@@ -228,6 +275,8 @@ def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
         inflow = log_flow[child.clamp(min=0)] - log_parents[child.clamp(min=0)]
         logits[index, :-1] = inflow.masked_fill(child == NO_CHILD, -torch.inf)
         log_flow[index] = logits[index].logsumexp(dim=1)
+    if log_flow.isneginf().any():
+        require_ways_out(graph)
     policy = (logits - log_flow[:, None]).exp()
     visit = (log_flow - log_flow[0]).exp()
     return Flows(log_flow, policy, visit, float(log_flow[0]))
@@ -248,7 +297,7 @@ def terminal_distribution(
         max_rows: states evaluated at once, which bounds the memory.
 
     Raises:
-        GenflowError: a policy's logits are not finite.
+        GenflowError: a policy's logits are not finite, or a state is a dead end.
     """
     sweep = graph.sweep
     n_states = len(sweep.order)
@@ -269,6 +318,7 @@ def terminal_distribution(
     end_MS = torch.empty(n_policies, n_states, dtype=torch.float64)
     end_MS[:, sweep.order] = mass_MS[:, :-1]
     if not torch.isfinite(end_MS).all():
+        require_ways_out(graph)
         raise GenflowError(
             "a policy's logits are not finite, so it samples nothing; its weights are too large"
         )

@@ -83,7 +83,16 @@ def sample_latents(
     sampling: SamplingOptions,
     rng: torch.Generator,
 ) -> Tensor:
-    """Draw (num, Z) normalised latents for one condition (C,)."""
+    """Draw (num, Z) normalised latents for one condition (C,).
+
+    Args:
+        denoiser: on the device of `condition`, where everything is computed.
+        condition: (C,).
+        num: latents.
+        noise: the process that the denoiser has learned to reverse.
+        sampling: how to reverse it.
+        rng: all randomness; one on the CPU gives the same numbers for every device.
+    """
     process = copy.copy(
         scheduler(noise, sampling.sampler)
     )  # stepping changes it, and other threads may be sampling
@@ -95,8 +104,9 @@ def sample_latents(
             free = denoiser.prepare(process.timesteps, torch.full_like(condition, torch.nan))
             predictions = [_guided(*pair, sampling.guidance) for pair in zip(predictions, free, strict=True)]
         z = (
-            torch.randn(num, denoiser.latent_size, generator=rng, device=condition.device)
-            * process.init_noise_sigma
+            torch.randn(num, denoiser.latent_size, generator=rng, device=rng.device, dtype=condition.dtype)
+            .to(condition.device)
+            .mul(process.init_noise_sigma)
         )
         for t, predict in zip(process.timesteps, predictions, strict=True):
             z = process.step(predict(z), t, z, **extra).prev_sample

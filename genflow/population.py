@@ -18,6 +18,7 @@ from genflow import exact
 from genflow.caching import ByteCache
 from genflow.layout import WeightLayout
 from genflow.rollouts import Rollouts, Trace, sample
+from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class Population:
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
         """`num` untrained networks: the architecture's own initialisation, and the environment's initial preferences."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded_cpu(seed):
             modules = [structure.module() for _ in range(num)]
         population = cls.from_modules(
             structure, modules, {"source": "random", "seed": seed, "training_structures": []}

@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from genflow import exact
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 
@@ -113,7 +114,7 @@ def sample(
         rng: all randomness; everything is computed on its device.
 
     Raises:
-        GenflowError: a trajectory does not end.
+        GenflowError: a trajectory does not end or comes to a dead end, or a reward is not a positive number.
     """
     device, exit_action = rng.device, transitions.n_actions - 1
     start = transitions.initial_state
@@ -138,9 +139,10 @@ def sample(
         # the largest of logits + Gumbel noise is a draw from their softmax (Maddison et al. 2014); one of a
         # policy that has diverged to NaN is any allowed action, so that its loss is NaN, which the training
         # loop explains. -infinity must not tie with the forbidden
-        actions = (
-            (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).argmax(-1)
+        best, actions = (
+            (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).max(-1)
         )
+        stuck = best.isneginf()  # no action is allowed
         valid, moving = moving, moving & (actions != exit_action)
         steps.append(
             (
@@ -153,7 +155,9 @@ def sample(
             )
         )
         n_evaluated += distinct.shape[1]
-        most = int(moving.sum(1).amax())
+        most = int(moving.sum(1).amax().masked_fill(stuck.any(), -1))  # one message from the device
+        if most < 0:
+            raise exact.dead_end(states[stuck][0])
         if not most:
             return _in_order(transitions, shape, evaluated, steps)
         if most <= (1 - WORTHWHILE) * under_way:
@@ -178,7 +182,9 @@ def _noise(
     """For each step Gumbel noise (M, B, A), and which trajectories explore (M, B, 1)."""
     n_steps = max(1, min(NOISE_STEPS, MAX_NOISE // (shape[0] * shape[1] * (n_actions + 1))))
     while True:
-        uniform = torch.rand(n_steps, *shape, n_actions + 1, generator=rng, device=rng.device)
+        uniform = torch.rand(
+            n_steps, *shape, n_actions + 1, generator=rng, device=rng.device, dtype=torch.float32
+        )
         # a draw of exactly 0 would forbid an action, and might leave none
         gumbel = uniform[..., :-1].clamp(min=TINY).log_().neg_().log_().neg_()
         explored = uniform[..., -1:] < epsilon
@@ -230,6 +236,7 @@ def _in_order(
     parents = transitions.n_parents(row_states).clamp(min=1).roll(-1, dims=1)
     final = row_states[exits].reshape(*shape, *row_states.shape[2:])
     log_reward = transitions.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
+    exact.require_rewards(final.flatten(0, 1), log_reward.flatten())
     return Rollouts(
         transitions=transitions,
         states=states,

@@ -1,5 +1,7 @@
 """Configuration: layers, suggestions, refusals."""
 
+from typing import ClassVar
+
 import pytest
 
 from genflow import GenflowError, load_config
@@ -147,7 +149,7 @@ def test_a_former_name_is_refused_with_the_new_one():
     class Inner(Schema):
         renamed: ClassVar = {"swap": "options.swap_probability"}
 
-        options: dict[str, float] = {}
+        options: int = 0
 
     class Outer(Schema):
         inner: Inner = Inner()

@@ -50,6 +50,38 @@ def test_few_steps_are_enough_for_the_fast_samplers(sampler):
     assert draw("v_prediction", sampler, steps=20).mean().item() == pytest.approx(3.0, abs=0.1)
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_one_seed_gives_the_same_latents_whatever_the_default_dtype_is(sampler, default):
+    expected = draw(sampler=sampler, num=3, steps=20)
+    torch.set_default_dtype(default)
+    try:
+        process, sampling = NoiseOptions(timesteps=TIMESTEPS), SamplingOptions(sampler=sampler, steps=20)
+        denoiser = Exact(NoiseOptions(timesteps=TIMESTEPS, prediction="epsilon"), 0.5)
+        condition = torch.tensor([3.0, 1.0], dtype=torch.float32)
+        rng = torch.Generator().manual_seed(0)
+        process = process.model_copy(update={"prediction": "epsilon"})
+        found = sample_latents(denoiser, condition, 3, process, sampling, rng)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_one_seed_gives_the_same_latents_on_every_device(sampler):
+    noise = NoiseOptions(timesteps=TIMESTEPS, prediction="epsilon")
+    drawn = []
+    for device in ("cpu", "cuda"):
+        denoiser = Exact(noise, 0.5)
+        denoiser.alphas = denoiser.alphas.to(device)
+        rng, condition = torch.Generator().manual_seed(0), torch.tensor([3.0, 1.0], device=device)
+        sampling = SamplingOptions(sampler=sampler, steps=20)
+        drawn.append(sample_latents(denoiser, condition, 3, noise, sampling, rng).cpu())
+    torch.testing.assert_close(*drawn, rtol=1e-4, atol=1e-4)
+
+
 def test_more_steps_than_the_schedule_has_are_cut():
     assert torch.equal(draw(steps=TIMESTEPS), draw(steps=10 * TIMESTEPS))
 

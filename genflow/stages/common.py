@@ -15,6 +15,7 @@ from genflow.distributed.world import world
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.schema import validate
+from genflow.seeding import seeded_cpu
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
 from genflow.training.loop import NON_IDENTITY_FIELDS
@@ -107,8 +108,7 @@ def digest(*tensors: torch.Tensor) -> str:
 
 def seeded(seed: int, build: Callable[[], Any]) -> Any:
     """Build a module whose initial weights depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_cpu(seed):
         return build()
 
 

@@ -19,6 +19,7 @@ from genflow.measure import figures_of, measure
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.rollouts import sample
+from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 from genflow.training import objectives
 from genflow.training.divergence import Divergence
@@ -62,7 +63,7 @@ class PopulationTrainee(Trainee):
         self.members = len(weights)
         require_steps(options, checkpoints, every)
         self.weights = {
-            n: _leaf(t.to(device).clone()) for n, t in structure.layout.unflatten(weights).items()
+            n: _leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
         }
         # on a CPU a few members at a time, whose weights and layers stay in the cache
         block = CACHED_MEMBERS if torch.device(device).type == "cpu" else self.members
@@ -70,19 +71,19 @@ class PopulationTrainee(Trainee):
             slice(first, min(first + block, self.members)) for first in range(0, self.members, block)
         ]
         self._module = structure.module().to(device)
-        self.log_z = _leaf(torch.zeros(self.members, device=device))
+        self.log_z = _leaf(torch.zeros(self.members, dtype=torch.float32, device=device))
         if options.objective == "tb" and options.log_z_start == "estimate":
             self.log_z = _leaf(self._estimated_log_z(torch.Generator(device=device).manual_seed(seed)))
         self.flow: dict[str, Tensor] = {}
         if options.objective in objectives.WITH_STATE_FLOW:
             self.flow = {
-                n: _leaf(t.to(device)) for n, t in _state_flow(structure, self.members, seed).items()
+                n: _leaf(t.float().to(device)) for n, t in _state_flow(structure, self.members, seed).items()
             }
             self._flow_module = _flow_module(structure).to(device)
         if options.objective == "distill":
             structure.solution.require_expert()
         # the checkpoint of step steps-1-j*every is row j
-        self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size)
+        self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size, dtype=torch.float32)
         self._every, self._warn = every, warn
         self.divergence = Divergence(self.members, device)
 
@@ -247,8 +248,7 @@ def _flow_module(structure: Structure) -> torch.nn.Module:
 
 def _state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:
     """Weights (M, *shape) of a log-flow network a member."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed + 1)
+    with seeded_cpu(seed + 1):
         states = [_flow_module(structure).state_dict() for _ in range(members)]
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
 

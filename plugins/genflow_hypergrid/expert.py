@@ -62,7 +62,7 @@ def shuffle_dimensions(
     states: Tensor, masks: Tensor, policy: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Permute the dimensions of each row (B, n), and the actions (B, A) with them."""
-    order = torch.rand(states.shape, generator=rng, device=rng.device).cpu().argsort(1)
+    order = torch.rand(states.shape, generator=rng, device=rng.device, dtype=torch.float32).cpu().argsort(1)
     actions = torch.cat([order, torch.full((len(states), 1), states.shape[1])], dim=1)
     return states.gather(1, order), masks.gather(1, actions), policy.gather(1, actions)
 

@@ -139,9 +139,7 @@ class MLP3(PolicyArch):
                     tensor.index_select(1, used) for tensor in (grad, observed, *hidden)
                 )
             if not observed.is_floating_point():
-                observed = torch.zeros(*observed.shape[:2], n_inputs, device=grad.device).scatter_(
-                    2, observed, 1.0
-                )
+                observed = grad.new_zeros(*observed.shape[:2], n_inputs).scatter_(2, observed, 1.0)
             for layer, below in ((4, hidden[1]), (2, hidden[0]), (0, observed)):
                 torch.bmm(grad.transpose(1, 2), below, out=out_grads[f"net.{layer}.weight"][own])
                 torch.sum(grad, 1, out=out_grads[f"net.{layer}.bias"][own])

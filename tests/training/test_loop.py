@@ -301,6 +301,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(stopped, kind):
     assert "\n" not in str(caught.value)
 
 
+def test_a_checkpoint_of_another_kind_of_device_is_refused(stopped):
+    """Its random numbers would be others."""
+    change(stopped, facts=lambda f: {**f, "device": "cuda"})
+    with pytest.raises(
+        GenflowError, match=r"checkpoint-.*on 'cuda'.*on 'cpu'.*device=cuda, or remove"
+    ) as caught:
+        run(stopped)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_checkpoint_of_a_smaller_trainee_is_refused(stopped):
     with pytest.raises(GenflowError, match="remove it to start again"):
         run(stopped, Regression(size=4))
