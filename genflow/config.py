@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator
 
+from genflow.distributed.process_group import require_gpu_for_each_worker
 from genflow.errors import GenflowError
 from genflow.noise import Sampler
 from genflow.registry import registry
@@ -131,8 +132,9 @@ class Config(Schema):
         """The device to compute on.
 
         Raises:
-            GenflowError: it is not there.
+            GenflowError: it is not there, or there are more workers than GPUs.
         """
+        require_gpu_for_each_worker(self.device)
         if self.device == "auto":
             return (
                 f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"

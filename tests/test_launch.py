@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,12 @@ import time
 
 import pytest
 import torch
-from torch.distributed import HashStore, PrefixStore
+from processes import free_port
+from torch.distributed import HashStore, PrefixStore, TCPStore
 
 from genflow import GenflowError
+from genflow.cli.main import main
+from genflow.config import load_config
 from genflow.distributed import launcher, process_group
 from genflow.distributed import world as world_module
 from genflow.distributed.launcher import LaunchOptions, cores
@@ -496,6 +500,128 @@ def test_a_worker_does_not_outlive_its_agent():
             timeout=60,
         )
         assert (done.stdout, done.stderr) == (output, "")
+
+
+# GPUs, and where workers meet
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Join as a worker of a machine with so many GPUs, as far as this process believes."""
+    monkeypatch.setattr(process_group, "_counted", process_group._counted)
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC_", "GENFLOW_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    started = torch.distributed.init_process_group
+    backends = []
+
+    def start(backend, **options):
+        backends.append(backend)
+        started("gloo", **options)
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", start)
+
+    def join(count, local_rank):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        variables = {
+            "RANK": 0,
+            "WORLD_SIZE": 1,
+            "LOCAL_RANK": local_rank,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(),
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+        return process_group.join_process_group()
+
+    join.chosen, join.backends = chosen, backends
+    yield join
+    assert not torch.distributed.is_initialized() or torch.distributed.destroy_process_group() is None
+
+
+def configured(device):
+    return load_config(env="hypergrid", device=device)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda", "cuda:0"])
+def test_more_workers_than_gpus_are_refused_before_nccl_is_touched(gpus, device):
+    message = (
+        "a machine has 3 workers for 2 GPUs, and each worker needs one of its own; use --nproc-per-node gpu"
+    )
+    with pytest.raises(GenflowError, match=message) as caught, gpus(2, local_rank=2) as workers:
+        # also within work that one worker does alone
+        workers.on_rank_zero(lambda: configured(device).torch_device())
+    assert "\n" not in str(caught.value)
+    assert gpus.chosen == []
+
+
+def test_more_workers_than_gpus_may_compute_on_the_cpu(gpus):
+    with gpus(2, local_rank=2) as workers:
+        assert configured("cpu").torch_device() == "cpu"
+        assert workers.all_reduce(torch.ones(2)).tolist() == [1, 1]
+    assert gpus.backends == ["cpu:gloo,cuda:nccl"]
+
+
+def test_each_worker_has_a_gpu_of_its_own(gpus):
+    with gpus(2, local_rank=1):
+        assert configured("auto").torch_device() == "cuda:1"
+        with pytest.raises(GenflowError, match="device 'cuda:0' is one GPU for several workers"):
+            configured("cuda:0").torch_device()
+    assert gpus.chosen == [1]
+
+
+def test_a_worker_of_ours_that_is_refused_a_gpu_ends_with_status_2_and_is_not_tried_again(
+    gpus, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("GENFLOW_STATUS", str(tmp_path / "status"))
+    (tmp_path / "status").mkdir()
+    gpus(2, local_rank=2)
+    with pytest.raises(SystemExit) as caught:
+        main(
+            [
+                "train-zoo",
+                "--env",
+                "hypergrid",
+                "--structure",
+                "ndim=2,height=4",
+                "--out",
+                str(tmp_path / "zoo"),
+            ]
+        )
+    assert caught.value.code == 0  # the agent starts again whatever ends otherwise
+    assert [path.read_text() for path in (tmp_path / "status").iterdir()] == ["2"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("genflow: a machine has 3 workers for 2 GPUs")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_network_interface_that_is_not_there_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    process_group.check_network_interface()
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "nosuch0")
+    with pytest.raises(GenflowError, match="GLOO_SOCKET_IFNAME names the network interface 'nosuch0'"):
+        launcher.launch(LaunchOptions("2"), ["train-zoo"])
+
+
+def test_a_port_that_something_else_uses_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(launcher, "PROBE_SECONDS", 1)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(GenflowError, match=f"{endpoint} is in use by something else"):
+            launcher.launch(LaunchOptions(rdzv_endpoint=endpoint), ["train-zoo"])
+
+
+def test_a_port_of_another_agent_or_of_nobody_is_taken():
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launcher.check_endpoint(f"127.0.0.1:{store.port}")
+    launcher.check_endpoint("localhost:0")
+    launcher.check_endpoint(f"127.0.0.1:{free_port()}")
 
 
 # options

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from genflow.distributed.process_group import (
@@ -18,11 +22,14 @@ from genflow.distributed.process_group import (
     RENDEZVOUS_DONE,
     SEVERAL_NODES,
     STATUS_FOLDER,
+    check_network_interface,
 )
 from genflow.errors import GenflowError
 
 #: seconds that stopped workers have to write their checkpoints
 SHUTDOWN_TIMEOUT = 120
+#: seconds that whoever listens at the endpoint has to answer
+PROBE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,33 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_endpoint(endpoint: str) -> None:
+    """Refuse an endpoint where something else listens; torch would wait for its answer for ever.
+
+    Raises:
+        GenflowError: nothing that answers as torch's store does within some seconds.
+    """
+    host, port = endpoint.rpartition(":")[0].strip("[]"), int(endpoint.rpartition(":")[2])
+    try:
+        socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
+    except (OSError, OverflowError):
+        return  # nobody is there yet, or a machine that is not reached: the agent waits, and says so
+    from torch.distributed import TCPStore
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(RuntimeError):
+            TCPStore(host, port, is_master=False, timeout=timedelta(seconds=PROBE_SECONDS)).check([])
+            answered.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PROBE_SECONDS)
+    if not answered.is_set():
+        raise GenflowError(f"{endpoint} is in use by something else; choose another port for --rdzv-endpoint")
+
+
 def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     """Run ``genflow ARGUMENTS`` on workers, through torch's elastic agent.
 
@@ -111,6 +145,8 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     """
     low, high = options.nodes()
     endpoint, processes = options.endpoint(), options.processes()
+    check_network_interface()
+    check_endpoint(endpoint)
     # a store of a failed round would greet the next one with stale addresses
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))

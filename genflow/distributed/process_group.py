@@ -11,6 +11,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import time
@@ -28,6 +29,8 @@ AGENT_PID, STATUS_FOLDER, SEVERAL_NODES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GE
 #: a file beside that folder, there once workers have been started
 RENDEZVOUS_DONE = "rendezvous-done"
 _PR_SET_PDEATHSIG = 1
+#: what `_count_gpus` has found; nothing outside of a process group
+_counted = {"workers": 1, "gpus": 0, "crowded_workers": 0, "fewest_gpus": 0}
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
@@ -61,7 +64,9 @@ def join_process_group() -> Iterator[World]:
 
     Raises:
         WorkerLost: the others cannot be reached.
+        GenflowError: GLOO_SOCKET_IFNAME names an interface that is not there.
     """
+    global _counted
     if not is_worker():
         os.environ.update(slurm_variables())
     if not is_worker():
@@ -78,8 +83,9 @@ def join_process_group() -> Iterator[World]:
         for left in folder.iterdir():
             left.unlink()
         folder.with_name(RENDEZVOUS_DONE).touch()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    check_network_interface()
+    if torch.cuda.is_available() and local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     with raise_worker_lost():
         store, rank, size = next(dist.rendezvous("env://"))
@@ -87,8 +93,15 @@ def join_process_group() -> Iterator[World]:
             # it outlives a restart, and still holds what the last attempt said; but machines do not count
             # restarts alike
             store = dist.PrefixStore(f"attempt-{attempt}", store)
-        torch_store = dist.PrefixStore("torch", store)
-        dist.init_process_group(store=torch_store, rank=rank, world_size=size, timeout=timedelta(minutes=10))
+        # tensors on the CPU are summed by gloo; NCCL is not touched before one on a GPU is
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=dist.PrefixStore("torch", store),
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(minutes=10),
+        )
+        _counted = _count_gpus(local_rank)
     if was_restarted() and rank == 0:
         most = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "?")
         again = f"all were started again and go on (restart {attempt} of {most})"
@@ -106,6 +119,60 @@ def join_process_group() -> Iterator[World]:
         workers.shutdown_barrier()
     # after a failure the others may be gone, and a clean end would wait for them
     dist.destroy_process_group()
+
+
+def _count_gpus(local_rank: int) -> dict[str, int]:
+    """How workers and GPUs are spread over the machines; all workers learn the same, through gloo.
+
+    Returns:
+        Most workers of a machine, most GPUs of one, and of the machines with more workers than GPUs (0 if there
+        is none) the most workers and the fewest GPUs.
+    """
+    import torch
+    import torch.distributed as dist
+
+    gpus = torch.cuda.device_count()
+    crowded = [local_rank + 1, -gpus] if local_rank >= gpus else [0, -(2**31)]
+    found = torch.tensor([local_rank + 1, gpus, *crowded])
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    workers, gpus, crowded_workers, fewest = (int(number) for number in found)
+    return {"workers": workers, "gpus": gpus, "crowded_workers": crowded_workers, "fewest_gpus": -fewest}
+
+
+def require_gpu_for_each_worker(device: str) -> None:
+    """Refuse GPUs where a machine has more workers than GPUs: NCCL takes one GPU a worker.
+
+    Args:
+        device: as it is configured, e.g. "auto" or "cuda".
+
+    Raises:
+        GenflowError: on all workers alike, so that none waits for another.
+    """
+    if device == "cpu" or not _counted["gpus"]:
+        return
+    workers, gpus = _counted["crowded_workers"], _counted["fewest_gpus"]
+    if workers:
+        raise GenflowError(
+            f"a machine has {workers} workers for {gpus} GPUs, and each worker needs one of its own;"
+            " use --nproc-per-node gpu, or -o device=cpu"
+        )
+    if ":" in device and _counted["workers"] > 1:
+        raise GenflowError(f"device {device!r} is one GPU for several workers; use -o device=cuda")
+
+
+def check_network_interface() -> None:
+    """Refuse a network interface that this machine does not have before gloo fails on every worker.
+
+    Raises:
+        GenflowError: GLOO_SOCKET_IFNAME names one.
+    """
+    wanted = os.environ.get("GLOO_SOCKET_IFNAME", "")
+    there = [name for _, name in socket.if_nameindex()]
+    for name in filter(None, wanted.split(",")):
+        if name not in there:
+            raise GenflowError(
+                f"GLOO_SOCKET_IFNAME names the network interface {name!r}; this machine has {', '.join(there)}"
+            )
 
 
 def _keep_sending_heartbeats(workers: World) -> None:

@@ -12,17 +12,20 @@ import torch
 from processes import IMPORTED, PATIENCE, environment, free_port
 
 from genflow import GenflowError
+from genflow.config import load_config
 from genflow.distributed.process_group import join_process_group
 from genflow.distributed.world import WorkerLost, World
 
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def work_of(size, work):
-    """Call work(world) on so many workers; what each returned, or the error that it raised, by rank."""
+def work_of(size, work, gpus=0):
+    """Call work(world) on so many workers of a machine; what each returned, or the error that it raised, by rank."""
     CONTEXT.set_forkserver_preload(IMPORTED)
     ends, port = CONTEXT.SimpleQueue(), free_port()
-    workers = [CONTEXT.Process(target=_worker, args=(rank, size, port, work, ends)) for rank in range(size)]
+    workers = [
+        CONTEXT.Process(target=_worker, args=(rank, size, port, work, gpus, ends)) for rank in range(size)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -35,11 +38,12 @@ def work_of(size, work):
     return [found.get(rank) for rank in range(size)]
 
 
-def _worker(rank, size, port, work, ends):
+def _worker(rank, size, port, work, gpus, ends):
     os.environ.update(
         environment(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     )
     torch.set_num_threads(1)
+    torch.cuda.device_count = lambda: gpus
     try:
         with join_process_group() as workers:
             end = work(workers)
@@ -111,3 +115,15 @@ def killed_in_a_sum(workers: World):
     if not workers.is_rank_zero:
         os.kill(os.getpid(), signal.SIGKILL)
     return workers.all_reduce(torch.ones(1)).item()
+
+
+def choose_a_gpu(workers: World):
+    load_config(env="hypergrid", device="auto").torch_device()
+    workers.all_reduce(torch.ones(1))
+
+
+def test_a_gpu_that_one_lacks_is_refused_to_all():
+    """So that nobody waits for one that has ended."""
+    ends = work_of(2, choose_a_gpu, gpus=1)
+    assert ends[0] == ends[1] and ends[0][0] == "GenflowError"
+    assert ends[0][1].startswith("a machine has 2 workers for 1 GPUs")
