@@ -1,4 +1,4 @@
-"""What a network that makes weights is told about inputs and actions: chemistry, the same in every vocabulary.
+"""What networks that make weights are told about inputs and actions: the same chemistry in every vocabulary.
 
 An input is "the block in this slot is this entry" or "it hangs from this stem of that slot"; an action is a
 site and an entry, or exit.
@@ -31,14 +31,17 @@ OPEN = MAX_STEMS - 1
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
-#: SMILES of what is joined to every atom that can be joined, and the atom of it that bears the bond: from a methyl
-#: group to what brings a block to the size of the molecules that the reward is about, greasy and polar, by carbon and
-#: by hetero atoms
+#: SMILES of what is joined to every atom that can be joined, and the atom of it that bears the bond: from a
+#: methyl group to what brings a block to the size of the molecules that the reward is about, greasy and
+#: polar, by carbon and by hetero atoms
 PROBES = (
-    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0), ("OCCO", 1),
-    ("OC(=O)CC", 4), ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6), ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
-    ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7), ("O=C(Nc1ccccc1)c1ccccc1", 12),
-    ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
+    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0),
+    ("OCCO", 1), ("OC(=O)CC", 4), ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6),
+    ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
+    ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7),
+    ("O=C(Nc1ccccc1)c1ccccc1", 12),
+    ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1),
+    ("Oc1ccccc1", 0),
 )  # fmt: skip
 METHYL, PHENYL = 0, 1
 #: RDKit's structural alerts that a hundredth of the entries of the vocabulary that ships have, by their
@@ -52,8 +55,8 @@ STEM_PROBES = (1, 2, 6, 9, 17, 21)
 PARTNERS = 8
 #: what outlines an entry, in this order: its block,
 OUTLINE = (
-    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors",
-    "charges", "rotatable", "strained",
+    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors",
+    "acceptors", "charges", "rotatable", "strained",
 )  # fmt: skip
 #: and the atom by which it is attached
 ATTACHED = ("carbon", "aromatic", "in_ring", "unsaturated", "polarity", "donation", "bulk", "open_stems")
@@ -74,8 +77,8 @@ PLACED = (
 )
 #: steps between slots, and between stems, as distances
 STEP = 0.5
-#: what properties, counts (of what there are few, some or many of), valences, distances in bonds, slots and stems are
-#: divided by to be of about unit size; the generator that ships has learned them as they are
+#: what properties, counts (of what there are few, some or many of), valences, distances in bonds, slots and
+#: stems are divided by to be of about unit size; the generator that ships has learned them as they are
 HEAVY_ATOMS, WEIGHT, LOG_P, SURFACE = 8.5, 120, 2, 40
 FEW, SOME, MANY = 2.5, 3.5, 4.5
 VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
@@ -154,8 +157,8 @@ def cap_properties(block: Block, caps: tuple[tuple[int, int], ...]) -> list[floa
 def describe_atom(block: Block, index: int) -> dict[str, float]:
     """An atom and what surrounds it.
 
-    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the block, the
-    nearer the more.
+    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the
+    block, the nearer the more.
     """
     mol = block.mol
     atom = mol.GetAtomWithIdx(index)
@@ -201,7 +204,7 @@ def probe_score(block: Block, index: int, number: int, score: Scorer) -> float:
 
 
 def vocabulary_scores(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
-    """What the reward says of an entry in the vocabulary: joined to one other, in the middle of three, and as the third.
+    """What the reward says of an entry in the vocabulary: in pairs, in the middle of three, and as the third.
 
     Args:
         number: of the entry.

@@ -1,4 +1,4 @@
-"""What is measured of sampled molecules, as for the task of Bengio et al. (2021): modes, the best ones, how they differ.
+"""What is measured of sampled molecules, as by Bengio et al. (2021): modes, the best ones, how they differ.
 
 Scores are those before `beta`: they compare with the literature's rewards, and do not depend on the
 temperature.
@@ -154,7 +154,7 @@ class Diversity(_Sampled):
 
 
 class Validity(_Sampled):
-    """Share of what is sampled that is a molecule, which assembly guarantees: anything below 1 is a mistake."""
+    """Share of samples that are molecules, which assembly guarantees: anything below 1 is a mistake."""
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
         """0 to 1."""

@@ -52,7 +52,7 @@ class Trees:
         self.radices = self._radices()
 
     def _radices(self) -> tuple[int, ...]:
-        """How many values each digit of a state has: entries of two slots, then entry and place of each further one."""
+        """How many values each digit has: entries of two slots, then entry and place of each further one."""
         radices = [self.n_entries + 1] * 2
         for slot in range(2, self.n_slots):
             radices += [self.n_entries + 1, 1 + (slot - 1) * self.n_stems]
@@ -125,7 +125,7 @@ class Trees:
         return masks.scatter_(-1, actions, True)[..., :-1]
 
     def _place(self, slots: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What an action other than exit adds: entry + 1, parent slot, stem, and the slot that it gets; (...) each."""
+        """What an action adds: entry + 1, parent slot, stem, and the slot that it gets; (...) each."""
         site, entry = actions // self.n_entries, actions % self.n_entries + 1
         parent = torch.where(site > 0, 1 + (site - 1) // self.n_stems, 0)
         stem = torch.where(site > 0, (site - 1) % self.n_stems, 0)
@@ -163,7 +163,7 @@ class Trees:
         return moved.flatten(-2)
 
     def digits(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., P) int64, each below its radix; as numbers they are ordered as the states as rows."""
+        """(..., 3N) -> (..., P) int64, each below its radix, in the order of the states as rows."""
         slots = self.slots(states)
         entry, parent, stem = slots[..., 2:, :].unbind(-1)
         place = torch.where(entry > 0, 1 + (parent - 1) * self.n_stems + stem, 0)

@@ -64,7 +64,9 @@ def features(mols: Sequence[Mol]) -> Tensor:
 
 
 class Proxy(nn.Module):
-    """A linear rule and what the mean of K perceptrons of two hidden layers adds to it; kept in the range of what was docked.
+    """A linear rule and what the mean of K perceptrons of two hidden layers adds to it.
+
+    Predictions are kept in the range of what was docked.
 
     Attributes:
         columns: (I,) int64 features that are looked at.
