@@ -87,8 +87,8 @@ def kept(smiles: str) -> bool:
 def block_of(smiles: str, occurrences: list[Counter[int]], count: int) -> dict[str, Any]:
     """A block as in the file.
 
-    Stems are first one atom of each kind that makes enough of the bonds, then further atoms of these kinds, the
-    most bonded kinds first.
+    Stems are first one atom of each kind that makes enough of the bonds, then further atoms of these kinds,
+    the most bonded kinds first.
     """
     mol = Chem.MolFromSmiles(smiles)
     kinds = list(Chem.CanonicalRankAtoms(mol, breakTies=False))

@@ -70,23 +70,27 @@ class Molecule(Environment):
     reward: Reward
 
     class Config(Schema):
-        """The blocks and what is paid for them.
+        """The blocks and what is paid for them."""
 
-        `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``).
-        `max_blocks`: the most blocks of a molecule, N.
-        `vocabulary`: the name of one that ships; or a JSON file, whose blocks are kept in its place.
-        `reward`: "qed_sa", "logp_window", "docking", or any that is registered for ``molecule``.
-        `beta`: the reward is the score to this power.
-        `multiplicity`: divide the reward of a state by the number of states that are the same molecule, so
-            that molecules, not states, are sampled in proportion to it; this needs every state.
-        """
-
-        blocks: int | tuple[int, ...] = described(12)
-        max_blocks: int = size(ge=2, le=8)
-        vocabulary: str | tuple[Block, ...] = described("default", min_length=1, max_length=MAX_BLOCKS)
-        reward: str = reward_name("qed_sa", role="described")
-        beta: float = described(8.0, gt=0, le=64)
-        multiplicity: bool = described(False)
+        blocks: int | tuple[int, ...] = described(
+            12, description="The first so many blocks of the vocabulary, or the numbers of some, 0+3+17."
+        )
+        max_blocks: int = size(ge=2, le=8, description="The most blocks N of a molecule.")
+        vocabulary: str | tuple[Block, ...] = described(
+            "default",
+            min_length=1,
+            max_length=MAX_BLOCKS,
+            description="A vocabulary that ships, or a JSON file, whose blocks are kept in its place.",
+        )
+        reward: str = reward_name(
+            "qed_sa", role="described", description="A reward that is registered for molecules."
+        )
+        beta: float = described(8.0, gt=0, le=64, description="The reward is the score to this power.")
+        multiplicity: bool = described(
+            False,
+            description="Divide the reward of a state by the number of states that are the same molecule,"
+            " so that molecules, not states, are sampled in proportion to it; this needs every state.",
+        )
 
         @field_validator("blocks")
         @classmethod
@@ -231,7 +235,7 @@ class Molecule(Environment):
         )
 
     def initial_logits(self) -> Tensor:
-        """(A,) exit weighs as much as all blocks together that can be joined to two, on average."""
+        """Exit weighs as much as all blocks together that can be joined to two, on average: (A,)."""
         trees = self.trees
         choices = trees.fits.flatten(1).sum(1).double()  # by the entry of the second block
         logits = torch.zeros(trees.n_actions, dtype=torch.float32)

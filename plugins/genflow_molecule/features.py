@@ -86,7 +86,7 @@ VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
 
 @lru_cache(maxsize=MAX_BLOCKS)
 def outline_block(block: Block) -> dict[str, float]:
-    """Numbers of about unit size, most of which add up when blocks are joined."""
+    """Outline a block by numbers of about unit size, most of which add up when blocks are joined."""
     mol = block.mol
     heavy = mol.GetNumHeavyAtoms()
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
@@ -253,7 +253,7 @@ def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
 
 
 def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> Tensor:
-    """(E, F) everything that is told of each entry."""
+    """Everything that is told of each entry, (E, F)."""
     rows = []
     for number, entry in enumerate(entries):
         block = entry.block
@@ -287,23 +287,23 @@ class Descriptions:
 
     @cached_property
     def entries(self) -> Tensor:
-        """(E, F); the reward is asked for it, which takes a while."""
+        """Everything that is told of each entry, (E, F); the reward is asked, which takes a while."""
         return self._describe()
 
     def inputs(self) -> Tensor:
-        """(s, .) features: slot, what the input is about, parent slot and stem, entry."""
+        """The amounts of inputs (s, .): slot, what it is about, parent slot and stem, entry."""
         return torch.cat([self._input(slot, about, self.entries, True) for slot, about in self._digits()])
 
     def input_coordinates(self) -> Tensor:
-        """(s, .) places of the same."""
+        """The coordinates of inputs (s, .): the same in fewer numbers."""
         return torch.cat([self._input(slot, about, self.placed, False) for slot, about in self._digits()])
 
     def actions(self) -> Tensor:
-        """(A, .) features: is exit, is the root's site, parent slot and stem, entry; exit has no more."""
+        """The amounts of actions (A, .): is exit, is the root's site, parent slot and stem, entry."""
         return self._actions(self.entries, True)
 
     def action_coordinates(self) -> Tensor:
-        """(A, .) places of the same."""
+        """The coordinates of actions (A, .): the same in fewer numbers."""
         return self._actions(self.placed, False)
 
     def _digits(self) -> list[tuple[int, str]]:
@@ -339,7 +339,7 @@ class Descriptions:
         return torch.cat([rows, leave])
 
     def _sites(self, before: int, one_of: bool) -> Tensor:
-        """(., .) the stems of slots 1 to `before` - 1."""
+        """The stems of slots 1 to `before` - 1, a row each."""
         stems = [
             self._site(slot, stem, one_of) for slot in range(1, before) for stem in range(self._trees.n_stems)
         ]

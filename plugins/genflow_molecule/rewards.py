@@ -61,14 +61,10 @@ class LogPWindow(Reward):
     environment = "molecule"
 
     class Config(Schema):
-        """The Gaussian.
+        """The Gaussian."""
 
-        `logp_centre`: the logP that pays most.
-        `logp_width`: the standard deviation of the Gaussian.
-        """
-
-        logp_centre: float = described(2.5, ge=-20, le=20)
-        logp_width: float = described(1.0, gt=0, le=20)
+        logp_centre: float = described(2.5, ge=-20, le=20, description="The logP that pays most.")
+        logp_width: float = described(1.0, gt=0, le=20, description="The standard deviation of the Gaussian.")
 
     def score(self, objects: Sequence[Mol]) -> list[float]:
         """The Gaussian times ease of each molecule."""

@@ -78,13 +78,13 @@ def figures(predicted: Tensor, measured: Tensor) -> dict[str, float]:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's."""
+    """Pearson's correlation of two rows of numbers."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     return float((a * b).sum() / (a.norm() * b.norm()))
 
 
 def ranks(values: Tensor) -> Tensor:
-    """(B,) from 1 on; equal values share their mean rank."""
+    """The ranks of values (B,), from 1 on; equal values share their mean rank."""
     _, place, counts = values.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[place]
@@ -99,7 +99,7 @@ def linear(inputs: Tensor, affinities: Tensor, others: Tensor) -> Tensor:
 
 
 def _columns(rows: Tensor, variant: dict[str, Any]) -> Tensor:
-    """(B, F) -> (I,) the features that a variant looks at; what is the same for all molecules is none."""
+    """The features that a variant looks at, (B, F) -> (I,): not what is the same for all molecules."""
     seen = (rows != 0).float().mean(0) >= variant["share"]
     seen[:BITS] &= variant["share"] < 1
     seen[BITS:] = True
@@ -107,7 +107,7 @@ def _columns(rows: Tensor, variant: dict[str, Any]) -> Tensor:
 
 
 def _error(proxy: Proxy, rows: Tensor, affinities: Tensor) -> float:
-    """RMSE, kcal/mol."""
+    """The root mean square error of a proxy, kcal/mol."""
     return float((proxy.predict(rows) - affinities).square().mean().sqrt())
 
 
