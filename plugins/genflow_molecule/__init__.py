@@ -1,4 +1,4 @@
-"""Molecules as trees of building blocks (Bengio et al. 2021), on RDKit and torchgfn, and what is measured of them."""
+"""Molecules as trees of building blocks (Bengio et al. 2021), and what is measured of them."""
 
 import genflow
 
@@ -18,9 +18,10 @@ def register_rewards(register):
 
 @genflow.hookimpl
 def register_metrics(register):
-    """Of sampled molecules: molecule_modes, top_10, top_100, molecule_diversity, uniqueness, validity, length.
+    """What is measured of sampled molecules, and exactly over molecules instead of states.
 
-    Exact, over molecules instead of states: molecule_js, molecule_kl, molecule_l1.
+    Sampled: molecule_modes, molecule_diversity, top_10, top_100, uniqueness, validity, length.
+    Exact: molecule_js, molecule_kl, molecule_l1.
     """
     for name, cls in {
         "top_10": "Top10",

@@ -13,7 +13,7 @@ from .vocabulary import Entry
 
 
 def may_bond(a: Atom, b: Atom) -> bool:
-    """Whether two atoms of blocks may be joined: not two hetero atoms, but sulfonyl with nitrogen or oxygen."""
+    """Whether two atoms may be joined: not two hetero atoms, but sulfonyl with nitrogen or oxygen."""
     symbols = {a.GetSymbol(), b.GetSymbol()}
     if "C" in symbols:
         return True
@@ -25,7 +25,11 @@ def _is_sulfonyl(atom: Atom) -> bool:
 
 
 def joints(entries: Sequence[Entry]) -> tuple[Tensor, Tensor]:
-    """Which entries can be joined to which stems (E, T, E), and to the attachment atom of which others (E, E), both bool."""
+    """Which entries can be joined to which others.
+
+    Returns:
+        (E, T, E) bool: to a stem of another; and (E, E) bool: to the attachment atom of another.
+    """
     n_stems = max(1, *(len(entry.stems) for entry in entries))
     attached = [entry.block.mol.GetAtomWithIdx(entry.attachment) for entry in entries]
     # few kinds of atoms differ

@@ -161,7 +161,7 @@ def _some(
 
 
 def measured(rng: random.Random, known: Sequence[int], new: Sequence[int], number: int) -> list[str]:
-    """Vocabularies of blocks that are trained on and of new ones, as many each, and some of the first with other fields."""
+    """Vocabularies of known and of new blocks, as many each, and some of the first with other fields."""
     drawn = [
         [next(hands) for _ in range(number)] for hands in (_readable(rng, blocks) for blocks in (known, new))
     ]
@@ -201,7 +201,8 @@ def recipe() -> str:
         ),
     }
     head = (
-        "# The molecule generator that ships; made by `python -m genflow_molecule.build_recipe`, built by `make pretrained`.\n"
+        "# The molecule generator that ships; made by `python -m genflow_molecule.build_recipe`,"
+        " built by `make pretrained`.\n"
         'env = "molecule"\nseed = 0\n'
     )
     parts = [

@@ -1,4 +1,6 @@
-"""Makes a vocabulary from the molecules in RDKit's data folder: ``python -m genflow_molecule.build_vocabulary --out FILE``.
+"""Makes a vocabulary from the molecules in RDKit's data folder.
+
+``python -m genflow_molecule.build_vocabulary --out FILE``
 
 NCI's first 5,000 and the 10,000 molecules of the WEHI set that RDKit tests its PAINS filters on. Molecules
 are cut at the acyclic single bonds that touch a ring; blocks are the pieces that most molecules have.
@@ -54,7 +56,7 @@ def cleaned(smiles: str) -> Mol | None:
 
 
 def pieces(mol: Mol) -> Iterator[tuple[str, Counter[int]]]:
-    """The SMILES of each piece, and how often each of its atoms, numbered as there, was bonded to another piece."""
+    """The SMILES of each piece, and how often each of its atoms was bonded to another piece."""
     bonds = {mol.GetBondBetweenAtoms(*pair).GetIdx() for pair in mol.GetSubstructMatches(CUT)}
     if not bonds:
         return
@@ -85,8 +87,8 @@ def kept(smiles: str) -> bool:
 def block_of(smiles: str, occurrences: list[Counter[int]], count: int) -> dict[str, Any]:
     """A block as in the file.
 
-    Stems: first one atom of each kind that makes enough of the bonds, then further atoms of these kinds, the
-        most bonded kinds first.
+    Stems are first one atom of each kind that makes enough of the bonds, then further atoms of these kinds,
+    the most bonded kinds first.
     """
     mol = Chem.MolFromSmiles(smiles)
     kinds = list(Chem.CanonicalRankAtoms(mol, breakTies=False))
@@ -95,9 +97,8 @@ def block_of(smiles: str, occurrences: list[Counter[int]], count: int) -> dict[s
         for atom, number in uses.items():
             bonds[kinds[atom]] += number
     chosen = [kind for kind, number in bonds.most_common() if number >= MIN_SHARE * bonds.total()]
-    chosen.sort(
-        key=lambda kind: (-bonds[kind], kinds.index(kind))
-    )  # most_common leaves ties to the order of the corpus
+    # most_common leaves ties to the order of the corpus
+    chosen.sort(key=lambda kind: (-bonds[kind], kinds.index(kind)))
     places = {kind: _places(mol, kinds, kind, occurrences) for kind in chosen}
     rounds = [places[kind][turn] for turn in range(MAX_STEMS) for kind in chosen if turn < len(places[kind])]
     stems = sorted(rounds[:MAX_STEMS])

@@ -1,4 +1,4 @@
-"""The molecules that states stand for, and their scores; each is assembled once, whatever vocabulary it is met in.
+"""The molecules that states stand for, and their scores; each is assembled once, in whatever vocabulary.
 
 Shapes: B states, N slots.
 """
@@ -23,7 +23,7 @@ SMILES_BYTES, MAX_ENTRIES = 2**28, 2**16
 
 
 class Known:
-    """The SMILES of trees, written with numbers of entries, so that vocabularies that share entries share them."""
+    """The SMILES of trees by numbers of entries, so that vocabularies that share entries share them."""
 
     def __init__(self) -> None:
         self.smiles: BoundedTable[bytes, str] = BoundedTable(SMILES_BYTES)

@@ -1,6 +1,6 @@
-"""Docking with AutoDock Vina (Eberhardt et al.
+"""Docking with AutoDock Vina: how well a molecule fits a pocket of a protein, in kcal/mol.
 
-2021, Trott and Olson 2010): how well a molecule fits a pocket of a protein, in kcal/mol.
+Vina: Eberhardt et al. (2021), Trott and Olson (2010).
 
 Needs the extra ``genflow[docking]``: vina, meeko, and dockstring (García-Ortegón et al. 2022), of which only
 the files of its receptors are read. Everything runs offline; a result depends on the seed, not on what was
@@ -87,7 +87,8 @@ def require_extra() -> None:
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise GenflowError(
-            f"docking needs packages that are not installed ({', '.join(missing)}); run pip install 'genflow[docking]'"
+            f"docking needs packages that are not installed ({', '.join(missing)});"
+            " run pip install 'genflow[docking]'"
         )
 
 
@@ -161,7 +162,8 @@ def receptor(
         )
     if file.suffix != ".pdbqt":
         raise GenflowError(
-            f"the receptor {str(file)!r} is no .pdbqt file; prepare one, e.g. with meeko's mk_prepare_receptor"
+            f"the receptor {str(file)!r} is no .pdbqt file; prepare one,"
+            " e.g. with meeko's mk_prepare_receptor"
         )
     atoms = read_atoms(file)
     if not any(
@@ -221,7 +223,9 @@ def _text(path: Path, what: str) -> str:
 
 
 def protonated(mol: Mol) -> Mol:
-    """As water at pH 7 roughly would: aliphatic amines gain a proton, unless one nearby has, and carboxylic acids lose theirs.
+    """Protonate as water at pH 7 roughly would.
+
+    Aliphatic amines gain a proton, unless one nearby has, and carboxylic acids lose theirs.
 
     A rule, not a pKa: amidines, guanidines, tetrazoles and the like stay neutral.
     """

@@ -38,20 +38,20 @@ class Molecules(Gallery):
         self._catalogue = catalogue
 
     def names(self, states: Tensor) -> list[str]:
-        """(B, 3N) -> B canonical SMILES, ``""`` for what is no molecule."""
+        """The canonical SMILES of states (B, 3N), ``""`` for what is no molecule."""
         return self._catalogue.smiles(states)
 
     def scores(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B,) float64, 0 to 1."""
+        """The scores of states, (B, 3N) -> (B,) float64, 0 to 1."""
         return self._catalogue.scores(states)
 
     def draw(self, states: Tensor) -> list[bytes]:
-        """(B, 3N) -> B PNGs."""
+        """A PNG of each of the states (B, 3N)."""
         return draw([Chem.MolFromSmiles(smiles) for smiles in self.names(states)])
 
 
 def draw(mols: Sequence[Mol]) -> list[bytes]:
-    """A PNG of `WIDTH` by `HEIGHT` pixels of each.
+    """A PNG of `WIDTH` by `HEIGHT` pixels of each molecule.
 
     Bonds of all are equally long, `BOND` pixels or what the largest leaves room for; one that leaves less
     than `LEAST` is drawn smaller.
@@ -62,7 +62,7 @@ def draw(mols: Sequence[Mol]) -> list[bytes]:
 
 
 def _lay_out(mol: Mol) -> Mol:
-    """With coordinates, a bond `UNIT` long, the longer side across."""
+    """A molecule with coordinates, a bond `UNIT` long, the longer side across."""
     mol = rdMolDraw2D.PrepareMolForDrawing(mol)
     rdCoordGen.AddCoords(mol)  # of large molecules, overlaps in an eighth as many as RDKit's own
     rdDepictor.NormalizeDepiction(mol, canonicalize=0)

@@ -1,7 +1,7 @@
 """Molecules as trees of building blocks: each action joins a block to an open stem, or exits.
 
-The task of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate Generation"
-(2021), section 4.2, with a vocabulary and rewards of our own.
+The task of Bengio et al., "Flow Network based Generative Models for Non-Iterative Diverse Candidate
+Generation" (2021), section 4.2, with a vocabulary and rewards of our own.
 
 Shapes: N slots, E entries (a block and the atom by which it is attached), A actions, s one-hot inputs.
 """
@@ -70,23 +70,27 @@ class Molecule(Environment):
     reward: Reward
 
     class Config(Schema):
-        """The blocks and what is paid for them.
+        """The blocks and what is paid for them."""
 
-        `blocks`: the first so many of the vocabulary, or the numbers of some (``0+3+17``).
-        `max_blocks`: the most blocks of a molecule, N.
-        `vocabulary`: the name of one that ships; or a JSON file, in whose place the blocks that are used are kept.
-        `reward`: "qed_sa", "logp_window", "docking", or any that is registered for ``molecule``.
-        `beta`: the reward is the score to this power.
-        `multiplicity`: divide the reward of a state by the number of states that are the same molecule, so that
-            molecules, not states, are sampled in proportion to it; this needs every state.
-        """
-
-        blocks: int | tuple[int, ...] = described(12)
-        max_blocks: int = size(ge=2, le=8)
-        vocabulary: str | tuple[Block, ...] = described("default", min_length=1, max_length=MAX_BLOCKS)
-        reward: str = reward_name("qed_sa", role="described")
-        beta: float = described(8.0, gt=0, le=64)
-        multiplicity: bool = described(False)
+        blocks: int | tuple[int, ...] = described(
+            12, description="The first so many blocks of the vocabulary, or the numbers of some, 0+3+17."
+        )
+        max_blocks: int = size(ge=2, le=8, description="The most blocks N of a molecule.")
+        vocabulary: str | tuple[Block, ...] = described(
+            "default",
+            min_length=1,
+            max_length=MAX_BLOCKS,
+            description="A vocabulary that ships, or a JSON file, whose blocks are kept in its place.",
+        )
+        reward: str = reward_name(
+            "qed_sa", role="described", description="A reward that is registered for molecules."
+        )
+        beta: float = described(8.0, gt=0, le=64, description="The reward is the score to this power.")
+        multiplicity: bool = described(
+            False,
+            description="Divide the reward of a state by the number of states that are the same molecule,"
+            " so that molecules, not states, are sampled in proportion to it; this needs every state.",
+        )
 
         @field_validator("blocks")
         @classmethod
@@ -197,9 +201,9 @@ class Molecule(Environment):
         return MoleculeEnv(transitions.trees, transitions.log_reward), OneHot(transitions.trees)
 
     def condition(self) -> dict[str, float]:
-        """How many blocks and entries, N, beta, the reward and its options, and the mean of what outlines entries.
+        """The sizes, beta, the reward with its options, and the means of what outlines entries.
 
-        Nothing that asks the reward.
+        Nothing asks the reward.
         """
         c = self.config
         options = self.reward.config.model_dump() if c.reward == "logp_window" else {}
@@ -218,10 +222,11 @@ class Molecule(Environment):
         return condition
 
     def units(self) -> Units:
-        """Everything that is known of slots, stems and entries, the latter from asking the reward, which takes a while.
+        """What is known of slots, stems and entries; the amounts, when they are first read, ask the reward.
 
-        Coordinates of inputs (s, 18): slot, is empty, tells an entry, tells a place, parent slot, stem, and twelve
-        numbers of the entry. Of actions (A, 16): is exit, joins to the root or is it, parent slot, stem, and the twelve.
+        Coordinates of inputs (s, 18): slot, is empty, tells an entry, tells a place, parent slot, stem, and
+        twelve numbers of the entry. Of actions (A, 16): is exit, joins to the root or is it, parent slot,
+        stem, and the twelve.
         """
         tables = self.descriptions
         return Units(
@@ -230,7 +235,7 @@ class Molecule(Environment):
         )
 
     def initial_logits(self) -> Tensor:
-        """(A,) exit weighs as much as all blocks together that can be joined to two, on average."""
+        """Exit weighs as much as all blocks together that can be joined to two, on average: (A,)."""
         trees = self.trees
         choices = trees.fits.flatten(1).sum(1).double()  # by the entry of the second block
         logits = torch.zeros(trees.n_actions, dtype=torch.float32)

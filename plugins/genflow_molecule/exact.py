@@ -1,4 +1,4 @@
-"""Exact divergences over molecules, where the built-in ones are over states, several of which may be one molecule.
+"""Exact divergences over molecules; the built-in ones are over states, several of which may be one molecule.
 
 The target gives every molecule its score to the power of beta, once. With `multiplicity` the task's own
 target does the same; without it a policy that is perfect over states still has a divergence here, which tells

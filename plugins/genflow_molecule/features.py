@@ -1,4 +1,4 @@
-"""What a network that makes weights is told about inputs and actions: chemistry, the same in every vocabulary.
+"""What networks that make weights are told about inputs and actions: the same chemistry in every vocabulary.
 
 An input is "the block in this slot is this entry" or "it hangs from this stem of that slot"; an action is a
 site and an entry, or exit.
@@ -31,14 +31,17 @@ OPEN = MAX_STEMS - 1
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
-#: SMILES of what is joined to every atom that can be joined, and the atom of it that bears the bond: from a methyl
-#: group to what brings a block to the size of the molecules that the reward is about, greasy and polar, by carbon and
-#: by hetero atoms
+#: SMILES of what is joined to every atom that can be joined, and the atom of it that bears the bond: from a
+#: methyl group to what brings a block to the size of the molecules that the reward is about, greasy and
+#: polar, by carbon and by hetero atoms
 PROBES = (
-    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0), ("OCCO", 1),
-    ("OC(=O)CC", 4), ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6), ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
-    ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7), ("O=C(Nc1ccccc1)c1ccccc1", 12),
-    ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
+    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0),
+    ("OCCO", 1), ("OC(=O)CC", 4), ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6),
+    ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0),
+    ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0), ("CC(=O)Nc1ccccc1", 7),
+    ("O=C(Nc1ccccc1)c1ccccc1", 12),
+    ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0), ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1),
+    ("Oc1ccccc1", 0),
 )  # fmt: skip
 METHYL, PHENYL = 0, 1
 #: RDKit's structural alerts that a hundredth of the entries of the vocabulary that ships have, by their
@@ -52,8 +55,8 @@ STEM_PROBES = (1, 2, 6, 9, 17, 21)
 PARTNERS = 8
 #: what outlines an entry, in this order: its block,
 OUTLINE = (
-    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors", "acceptors",
-    "charges", "rotatable", "strained",
+    "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors",
+    "acceptors", "charges", "rotatable", "strained",
 )  # fmt: skip
 #: and the atom by which it is attached
 ATTACHED = ("carbon", "aromatic", "in_ring", "unsaturated", "polarity", "donation", "bulk", "open_stems")
@@ -74,8 +77,8 @@ PLACED = (
 )
 #: steps between slots, and between stems, as distances
 STEP = 0.5
-#: what properties, counts (of what there are few, some or many of), valences, distances in bonds, slots and stems are
-#: divided by to be of about unit size; the generator that ships has learned them as they are
+#: what properties, counts (of what there are few, some or many of), valences, distances in bonds, slots and
+#: stems are divided by to be of about unit size; the generator that ships has learned them as they are
 HEAVY_ATOMS, WEIGHT, LOG_P, SURFACE = 8.5, 120, 2, 40
 FEW, SOME, MANY = 2.5, 3.5, 4.5
 VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
@@ -83,7 +86,7 @@ VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
 
 @lru_cache(maxsize=MAX_BLOCKS)
 def outline_block(block: Block) -> dict[str, float]:
-    """Numbers of about unit size, most of which add up when blocks are joined."""
+    """Outline a block by numbers of about unit size, most of which add up when blocks are joined."""
     mol = block.mol
     heavy = mol.GetNumHeavyAtoms()
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
@@ -154,8 +157,8 @@ def cap_properties(block: Block, caps: tuple[tuple[int, int], ...]) -> list[floa
 def describe_atom(block: Block, index: int) -> dict[str, float]:
     """An atom and what surrounds it.
 
-    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the block, the
-    nearer the more.
+    `polarity`, `donation` and `bulk` sum electronegativity, hydrogens of hetero atoms, and atoms, over the
+    block, the nearer the more.
     """
     mol = block.mol
     atom = mol.GetAtomWithIdx(index)
@@ -201,7 +204,7 @@ def probe_score(block: Block, index: int, number: int, score: Scorer) -> float:
 
 
 def vocabulary_scores(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
-    """What the reward says of an entry in the vocabulary: joined to one other, in the middle of three, and as the third.
+    """What the reward says of an entry in the vocabulary: in pairs, in the middle of three, and as the third.
 
     Args:
         number: of the entry.
@@ -250,7 +253,7 @@ def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
 
 
 def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> Tensor:
-    """(E, F) everything that is told of each entry."""
+    """Everything that is told of each entry, (E, F)."""
     rows = []
     for number, entry in enumerate(entries):
         block = entry.block
@@ -284,23 +287,23 @@ class Descriptions:
 
     @cached_property
     def entries(self) -> Tensor:
-        """(E, F); the reward is asked for it, which takes a while."""
+        """Everything that is told of each entry, (E, F); the reward is asked, which takes a while."""
         return self._describe()
 
     def inputs(self) -> Tensor:
-        """(s, .) features: slot, what the input is about, parent slot and stem, entry."""
+        """The amounts of inputs (s, .): slot, what it is about, parent slot and stem, entry."""
         return torch.cat([self._input(slot, about, self.entries, True) for slot, about in self._digits()])
 
     def input_coordinates(self) -> Tensor:
-        """(s, .) places of the same."""
+        """The coordinates of inputs (s, .): the same in fewer numbers."""
         return torch.cat([self._input(slot, about, self.placed, False) for slot, about in self._digits()])
 
     def actions(self) -> Tensor:
-        """(A, .) features: is exit, is the root's site, parent slot and stem, entry; exit has no more."""
+        """The amounts of actions (A, .): is exit, is the root's site, parent slot and stem, entry."""
         return self._actions(self.entries, True)
 
     def action_coordinates(self) -> Tensor:
-        """(A, .) places of the same."""
+        """The coordinates of actions (A, .): the same in fewer numbers."""
         return self._actions(self.placed, False)
 
     def _digits(self) -> list[tuple[int, str]]:
@@ -336,7 +339,7 @@ class Descriptions:
         return torch.cat([rows, leave])
 
     def _sites(self, before: int, one_of: bool) -> Tensor:
-        """(., .) the stems of slots 1 to `before` - 1."""
+        """The stems of slots 1 to `before` - 1, a row each."""
         stems = [
             self._site(slot, stem, one_of) for slot in range(1, before) for stem in range(self._trees.n_stems)
         ]

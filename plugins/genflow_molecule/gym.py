@@ -21,7 +21,7 @@ class MoleculeEnv(DiscreteEnv):
     """States and actions as in `trees`; the reward is a function of states."""
 
     def __init__(self, trees: Trees, log_reward: Callable[[Tensor], Tensor]) -> None:
-        """Build.
+        """Build the environment.
 
         Args:
             trees: on the device that states are on.
@@ -52,13 +52,13 @@ class MoleculeEnv(DiscreteEnv):
         return self.states_from_tensor(self.trees.backward_step(states.tensor, actions.tensor.squeeze(-1)))
 
     def log_reward(self, states: States) -> Tensor:  # type: ignore[override]
-        """(*batch_shape,) log R, of torch's default type."""
+        """The logarithm of the reward (*batch_shape,), of torch's default type."""
         tensor = states.tensor
         values = self._log_reward(tensor.reshape(-1, tensor.shape[-1])).reshape(tensor.shape[:-1])
         return values.to(torch.get_default_dtype())
 
     def reward(self, states: States) -> Tensor:  # type: ignore[override]
-        """(*batch_shape,) R, of torch's default type."""
+        """The reward (*batch_shape,), of torch's default type."""
         return self.log_reward(states).exp()
 
 
@@ -70,5 +70,5 @@ class OneHot(Preprocessor):
         self.trees = trees
 
     def preprocess(self, states: States) -> Tensor:
-        """(*batch_shape, s) of the target type."""
+        """The one-hot inputs (*batch_shape, s), of the target type."""
         return self.trees.one_hot(states.tensor, self.target_dtype or torch.get_default_dtype())

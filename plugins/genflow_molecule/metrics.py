@@ -1,4 +1,4 @@
-"""What is measured of sampled molecules, as for the task of Bengio et al. (2021): modes, the best ones, how they differ.
+"""What is measured of sampled molecules, as by Bengio et al. (2021): modes, the best ones, how they differ.
 
 Scores are those before `beta`: they compare with the literature's rewards, and do not depend on the
 temperature.
@@ -33,14 +33,10 @@ class _Sampled(Metric):
     better = "higher"
 
     class Config(Schema):
-        """What is sampled.
+        """What is sampled."""
 
-        `draws`: trajectories a policy.
-        `seed`: of the draws.
-        """
-
-        draws: int = Field(default=1024, ge=1, le=100_000)
-        seed: int = 0
+        draws: int = Field(default=1024, ge=1, le=100_000, description="Trajectories of each policy.")
+        seed: int = Field(default=0, description="The seed of the trajectories.")
 
     def fits(self, structure: Structure) -> bool:
         """Whether the task makes molecules."""
@@ -48,10 +44,16 @@ class _Sampled(Metric):
 
     @abstractmethod
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """Of one policy's molecules, ``""`` for what is none, and their states (B, 3N)."""
+        """The figure of one policy.
+
+        Args:
+            environment: of the policy.
+            smiles: the sampled molecules, ``""`` for what is none.
+            states: of the molecules (B, 3N).
+        """
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """Measure each policy: (M,) float64."""
         environment = population.structure.environment
         assert isinstance(environment, Molecule)
         final = population.rollouts(self.config.draws, self.config.seed).final
@@ -87,7 +89,7 @@ def dissimilar(smiles: Sequence[str], similarity: float) -> list[str]:
 
 
 def mean_tanimoto(smiles: Sequence[str]) -> float:
-    """Mean similarity of every two of them; NaN for fewer than two."""
+    """The mean similarity of every two of them; NaN for fewer than two."""
     from rdkit.DataStructs import BulkTanimotoSimilarity
 
     prints = fingerprints(smiles)
@@ -102,30 +104,29 @@ class Modes(_Sampled):
     brief = True
 
     class Config(_Sampled.Config):
-        """What counts.
+        """What is sampled and what counts."""
 
-        `draws`, `seed`: as for every sampled figure.
-        `score`: the score from which a molecule counts.
-        `similarity`: the Tanimoto similarity from which two molecules are the same mode.
-        """
-
-        score: float = Field(default=MODE_SCORE, ge=0, le=1)
-        similarity: float = Field(default=0.7, gt=0, le=1)
+        score: float = Field(
+            default=MODE_SCORE, ge=0, le=1, description="The score from which a molecule counts."
+        )
+        similarity: float = Field(
+            default=0.7, gt=0, le=1, description="The Tanimoto similarity from which two are the same mode."
+        )
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """How many."""
+        """How many molecules count."""
         scores = {each: environment.catalogue.score(each) for each in distinct(smiles)}
         good = [each for each in scores if scores[each] >= self.config.score]
         return float(len(dissimilar(sorted(good, key=lambda each: -scores[each]), self.config.similarity)))
 
 
 class _Top(_Sampled):
-    """Mean score of the best different molecules, or of all where there are fewer."""
+    """The mean score of the best different molecules, or of all where there are fewer."""
 
     number: int
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """0 to 1; NaN if there is no molecule."""
+        """Their mean score, 0 to 1; NaN if there is no molecule."""
         scores = sorted((environment.catalogue.score(each) for each in distinct(smiles)), reverse=True)[
             : self.number
         ]
@@ -133,31 +134,31 @@ class _Top(_Sampled):
 
 
 class Top10(_Top):
-    """Mean score of the ten best different molecules."""
+    """The mean score of the ten best different molecules."""
 
     brief = True
     number = 10
 
 
 class Top100(_Top):
-    """Mean score of the hundred best different molecules."""
+    """The mean score of the hundred best different molecules."""
 
     number = 100
 
 
 class Diversity(_Sampled):
-    """1 - mean Tanimoto similarity of different molecules."""
+    """One minus the mean Tanimoto similarity of different molecules."""
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """0 to 1; NaN for fewer than two molecules."""
+        """The diversity, 0 to 1; NaN for fewer than two molecules."""
         return 1 - mean_tanimoto(distinct(smiles))
 
 
 class Validity(_Sampled):
-    """Share of what is sampled that is a molecule, which assembly guarantees: anything below 1 is a mistake."""
+    """The share of samples that are molecules, which assembly guarantees: anything below 1 is a mistake."""
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """0 to 1."""
+        """The share, 0 to 1."""
         from rdkit import Chem, rdBase
 
         with rdBase.BlockLogs():
@@ -166,18 +167,18 @@ class Validity(_Sampled):
 
 
 class Uniqueness(_Sampled):
-    """Share of different molecules among those sampled."""
+    """The share of different molecules among those sampled."""
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """0 to 1; NaN if there is no molecule."""
+        """The share, 0 to 1; NaN if there is no molecule."""
         valid = [each for each in smiles if each]
         return len(set(valid)) / len(valid) if valid else float("nan")
 
 
 class Length(_Sampled):
-    """Mean number of blocks."""
+    """The mean number of blocks."""
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
-        """2 to N."""
+        """The mean, 2 to N."""
         slots = environment.trees.slots(states)
         return float((slots[..., 0] > 0).sum(-1).double().mean())

@@ -1,7 +1,7 @@
-"""What a molecule is worth: drug-likeness, lipophilicity or affinity to a protein, times how easily it is made.
+"""What a molecule is worth: drug-likeness, lipophilicity or affinity to a protein, times ease of synthesis.
 
-QED: Bickerton et al., "Quantifying the chemical beauty of drugs" (2012). SA: Ertl and Schuffenhauer (2009), 1 easy to
-10 hard, from RDKit's contributions. logP: Wildman and Crippen (1999).
+QED: Bickerton et al., "Quantifying the chemical beauty of drugs" (2012). SA: Ertl and Schuffenhauer (2009),
+1 easy to 10 hard, from RDKit's contributions. logP: Wildman and Crippen (1999).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from rdkit.Chem import QED, Mol, rdMolDescriptors
 
 from genflow import Reward, Schema, described
 
-#: affinity, kcal/mol, that is worth a half, and the width of the slope: of random molecules about one in six is better
+#: affinity, kcal/mol, that is worth a half, which one in six random molecules reaches, and the width of the
+#: slope
 HALF_AFFINITY, AFFINITY_WIDTH = -9.0, 1.0
 
 
@@ -55,19 +56,15 @@ class QedSa(Reward):
 
 
 class LogPWindow(Reward):
-    """A Gaussian on logP times ease of synthesis; bounded, as plain penalised logP grows with every carbon."""
+    """A Gaussian on logP times ease of synthesis; plain penalised logP would grow with every carbon."""
 
     environment = "molecule"
 
     class Config(Schema):
-        """The Gaussian.
+        """The Gaussian."""
 
-        `logp_centre`: the logP that pays most.
-        `logp_width`: the standard deviation of the Gaussian.
-        """
-
-        logp_centre: float = described(2.5, ge=-20, le=20)
-        logp_width: float = described(1.0, gt=0, le=20)
+        logp_centre: float = described(2.5, ge=-20, le=20, description="The logP that pays most.")
+        logp_width: float = described(1.0, gt=0, le=20, description="The standard deviation of the Gaussian.")
 
     def score(self, objects: Sequence[Mol]) -> list[float]:
         """The Gaussian times ease of each molecule."""

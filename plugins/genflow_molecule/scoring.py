@@ -1,4 +1,4 @@
-"""Scores of molecules by their canonical SMILES: each is computed once, checked, and kept up to a bound in bytes."""
+"""Scores of molecules by canonical SMILES: computed once, checked, and kept up to a bound in bytes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Scorer:
         return [found[each] for each in smiles]
 
     def modes(self, smiles: Sequence[str]) -> list[bool]:
-        """Which molecules are modes: what the reward says, else those whose score is at least `MODE_SCORE`."""
+        """Which molecules are modes: as the reward says, else those that score at least `MODE_SCORE`."""
         mols = {each: mol for each in dict.fromkeys(smiles) if (mol := read(each)) is not None}
         said = self._reward.is_mode(list(mols.values())) if mols else None
         if said is None:

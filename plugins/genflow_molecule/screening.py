@@ -1,4 +1,4 @@
-"""The best molecules that a population samples, docked and ranked anew: reward and docking are different judges.
+"""The best molecules that a population samples, docked and ranked anew: docking is another judge than reward.
 
 Shapes: M policies, B trajectories each, N slots.
 """

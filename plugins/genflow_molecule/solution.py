@@ -17,7 +17,7 @@ MAX_ENUMERATED = 200_000
 
 
 class MoleculeSolution(ExactSolution):
-    """The number of trees is known exactly for any size; they are listed where there are few enough to score all."""
+    """The number of trees is known for any size; they are listed where all can be scored."""
 
     def __init__(self, transitions: MoleculeTransitions, beta: float) -> None:
         super().__init__(transitions, transitions.trees.count_states())

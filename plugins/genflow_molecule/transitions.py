@@ -50,48 +50,49 @@ class MoleculeTransitions(Transitions):
 
     @property
     def n_actions(self) -> int:
-        """(1 + (N-2) T) E + 1, of T stems and E entries."""
+        """The number of actions, (1 + (N-2) T) E + 1 for T stems and E entries."""
         return self.trees.n_actions
 
     @property
     def initial_state(self) -> Tensor:
-        """(3N,) zeros."""
+        """The state without a block: (3N,) zeros."""
         return self.trees.start
 
     def forward_masks(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., A)."""
+        """Which actions are allowed: (..., 3N) -> (..., A) bool."""
         return self.trees.forward_masks(states)
 
     def n_parents(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (...) blocks that could have been the last."""
+        """How many blocks could have been the last: (..., 3N) -> (...)."""
         return self.trees.n_parents(states)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """(..., 3N), (...) -> (..., 3N)."""
+        """Join blocks: states (..., 3N), actions (...) -> (..., 3N)."""
         return self.trees.step(states, actions)
 
     def state_ids(self, states: Tensor) -> Tensor | None:
-        """(..., 3N) -> (...) number of the state, where it fits 64 bits."""
+        """The numbers of states, (..., 3N) -> (...), where they fit 64 bits."""
         return self.trees.indices(states)
 
     def one_hot_indices(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., 2N-2): the input of each digit that is 1."""
+        """The input of each digit that is 1: (..., 3N) -> (..., 2N-2)."""
         return self.trees.one_hot_indices(states)
 
     def inputs(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B, s) one-hot."""
+        """The one-hot inputs of states: (B, 3N) -> (B, s)."""
         return self.trees.one_hot(states, torch.float32)
 
     @torch.no_grad()
     def log_reward(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B,) float64; of states that are not terminal, the least."""
-        log_reward = self._beta * self.catalogue.scores(states).log()
+        """Log R of states, (B, 3N) -> (B,) float64; where a state is not terminal, the least."""
+        smiles = self.catalogue.smiles(states)
+        log_reward = self._beta * torch.tensor(self.catalogue.score.scores(smiles), dtype=torch.float64).log()
         if self._multiplicity is not None:
             known = self._multiplicity()
-            counts = [max(1, known.get(each, 0)) for each in self.catalogue.smiles(states)]
+            counts = [max(1, known.get(each, 0)) for each in smiles]
             log_reward -= torch.tensor(counts, dtype=torch.float64).log()
         return log_reward.to(states.device)
 
     def is_mode(self, states: Tensor) -> Tensor:
-        """(B, 3N) -> (B,) what the reward says, else whether the score, before `beta`, is high."""
+        """Which states are modes, (B, 3N) -> (B,): as the reward says, else those with a high score."""
         return self.catalogue.modes(states).to(states.device)

@@ -52,7 +52,7 @@ class Trees:
         self.radices = self._radices()
 
     def _radices(self) -> tuple[int, ...]:
-        """How many values each digit of a state has: entries of two slots, then entry and place of each further one."""
+        """How many values each digit has: entries of two slots, then entry and place of each further one."""
         radices = [self.n_entries + 1] * 2
         for slot in range(2, self.n_slots):
             radices += [self.n_entries + 1, 1 + (slot - 1) * self.n_stems]
@@ -68,15 +68,15 @@ class Trees:
 
     @cached_property
     def start(self) -> Tensor:
-        """(3N,) no block."""
+        """The state without a block, (3N,)."""
         return torch.zeros(3 * self.n_slots, dtype=torch.long, device=self.fits.device)
 
     def slots(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., N, 3); torchgfn's sink, which has no blocks, reads as the empty tree."""
+        """The slots of states, (..., 3N) -> (..., N, 3); torchgfn's sink is the empty tree."""
         return states.clamp(min=0).unflatten(-1, (self.n_slots, 3))
 
     def _used(self, slots: Tensor) -> Tensor:
-        """(..., N, 3) -> (..., N-2, T) bool: stems of slots 1 to N-2 that bear a block."""
+        """Which stems of slots 1 to N-2 bear a block: (..., N, 3) -> (..., N-2, T) bool."""
         later = slots[..., 2:, :]
         # an empty slot claims an extra place, which is dropped
         place = torch.where(
@@ -88,7 +88,7 @@ class Trees:
         return used.scatter_(-1, place, True)[..., :-1].unflatten(-1, (self.n_slots - 2, self.n_stems))
 
     def forward_masks(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., A) bool."""
+        """Which actions are allowed: (..., 3N) -> (..., A) bool."""
         slots = self.slots(states)
         count = (slots[..., ENTRY] > 0).sum(-1)
         masks = torch.zeros(*count.shape, self.n_actions, dtype=torch.bool, device=states.device)
@@ -103,7 +103,7 @@ class Trees:
         return masks
 
     def _leaves(self, slots: Tensor) -> Tensor:
-        """(..., N, 3) -> (..., N) bool: slots whose block can be removed; the root only when it is alone."""
+        """Which blocks can be removed: (..., N, 3) -> (..., N) bool; the root only when it is alone."""
         leaves = slots[..., ENTRY] > 0
         alone = leaves.sum(-1) == 1
         leaves[..., 0] &= alone
@@ -112,11 +112,11 @@ class Trees:
         return leaves
 
     def n_parents(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (...) blocks that can be removed."""
+        """How many blocks can be removed: (..., 3N) -> (...)."""
         return self._leaves(self.slots(states)).sum(-1)
 
     def backward_masks(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., A-1) bool."""
+        """Which actions can have been the last: (..., 3N) -> (..., A-1) bool."""
         slots = self.slots(states)
         entry, parent, stem = slots.unbind(-1)
         site = torch.where(parent > 0, 1 + (parent - 1) * self.n_stems + stem, 0)
@@ -125,7 +125,7 @@ class Trees:
         return masks.scatter_(-1, actions, True)[..., :-1]
 
     def _place(self, slots: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What an action other than exit adds: entry + 1, parent slot, stem, and the slot that it gets; (...) each."""
+        """What an action adds: entry + 1, parent slot, stem, and the slot that it gets; (...) each."""
         site, entry = actions // self.n_entries, actions % self.n_entries + 1
         parent = torch.where(site > 0, 1 + (site - 1) // self.n_stems, 0)
         stem = torch.where(site > 0, (site - 1) % self.n_stems, 0)
@@ -139,7 +139,7 @@ class Trees:
         return entry, parent, stem, slot
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """(..., 3N) after allowed actions (...); exit leaves a state as it is."""
+        """States (..., 3N) after allowed actions (...); exit leaves a state as it is."""
         slots = self.slots(states)
         entry, parent, stem, slot = self._place(slots, actions)
         place = torch.arange(self.n_slots, device=states.device).expand(slots.shape[:-1])
@@ -152,7 +152,7 @@ class Trees:
         return torch.where((actions == self.n_actions - 1)[..., None], states, stepped)
 
     def backward_step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """(..., 3N) before allowed actions (...) other than exit."""
+        """States (..., 3N) before allowed actions (...) other than exit."""
         slots = self.slots(states)
         slot = self._place(slots, actions)[-1]
         slot = torch.where((slots[..., ENTRY] > 0).sum(-1) > 1, slot, 0)[..., None]
@@ -163,7 +163,7 @@ class Trees:
         return moved.flatten(-2)
 
     def digits(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., P) int64, each below its radix; as numbers they are ordered as the states as rows."""
+        """The digits of states, (..., 3N) -> (..., P), each below its radix; ordered as states are."""
         slots = self.slots(states)
         entry, parent, stem = slots[..., 2:, :].unbind(-1)
         place = torch.where(entry > 0, 1 + (parent - 1) * self.n_stems + stem, 0)
@@ -171,7 +171,7 @@ class Trees:
 
     @cached_property
     def places(self) -> Tensor | None:
-        """(P,) what each digit counts in the number of a state; None: the numbers do not fit 64 bits."""
+        """What each digit counts in the number of a state, (P,); None: the numbers do not fit 64 bits."""
         if math.prod(self.radices) >= 2**63:
             return None
         return torch.tensor(
@@ -180,23 +180,23 @@ class Trees:
 
     @cached_property
     def offsets(self) -> Tensor:
-        """(P,) the first one-hot input of each digit."""
+        """The first one-hot input of each digit, (P,)."""
         return torch.tensor(
             [sum(self.radices[:i]) for i in range(len(self.radices))], device=self.fits.device
         )
 
     def one_hot_indices(self, states: Tensor) -> Tensor:
-        """(..., 3N) -> (..., P) int64: the one-hot input of each digit that is 1."""
+        """The one-hot input of each digit that is 1: (..., 3N) -> (..., P) int64."""
         return self.digits(states) + self.offsets
 
     def one_hot(self, states: Tensor, dtype: torch.dtype) -> Tensor:
-        """(..., 3N) -> (..., s) 0 or 1."""
+        """The one-hot inputs of states: (..., 3N) -> (..., s)."""
         indices = self.one_hot_indices(states)
         zeros = torch.zeros(*indices.shape[:-1], sum(self.radices), dtype=dtype, device=states.device)
         return zeros.scatter_(-1, indices, 1.0)
 
     def indices(self, states: Tensor) -> Tensor | None:
-        """(..., 3N) -> (...) int64 number of a state, where all fit."""
+        """The numbers of states, (..., 3N) -> (...) int64, where all fit 64 bits."""
         return None if self.places is None else (self.digits(states) * self.places).sum(-1)
 
     def count_states(self) -> int:

@@ -1,4 +1,4 @@
-"""The building blocks, each a small molecule and atoms by which it can be joined; what comes from a file is checked."""
+"""The building blocks, each a small molecule and atoms by which it can be joined."""
 
 from __future__ import annotations
 
@@ -61,9 +61,15 @@ class Block(Schema):
             if not 0 <= stem < mol.GetNumAtoms():
                 return f"has no atom {stem}"
             if uses > (hydrogens := mol.GetAtomWithIdx(stem).GetTotalNumHs()):
-                return f"lists atom {stem} as a stem {uses} times, but it has {hydrogens} hydrogen atoms to replace"
+                return (
+                    f"lists atom {stem} as a stem {uses} times, but it has {hydrogens} hydrogen atoms to"
+                    " replace"
+                )
         if len(set(self.attachments)) < len(self.attachments) or not set(self.attachments) <= set(self.stems):
-            return f"has attachments {list(self.attachments)}, which must be different stems of {list(self.stems)}"
+            return (
+                f"has attachments {list(self.attachments)}, which must be different stems of"
+                f" {list(self.stems)}"
+            )
         return None
 
 
@@ -159,14 +165,16 @@ def read_vocabulary(path: Path) -> tuple[Block, ...]:
 def _missing(name: str) -> GenflowError:
     if re.fullmatch(r"~[0-9a-f]{16}", name):
         return GenflowError(
-            f"vocabulary={name} stands for the blocks of a structure that is not in use; give its file instead"
+            f"vocabulary={name} stands for the blocks of a structure that is not in use;"
+            " give its file instead"
         )
     folder = resources.files(__package__) / "vocabularies"
     names = sorted(
         each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")
     )
     return GenflowError(
-        f"there is no vocabulary {name!r}; name one that ships ({', '.join(names)}) or the path of a JSON file"
+        f"there is no vocabulary {name!r}; name one that ships ({', '.join(names)})"
+        " or the path of a JSON file"
     )
 
 

@@ -1,4 +1,6 @@
-"""Docks random molecules of the environment, for a proxy to learn from: ``python -m genflow_molecule.proxy.dock_data``.
+"""Docks random molecules of the environment, for a proxy to learn from.
+
+``python -m genflow_molecule.proxy.dock_data``
 
 Stopped and given again it goes on. Needs the extra ``genflow[docking]``. Blocks are joined at random, two to
 six of them in turn, so that the first molecules are like the last; those of more than 45 heavy atoms are

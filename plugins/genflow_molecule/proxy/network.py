@@ -55,7 +55,7 @@ def _morgan() -> rdFingerprintGenerator.FingerprintGenerator64:
 
 
 def features(mols: Sequence[Mol]) -> Tensor:
-    """(B, F) float32: log(1 + count) of the bits, then descriptors, as they are."""
+    """The features of molecules, (B, F) float32: log(1 + count) of the bits, then descriptors as they are."""
     rows = torch.empty(len(mols), N_FEATURES)
     for row, mol in zip(rows, mols, strict=True):
         row[:BITS] = torch.from_numpy(_morgan().GetCountFingerprintAsNumPy(mol).astype("float32")).log1p()
@@ -64,7 +64,9 @@ def features(mols: Sequence[Mol]) -> Tensor:
 
 
 class Proxy(nn.Module):
-    """A linear rule and what the mean of K perceptrons of two hidden layers adds to it; kept in the range of what was docked.
+    """A linear rule and what the mean of K perceptrons of two hidden layers adds to it.
+
+    Predictions are kept in the range of what was docked.
 
     Attributes:
         columns: (I,) int64 features that are looked at.
@@ -96,7 +98,7 @@ class Proxy(nn.Module):
         self.register_buffer("affinity", torch.tensor([0.0, 1.0, -torch.inf, torch.inf]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Standardised features (K, B, I) -> (K, B) standardised affinity by each member."""
+        """Predict standardised affinities by each member: standardised features (K, B, I) -> (K, B)."""
         values = inputs
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             values = nn.functional.dropout(values, self.dropout, self.training)
@@ -106,18 +108,18 @@ class Proxy(nn.Module):
         return values[..., 0] + inputs @ self.rule
 
     def standardise(self, rows: Tensor) -> Tensor:
-        """(B, F) -> (B, I)."""
+        """Standardise the features that are looked at: (B, F) -> (B, I)."""
         return (rows[:, self.columns] - self.mean) / self.scale
 
     @torch.no_grad()
     def predict(self, rows: Tensor) -> Tensor:
-        """Features (B, F) -> (B,) affinity, kcal/mol."""
+        """Predict affinities, kcal/mol: features (B, F) -> (B,)."""
         mean, spread, least, most = self.affinity.tolist()
         inputs = self.standardise(rows).expand(len(self.weights[0]), -1, -1)
         return (mean + spread * self(inputs).mean(0)).clamp(least, most)
 
     def affinity_of(self, mol: Mol) -> float:
-        """Of one molecule, kcal/mol."""
+        """The affinity of one molecule, kcal/mol."""
         return float(self.predict(features([mol]))[0])
 
 
@@ -148,7 +150,7 @@ def load(path: Path) -> Proxy:
 
 @cache
 def shipped() -> Proxy:
-    """The one that ships, of DRD2."""
+    """The proxy that ships, of DRD2."""
     return load(SHIPPED)
 
 

@@ -1,4 +1,6 @@
-"""Trains the proxy on docked molecules, and says how far off it is: ``python -m genflow_molecule.proxy.train``.
+"""Trains the proxy on docked molecules, and says how far off it is.
+
+``python -m genflow_molecule.proxy.train``
 
 Molecules are split by their Bemis-Murcko scaffold, so that no scaffold is in two parts: five sevenths to
 learn from, one to choose the variant and when to stop by (then it is learnt from, too), and one for the
@@ -59,13 +61,13 @@ def folds(smiles: Sequence[str], seed: int, number: int) -> list[list[int]]:
 
 
 def split(smiles: Sequence[str], seed: int) -> Parts:
-    """Numbers of the molecules to learn from, to choose by and to measure on: five, one and one of seven folds."""
+    """The molecules to learn from, to choose by and to measure on: five, one and one of seven folds."""
     *learn, choose, measure = folds(smiles, seed, 7)
     return sorted(chain.from_iterable(learn)), choose, measure
 
 
 def figures(predicted: Tensor, measured: Tensor) -> dict[str, float]:
-    """MAE and RMSE, kcal/mol, and Pearson's and Spearman's correlation of (B,) and (B,); those of a constant are NaN."""
+    """MAE and RMSE, kcal/mol, and the correlations of Pearson and Spearman, NaN of a constant."""
     error = predicted - measured
     return {
         "mae": float(error.abs().mean()),
@@ -76,13 +78,13 @@ def figures(predicted: Tensor, measured: Tensor) -> dict[str, float]:
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson's."""
+    """Pearson's correlation of two rows of numbers."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()
     return float((a * b).sum() / (a.norm() * b.norm()))
 
 
 def ranks(values: Tensor) -> Tensor:
-    """(B,) from 1 on; equal values share their mean rank."""
+    """The ranks of values (B,), from 1 on; equal values share their mean rank."""
     _, place, counts = values.unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts - 1) / 2)[place]
@@ -97,7 +99,7 @@ def linear(inputs: Tensor, affinities: Tensor, others: Tensor) -> Tensor:
 
 
 def _columns(rows: Tensor, variant: dict[str, Any]) -> Tensor:
-    """(B, F) -> (I,) the features that a variant looks at; what is the same for all molecules is none."""
+    """The features that a variant looks at, (B, F) -> (I,): not what is the same for all molecules."""
     seen = (rows != 0).float().mean(0) >= variant["share"]
     seen[:BITS] &= variant["share"] < 1
     seen[BITS:] = True
@@ -105,15 +107,15 @@ def _columns(rows: Tensor, variant: dict[str, Any]) -> Tensor:
 
 
 def _error(proxy: Proxy, rows: Tensor, affinities: Tensor) -> float:
-    """RMSE, kcal/mol."""
+    """The root mean square error of a proxy, kcal/mol."""
     return float((proxy.predict(rows) - affinities).square().mean().sqrt())
 
 
 def fit(
     rows: Tensor, affinities: Tensor, learn: list[int], variant: dict[str, Any], seed: int
 ) -> Iterator[Proxy]:
-    """The linear rule alone, then the same proxy after each epoch, in evaluation mode; the caller says when to stop."""
-    torch.default_generator.manual_seed(seed)
+    """The linear rule alone, then the same proxy after each epoch, ready to predict; the caller stops."""
+    torch.manual_seed(seed)
     target = affinities[learn]
     columns = _columns(rows[learn], variant)
     proxy = Proxy(MEMBERS, variant["hidden"], len(columns), variant["dropout"])
@@ -158,7 +160,10 @@ def epochs_of(
 def choose_variant(
     rows: Tensor, affinities: Tensor, parts: Parts, seed: int
 ) -> tuple[Proxy, list[dict[str, Any]]]:
-    """What is best on the selection part, trained again on it and on what it was chosen by; and every variant with its RMSE there."""
+    """The best proxy, and every variant with its RMSE on the selection part.
+
+    The best variant there is trained again, on it as well.
+    """
     tried = []
     for variant in VARIANTS:
         epochs, error = epochs_of(rows, affinities, parts, variant, seed)
@@ -169,7 +174,7 @@ def choose_variant(
 
 
 def predictions(proxy: Proxy, rows: Tensor, affinities: Tensor, parts: Parts) -> dict[str, Tensor]:
-    """Affinities of the last part: the proxy's, and what simpler rules that learn from the same molecules say."""
+    """Affinities of the last part by the proxy, and by simpler rules that learn from the same."""
     learn, choose, measure = parts
     known = [*learn, *choose]
     own, heavy, described = affinities[known], slice(BITS, BITS + 1), slice(BITS, N_FEATURES)
@@ -182,7 +187,7 @@ def predictions(proxy: Proxy, rows: Tensor, affinities: Tensor, parts: Parts) ->
 
 
 def train(data: Path, out: Path, seed: int, progress: Progress) -> dict[str, Any]:
-    """Choose a variant, write the best proxy and a card with its figures on molecules that nothing was chosen by; the card.
+    """Choose a variant, write the best proxy and a card with its figures on new molecules; returns the card.
 
     Raises:
         GenflowError: the data cannot be read, or is too little to split.
