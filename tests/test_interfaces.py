@@ -27,8 +27,7 @@ class Tanh(PolicyArch):
 
 
 def tanh(members):
-    environment = grid(2, 4).environment
-    return lively(Structure("hypergrid", "tanh", environment, Tanh(), (environment.config, "tanh")), members)
+    return lively(Structure.of(grid(2, 4).environment, Tanh(), "hypergrid", "tanh"), members)
 
 
 def table(members):
@@ -40,9 +39,9 @@ def table(members):
 @pytest.mark.parametrize("make", [tanh, table])
 def test_an_architecture_without_its_own_tracer_has_the_gradients_of_autograd(make, members, own):
     population = make(members)
-    environment = population.structure.environment
+    structure = population.structure
     states = torch.randint(4, (members * 10, 2), generator=torch.Generator().manual_seed(3))
-    x = environment.inputs(states).reshape(members, 10, 8)
+    x = structure.transitions().inputs(states).reshape(members, 10, 8)
     x = x if own else x[0]
     toward = holed((members, 10, 3))
     logits, gradients = one_by_one(population, x, toward)
@@ -55,10 +54,9 @@ def test_an_architecture_without_its_own_tracer_has_the_gradients_of_autograd(ma
 def test_an_architecture_that_reads_inputs_is_given_inputs():
     """Only what asks for active inputs gets them, and only from a task that has them."""
     structure, other = grid(2, 4), tanh(1).structure
-    environment = structure.environment
     states = torch.randint(4, (3, 5, 2))
-    inputs = environment.inputs(states.reshape(15, 2)).reshape(3, 5, 8)
-    assert structure.observe(states).equal(environment.active(states))
+    inputs = structure.transitions().inputs(states.reshape(15, 2)).reshape(3, 5, 8)
+    assert structure.observe(states).equal(structure.transitions().one_hot_indices(states))
     assert other.observe(states).equal(inputs)
     assert other.observe(states[0]).equal(inputs[0])
 
