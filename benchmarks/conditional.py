@@ -167,8 +167,9 @@ class Grids(DiscreteEnv):
         rows = self.rows_of(states)
         log_reward = torch.empty(len(rows))
         for row in rows.unique().tolist():
-            environment, mine = self.structures[row].environment, rows == row
-            log_reward[mine] = environment.log_reward(states.tensor[mine, : environment.config.ndim]).float()
+            structure, mine = self.structures[row], rows == row
+            positions = states.tensor[mine, : structure.environment.config.ndim]
+            log_reward[mine] = structure.transitions().log_reward(positions).float()
         return log_reward
 
 
@@ -190,11 +191,8 @@ class FeatureIndex(Preprocessor):
     def __init__(self, env: Grids) -> None:
         super().__init__(output_dim=env.ndim)
         self.env = env
-        # dimensions differ only in the first column, their name
-        tables = [
-            s.environment.features()["input"][: s.environment.config.height, 1:].float()
-            for s in env.structures
-        ]
+        # dimensions differ only in their name, which is no amount
+        tables = [s.layout.units["input"].amounts[: s.environment.config.height] for s in env.structures]
         lengths = torch.tensor([len(table) for table in tables])
         self.first = 1 + lengths.cumsum(0) - lengths
         features = standardised(torch.cat(tables), torch.cat(tables[: env.trained]))
@@ -354,15 +352,15 @@ def train(loss: Loss, groups: list[dict], seconds: float) -> dict[str, float]:
 @torch.no_grad()
 def exact_js(env: Grids, policy: Estimator, row: int) -> float:
     """Exact Jensen-Shannon divergence between the target and the terminal distribution on one structure, natural logarithm."""
-    environment = env.structures[row].environment
-    graph = environment.graph
-    own = [*range(environment.config.ndim), env.ndim]
+    structure = env.structures[row]
+    graph = structure.solution.graph
+    own = [*range(structure.environment.config.ndim), env.ndim]
 
     def logits(index: Tensor) -> Tensor:
         batch = env.wrap(row, graph.states[index])
         return policy(batch, batch.conditions)[None, :, own]
 
-    return float(js(environment.target(), terminal_distribution(graph, logits, 1, MAX_ROWS))[0])
+    return float(js(structure.solution.target(), terminal_distribution(graph, logits, 1, MAX_ROWS))[0])
 
 
 @torch.no_grad()

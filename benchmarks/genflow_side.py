@@ -99,7 +99,7 @@ class Genflow(Handlers):
         )
         bound = {} if max_floats is None else {"max_floats": max_floats}
         began = time.perf_counter()
-        distribution = population.structure.environment.terminal_distribution(population, **bound)
+        distribution = population.terminal_distribution(**bound)
         seconds = time.perf_counter() - began
         if out is not None:
             write_tensors(Path(out), {"distribution": distribution[0]})

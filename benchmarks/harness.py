@@ -85,7 +85,7 @@ def divergence(task: dict, weights: Path) -> float:
 def length(task: dict, weights: Path) -> float:
     """Expected steps of a trajectory, exit included, of saved weights: on a grid, the sum of the final positions and one."""
     population = load(task, str(weights))
-    steps = build(task).environment.graph.states.sum(1) + 1.0
+    steps = build(task).solution.graph.states.sum(1) + 1.0
     return float(population.terminal_distribution()[0] @ steps.double())
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from genflow.errors import GenflowError, did_you_mean
-from genflow.schema import Name, Schema, brief
+from genflow.schema import Name, Schema, brief, role_of
 from genflow.structure import Structure
 
 #: with fewer training structures as far out as the one asked for, it lies at the edge
@@ -88,7 +88,7 @@ def caution(structure: Structure, training: Sequence[Structure], quality: Sequen
     """A warning for a structure at the edge of the training structures, with the quality that was measured nearest to it.
 
     At the edge are structures with a condition that few training structures have to such a degree, and those
-    for which few are at least as large in all sizes (the fields that must be given) at once.
+    for which few are at least as large in all sizes of the task at once.
 
     Args:
         structure: what is asked for.
@@ -131,10 +131,9 @@ def distance(a: Structure, b: Structure) -> float:
 
 
 def _sizes(structure: Structure) -> dict[str, float]:
-    roles, fields = structure.roles(), structure.fields()
-    return {
-        key: fields[key] for key in fields if roles[key] == "size" and isinstance(fields[key], int | float)
-    }
+    config = structure.environment.config
+    sizes = [key for key in type(config).model_fields if role_of(type(config), key) == "size"]
+    return {key: getattr(config, key) for key in sizes if isinstance(getattr(config, key), int | float)}
 
 
 def _numbers(value: Any) -> list[float]:

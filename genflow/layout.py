@@ -39,18 +39,21 @@ class UnitDescriptions:
         """
         self._make = amounts
         self.categories = dict(categories or {})
-        if coordinates is None:
-            if callable(amounts):
-                raise GenflowError("units whose amounts are a function need coordinates")
-            coordinates = torch.cat(
-                [amounts, *(numbers[:, None] for numbers in self.categories.values())], dim=1
-            )
-        self.coordinates = _table("coordinates", coordinates)
+        if coordinates is not None:
+            places = _table("coordinates", coordinates)
+        elif callable(amounts):
+            raise GenflowError("units whose amounts are a function need coordinates")
+        else:
+            places = _table("amounts", amounts)
         for name, numbers in self.categories.items():
-            if numbers.dtype != torch.int64 or numbers.shape != self.coordinates.shape[:1]:
+            if numbers.dtype != torch.int64 or numbers.shape != places.shape[:1]:
                 raise GenflowError(
-                    f"category {name!r} of units must be ({len(self)},) int64, not {tuple(numbers.shape)} {numbers.dtype}"
+                    f"category {name!r} of units must be ({len(places)},) int64, not {tuple(numbers.shape)}"
+                    f" {numbers.dtype}"
                 )
+        if coordinates is None:
+            places = torch.cat([places, *(numbers[:, None] for numbers in self.categories.values())], dim=1)
+        self.coordinates = places
         if not callable(amounts):
             _ = self.amounts
 

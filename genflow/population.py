@@ -138,21 +138,25 @@ class Population:
         """
         return self._tracer(states)[0], ()
 
-    def terminal_distribution(self) -> Tensor:
+    def terminal_distribution(self, max_floats: int = MAX_FLOATS) -> Tensor:
         """(M, S) float64: exact probability of each terminal state, computed once.
+
+        Args:
+            max_floats: activations of a layer held at once.
 
         Raises:
             GenflowError: the task is too large to enumerate.
         """
-        return _cache.get(self, "terminal_distribution", self._terminal_distribution)
 
-    def _terminal_distribution(self, max_floats: int = MAX_FLOATS) -> Tensor:
-        graph = self.structure.solution.graph
-        widest = max(max(shape) for shape in self.layout.shapes.values())
-        rows = max(1, max_floats // (len(self) * widest))
-        return exact.terminal_distribution(
-            graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
-        )
+        def compute() -> Tensor:
+            graph = self.structure.solution.graph
+            widest = max(max(shape) for shape in self.layout.shapes.values())
+            rows = max(1, max_floats // (len(self) * widest))
+            return exact.terminal_distribution(
+                graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
+            )
+
+        return _cache.get(self, ("terminal_distribution", max_floats), compute)
 
     def parts(self) -> Iterator[Population]:
         """Slices whose exact distributions fit in memory, one at a time; the population itself where all of them fit."""

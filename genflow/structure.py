@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cached_property
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from weakref import WeakValueDictionary
 
 import torch
@@ -101,7 +101,15 @@ class Structure:
         return cls._build(env, fields, policy, read_files=False)
 
     @classmethod
-    def _build(cls, env: str, fields: Mapping[str, Any], policy: str | None, read_files: bool) -> Structure:
+    def _build(
+        cls,
+        env: str,
+        fields: Mapping[str, Any],
+        policy: str | None,
+        read_files: bool,
+        texts: Set[str] = frozenset(),
+    ) -> Structure:
+        # `texts` are keys whose values somebody typed, to be read as the model wants them
         policy = policy or default_name("policy")
         env_cls, arch_cls = registry().load("environment", env), registry().load("policy", policy)
         where, context = f"structure of {env!r}", {"read_files": read_files}
@@ -135,7 +143,11 @@ class Structure:
                 raise GenflowError(f"{where}: unknown key {each!r}{did_you_mean(each, owners)}")
 
         def configured(model: type[BaseModel]) -> Any:
-            own = {k: _typed(model, k, fields[k], where) for k in model.model_fields if k in fields}
+            own = {
+                k: _typed(model, k, fields[k], where) if k in texts else fields[k]
+                for k in model.model_fields
+                if k in fields
+            }
             return validate(model, own, where, context)
 
         env_config, arch_config = configured(env_cls.Config), configured(arch_cls.Config)
@@ -212,7 +224,7 @@ class Structure:
                 preset.update(presets[part])
             else:
                 raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
-        return cls.build(env, fields, policy)
+        return cls._build(env, fields, policy, read_files=True, texts=fields.keys() - preset)
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:
@@ -349,23 +361,30 @@ def _digest(text: str) -> str:
     return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _typed(model: type[BaseModel], key: str, value: Any, where: str) -> Any:
-    """A value as the model wants it; texts of lists and tables are read."""
-    if not isinstance(value, str):
-        return value
+def _typed(model: type[BaseModel], key: str, text: str, where: str) -> Any:
+    """A text as the model wants it, a list or table where the field takes one."""
+    kinds = _kinds(model.model_fields[key].annotation)
     try:
-        return from_text(value, sequence=_takes_sequence(model.model_fields[key].annotation))
+        return from_text(
+            text,
+            # where a text is possible, a+b is one
+            sequence=bool(kinds & {tuple, list}) and str not in kinds,
+            optional=NoneType in kinds,
+            brackets=not kinds <= _SCALARS,
+        )
     except GenflowError as error:
         raise GenflowError(f"{where}: {key}: {error}") from error
 
 
-def _takes_sequence(annotation: Any) -> bool:
+_SCALARS = {str, int, float, bool, NoneType, Literal}
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The classes that an annotation allows, e.g. {tuple, NoneType} for ``tuple[int, ...] | None``."""
     origin = get_origin(annotation) or annotation
-    if origin in (tuple, list):
-        return True
-    # where a text is possible, a+b is one
-    choices = get_args(annotation) if origin in (Union, UnionType) else ()
-    return str not in choices and any(map(_takes_sequence, choices))
+    if origin in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return _kinds(get_args(annotation)[0]) if origin is Annotated else {origin}
 
 
 def _split(text: str) -> list[str]:

@@ -14,8 +14,16 @@ from urllib.parse import quote, unquote
 from genflow.errors import GenflowError
 
 #: what separates items: not the sign of an exponent, as in 1e+5
-_SEPARATOR = re.compile(r"(?<![0-9][eE])[+,]")
+_SEPARATOR = re.compile(r"(?:(?<![0-9][eE])|(?<=%[0-9][eE]))[+,]")
+_END = re.compile(rf"[\]\)}},]|{_SEPARATOR.pattern}")
+#: how a text of no characters is written within a list
+EMPTY = "''"
+_EXPONENT = re.compile(r"[0-9][eE]$")
 _INTEGER, _NUMBER = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+#: how the absence of a value is written
+_NOTHING = ("None", "null")
+#: what is no text
+_LITERAL = re.compile(rf"{_NUMBER.pattern}|[Tt]rue|[Ff]alse|None|null")
 
 
 def to_text(value: Any) -> str:
@@ -26,6 +34,8 @@ def to_text(value: Any) -> str:
         and not any(isinstance(v, tuple | list | Mapping) for v in value)
     ):
         return "+".join(map(_nested, value))
+    if isinstance(value, str) and value not in _NOTHING:
+        return _quoted(value)
     return _nested(value)
 
 
@@ -33,32 +43,47 @@ def _nested(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"[{'+'.join(map(_nested, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{'+'.join(f'{_scalar(key)}:{_nested(each)}' for key, each in value.items())}}}"
-    return _scalar(value)
+        return f"{{{'+'.join(f'{_item_text(str(key))}:{_nested(each)}' for key, each in value.items())}}}"
+    return _item_text(value) if isinstance(value, str) else str(value)
 
 
-def _scalar(value: Any) -> str:
+def _quoted(text: str) -> str:
     # a name may hold any character, which must neither leave the folder nor be read as something else
-    return quote(
-        str(value), safe=" *.-+" if isinstance(value, int | float) else " *.-", errors="surrogatepass"
-    )
+    inner = text.strip(" ")
+    if not inner:
+        return "%20" * len(text)
+    before, after = text.partition(inner)[::2]
+    return "%20" * len(before) + quote(inner, safe=" *.-", errors="surrogatepass") + "%20" * len(after)
 
 
-def from_text(text: str, sequence: bool = False) -> Any:
+def _item_text(text: str) -> str:
+    """A text within a list or table, where it must not be read as a number, nor its end as an exponent."""
+    if not text:
+        return EMPTY
+    if _LITERAL.fullmatch(text) or _EXPONENT.search(text):
+        return _quoted(text[:-1]) + f"%{ord(text[-1]):02X}"
+    return _quoted(text)
+
+
+def from_text(text: str, sequence: bool = False, optional: bool = False, brackets: bool = True) -> Any:
     """Read a value.
 
     Args:
         text: see the module.
         sequence: whether ``a+b`` is a list of two; else it is one text.
+        optional: whether ``None`` is the absence of a value; else it is a text.
+        brackets: whether what begins with a bracket is a list or table; else it is a text.
 
     Raises:
         GenflowError: a bracket is not closed, or something follows it.
     """
     text = text.strip()
-    if text[:1] in ("[", "{", "("):
+    if brackets and text[:1] in ("[", "{", "("):
         return _parse(text)
+    if optional and text in _NOTHING:
+        return None
     if sequence and _SEPARATOR.search(text):
-        return [from_text(part) for part in _SEPARATOR.split(text) if part.strip()]
+        return [_unquoted(part) for part in _SEPARATOR.split(text) if part.strip()]
     return unquote(text, errors="surrogateescape")
 
 
@@ -85,11 +110,11 @@ def _item(text: str) -> tuple[Any, str]:
             found = re.match(r"([^:={}\[\]+,]+)[:=]", rest)
             if found is None:
                 raise GenflowError(f"{text!r} is no table; write {{key:value+key:value}}")
-            table[unquote(found[1].strip())], rest = _item(rest[found.end() :])
+            table[_unquoted(found[1])], rest = _item(rest[found.end() :])
             rest = _next(text, rest, "}")
         return table, rest[1:]
     number = _NUMBER.match(text)
-    end = re.compile(r"[\]\)},]|(?<![0-9][eE])\+(?!$)").search(text, number.end() if number else 0)
+    end = _END.search(text, number.end() if number else 0)
     scalar, rest = (text[: end.start()], text[end.start() :]) if end else (text, "")
     return _number(scalar.strip()), rest
 
@@ -111,4 +136,8 @@ def _number(text: str) -> Any:
         return float(text)
     if text in ("True", "true", "False", "false"):
         return text in ("True", "true")
-    return unquote(text.strip("\"'"), errors="surrogateescape")
+    return None if text in _NOTHING else _unquoted(text)
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text.strip().strip("\"'"), errors="surrogateescape")

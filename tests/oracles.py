@@ -9,7 +9,6 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 
 import torch
@@ -17,7 +16,7 @@ from gfn.containers import Trajectories
 from gfn.estimators import DiscretePolicyEstimator
 from torch import Tensor, nn
 
-from genflow import Environment, Noise, PolicyArch, Population, Structure
+from genflow import Environment, ExactSolution, Noise, PolicyArch, Population, Structure
 from genflow.rollouts import Rollouts
 
 
@@ -60,23 +59,28 @@ def grid(ndim: int, height: int, **fields) -> Structure:
 
 def by_torchgfn(structure: Structure) -> Structure:
     """The same task, with everything left to torchgfn that an environment may leave to it."""
-    left = ("start", "forward_masks", "n_parents", "step", "indices", "inputs", "active", "graph")
-    plain = type("Plain", (type(structure.environment),), {name: vars(Environment)[name] for name in left})
-    return replace(structure, environment=plain(structure.environment.config))
+    n_states = structure.solution.n_states
+
+    class Plain(type(structure.environment)):
+        transitions = Environment.transitions
+
+        def exact_solution(self, transitions):
+            return ExactSolution(transitions, n_states)
+
+    environment = Plain(structure.environment.config, structure.environment.reward)
+    return Structure.of(environment, structure.arch, structure.env, structure.policy)
 
 
 def by_autograd(structure: Structure) -> Structure:
     """The same policy, with everything left to autograd and vmap that an architecture may leave to them."""
     left = ("takes_one_hot_indices", "forward", "forward_with_cache", "backward")
     plain = type("Plain", (type(structure.arch),), {name: vars(PolicyArch)[name] for name in left})
-    return replace(structure, arch=plain(structure.arch.config))
+    return Structure.of(structure.environment, plain(structure.arch.config), structure.env, structure.policy)
 
 
 def lookup(structure: Structure, logits: Tensor, **provenance) -> Population:
     """(M, S, A) logits -> a population on the structure's environment that has exactly these."""
-    tabular = Structure(
-        "hypergrid", "lookup", structure.environment, Lookup(), (structure.environment.config, "lookup")
-    )
+    tabular = Structure.of(structure.environment, Lookup(), "hypergrid", "lookup")
     return Population(tabular, logits.float().reshape(len(logits), -1), provenance)
 
 
@@ -238,14 +242,14 @@ def chi_square(counts: Tensor, expected: Tensor) -> float:
 
 def uniform_backward(structure: Structure) -> DiscretePolicyEstimator:
     """torchgfn's uniform backward policy."""
-    env, preprocessor = structure.environment.gfn
+    env, preprocessor = structure.transitions().env, structure.transitions().preprocessor
     return DiscretePolicyEstimator.uniform(env.n_actions, preprocessor=preprocessor)
 
 
 def rollouts_of(structure: Structure, batches: list) -> Rollouts:
     """torchgfn's trajectories, one batch a member, as `Rollouts`: step by step, in plain Python."""
     n, h = structure.environment.config.ndim, structure.environment.config.height
-    env, _ = structure.environment.gfn
+    env = structure.transitions().env
     length = max(int(batch.terminating_idx.max()) for batch in batches)
     rows = []
     for batch in batches:
@@ -265,7 +269,7 @@ def rollouts_of(structure: Structure, batches: list) -> Rollouts:
     actions = torch.tensor([[r[1] for r in row] for row in full])
     masks = env.States(states.reshape(-1, n)).forward_masks.reshape(len(batches), longest, -1)
     return Rollouts(
-        environment=structure.environment,
+        transitions=structure.transitions(),
         states=states,
         logits=torch.zeros(masks.shape),
         cache=(),
@@ -285,7 +289,7 @@ def rollouts_of(structure: Structure, batches: list) -> Rollouts:
 def trajectories_of(structure: Structure, rollouts: Rollouts) -> list[Trajectories]:
     """`Rollouts` as torchgfn's trajectories, one batch a member."""
     n, h = structure.environment.config.ndim, structure.environment.config.height
-    env, _ = structure.environment.gfn
+    env = structure.transitions().env
     members, count = rollouts.log_reward.shape
     batches = []
     for m in range(members):

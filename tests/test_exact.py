@@ -66,7 +66,7 @@ def test_terminal_distribution_is_what_torchgfn_samples():
 
 
 def test_states_are_evaluated_once_and_never_more_than_max_rows_at_a_time():
-    graph = grid(3, 4).environment.graph
+    graph = grid(3, 4).solution.graph
     asked = []
 
     def policy(index):
@@ -83,7 +83,7 @@ def test_bounded_chunks_give_the_same_distribution(max_floats):
     structure = grid(3, 4)
     population = lively(structure, 3)
     whole = population.terminal_distribution()
-    chunked = structure.environment.terminal_distribution(population, max_floats=max_floats)
+    chunked = population.terminal_distribution(max_floats)
     torch.testing.assert_close(chunked, whole, rtol=1e-5, atol=1e-9)
 
 
@@ -93,7 +93,7 @@ def test_the_bound_on_floats_bounds_the_states_evaluated_at_once(monkeypatch):
     sizes = []
     trace = Population.trace
     monkeypatch.setattr(Population, "trace", lambda self, x: sizes.append(len(x)) or trace(self, x))
-    structure.environment.terminal_distribution(population, max_floats=3 * 32 * 4)
+    population.terminal_distribution(max_floats=3 * 32 * 4)
     assert max(sizes) == 4
     assert sum(sizes) == 64
 
@@ -112,10 +112,10 @@ REWARDS = [
 @pytest.mark.parametrize("fields", REWARDS, ids=str)
 @pytest.mark.parametrize(("ndim", "height"), [(1, 9), (2, 8), (3, 4)])
 def test_optimal_flows_sample_the_target(ndim, height, fields):
-    environment = grid(ndim, height, **fields).environment
-    flows, target = environment.optimal_flows(), environment.target()
+    structure = grid(ndim, height, **fields)
+    flows, target = structure.solution.optimal_flows(), structure.solution.target()
     found = exact.terminal_distribution(
-        environment.graph, lambda index: flows.policy[index].log()[None], 1, 10**6
+        structure.solution.graph, lambda index: flows.policy[index].log()[None], 1, 10**6
     )[0]
     assert float(target.sum()) == pytest.approx(1, abs=1e-12)
     assert divergence(target, found) < 1e-10
@@ -124,8 +124,8 @@ def test_optimal_flows_sample_the_target(ndim, height, fields):
 
 @pytest.mark.parametrize(("ndim", "height"), [(2, 7), (3, 4), (5, 2)])
 def test_optimal_flows_balance_at_every_state(ndim, height):
-    environment = grid(ndim, height).environment
-    flows = environment.optimal_flows()
+    structure = grid(ndim, height)
+    flows = structure.solution.optimal_flows()
     states = cells(ndim, height)
     flow = dict(zip(states, flows.state.exp().tolist(), strict=True))
     policy = dict(zip(states, flows.policy.tolist(), strict=True))
@@ -146,19 +146,19 @@ def test_optimal_flows_balance_at_every_state(ndim, height):
 
 @pytest.mark.parametrize(("ndim", "height"), [(2, 9), (3, 5), (4, 3)])
 def test_partition_function_is_the_sum_of_all_rewards(ndim, height):
-    environment = grid(ndim, height).environment
+    structure = grid(ndim, height)
     total = math.fsum(reward(cell, height, height - 1) for cell in cells(ndim, height))
-    assert environment.log_partition() == pytest.approx(math.log(total), abs=1e-12)
-    assert environment.optimal_flows().log_z == pytest.approx(math.log(total), abs=1e-12)
+    assert structure.solution.log_partition() == pytest.approx(math.log(total), abs=1e-12)
+    assert structure.solution.optimal_flows().log_z == pytest.approx(math.log(total), abs=1e-12)
     expected = torch.tensor(
         [reward(cell, height, height - 1) / total for cell in cells(ndim, height)], dtype=torch.float64
     )
-    torch.testing.assert_close(environment.target(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(structure.solution.target(), expected, rtol=1e-12, atol=0)
 
 
 def state_flow(structure, log_flow):
     """torchgfn's estimator of the log flow of states, from a table."""
-    env, preprocessor = structure.environment.gfn
+    env, preprocessor = structure.transitions().env, structure.transitions().preprocessor
     table = Table(preprocessor.output_dim, env.ndim, 1)
     table.table.data = log_flow.float()[:, None]
     return ScalarEstimator(table, preprocessor=preprocessor)
@@ -193,9 +193,7 @@ def test_the_optimal_policy_has_no_loss_under_torchgfns_own_objectives(fields):
 
 def test_optimal_population_reaches_the_target_through_its_weights():
     population = optimal(grid(2, 8))
-    assert (
-        divergence(population.structure.solution.target(), population.terminal_distribution()[0]) < 1e-10
-    )
+    assert divergence(population.structure.solution.target(), population.terminal_distribution()[0]) < 1e-10
 
 
 def as_mapping(graph: exact.StateGraph) -> dict:
@@ -212,8 +210,8 @@ def as_mapping(graph: exact.StateGraph) -> dict:
 
 @pytest.mark.parametrize(("ndim", "height"), [(1, 6), (2, 5), (3, 3), (4, 2)])
 def test_the_grids_own_graph_equals_the_one_enumerated_from_torchgfn(ndim, height):
-    environment = grid(ndim, height).environment
-    own, found = environment.graph, exact.enumerate_states(environment.gfn[0], 10_000)
+    structure = grid(ndim, height)
+    own, found = structure.solution.graph, exact.enumerate_states(structure.transitions().env, 10_000)
     assert as_mapping(own) == as_mapping(found)
     for graph in (own, found):
         assert not graph.states[0].any()
@@ -227,13 +225,13 @@ def test_the_grids_own_graph_equals_the_one_enumerated_from_torchgfn(ndim, heigh
 
 
 def test_an_enumerated_graph_gives_the_same_distribution_and_flows():
-    environment = grid(2, 5).environment
-    graph = exact.enumerate_states(environment.gfn[0], 100)
+    structure = grid(2, 5)
+    graph = exact.enumerate_states(structure.transitions().env, 100)
     order = graph.states @ torch.tensor([5, 1])
-    flows = exact.optimal_flows(graph, environment.log_reward(graph.states))
-    torch.testing.assert_close(flows.policy, environment.optimal_flows().policy[order])
+    flows = exact.optimal_flows(graph, structure.transitions().log_reward(graph.states))
+    torch.testing.assert_close(flows.policy, structure.solution.optimal_flows().policy[order])
     found = exact.terminal_distribution(graph, lambda index: flows.policy[index].log()[None], 1, 7)[0]
-    torch.testing.assert_close(found, environment.target()[order])
+    torch.testing.assert_close(found, structure.solution.target()[order])
 
 
 @pytest.mark.parametrize(("ndim", "height"), [(1, 6), (2, 5), (3, 4)])
@@ -241,7 +239,7 @@ def test_policies_of_an_enumerated_task_end_where_those_of_the_grid_do(ndim, hei
     structure = grid(ndim, height)
     population, plain = lively(structure, 3), by_torchgfn(structure)
     found = Population(plain, population.weights).terminal_distribution()
-    order = [cells(ndim, height).index(tuple(state)) for state in plain.environment.graph.states.tolist()]
+    order = [cells(ndim, height).index(tuple(state)) for state in plain.solution.graph.states.tolist()]
     assert ndim == 1 or order != sorted(order), "both graphs have one order, so mixing them up would not show"
     torch.testing.assert_close(found, population.terminal_distribution()[:, order], rtol=1e-5, atol=1e-9)
 
@@ -308,11 +306,9 @@ def test_many_policies_are_each_alone_however_much_is_held_at_once(seed):
     structure = grid(3, 5)
     population = lively(structure, 7, seed)
     max_floats = random.Random(seed).randint(1, 3000)
-    together = structure.environment.terminal_distribution(population, max_floats)
+    together = population.terminal_distribution(max_floats)
     for m, one in enumerate(population):
-        torch.testing.assert_close(
-            structure.environment.terminal_distribution(one)[0], together[m], rtol=1e-5, atol=1e-9
-        )
+        torch.testing.assert_close(one.terminal_distribution()[0], together[m], rtol=1e-5, atol=1e-9)
 
 
 def test_a_task_with_paths_of_different_lengths_is_refused():
@@ -354,7 +350,7 @@ def test_states_where_no_trajectory_may_end_get_nothing():
 
 
 def test_exact_computation_on_a_huge_grid_names_the_way_out():
-    environment = grid(7, 30).environment
-    assert not environment.enumerable
+    structure = grid(7, 30)
+    assert not structure.solution.enumerable
     with pytest.raises(GenflowError, match="use metrics that sample"):
-        environment.target()
+        structure.solution.target()

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles import Lookup
 from safetensors.torch import load_file
 
+from genflow import Structure
 from genflow.exact import terminal_distribution
 
 REPOSITORY = Path(__file__).parents[1]
@@ -239,27 +241,27 @@ def test_one_file_runs_the_whole_job(genflow):
 
 @pytest.mark.parametrize("length", [2, 3, 11, 40])
 def test_its_optimal_flows_sample_the_target(line, length):
-    environment = line.Line(line.Line.Config(length=length, floor=0.3))
+    structure = Structure.of(line.Line(line.Line.Config(length=length, floor=0.3)), Lookup(), "line")
     u = [x / (length - 1) for x in range(length)]
     rewards = torch.tensor(
         [0.3 + math.exp(-(((v - 0.25) / 0.1) ** 2)) + 2 * math.exp(-(((v - 0.75) / 0.1) ** 2)) for v in u]
     ).double()
-    flows = environment.optimal_flows()
+    flows = structure.solution.optimal_flows()
     assert (
-        environment.graph.states.flatten().tolist()
+        structure.solution.graph.states.flatten().tolist()
         == list(range(length))
-        == list(range(environment.n_states))
+        == list(range(structure.solution.n_states))
     )
     assert flows.log_z == pytest.approx(math.log(rewards.sum()), abs=1e-6)
-    torch.testing.assert_close(environment.target(), rewards / rewards.sum(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(structure.solution.target(), rewards / rewards.sum(), rtol=0, atol=1e-6)
     # on a chain the best policy exits with R(x) / (R(x) + R(x+1) + ...)
     torch.testing.assert_close(
         flows.policy[:, 1], rewards / rewards.flip(0).cumsum(0).flip(0), rtol=0, atol=1e-6
     )
     ends = terminal_distribution(
-        environment.graph, lambda index: flows.policy[index].log()[None], 1, max_rows=7
+        structure.solution.graph, lambda index: flows.policy[index].log()[None], 1, max_rows=7
     )
-    torch.testing.assert_close(ends[0], environment.target(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ends[0], structure.solution.target(), rtol=0, atol=1e-9)
 
 
 def test_torchgfn_itself_finds_the_optimal_flows_balanced(line):
@@ -267,9 +269,9 @@ def test_torchgfn_itself_finds_the_optimal_flows_balanced(line):
     from gfn.gflownet import TBGFlowNet
     from gfn.samplers import Sampler
 
-    environment = line.Line(line.Line.Config(length=9))
-    env, preprocessor = environment.make()
-    flows = environment.optimal_flows()
+    structure = Structure.of(line.Line(line.Line.Config(length=9)), Lookup(), "line")
+    env, preprocessor = structure.environment.make()
+    flows = structure.solution.optimal_flows()
 
     class Optimal(torch.nn.Module):
         input_dim, output_dim = 9, 2

@@ -10,7 +10,7 @@ import torch
 from oracles import Lookup, grid
 from torch import nn
 
-from genflow import WeightLayout
+from genflow import GenflowError, UnitDescriptions, WeightLayout
 
 RANDOM = random.Random(7)
 SIZES = [(RANDOM.randint(1, 6), RANDOM.randint(2, 12), RANDOM.randint(1, 20)) for _ in range(12)]
@@ -77,8 +77,11 @@ def test_axis_labels_match_the_parameters_and_their_meaning():
     sizes = {"input": 15, "hidden1": 7, "hidden2": 7, "action": 4}
     for name, shape in layout.shapes.items():
         assert shape == tuple(sizes[label] for label in layout.axes[name])
-    assert layout.units["input"].equal(structure.environment.input_coordinates())
-    assert layout.coordinates["action"].equal(structure.environment.action_coordinates())
+    units = structure.environment.units()
+    for label, own in (("input", units.inputs), ("action", units.actions)):
+        assert layout.units[label].coordinates.equal(own.coordinates)
+        assert layout.units[label].amounts.equal(own.amounts)
+        assert layout.units[label].categories["dimension"].equal(own.categories["dimension"])
 
 
 def test_labels_that_do_not_fit_are_refused():
@@ -87,30 +90,63 @@ def test_labels_that_do_not_fit_are_refused():
         WeightLayout.of(module, {"weight": ("action", "input")}, {})
     with pytest.raises(ValueError, match="axis labels"):
         WeightLayout.of(module, {"weight": ("action", "input"), "bias": ("action", "input")}, {})
-    with pytest.raises(ValueError, match="4 coordinates for the 3 units"):
-        WeightLayout.of(
-            module, {"weight": ("action", "input"), "bias": ("action",)}, {"input": torch.zeros(4, 1)}
-        )
-    with pytest.raises(ValueError, match="4 features for the 3 units"):
-        WeightLayout.of(
-            module,
-            {"weight": ("action", "input"), "bias": ("action",)},
-            {},
-            lambda: {"input": torch.zeros(4, 1)},
-        ).features["input"]
+    axes = {"weight": ("action", "input"), "bias": ("action",)}
+    with pytest.raises(ValueError, match="4 descriptions for the 3 units of axis 'input'"):
+        WeightLayout.of(module, axes, {"input": UnitDescriptions(torch.zeros(4, 1))})
+    late = UnitDescriptions(lambda: torch.zeros(4, 1), coordinates=torch.zeros(3, 1))
+    layout = WeightLayout.of(module, axes, {"input": late})
+    with pytest.raises(GenflowError, match="4 rows of amounts for 3 units"):
+        layout.units["input"].amounts  # noqa: B018
 
 
-def test_units_without_features_are_described_by_their_coordinates():
+def test_units_without_coordinates_lie_where_amounts_and_categories_say():
+    amounts, kinds = torch.rand(3, 2), torch.tensor([4, -1, 0])
+    plain = UnitDescriptions(amounts, {"kind": kinds})
+    assert len(plain) == 3
+    assert plain.coordinates.equal(torch.cat([amounts, kinds[:, None].float()], dim=1))
+    told = UnitDescriptions(amounts, {"kind": kinds}, coordinates=torch.ones(3, 5))
+    assert told.amounts.equal(amounts) and told.coordinates.equal(torch.ones(3, 5))
+    assert told.amounts.dtype == UnitDescriptions(amounts.double()).amounts.dtype == torch.float32
+
+
+def test_costly_amounts_are_made_when_they_are_first_read_and_only_once():
+    made = []
+
+    def amounts():
+        made.append(1)
+        return torch.ones(3, 2)
+
+    units = UnitDescriptions(amounts, coordinates=torch.zeros(3, 1))
+    assert len(units) == 3 and not made
+    assert units.amounts.equal(units.amounts) and made == [1]
+    with pytest.raises(GenflowError, match="need coordinates"):
+        UnitDescriptions(amounts)
+
+
+@pytest.mark.parametrize(
+    ("describe", "says"),
+    [
+        (lambda: UnitDescriptions(torch.ones(3)), "amounts of units must be a finite table"),
+        (lambda: UnitDescriptions(torch.full((3, 1), torch.nan)), "amounts of units must be a finite table"),
+        (lambda: UnitDescriptions(torch.ones(3, 1), coordinates=torch.ones(3)), "coordinates of units"),
+        (lambda: UnitDescriptions(torch.ones(3, 1), coordinates=torch.ones(4, 1)), "3 rows of amounts for 4"),
+        (lambda: UnitDescriptions(torch.ones(3, 1), {"kind": torch.zeros(3)}), "category 'kind'.*int64"),
+        (lambda: UnitDescriptions(torch.ones(3, 1), {"kind": torch.zeros(4).long()}), "category 'kind'"),
+        (lambda: UnitDescriptions(torch.ones(3, 1), {"kind": torch.zeros(3, 1).long()}), "category 'kind'"),
+        (lambda: UnitDescriptions(torch.ones(3, 1), {"kind": torch.tensor(3)}), "category 'kind'"),
+    ],
+)
+def test_descriptions_of_another_shape_or_type_are_refused(describe, says):
+    with pytest.raises(GenflowError, match=says) as caught:
+        describe()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_told_about_the_units_does_not_make_it_another_layout():
     module, axes = nn.Linear(3, 2), {"weight": ("action", "input"), "bias": ("action",)}
-    coordinates = {"input": torch.rand(3, 2), "action": torch.rand(2, 4)}
-    plain = WeightLayout.of(module, axes, coordinates)
-    assert plain.features.keys() == coordinates.keys()
-    assert all(plain.features[label].equal(table) for label, table in coordinates.items())
-    told = WeightLayout.of(module, axes, coordinates, lambda: {"input": torch.rand(3, 7)})
-    assert told.features["input"].shape == (3, 7) and told.features["action"].equal(coordinates["action"])
-    assert told.coordinates["input"].equal(coordinates["input"])
-    # what is told about the units does not make it another layout
-    assert told == plain
+    plain = {"input": UnitDescriptions(torch.rand(3, 2)), "action": UnitDescriptions(torch.rand(2, 4))}
+    told = {**plain, "input": UnitDescriptions(torch.rand(3, 7))}
+    assert WeightLayout.of(module, axes, told) == WeightLayout.of(module, axes, plain)
 
 
 def test_building_a_layout_draws_no_random_numbers():

@@ -17,10 +17,9 @@ SIZES = [(1, 4, 3), (2, 6, 8), (4, 3, 5), (3, 7, 16)]
 
 def inputs_of(structure, members, count):
     """Random one-hot inputs: (count, s) shared by all members, and (members, count, s)."""
-    environment = structure.environment
-    n, h = environment.config.ndim, environment.config.height
+    n, h = structure.environment.config.ndim, structure.environment.config.height
     states = torch.randint(h, (members, count, n), generator=torch.Generator().manual_seed(3))
-    own = environment.inputs(states.reshape(-1, n)).reshape(members, count, -1)
+    own = structure.transitions().inputs(states.reshape(-1, n)).reshape(members, count, -1)
     return own[0], own
 
 

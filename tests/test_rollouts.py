@@ -13,9 +13,8 @@ from genflow.rollouts import Rollouts, sample
 
 
 def roll(structure, population, count, epsilon=0.0, seed=0) -> Rollouts:
-    environment = structure.environment
     rng = torch.Generator().manual_seed(seed)
-    return sample(environment, population.trace, (len(population), count), epsilon, rng)
+    return sample(structure.transitions(), population.trace, (len(population), count), epsilon, rng)
 
 
 @pytest.mark.parametrize(("ndim", "height", "epsilon"), [(1, 5, 0.0), (2, 6, 0.0), (2, 6, 0.4), (4, 3, 1.0)])
@@ -24,7 +23,6 @@ def test_every_trajectory_replays_from_the_start_to_its_exit(ndim, height, epsil
     population = lively(structure, 3)
     members, count = 3, 20
     rollouts = roll(structure, population, count, epsilon)
-    environment = structure.environment
     log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
     longest = 0
     for m in range(members):
@@ -36,7 +34,7 @@ def test_every_trajectory_replays_from_the_start_to_its_exit(ndim, height, epsil
             cell, ended, step = [0] * ndim, False, 0
             while not ended:
                 assert int(rollouts.places[m, row]) == b * rollouts.length + step
-                assert rollouts.inputs[m, row].equal(environment.inputs(torch.tensor([cell]))[0])
+                assert rollouts.inputs[m, row].equal(structure.transitions().inputs(torch.tensor([cell]))[0])
                 allowed = [k < height - 1 for k in cell] + [True]
                 assert rollouts.masks[m, row].tolist() == allowed
                 action = int(rollouts.actions[m, row])
@@ -56,7 +54,7 @@ def test_every_trajectory_replays_from_the_start_to_its_exit(ndim, height, epsil
                 step += 1
             longest = max(longest, step)
             assert rollouts.final[m, b].tolist() == cell
-            expected = float(environment.log_reward(torch.tensor([cell])))
+            expected = float(structure.transitions().log_reward(torch.tensor([cell])))
             assert float(rollouts.log_reward[m, b]) == pytest.approx(expected, abs=1e-6)
         assert row == len(rows)
     assert rollouts.length == longest
@@ -149,7 +147,7 @@ def test_sampling_builds_no_gradient_graph():
     structure = grid(2, 4)
     weights = {name: t.clone().requires_grad_() for name, t in lively(structure, 2).state_dict().items()}
     trace = structure.forward_with_cache(structure.module(), weights)
-    rollouts = sample(structure.environment, trace, (2, 5), 0.1, torch.Generator().manual_seed(0))
+    rollouts = sample(structure.transitions(), trace, (2, 5), 0.1, torch.Generator().manual_seed(0))
     assert len(rollouts.cache) > 1
     assert not any(
         t.requires_grad for t in (*vars(rollouts).values(), *rollouts.cache) if isinstance(t, torch.Tensor)
@@ -206,7 +204,7 @@ def test_every_row_has_what_its_policy_says_of_its_state(monkeypatch, worthwhile
         sizes.append(states.shape[1])
         return structure.forward_with_cache(structure.module(), population.state_dict())(states)
 
-    rollouts = sample(structure.environment, trace, (3, 60), 0.2, torch.Generator().manual_seed(1))
+    rollouts = sample(structure.transitions(), trace, (3, 60), 0.2, torch.Generator().manual_seed(1))
     states, valid = replayed(structure, rollouts), rollouts.valid
     assert not valid.all()
     assert rollouts.rows(rollouts.states)[valid].equal(states[valid])
@@ -242,7 +240,7 @@ def test_ends_follow_the_exact_distribution_whatever_is_shared(monkeypatch, wort
     expected = population.terminal_distribution() * 4000
     monkeypatch.setattr("genflow.rollouts.WORTHWHILE", worthwhile)
     if not numbered:
-        monkeypatch.setattr(type(structure.environment), "indices", lambda self, states: None)
+        monkeypatch.setattr(type(structure.transitions()), "state_ids", lambda self, states: None)
     rollouts = roll(structure, population, 4000)
     for m in range(2):
         ends = torch.bincount(rollouts.final[m] @ torch.tensor([4, 1]), minlength=16)
@@ -260,7 +258,7 @@ def test_sharing_changes_nothing_but_what_is_evaluated(monkeypatch, epsilon):
     structure = grid(2, 6)
     population = lookup(structure, torch.randn(3, 36, 3) - torch.tensor([0.0, 0.0, 2.0]))
     shared = roll(structure, population, 80, epsilon)
-    monkeypatch.setattr(type(structure.environment), "indices", lambda self, states: None)
+    monkeypatch.setattr(type(structure.transitions()), "state_ids", lambda self, states: None)
     alone = roll(structure, population, 80, epsilon)
     assert shared.states.shape[1] < 0.5 * alone.states.shape[1]
     for name in ("valid", "final", "log_reward"):

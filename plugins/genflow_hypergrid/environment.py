@@ -72,7 +72,9 @@ class Hypergrid(Environment):
             from .grid import RewardedHyperGrid
 
         n, h = self.config.ndim, self.config.height
-        env = RewardedHyperGrid(n, h, self.transitions(torch.device(device)).log_reward, device)
+        # not `self.transitions`: a subclass may leave its transitions to torchgfn, which asks this environment
+        log_reward = Hypergrid.transitions(self, torch.device(device)).log_reward
+        env = RewardedHyperGrid(n, h, log_reward, device)
         preprocessor = KHotPreprocessor(h, n)
         preprocessor.target_dtype = (
             torch.get_default_dtype()

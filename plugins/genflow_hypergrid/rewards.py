@@ -123,7 +123,7 @@ class TorchgfnReward(Reward):
             return vars(hypergrid)[self.function](height, ndim, **values)
         except (AssertionError, ValueError) as error:
             raise GenflowError(
-                f"torchgfn's reward {self.function} does not fit this grid: {error}"
+                f"torchgfn's reward {self.task.reward!r} does not fit this grid: {error}"
             ) from error
 
     def check(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genflow import GenflowError, Reward, Transitions
+from genflow.schema import brief
 
 
 class GridTransitions(Transitions):
@@ -74,10 +75,15 @@ class GridTransitions(Transitions):
         """(B, n) -> (B,) float64.
 
         Raises:
-            GenflowError: the reward returns another number of values, or one that is not positive and finite.
+            GenflowError: the reward returns no numbers, another number of them, or one that is not positive and finite.
         """
-        scores = torch.as_tensor(self.reward.score(states), dtype=torch.float64).detach().to(states.device)
-        name = type(self.reward).__name__
+        name, scores = type(self.reward).__name__, self.reward.score(states)
+        try:
+            scores = torch.as_tensor(scores, dtype=torch.float64).detach().to(states.device)
+        except (TypeError, ValueError) as error:
+            raise GenflowError(
+                f"reward {name} returned what is no list of numbers: {brief(str(error))}"
+            ) from error
         if scores.shape != states.shape[:1]:
             raise GenflowError(
                 f"reward {name} returned {tuple(scores.shape)} values for {len(states)} objects"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from genflow import PolicyArch, Schema, described
+from genflow import PolicyArch, Schema, size
 
 NEGATIVE_SLOPE = 0.01
 
@@ -43,7 +43,7 @@ class MLP3(PolicyArch):
     class Config(Schema):
         """The size of the network."""
 
-        width: int = described(128, ge=1, le=8192, description="Hidden units d of each of the two layers.")
+        width: int = size(128, ge=1, le=8192, description="Hidden units d of each of the two layers.")
 
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
         """A network with torch's default initialisation."""

@@ -59,7 +59,7 @@ def test_inputs_name_the_positions(conditional):
     assert features(states).tolist() == [[3, 2], [7, conditional.MISSING]]
     raw = torch.cat(
         [
-            structure.environment.features()["input"][:height, 1:]
+            structure.layout.units["input"].amounts[:height]
             for structure, height in zip(env.structures, (3, 4), strict=True)
         ]
     )

@@ -84,7 +84,7 @@ def test_torchgfns_loss_is_ours(tmp_path):
     theirs = side.gflownet.loss_from_trajectories(side.env, trajectories, recalculate_all_logprobs=True)
     side.save(str(tmp_path / "weights"))
     population = harness.load(PLANE, str(tmp_path / "weights"))
-    environment = Structure.build("hypergrid", PLANE).environment
+    transitions = Structure.build("hypergrid", PLANE).transitions()
     states, actions = trajectories.states.tensor, trajectories.actions.tensor[..., 0]
     squares = []
     for column, steps in enumerate(trajectories.terminating_idx.tolist()):
@@ -92,11 +92,11 @@ def test_torchgfns_loss_is_ours(tmp_path):
         for step in range(steps):
             state = states[step, column]
             allowed = torch.tensor([*(position < PLANE["height"] - 1 for position in state), True])
-            logits = population.logits(environment.inputs(state[None]))[0, 0].double()
+            logits = population.logits(transitions.inputs(state[None]))[0, 0].double()
             score = score + logits.masked_fill(~allowed, -torch.inf).log_softmax(0)[actions[step, column]]
             score = score + math.log(max(1, int((state > 0).sum())))  # the first state has no parents
         last = states[steps - 1, column]
-        squares.append((score - environment.log_reward(last[None])[0]) ** 2)
+        squares.append((score - transitions.log_reward(last[None])[0]) ** 2)
     torch.testing.assert_close(theirs.double(), torch.stack(squares).mean(), rtol=1e-4, atol=1e-5)
 
 
@@ -160,8 +160,8 @@ def test_learning_ends_when_it_is_good_at_its_cap_or_with_its_slices(tmp_path):
 def test_unknown_tasks_are_new_but_alike():
     one, other = harness.unknown(PLANE), harness.unknown(PLANE)
     assert harness.build(one) != harness.build(other)
-    target = harness.build(PLANE).environment.target()
-    torch.testing.assert_close(harness.build(one).environment.target(), target, rtol=1e-6, atol=0)
+    target = harness.build(PLANE).solution.target()
+    torch.testing.assert_close(harness.build(one).solution.target(), target, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("power", [-1.0, 0.0, 0.5, 2.0])

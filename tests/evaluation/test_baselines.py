@@ -36,9 +36,9 @@ def made(structure, zoo, names=NAMES, num=3, seed=0, noise=0.1):
 
 
 def every_logit(population: Population) -> torch.Tensor:
-    environment = population.structure.environment
+    structure = population.structure
     with torch.no_grad():
-        return population.logits(environment.inputs(environment.graph.states))
+        return population.logits(structure.transitions().inputs(structure.solution.graph.states))
 
 
 def test_transplant_to_the_same_structure_is_the_identity():

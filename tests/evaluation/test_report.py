@@ -329,6 +329,7 @@ class Pairs(Gallery):
     """Unordered pairs of coordinates, except for (0, 0); painted in a colour of their own."""
 
     score = "<i>the larger, then the smaller</i>"
+    pictures = True
 
     def __init__(self) -> None:
         self.drawn: list[int] = []
@@ -356,9 +357,7 @@ class Pairs(Gallery):
 def gallery(monkeypatch):
     """What every hypergrid of this test draws with."""
     pairs = Pairs()
-    monkeypatch.setattr(
-        type(Structure.parse("hypergrid", SEEN[0]).environment), "gallery", property(lambda self: pairs)
-    )
+    monkeypatch.setattr(Structure, "gallery", property(lambda self: pairs))
     return pairs
 
 
@@ -432,7 +431,7 @@ def test_tasks_that_draw_nothing_have_no_chapter_of_objects(page):
 
 def test_states_that_are_no_places_have_no_marginals(tmp_path, monkeypatch):
     structure = Structure.parse("hypergrid", SEEN[0])
-    monkeypatch.setattr(type(structure.environment), "positional", False)
+    monkeypatch.setattr(type(structure.gallery), "places", lambda self, states: None)
     save_population(Population.initialised(structure, 2, 0), tmp_path)
     page = Page(write_report(tmp_path))
     (image,) = page.images

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from genflow_hypergrid.expert import n_sorted, shuffle_dimensions, sorted_graph, sorted_states
-from oracles import cells, chi_square, grid
+from oracles import Lookup, cells, chi_square, grid
 
-from genflow import GenflowError, optimal_flows
+from genflow import GenflowError, Structure, optimal_flows
 
 LINE = Path(__file__).parents[2] / "examples" / "genflow-line" / "genflow_line.py"
 GRIDS = [
@@ -30,8 +30,8 @@ def row(states: torch.Tensor, height: int) -> torch.Tensor:
     return (states * height ** torch.arange(states.shape[1] - 1, -1, -1)).sum(1)
 
 
-def draw(environment, num: int, uniform: float, seed: int = 0):
-    return environment.expert.draw(num, uniform, torch.Generator().manual_seed(seed))
+def draw(structure, num: int, uniform: float, seed: int = 0):
+    return structure.solution.expert.draw(num, uniform, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(("ndim", "height"), [(1, 5), (2, 2), (3, 6), (5, 3), (6, 2)])
@@ -43,9 +43,9 @@ def test_sorted_states_are_all_multisets_of_positions(ndim, height):
 
 @pytest.mark.parametrize(("ndim", "height", "fields"), GRIDS)
 def test_flows_over_sorted_states_are_those_over_all(ndim, height, fields):
-    environment = grid(ndim, height, **fields).environment
-    full, graph = environment.optimal_flows(), sorted_graph(ndim, height)
-    found = optimal_flows(graph, environment.log_reward(graph.states))
+    structure = grid(ndim, height, **fields)
+    full, graph = structure.solution.optimal_flows(), sorted_graph(ndim, height)
+    found = optimal_flows(graph, structure.transitions().log_reward(graph.states))
     place = row(graph.states, height)
     torch.testing.assert_close(found.state, full.state[place], rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(found.policy, full.policy[place], rtol=1e-9, atol=0)
@@ -55,18 +55,18 @@ def test_flows_over_sorted_states_are_those_over_all(ndim, height, fields):
 
 @pytest.mark.parametrize(("ndim", "height", "fields"), [*GRIDS, (2, 6, {"reward": "cosine"})])
 def test_what_is_drawn_is_the_optimal_policy_at_that_state(ndim, height, fields):
-    environment = grid(ndim, height, **fields).environment
-    flows, graph = environment.optimal_flows(), environment.graph
+    structure = grid(ndim, height, **fields)
+    flows, graph = structure.solution.optimal_flows(), structure.solution.graph
     for uniform in (0.0, 0.4, 1.0):
-        states, masks, policy = draw(environment, 300, uniform)
+        states, masks, policy = draw(structure, 300, uniform)
         assert (len(states), len(masks), len(policy)) == (300, 300, 300)
         place = row(states, height)
         torch.testing.assert_close(policy, flows.policy[place].float(), rtol=1e-5, atol=1e-9)
         assert masks.equal(graph.mask(place))
     # an optimal trajectory passes through one state a level
     steps = [sum(cell) for cell in cells(ndim, height)]
-    target = environment.target()
-    assert environment.expert.length == pytest.approx(
+    target = structure.solution.target()
+    assert structure.solution.expert.length == pytest.approx(
         1 + float((target * torch.tensor(steps)).sum()), rel=1e-9
     )
 
@@ -75,11 +75,11 @@ def test_what_is_drawn_is_the_optimal_policy_at_that_state(ndim, height, fields)
 @pytest.mark.parametrize("fields", [{"R0": 0.01}, {"reward": "cosine"}], ids=str)
 @pytest.mark.parametrize(("ndim", "height"), [(3, 4), (2, 7)])
 def test_states_are_drawn_by_visits_and_uniformly(ndim, height, fields):
-    environment = grid(ndim, height, **fields).environment
-    visit = environment.optimal_flows().visit
+    structure = grid(ndim, height, **fields)
+    visit = structure.solution.optimal_flows().visit
     visit, even = visit / visit.sum(), torch.full((height**ndim,), height**-ndim, dtype=torch.float64)
     for uniform in (0.0, 0.25, 1.0):
-        states, _, _ = draw(environment, 20_000, uniform, seed=3)
+        states, _, _ = draw(structure, 20_000, uniform, seed=3)
         counts = torch.bincount(row(states, height), minlength=height**ndim)
         # 4.75 standard deviations: one false alarm in a million seeds
         assert chi_square(counts, 20_000 * ((1 - uniform) * visit + uniform * even)) < 4.75
@@ -88,8 +88,8 @@ def test_states_are_drawn_by_visits_and_uniformly(ndim, height, fields):
 
 
 def test_the_same_generator_draws_the_same_states():
-    environment = grid(3, 5).environment
-    first, again, other = (draw(environment, 50, 0.5, seed) for seed in (1, 1, 2))
+    structure = grid(3, 5)
+    first, again, other = (draw(structure, 50, 0.5, seed) for seed in (1, 1, 2))
     assert all(a.equal(b) for a, b in zip(first, again, strict=True))
     assert not first[0].equal(other[0])
 
@@ -122,13 +122,12 @@ def test_dimensions_are_shuffled_together_with_their_actions():
 )
 def test_grids_far_beyond_enumeration_are_solved_exactly(ndim, height, fields):
     structure = grid(ndim, height, **fields)
-    environment = structure.environment
-    assert not environment.enumerable
+    assert not structure.solution.enumerable
     graph = sorted_graph(ndim, height)
-    log_reward = environment.log_reward(graph.states)
+    log_reward = structure.transitions().log_reward(graph.states)
     flows = optimal_flows(graph, log_reward)
     # the flow through the first state is the sum of all rewards, which is known in closed form
-    assert flows.log_z == pytest.approx(environment.log_partition(), abs=1e-9)
+    assert flows.log_z == pytest.approx(structure.solution.log_partition(), abs=1e-9)
     images = torch.tensor(
         [
             math.factorial(ndim) / math.prod(math.factorial(count) for count in state.bincount().tolist())
@@ -139,16 +138,18 @@ def test_grids_far_beyond_enumeration_are_solved_exactly(ndim, height, fields):
     assert float(images.sum()) == pytest.approx(float(height) ** ndim, rel=1e-12)
     ends = images * flows.visit * flows.policy[:, -1]
     torch.testing.assert_close(ends, images * (log_reward - flows.log_z).exp(), rtol=1e-6, atol=0)
-    assert environment.expert.length == pytest.approx(1 + float((ends * graph.states.sum(1)).sum()), rel=1e-9)
-    states, masks, policy = draw(environment, 200, 0.5)
+    assert structure.solution.expert.length == pytest.approx(
+        1 + float((ends * graph.states.sum(1)).sum()), rel=1e-9
+    )
+    states, masks, policy = draw(structure, 200, 0.5)
     torch.testing.assert_close(policy.sum(1), torch.ones(200), rtol=0, atol=1e-5)
     assert masks[:, :-1].equal(states < height - 1)
     assert not policy[~masks].any() and (policy[masks] > 0).all()
 
 
 def test_too_many_sorted_states_are_refused_in_one_line():
-    grid(8, 20).environment.require_expert()  # 25,600,000,000 states, but 2,220,075 sorted ones
-    for refuse in (grid(9, 20).environment.require_expert, lambda: grid(9, 20).environment.expert):
+    grid(8, 20).solution.require_expert()  # 25,600,000,000 states, but 2,220,075 sorted ones
+    for refuse in (grid(9, 20).solution.require_expert, lambda: grid(9, 20).solution.expert):
         with pytest.raises(
             GenflowError, match=r"ndim=9, height=20 needs 6,906,900 sorted states .* zoo\.objective=tb"
         ) as caught:
@@ -156,8 +157,8 @@ def test_too_many_sorted_states_are_refused_in_one_line():
         assert "\n" not in str(caught.value)
     # other rewards may tell dimensions apart, so that every state is needed
     for refuse in (
-        grid(8, 20, reward="cosine").environment.require_expert,
-        lambda: grid(8, 20, reward="cosine").environment.expert,
+        grid(8, 20, reward="cosine").solution.require_expert,
+        lambda: grid(8, 20, reward="cosine").solution.expert,
     ):
         with pytest.raises(
             GenflowError, match=r"the optimal policy needs every state, .* 25,600,000,000 states"
@@ -168,9 +169,9 @@ def test_too_many_sorted_states_are_refused_in_one_line():
 @pytest.mark.parametrize("length", [2, 9])
 def test_an_environment_that_says_nothing_about_symmetry_has_an_expert_over_its_states(length):
     line = runpy.run_path(str(LINE))["Line"]
-    environment = line(line.Config(length=length))
-    _, rewards = environment.rewards()
-    states, masks, policy = draw(environment, 4000, 1.0)
+    structure = Structure.of(line(line.Config(length=length)), Lookup(), "line")
+    _, rewards = structure.environment.rewards()
+    states, masks, policy = draw(structure, 4000, 1.0)
     # on a chain the best policy exits with R(x) / (R(x) + R(x+1) + ...)
     exits = rewards / rewards.flip(0).cumsum(0).flip(0)
     torch.testing.assert_close(policy[:, 1], exits[states[:, 0]], rtol=1e-4, atol=1e-6)
@@ -182,6 +183,6 @@ def test_an_environment_that_says_nothing_about_symmetry_has_an_expert_over_its_
         )
         < 4.75
     )
-    assert environment.expert.length == pytest.approx(
+    assert structure.solution.expert.length == pytest.approx(
         1 + float((rewards / rewards.sum()) @ torch.arange(length).float()), rel=1e-5
     )

@@ -10,7 +10,7 @@ from gfn.gym import HyperGrid
 from gfn.gym.hypergrid import get_reward_presets
 from oracles import by_torchgfn, cells, grid, lively, reward
 
-from genflow import Environment, GenflowError, Structure
+from genflow import ExactSolution, GenflowError, Structure, Transitions
 
 #: heights at which torchgfn's float32 puts a position with |x/(H-1) - 0.5| = 0.4 exactly into the open band
 #: (0.3, 0.4)
@@ -23,10 +23,13 @@ PAPER = {
 }  # fmt: skip
 
 
+#: fields of torchgfn's rewards; the others have R0 alone
+FREE = {"cosine": {"R0": 0.2, "R1": 0.7}, "deceptive": {"R0": 0.2, "R1": 0.7, "R2": 3.0}, "sparse": {}}
+
+
 def rewards(structure: Structure) -> torch.Tensor:
     """(S,) in row-major order."""
-    environment = structure.environment
-    return environment.log_reward(environment.graph.states).exp()
+    return structure.transitions().log_reward(structure.solution.graph.states).exp()
 
 
 def torchgfn_rewards(ndim: int, height: int, name: str, kwargs: dict) -> torch.Tensor:
@@ -116,16 +119,12 @@ def test_r0_r1_r2_and_the_bands_are_free(height, form):
     ],
 )
 def test_torchgfns_other_rewards_are_its_own(name, ndim, height):
-    kwargs = {
-        "cosine": {"R0": 0.2, "R1": 0.7},
-        "deceptive": {"R0": 0.2, "R1": 0.7, "R2": 3.0},
-        "sparse": {},
-    }.get(name)
+    kwargs = FREE.get(name)
     if kwargs is None:
         kwargs = {**get_reward_presets(name, ndim, height)["easy"], "R0": 0.2}
     theirs = torchgfn_rewards(ndim, height, name, kwargs)
     assert len(theirs.unique()) > 1
-    structure = grid(ndim, height, reward=name, R0=0.2, R1=0.7, R2=3.0)
+    structure = grid(ndim, height, reward=name, **FREE.get(name, {"R0": 0.2}))
     torch.testing.assert_close(rewards(structure), theirs, rtol=1e-5, atol=1e-12)
     env, _ = structure.environment.make()
     torch.testing.assert_close(
@@ -174,8 +173,7 @@ def test_presets_are_these_and_no_others():
 @pytest.mark.parametrize(("ndim", "height"), [(1, 2), (3, 8), (2, 21)])
 def test_input_unit_i_h_k_means_dimension_i_position_k(ndim, height, fields):
     structure = grid(ndim, height, **fields)
-    environment = structure.environment
-    coordinates = environment.input_coordinates()
+    coordinates = structure.layout.units["input"].coordinates
     assert coordinates.shape == (ndim * height, 4)
     divisor = height if fields.get("reward") == "paper" else height - 1
     bounds = {
@@ -191,24 +189,24 @@ def test_input_unit_i_h_k_means_dimension_i_position_k(ndim, height, fields):
             assert band == reward((k,), height, divisor, r0=0, r1=0, r2=1, **bounds)
 
     states = torch.randint(height, (20, ndim), generator=torch.Generator().manual_seed(1))
-    inputs = environment.inputs(states)
+    inputs = structure.transitions().inputs(states)
     assert inputs.dtype == torch.float32
     for x, cell in zip(inputs, states.tolist(), strict=True):
         assert x.nonzero().flatten().tolist() == [i * height + k for i, k in enumerate(cell)]
         assert x.max() == 1
-    env, preprocessor = environment.make()
+    env, preprocessor = structure.environment.make()
     assert inputs.equal(preprocessor(env.States(states)).float())
 
 
 def test_torchgfns_own_rewards_have_no_indicators():
-    coordinates = grid(2, 8, reward="cosine").environment.input_coordinates()
+    coordinates = grid(2, 8, reward="cosine").layout.units["input"].coordinates
     assert coordinates[:, 2:].abs().sum() == 0
 
 
 def test_action_i_increments_dimension_i_and_the_last_is_exit():
-    environment = grid(3, 4).environment
-    assert environment.action_coordinates().tolist() == [[0, 0], [1, 0], [2, 0], [-1, 1]]
-    env, _ = environment.make()
+    structure = grid(3, 4)
+    assert structure.layout.units["action"].coordinates.tolist() == [[0, 0], [1, 0], [2, 0], [-1, 1]]
+    env, _ = structure.environment.make()
     assert env.n_actions == 4
     start = torch.tensor([[1, 0, 3]] * 2)
     moved = env.step(env.States(start), env.actions_from_tensor(torch.tensor([[0], [1]]))).tensor
@@ -228,16 +226,16 @@ SHAPES = [(1, 2), (1, 7), (3, 4), (5, 3)]
 @pytest.mark.parametrize(("ndim", "height"), SHAPES)
 def test_states_are_what_torchgfn_says(ndim, height, leading):
     structure = grid(ndim, height)
-    own, plain = structure.environment, by_torchgfn(structure).environment
-    assert type(plain).step is Environment.step
+    own, plain = structure.transitions(), by_torchgfn(structure).transitions()
+    assert type(plain) is Transitions
     states = random_states(ndim, height, leading)
     masks, parents = own.forward_masks(states), own.n_parents(states)
     assert (masks.shape, parents.shape) == ((*leading, ndim + 1), leading)
     assert masks.equal(plain.forward_masks(states))
     assert parents.equal(plain.n_parents(states))
-    start = own.start(torch.device("cpu"))
-    assert start.equal(plain.start(torch.device("cpu")))
-    assert start.dtype == plain.start(torch.device("cpu")).dtype
+    start = own.initial_state
+    assert start.equal(plain.initial_state)
+    assert start.dtype == plain.initial_state.dtype
     assert own.n_actions == plain.n_actions == ndim + 1
 
 
@@ -247,11 +245,11 @@ def test_steps_are_torchgfns_and_exit_leaves_a_state_where_it_is(ndim, height, l
     structure = grid(ndim, height)
     states = random_states(ndim, height, leading)
     before = states.clone()
-    allowed = structure.environment.forward_masks(states).reshape(-1, ndim + 1).float()
+    allowed = structure.transitions().forward_masks(states).reshape(-1, ndim + 1).float()
     drawn = [torch.multinomial(allowed, 1).reshape(leading) for _ in range(4)]
-    for environment in (structure.environment, by_torchgfn(structure).environment):
+    for transitions in (structure.transitions(), by_torchgfn(structure).transitions()):
         for actions in (*drawn, torch.full(leading, ndim)):
-            moved = environment.step(states, actions)
+            moved = transitions.step(states, actions)
             assert moved.shape == states.shape
             for cell, action, after in zip(
                 states.reshape(-1, ndim).tolist(),
@@ -265,20 +263,22 @@ def test_steps_are_torchgfns_and_exit_leaves_a_state_where_it_is(ndim, height, l
 
 @pytest.mark.parametrize(("ndim", "height"), [*SHAPES, (3, 9)])
 def test_states_are_numbered_in_the_order_of_the_graph(ndim, height):
-    environment = grid(ndim, height).environment
-    assert environment.indices(environment.graph.states).equal(torch.arange(height**ndim))
+    structure = grid(ndim, height)
+    assert (
+        structure.transitions().state_ids(structure.solution.graph.states).equal(torch.arange(height**ndim))
+    )
     for leading in LEADING:
         states = random_states(ndim, height, leading)
-        assert environment.graph.states[environment.indices(states)].equal(states)
+        assert structure.solution.graph.states[structure.transitions().state_ids(states)].equal(states)
 
 
 @pytest.mark.parametrize("leading", LEADING, ids=str)
 @pytest.mark.parametrize(("ndim", "height"), SHAPES)
-def test_active_inputs_are_the_ones_of_torchgfns_preprocessor(ndim, height, leading):
-    environment = grid(ndim, height).environment
-    env, preprocessor = environment.make()
+def test_one_hot_indices_are_the_ones_of_torchgfns_preprocessor(ndim, height, leading):
+    structure = grid(ndim, height)
+    env, preprocessor = structure.environment.make()
     states = random_states(ndim, height, leading)
-    active = environment.active(states)
+    active = structure.transitions().one_hot_indices(states)
     assert (active.shape, active.dtype) == ((*leading, ndim), torch.int64)
     for cell, places in zip(states.reshape(-1, ndim), active.reshape(-1, ndim).tolist(), strict=True):
         assert preprocessor(env.States(cell[None]))[0].nonzero().flatten().tolist() == sorted(places)
@@ -290,9 +290,8 @@ def test_active_inputs_are_the_ones_of_torchgfns_preprocessor(ndim, height, lead
 )
 def test_states_are_numbered_where_the_numbers_fit_64_bits(ndim, height, fits):
     structure = grid(ndim, height)
-    environment = structure.environment
     cells = [[0] * ndim, [0] * (ndim - 1) + [1], [1] + [0] * (ndim - 1), [height - 1] * ndim]
-    numbers = environment.indices(torch.tensor(cells))
+    numbers = structure.transitions().state_ids(torch.tensor(cells))
     if fits:
         assert numbers.tolist() == [
             sum(k * height**i for i, k in enumerate(reversed(cell))) for cell in cells
@@ -353,22 +352,30 @@ def test_features_tell_where_a_position_is_and_what_pays_around_it(height, field
         [reward((k,), height, divisor, 0, a, b, **bounds) for k in range(height)] for a, b in ((1, 0), (0, 1))
     )
     layout = grid(3, height, **fields).layout
-    expected = torch.tensor([[float(i), *described(k, outer, band)] for i in range(3) for k in range(height)])
-    torch.testing.assert_close(layout.features["input"], expected, rtol=1e-4, atol=1e-5)
-    assert layout.features["action"].equal(layout.coordinates["action"])
+    inputs, actions = layout.units["input"], layout.units["action"]
+    expected = torch.tensor([described(k, outer, band) for _ in range(3) for k in range(height)])
+    torch.testing.assert_close(inputs.amounts, expected, rtol=1e-4, atol=1e-5)
+    assert inputs.categories["dimension"].tolist() == [i for i in range(3) for _ in range(height)]
+    # exit is no dimension
+    assert actions.categories["dimension"].tolist() == [0, 1, 2, -1]
+    assert actions.amounts.tolist() == [[0], [0], [0], [1]]
+    for units in (inputs, actions):
+        assert units.categories.keys() == {"dimension"}
+        assert units.coordinates[:, 0].equal(units.categories["dimension"].float())
 
 
 def test_no_position_is_described_like_another():
-    table = grid(2, 100).layout.features["input"]
+    units = grid(2, 100).layout.units["input"]
+    table = torch.cat([units.amounts, units.categories["dimension"][:, None]], dim=1)
     assert len(table.unique(dim=0)) == 200
 
 
 @pytest.mark.parametrize("fields", REGIONS, ids=str)
-def test_only_the_dimension_reads_as_a_name(fields):
-    """Networks take a column of whole numbers above 1 for names; an amount that looked like one would be refused elsewhere."""
+def test_only_the_dimension_is_a_name_and_every_dimension_is_told_the_same(fields):
     for height in (*range(2, 13), 16, 17, 18, 33, 65, 100):
         for ndim in (1, 2, 3, 5):
-            table = grid(ndim, height, **fields).layout.features["input"]
+            units = grid(ndim, height, **fields).layout.units["input"]
+            table = units.amounts
             assert len(table) == ndim * height
             assert torch.isfinite(table).all()
             names = [
@@ -376,16 +383,17 @@ def test_only_the_dimension_reads_as_a_name(fields):
                 for column, values in enumerate(table.T)
                 if values.equal(values.round()) and values.max() > 1
             ]
-            assert names == ([0] if ndim > 2 else [])
+            assert not names
+            assert units.categories.keys() == {"dimension"}
+            assert units.categories["dimension"].equal(torch.arange(ndim).repeat_interleave(height))
             # beyond its name every dimension is told the same, in every grid
-            assert table[:, 1:].equal(
-                grid(1, height, **fields).layout.features["input"][:, 1:].repeat(ndim, 1)
-            )
+            assert table.equal(grid(1, height, **fields).layout.units["input"].amounts.repeat(ndim, 1))
 
 
 def test_torchgfns_own_rewards_are_described_by_coordinates():
-    layout = grid(2, 8, reward="cosine").layout
-    assert layout.features["input"].equal(layout.units["input"])
+    units = grid(2, 8, reward="cosine").layout.units["input"]
+    assert units.amounts.equal(units.coordinates[:, 1:])
+    assert units.categories["dimension"].equal(units.coordinates[:, 0].long())
 
 
 @pytest.mark.parametrize(
@@ -404,16 +412,17 @@ def test_torchgfns_own_rewards_are_described_by_coordinates():
 )
 @pytest.mark.parametrize(("ndim", "height"), [(1, 2), (2, 9), (3, 11)])
 def test_the_closed_form_of_the_partition_function_is_the_sum(ndim, height, fields):
-    environment = grid(ndim, height, **fields).environment
-    assert environment.log_partition() == pytest.approx(Environment.log_partition(environment), abs=1e-10)
+    structure = grid(ndim, height, **fields)
+    summed = ExactSolution.log_partition(structure.solution)
+    assert structure.solution.log_partition() == pytest.approx(summed, abs=1e-10)
 
 
 def test_other_rewards_are_summed():
-    environment = grid(2, 8, reward="cosine").environment
-    total = environment.log_reward(torch.tensor(cells(2, 8))).exp().sum()
-    assert environment.log_partition() == pytest.approx(math.log(total), abs=1e-9)
+    structure = grid(2, 8, reward="cosine")
+    total = structure.transitions().log_reward(torch.tensor(cells(2, 8))).exp().sum()
+    assert structure.solution.log_partition() == pytest.approx(math.log(total), abs=1e-9)
     with pytest.raises(GenflowError, match="needs every state"):
-        grid(9, 20, reward="cosine").environment.log_partition()
+        grid(9, 20, reward="cosine").solution.log_partition()
 
 
 @pytest.mark.parametrize(
@@ -448,7 +457,7 @@ def test_torchgfns_own_rewards_have_no_regions_in_their_condition():
         grid(2, 8, reward=reward, R0=0.2).environment.condition() for reward in ("original", "cosine")
     )
     assert list(own) == list(other)  # one length for all, so that a zoo may mix them
-    assert list(other.values()) == [16, 8, 2, 0.2, 0.5, 2, 0, 0, 0, 0, 0]
+    assert list(other.values()) == [16, 8, 2, 0.2, 0.5, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -479,7 +488,7 @@ def test_impossible_grids_are_refused_by_name(text, word):
 @pytest.mark.parametrize("name", ["bitwise_xor", "multiplicative_coprime", "sparse", "cosine", "deceptive"])
 @pytest.mark.parametrize(("ndim", "height"), [(1, 2), (1, 5), (2, 3), (3, 5), (4, 7)])
 def test_torchgfns_rewards_make_a_target_on_any_grid(name, ndim, height):
-    target = grid(ndim, height, reward=name).environment.target()
+    target = grid(ndim, height, reward=name).solution.target()
     assert float(target.sum()) == pytest.approx(1)
     assert torch.isfinite(target).all()
 

@@ -187,9 +187,7 @@ def test_histograms_are_shares_of_the_draws():
 
 def test_mean_reward_is_the_expectation_within_its_sampling_error():
     population = lively(grid(2, 8), 3)
-    rewards = population.structure.solution.target() * math.exp(
-        population.structure.solution.log_partition()
-    )
+    rewards = population.structure.solution.target() * math.exp(population.structure.solution.log_partition())
     exact = population.terminal_distribution() @ rewards
     spread = (population.terminal_distribution() @ rewards.square() - exact.square()).sqrt()
     found = MeanReward.from_config({"draws": 4000})(population)

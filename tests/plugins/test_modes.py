@@ -32,7 +32,7 @@ from genflow.evaluation.evaluate import choose_metrics
 def test_modes_of_the_hypergrid_are_the_cells_with_the_largest_reward(height, fields, divisor, options):
     rewards = [reward(cell, height, divisor, **options) for cell in cells(2, height)]
     expected = [r == max(rewards) for r in rewards]
-    found = grid(2, height, **fields).environment.is_mode(torch.tensor(cells(2, height)))
+    found = grid(2, height, **fields).transitions().is_mode(torch.tensor(cells(2, height)))
     assert found is not None and found.tolist() == expected
     assert any(expected) and (height == 6 or not all(expected))
 
@@ -118,9 +118,10 @@ def test_pearson_by_another_way_and_of_constants():
 
 def test_reward_correlation_is_one_for_the_optimal_policy_and_minus_one_for_its_opposite():
     structure = grid(2, 8)
-    environment = structure.environment
     assert float(RewardCorrelation()(optimal(structure))) == pytest.approx(1, abs=1e-3)
-    opposite = optimal_flows(environment.graph, -environment.log_reward(environment.graph.states))
+    opposite = optimal_flows(
+        structure.solution.graph, -structure.transitions().log_reward(structure.solution.graph.states)
+    )
     assert float(
         RewardCorrelation()(lookup(structure, opposite.policy.log().clamp(min=-50)[None]))
     ) == pytest.approx(-1, abs=1e-3)

@@ -50,7 +50,7 @@ def ours(objective, structure, population, flows, log_z, rollouts):
 
 def theirs(objective, structure, policy, flow, log_z, trajectories):
     """torchgfn's loss of one member, and its gradients under the same names."""
-    env, preprocessor = structure.environment.gfn
+    env, preprocessor = structure.transitions().env, structure.transitions().preprocessor
     module = policy.module()
     forward, backward = (
         DiscretePolicyEstimator(module, n_actions=env.n_actions, preprocessor=preprocessor),
@@ -109,17 +109,20 @@ def test_losses_and_gradients_are_torchgfns_on_its_own_trajectories(objective, f
 def test_losses_and_gradients_are_torchgfns_on_our_trajectories(objective, fields):
     structure = grid(**fields)
     population = lively(structure, MEMBERS)
-    environment = structure.environment
-    rollouts = sample(environment, population.trace, (MEMBERS, 12), 0.3, torch.Generator().manual_seed(2))
+    rollouts = sample(
+        structure.transitions(), population.trace, (MEMBERS, 12), 0.3, torch.Generator().manual_seed(2)
+    )
     assert not rollouts.valid.all(), "no member was padded, so padding goes untested"
     compare(objective, structure, population, rollouts, trajectories_of(structure, rollouts))
 
 
 def test_balance_losses_vanish_at_the_exact_flows_and_only_there():
     structure = grid(2, 8)
-    environment, population = structure.environment, optimal(structure)
-    flows = environment.optimal_flows()
-    rollouts = sample(environment, population.trace, (1, 32), 0.5, torch.Generator().manual_seed(0))
+    population = optimal(structure)
+    flows = structure.solution.optimal_flows()
+    rollouts = sample(
+        structure.transitions(), population.trace, (1, 32), 0.5, torch.Generator().manual_seed(0)
+    )
     log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
     cell = rollouts.inputs.reshape(1, -1, 2, 8).argmax(-1) @ torch.tensor([8, 1])
     for shift, vanishes in [(0.0, True), (0.5, False)]:
@@ -209,9 +212,10 @@ def test_the_minimiser_of_distillation_samples_the_target():
 
 def test_losses_of_one_member_do_not_depend_on_the_others():
     structure = grid(2, 5)
-    environment = structure.environment
     population = lively(structure, MEMBERS)
-    rollouts = sample(environment, population.trace, (MEMBERS, 6), 0.1, torch.Generator().manual_seed(0))
+    rollouts = sample(
+        structure.transitions(), population.trace, (MEMBERS, 6), 0.1, torch.Generator().manual_seed(0)
+    )
     log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
     changed = Population(structure, torch.cat([population.weights[:1], 2 * population.weights[1:]]))
     other_pf = rollouts.log_pf(changed.logits(rollouts.inputs))

@@ -115,7 +115,7 @@ def fit(
     rows: Tensor, affinities: Tensor, learn: list[int], variant: dict[str, Any], seed: int
 ) -> Iterator[Proxy]:
     """The linear rule alone, then the same proxy after each epoch, ready to predict; the caller stops."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     target = affinities[learn]
     columns = _columns(rows[learn], variant)
     proxy = Proxy(MEMBERS, variant["hidden"], len(columns), variant["dropout"])
