@@ -47,6 +47,7 @@ def shown(name: str) -> str:
     return str(modules()[name].relative_to(REPO))
 
 
+@cache
 def table() -> list[list[str]]:
     """What each row of CONTRIBUTING's table names, from the ground up: ``storage/zoo.py``, ``training/``."""
     match = TABLE.search((REPO / "CONTRIBUTING.md").read_text())
