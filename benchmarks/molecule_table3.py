@@ -1,13 +1,13 @@
-"""The paper's Table 3 on molecules: training that starts from generated parameters beside training that starts from random ones.
+"""The paper's Table 3 on molecules: training from generated parameters beside training from random ones.
 
 Modes found, top-100 score and loss by iteration, each policy of a start its own seed. Starts:
 
-    random      the architecture's own initialisation, exit biased as everywhere
-    (`Environment.initial_logits`) generated   policies of a molecule generator modules     the paper's
-    literal experiment: random policies whose modules are replaced by those of hypergrid policies, wherever a
-                generated hypergrid policy has a module of the same shape: always the hidden layer, and the
-                first layer where some grid has as many inputs (ndim * height). The output layer never fits: a
-                hypergrid has ndim + 1 actions
+    random      the architecture's own initialisation, exit biased as everywhere (`initial_logits`)
+    generated   policies of a molecule generator
+    modules     the paper's literal experiment: random policies whose modules are replaced by those of
+                hypergrid policies, wherever a generated hypergrid policy has a module of the same shape:
+                always the hidden layer, and the first layer where some grid has as many inputs
+                (ndim * height). The output layer never fits: a hypergrid has ndim + 1 actions
 
     python benchmarks/molecule_table3.py --structure medium --structure full --out runs/table3
 """
@@ -40,7 +40,10 @@ ANY_GRID = {"ndim": 4, "height": 16}
 
 
 def grid_like(structure: Structure, folder: Path | None) -> tuple[Structure, Any, bool]:
-    """A grid of the same width that a hypergrid generator covers, its generator, and whether it has as many inputs."""
+    """A grid of the same width that a hypergrid generator covers.
+
+    With its generator, and whether it has as many inputs.
+    """
     n_inputs, width = len(structure.layout.units["input"]), structure.fields()["width"]
     config = load_config(None, env="hypergrid")
     for ndim in range(8, 0, -1):

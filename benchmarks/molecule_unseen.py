@@ -44,7 +44,10 @@ def kind(structure: Structure, known: set[int]) -> str:
 def made(
     source: str, structure: Structure, zoo: Zoo, num: int, generator_folder: Path | None, folder: Path
 ) -> Population:
-    """Policies of a structure from one source: "generated", a baseline, or an objective's budget such as "tb 400"."""
+    """Policies of a structure from one source.
+
+    That is "generated", a baseline, or an objective's budget such as "tb 400".
+    """
     if source == "generated":
         (generator,) = load_generators(load_config(None, env="molecule"), generator_folder, [structure])
         generator.generate(
@@ -72,7 +75,8 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
     for each in dict.fromkeys(entry["kind"] for entry in entries.values()):
         own = [entry["js"] for entry in entries.values() if entry["kind"] == each]
         figures = [
-            f"{source} {statistics.median(js[source] for js in own):.4f} ({max(js[source] for js in own):.4f})"
+            f"{source} {statistics.median(js[source] for js in own):.4f} "
+            f"({max(js[source] for js in own):.4f})"
             for source in own[0]
         ]
         lines.append(f"{each} ({len(own)}), median (worst): " + ", ".join(figures))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 MAX_LINES, MAX_COLUMNS = 350, 110
-#: the cells of the table's first column, between the heading that starts with `genflow/` and the next empty line
+#: the lines of the table whose heading starts with `genflow/`
 TABLE = re.compile(r"^\| `genflow/`.*\n\|---.*\n((?:\|.*\n)+)", re.MULTILINE)
 
 
@@ -98,8 +98,8 @@ def test_a_module_imports_from_its_own_row_or_rows_above() -> None:
             row = row_of(other)
             if own is not None and row is not None and row > own:
                 wrong.append(
-                    f"{shown(name)} (row {own + 1}) imports {shown(other)} (row {row + 1}): move what it needs "
-                    f"up, or move the module down in the table of CONTRIBUTING.md"
+                    f"{shown(name)} (row {own + 1}) imports {shown(other)} (row {row + 1}): "
+                    "move what it needs up, or the module down in the table of CONTRIBUTING.md"
                 )
     assert not wrong, "\n".join(wrong)
 
@@ -117,7 +117,7 @@ def test_the_core_names_no_plugin() -> None:
     assert packages
     pattern = re.compile(rf"\b(?:{'|'.join(packages)}|genflow_\w+)\b")
     wrong = [
-        f"{shown(name)}:{number}: names {match[0]}; find it through the registry, or move this into the plugin"
+        f"{shown(name)}:{number}: names {match[0]}; ask the registry, or move this into the plugin"
         for name, path in modules().items()
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if (match := pattern.search(line))
@@ -135,7 +135,7 @@ def test_no_module_is_too_long() -> None:
 
 
 def too_wide(path: Path) -> list[str]:
-    """Lines above the width; in a guide those of tables, code and pictures do not count, nowhere do addresses."""
+    """Lines above the width, addresses not counted; in a guide neither tables, code and pictures."""
     found, guide, code = [], path.suffix == ".md", False
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if guide and line.lstrip().startswith("```"):

@@ -1,4 +1,7 @@
-"""Trees of blocks and their molecules, against nested trees in plain Python, RDKit's own way of joining fragments, and torchgfn."""
+"""Trees of blocks and their molecules.
+
+Against nested trees in plain Python, RDKit's own way of joining fragments, and torchgfn.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def by_torchgfn(task: Structure) -> Transitions:
 
 @dataclass(eq=False)
 class Node:
-    """A block in a tree; the root bears at most one child, by its attachment atom, which counts as its stem 0."""
+    """A block in a tree; the root bears at most one child, by its attachment atom, its stem 0."""
 
     entry: int
     children: dict[int, Node] = field(default_factory=dict)
@@ -82,7 +85,7 @@ def site_atom(task: Structure, node: Node, stem: int, root: Node) -> int:
 
 
 def joins(task: Structure, a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """The rule for (entry, atom) and (entry, atom): carbon with anything; else sulfonyl with nitrogen or oxygen."""
+    """The rule for two (entry, atom): carbon with anything; else sulfonyl with nitrogen or oxygen."""
     kinds = []
     for entry, index in (a, b):
         atom = task.environment.entries[entry].block.mol.GetAtomWithIdx(index)
@@ -144,7 +147,7 @@ def every_tree(task: Structure) -> set[tuple[int, ...]]:
 
 
 def zipped(task: Structure, root: Node) -> str:
-    """The molecule of a tree by RDKit's molzip: fragments whose joints are dummy atoms with equal map numbers."""
+    """The molecule of a tree by RDKit's molzip: joints are dummy atoms with equal map numbers."""
     nodes, joint, parts = root.preorder(), itertools.count(1), []
     marks: dict[int, list[tuple[int, int]]] = {id(node): [] for node in nodes}
     for node in nodes:
@@ -171,7 +174,10 @@ def zipped(task: Structure, root: Node) -> str:
 
 
 def walk(task: Structure, num: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """States (num, 3N) and uniformly random actions, until none can be added; exit is taken only where nothing else is left."""
+    """States (num, 3N) and uniformly random actions, until none can be added.
+
+    Exit is taken only where nothing else is left.
+    """
     rng = torch.Generator().manual_seed(seed)
     states, steps = task.transitions().initial_state.expand(num, -1), []
     for _ in range(task.environment.config.max_blocks):
@@ -219,7 +225,10 @@ def test_states_and_molecules_of_the_presets():
     assert structure(20, 5).solution.n_states == 225_161_031
     assert structure(72, 8).solution.n_states == 30_976_288_642_904_108_463
     assert not structure(20, 5).solution.enumerable
-    assert {name: (len(s.environment.blocks), s.environment.config.max_blocks) for name, s in presets().items()} == {
+    sizes = {
+        name: (len(s.environment.blocks), s.environment.config.max_blocks) for name, s in presets().items()
+    }
+    assert sizes == {
         "small": (12, 3), "medium": (20, 5), "full": (72, 8),
     }  # fmt: skip
 

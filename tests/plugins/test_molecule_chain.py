@@ -1,4 +1,7 @@
-"""Every command on molecules, as on hypergrids: the whole job of a configuration, then fine-tuning of a task too large to enumerate."""
+"""Every command on molecules, as on hypergrids.
+
+The whole job of a configuration, then fine-tuning of a task too large to enumerate.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ from genflow import load_config
 
 RECIPE = """
 env = "molecule"
-structures = ["blocks=0+2+3,max_blocks=3,width=16", "blocks=0+1+4,max_blocks=2,width=16", "blocks=1+3+6,max_blocks=3,beta=4,width=16"]
+structures = [
+    "blocks=0+2+3,max_blocks=3,width=16",
+    "blocks=0+1+4,max_blocks=2,width=16",
+    "blocks=1+3+6,max_blocks=3,beta=4,width=16",
+]
 test_structures = ["blocks=5+7+8,max_blocks=3,width=16"]
 train_tests = false
 [zoo]
@@ -104,8 +111,8 @@ def test_the_report_shows_molecules(root):
 
 def test_fine_tuning_of_a_task_too_large_to_enumerate(root):
     out = genflow(
-        "finetune", "--env", "molecule", "--generator", "run", "--structure", "medium,width=16", "--num", 2, "--out", "fine", "--json",
-        "-o", "finetune.steps=6", "-o", "finetune.batch_size=8", cwd=root,
+        "finetune", "--env", "molecule", "--generator", "run", "--structure", "medium,width=16", "--num", 2,
+        "--out", "fine", "--json", "-o", "finetune.steps=6", "-o", "finetune.batch_size=8", cwd=root,
     )  # fmt: skip
     entries = {entry["name"]: entry for entry in json.loads(out)}
     assert entries.keys() == {"finetuned", "from_random"}

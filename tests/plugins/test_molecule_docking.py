@@ -202,12 +202,15 @@ def test_the_command_wants_one_receptor(tmp_path, with_extra, capsys):
 
 
 def test_the_plugin_and_its_help_import_neither_torch_nor_rdkit():
-    code = "import sys, genflow_molecule, genflow_molecule.cli; assert not {'torch', 'rdkit', 'vina'} & set(sys.modules)"
+    code = (
+        "import sys, genflow_molecule, genflow_molecule.cli; "
+        "assert not {'torch', 'rdkit', 'vina'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 class FakeDocker:
-    """Affinities by the length of a SMILES; every `fails`-th molecule cannot be docked; stops after so many."""
+    """Affinities by the length of a SMILES; every `fails`-th cannot be docked; stops after so many."""
 
     def __init__(self, fails=0, stops=None):
         self.docked: list[str] = []

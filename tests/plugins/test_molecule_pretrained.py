@@ -1,4 +1,7 @@
-"""The molecule generator that ships: what it was trained on by provenance, that it is as good as its card says, and what it refuses."""
+"""The molecule generator that ships.
+
+What it was trained on by provenance, that it is as good as its card says, and what it refuses.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,8 @@ def test_a_vocabulary_of_ones_own_is_generated_for_and_what_it_has_not_learned_i
 
 def test_straight_after_installation(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "genflow", "generate", "--env", "molecule", "--structure", "small", "--num", "3", "--out", "made", "--json"],
+        [sys.executable, "-m", "genflow", "generate", "--env", "molecule", "--structure", "small",
+         "--num", "3", "--out", "made", "--json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

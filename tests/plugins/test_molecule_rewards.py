@@ -109,15 +109,18 @@ def test_a_reward_may_say_which_molecules_are_modes(share, monkeypatch):
 
 
 BAD = {
-    "nan": (lambda mols: [0.5, math.nan, 0.5, 0.5], r"reward Odd is nan for c1ccccc1; a score must be a number from 0"),
+    "nan": (lambda mols: [0.5, math.nan, 0.5, 0.5],
+            r"reward Odd is nan for c1ccccc1; a score must be a number from 0"),
     "above": (lambda mols: [0.5, 0.5, 1.5, 0.5], r"is 1.5 for CC\(=O\)Nc1ccc\(O\)cc1"),
     "below": (lambda mols: torch.tensor([-0.1, 0.5, 0.5, 0.5]), "for CCO"),
     "too few": (lambda mols: [0.5], "returned 1 scores for 4 molecules, the first of which is CCO"),
     "too many": (lambda mols: [0.5] * 9, "returned 9 scores for 4 molecules"),
-    "fails": (lambda mols: [1 / abs(mol.GetNumAtoms() - 6) for mol in mols], "failed for c1ccccc1: ZeroDivisionError"),
+    "fails": (lambda mols: [1 / abs(mol.GetNumAtoms() - 6) for mol in mols],
+              "failed for c1ccccc1: ZeroDivisionError"),
     "text": (lambda mols: ["good"] * len(mols), "failed for CCO: "),
     "none": (lambda mols: None, "failed for CCO: "),
-    "several lines": (lambda mols: exec("raise ValueError('one\\ntwo')"), "failed for CCO: ValueError: one two"),
+    "several lines": (lambda mols: exec("raise ValueError('one\\ntwo')"),
+                      "failed for CCO: ValueError: one two"),
 }  # fmt: skip
 
 
