@@ -1,5 +1,6 @@
-"""How time and memory of our side grow with members, height, dimensions, width and structures: fitted exponents.
+"""How time and memory of our side grow with members, height, dimensions, width and structures.
 
+What is found are fitted exponents.
 Each point is a process of its own, so that its memory is its own; memory counts from after the libraries are
 loaded.
 """
@@ -22,12 +23,12 @@ BASE = {"ndim": 3, "height": 16, "width": 64, "members": 8, "structures": 1}
 #: job -> axis -> points; the generator covers widths up to 128 and dimensions up to 8, and the exact
 #: evaluation needs every state
 GRIDS: dict[str, dict[str, Sequence[int]]] = {
-    "train": {"members": (2, 8, 32, 128, 512), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 4, 8, 16), "width": (32, 64, 128, 256, 512),
-              "structures": (1, 2, 4, 8, 16)},
-    "exact": {"members": (1, 4, 16, 64, 256), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 3, 4, 5), "width": (32, 64, 128, 256, 512),
-              "structures": (1, 2, 4, 8, 16)},
-    "generate": {"members": (1, 4, 16, 64, 256), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 4, 6, 8), "width": (32, 45, 64, 90, 128),
-                 "structures": (1, 2, 4, 8, 16)},
+    "train": {"members": (2, 8, 32, 128, 512), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 4, 8, 16),
+              "width": (32, 64, 128, 256, 512), "structures": (1, 2, 4, 8, 16)},
+    "exact": {"members": (1, 4, 16, 64, 256), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 3, 4, 5),
+              "width": (32, 64, 128, 256, 512), "structures": (1, 2, 4, 8, 16)},
+    "generate": {"members": (1, 4, 16, 64, 256), "height": (4, 8, 16, 32, 64), "ndim": (1, 2, 4, 6, 8),
+                 "width": (32, 45, 64, 90, 128), "structures": (1, 2, 4, 8, 16)},
 }  # fmt: skip
 RECIPE = {"batch_size": 16, "lr": 1e-3, "epsilon": 0.05, **FLAT}
 #: iterations of a training point, the first of which are not timed
@@ -36,7 +37,10 @@ REPEATS = 3
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
-    """Slope of log y over log x by least squares, over the upper half of the points, where constants weigh least; NaN if y has a 0."""
+    """Slope of log y over log x by least squares, NaN if y has a 0.
+
+    Over the upper half of the points, where constants weigh least.
+    """
     points = sorted(zip(x, y, strict=True))[min(len(x) // 2, len(x) - 2) :]
     if any(value <= 0 for _, value in points):
         return math.nan
@@ -46,7 +50,10 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def job(side: Any, kind: str, size: dict) -> float:
-    """Seconds of one job of a size: of a training step, an exact evaluation or a generation, for all structures one after another."""
+    """Seconds of one job of a size, for all structures one after another.
+
+    A job is a training step, an exact evaluation or a generation.
+    """
     task = {key: size[key] for key in ("ndim", "height", "width")}
     seconds = 0.0
     for _ in range(size["structures"]):
@@ -131,7 +138,8 @@ def growth(bench: Bench) -> Growth:
         [
             (
                 one["job"], one["axis"], f"{one['x'][0]} to {one['x'][-1]}",
-                f"{number(one['seconds'][0])} to {number(one['seconds'][-1])}", f"{one['exponents']['seconds']:.2f}",
+                f"{number(one['seconds'][0])} to {number(one['seconds'][-1])}",
+                f"{one['exponents']['seconds']:.2f}",
                 f"{number(one['mib'][0])} to {number(one['mib'][-1])}", f"{one['exponents']['mib']:.2f}",
                 f"{one['exponents_in_states']['seconds']:.2f}" if "states" in one else "",
             )

@@ -1,4 +1,7 @@
-"""What a comparison found: figures of each side, ratios of sides round by round, as a table, as JSON and as a picture."""
+"""What a comparison found: figures of each side and ratios of sides round by round.
+
+As a table, as JSON and as a picture.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times better `ours` did than `theirs`, round by round; at least `target` is wanted, if anything is.
+    """How many times better `ours` did than `theirs`, round by round.
 
+    `target`: what is wanted at least, if anything is.
     `bound`: theirs was stopped before it was done, so that the values are lower bounds.
     """
 
@@ -94,7 +98,10 @@ class Result:
         target: float | None = None,
         bound: bool = False,
     ) -> None:
-        """The ratio of two sides' figures of a setting, of rounds that both were in; `more`: whether a greater figure is better."""
+        """The ratio of two sides' figures of a setting, of rounds that both were in.
+
+        `more`: whether a greater figure is better.
+        """
         found = {figure.side: figure.values for figure in self.figures if figure.setting == setting}
         if ours in found and theirs in found:
             pairs = zip(found[ours], found[theirs], strict=False)  # a slow side may sit out the last rounds
@@ -219,8 +226,9 @@ def processor() -> str:
 
 
 def elsewhere() -> float:
-    """Seconds of CPU that other processes than this one and its finished children have used so far; 0 where the system does not tell.
+    """Seconds of CPU that others than this process and its finished children have used so far.
 
+    0 where the system does not tell.
     Threads that wait for each other, as torch's do, lose far more than their share to whatever runs beside
     them.
     """

@@ -51,11 +51,13 @@ from genflow.training.loop import GraphTrainee, train
 
 #: as uneven as the structures of a real zoo: 0.4 to 4 s each with 60 steps
 STRUCTURES = (
-    "ndim=2,height=4,width=32", "ndim=2,height=8", "ndim=2,height=16,width=64", "ndim=2,height=24", "ndim=2,height=32,width=48",
-    "ndim=2,height=48", "ndim=2,height=64,width=96", "ndim=3,height=4", "ndim=3,height=6,width=40", "ndim=3,height=10",
+    "ndim=2,height=4,width=32", "ndim=2,height=8", "ndim=2,height=16,width=64", "ndim=2,height=24",
+    "ndim=2,height=32,width=48", "ndim=2,height=48", "ndim=2,height=64,width=96", "ndim=3,height=4",
+    "ndim=3,height=6,width=40", "ndim=3,height=10",
     "ndim=3,height=12,width=64", "ndim=3,height=16", "ndim=3,height=24,width=80", "ndim=3,height=32,width=56",
-    "ndim=4,height=3,width=96", "ndim=4,height=6", "ndim=4,height=8,width=48", "ndim=4,height=10", "ndim=5,height=4",
-    "ndim=5,height=6,width=64", "ndim=6,height=3", "ndim=6,height=4,width=112", "ndim=7,height=2,width=32", "ndim=8,height=2",
+    "ndim=4,height=3,width=96", "ndim=4,height=6", "ndim=4,height=8,width=48", "ndim=4,height=10",
+    "ndim=5,height=4", "ndim=5,height=6,width=64", "ndim=6,height=3", "ndim=6,height=4,width=112",
+    "ndim=7,height=2,width=32", "ndim=8,height=2",
 )  # fmt: skip
 RECIPE = Path(__file__).parents[1] / "plugins" / "genflow_hypergrid" / "pretrained" / "default.toml"
 #: name -> (command, section, configuration)
@@ -203,7 +205,8 @@ def zoo(bench: Bench) -> Result:
     """Zoo collection at 1, 2 and 4 workers."""
     result = Result(
         "zoo",
-        f"a zoo of {len(bench.structures)} uneven structures, {bench.zoo_steps} steps each, one thread a worker",
+        f"a zoo of {len(bench.structures)} uneven structures, {bench.zoo_steps} steps each, "
+        "one thread a worker",
     )
     sizes = {f"{n} worker{'s' * (n > 1)}": n for n in (1, 2, 4)}
     seconds: dict[str, dict[str, list[float]]] = {
@@ -270,7 +273,8 @@ def training(bench: Bench) -> Result:
     """Seconds a step of data-parallel training at 1 and 2 workers, and of one worker with 2 threads."""
     result = Result(
         "training",
-        f"seconds a step of data-parallel training, {bench.steps} steps, a zoo of {len(bench.structures)} structures",
+        f"seconds a step of data-parallel training, {bench.steps} steps, "
+        f"a zoo of {len(bench.structures)} structures",
     )
     sides = {"1 worker": (1, 1), "2 workers": (2, 1), "1 worker, 2 threads": (1, 2)}
     autoencoder = bench.work / "autoencoder-for-diffusion"
@@ -299,8 +303,8 @@ def training(bench: Bench) -> Result:
 def _words(bench: Bench, name: str, out: Path, steps: int) -> list[Any]:
     verb, section, config = TRAININGS[name]
     return [
-        verb, *(["--config", config] if config else []), "--env", "hypergrid", *bench.named(), "-o", "selection_structures=[]",
-        "-o", f"{section}.steps={steps}", "--zoo", bench.zoo, "--out", out,
+        verb, *(["--config", config] if config else []), "--env", "hypergrid", *bench.named(),
+        "-o", "selection_structures=[]", "-o", f"{section}.steps={steps}", "--zoo", bench.zoo, "--out", out,
     ]  # fmt: skip
 
 
@@ -375,7 +379,8 @@ def share(bench: Bench) -> Result:
     """
     result = Result(
         "share",
-        f"seconds a step of one of several workers, alone on its core and without all-reduce, {bench.steps} steps",
+        f"seconds a step of one of several workers, alone on its core and without all-reduce, "
+        f"{bench.steps} steps",
     )
     torch.set_num_threads(1)
     facts: dict[str, dict[str, Any]] = {}
@@ -411,7 +416,8 @@ def share(bench: Bench) -> Result:
             "speedup_at_most": 1 / median(fractions),
         }
         result.notes.append(
-            f"{name}: serial fraction {median(fractions):.3f} ({min(fractions):.3f} to {max(fractions):.3f}), "
+            f"{name}: serial fraction {median(fractions):.3f} "
+            f"({min(fractions):.3f} to {max(fractions):.3f}), "
             f"{facts[name]['bytes']:,.0f} bytes in {facts[name]['messages']:.2f} messages a step"
         )
     reduced = all_reduce([int(entry["largest_message"]) for entry in facts.values()], bench.rounds)
@@ -452,7 +458,10 @@ def _reduce(rank: int, count: int, meet: str, sizes: list[int], rounds: int) -> 
 
 
 def store(bench: Bench) -> Result:
-    """Calls of a TCPStore a second by 1, 2 and 8 processes that do nothing else; its server has the same cores."""
+    """Calls of a TCPStore a second by 1, 2 and 8 processes that do nothing else.
+
+    Its server has the same cores.
+    """
     result = Result("store", "calls of a TCPStore a second")
     server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     sides = {n: f"{n} client{'s' * (n > 1)}" for n in CLIENTS}
@@ -577,7 +586,8 @@ def main(out, parts, rounds, zoo_steps, steps, count):
             busy = max(0.0, (elsewhere() - others) / seconds)
             if busy > QUIET:
                 result.notes.append(
-                    f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; measure again when they are done"
+                    f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; "
+                    "measure again when they are done"
                 )
             click.echo(result.text())
             took = {"seconds": round(seconds, 1), "cores_busy_elsewhere": round(busy, 3)}

@@ -32,7 +32,10 @@ class SideError(Exception):
 
 
 def serve(side: object) -> None:
-    """Answer {"do": method of `side`, "with": its arguments} by {"ok": what it returned} or {"error": a line}, until stdin closes."""
+    """Answer {"do": method of `side`, "with": its arguments}, until stdin closes.
+
+    By {"ok": what it returned} or {"error": a line}.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between the answers
     for line in sys.stdin:
@@ -61,7 +64,10 @@ class Handlers:
         return found
 
     def memory(self, restart: bool = False) -> int:
-        """The most bytes that this process has held at once; `restart`: what it holds now, from which the most is counted anew."""
+        """The most bytes that this process has held at once.
+
+        `restart`: what it holds now, from which the most is counted anew.
+        """
         try:
             if restart:
                 Path("/proc/self/clear_refs").write_text("5")
@@ -76,7 +82,10 @@ class Handlers:
 def paced(
     step: Callable[[], int], seconds: float | None = None, limit: int | None = None
 ) -> dict[str, float]:
-    """Call `step`, which returns how many iterations it did, for about `seconds` of wall clock or until there are `limit` of them."""
+    """Call `step`, which returns how many iterations it did, again and again.
+
+    For about `seconds` of wall clock or until there are `limit` of them.
+    """
     if seconds is None and limit is None:
         raise ValueError("paced() needs seconds, a limit or both, or it never ends")
     iterations, began = 0, time.perf_counter()

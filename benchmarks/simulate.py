@@ -399,7 +399,8 @@ def picture(done: dict[str, Any]) -> bytes:
 def text(done: dict[str, Any]) -> str:
     """The tables."""
     lines = [
-        f"== {done['workers']:,} workers; pieces of {done['tasks']['mean']:.1f} s on average, {done['tasks']['longest']:.1f} at most"
+        f"== {done['workers']:,} workers; pieces of {done['tasks']['mean']:.1f} s on average, "
+        f"{done['tasks']['longest']:.1f} at most"
     ]
     rows = [
         (
@@ -425,7 +426,8 @@ def text(done: dict[str, Any]) -> str:
         "== workers from which on restarts cost more than 10 %; and failures a day of 1,000 workers",
     ]
     rows = [
-        (f"{e['mtbf_hours']:,.0f}", f"{e['failures_a_day']:,.1f}", *(f"{size:,.0f}" for size in e["zoo"].values()),
+        (f"{e['mtbf_hours']:,.0f}", f"{e['failures_a_day']:,.1f}",
+         *(f"{size:,.0f}" for size in e["zoo"].values()),
          *(f"{size:,.0f}" for size in e["data_parallel"].values()))
         for e in done["limits"]
     ]  # fmt: skip
@@ -438,13 +440,14 @@ def text(done: dict[str, Any]) -> str:
     measured = f"{store['measured']:,.0f}" if store["measured"] else "not measured yet"
     lines += [
         "",
-        f"== store: {store['waiting']:,.0f} calls/s while {done['workers']:,} workers wait; measured here: {measured}",
+        f"== store: {store['waiting']:,.0f} calls/s while {done['workers']:,} workers wait; "
+        f"measured here: {measured}",
     ]
     if done["calculated"]:
         lines += ["", "== a step of data-parallel training, calculated, not measured"]
         rows = [
-            (e["training"], e["link"], e["batch"], f"{e['rows']:,}", *(f"{1e3 * e[k]:.2f}" for k in ("one_gpu", "seconds", "all_reduce")),
-             f"{e['gain']:.1f}")
+            (e["training"], e["link"], e["batch"], f"{e['rows']:,}",
+             *(f"{1e3 * e[k]:.2f}" for k in ("one_gpu", "seconds", "all_reduce")), f"{e['gain']:.1f}")
             for e in done["calculated"]
         ]  # fmt: skip
         lines += table(
@@ -473,19 +476,21 @@ def limits(
 
 
 def simulate(
-    tasks: Sequence[Task], scaling: dict[str, Any], *, workers: int, sizes: Sequence[int], fleet: Sequence[int], hours: Sequence[float],
-    restart: float, each: int, seed: int,
+    tasks: Sequence[Task], scaling: dict[str, Any], *, workers: int, sizes: Sequence[int],
+    fleet: Sequence[int], hours: Sequence[float], restart: float, each: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything; `scaling` holds the parts that `scaling.py` has measured, or nothing."""
     seconds = [task.seconds for task in tasks]
     parts = scaling.get("parts", {})
     return {
         "workers": workers, "restart": restart, "each": each, "seed": seed,
-        "tasks": {"recorded": len(tasks), "mean": mean(seconds), "longest": max(seconds), "shortest": min(seconds)},
+        "tasks": {"recorded": len(tasks), "mean": mean(seconds), "longest": max(seconds),
+                  "shortest": min(seconds)},
         "orders": orders(tasks, workers, sizes, seed),
         "failures": failing(tasks, fleet, hours, restart, each, seed),
         "limits": limits(hours, (30.0, 120.0, 600.0), 60.0, workers),
-        "store": {"waiting": calls(workers), "measured": parts.get("store", {}).get("facts", {}).get("mixed_calls_a_second")},
+        "store": {"waiting": calls(workers),
+                  "measured": parts.get("store", {}).get("facts", {}).get("mixed_calls_a_second")},
         "calculated": calculated(parts["share"]["facts"]["trainings"]) if "share" in parts else [],
         "assumptions": {"links": LINKS, "gpu_rows": GPU_ROWS},
     }  # fmt: skip

@@ -85,7 +85,8 @@ def main(out, peers, works, rounds, threads, turn, warmup, cap):
         busy = max(0.0, (elsewhere() - others) / seconds)
         if busy > QUIET:
             result.notes.append(
-                f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; measure again when they are done"
+                f"WARNING: other processes kept {busy:.2f} cores busy meanwhile; "
+                "measure again when they are done"
             )
         click.echo(result.text())
         took = {"seconds": round(seconds, 1), "cores_busy_elsewhere": round(busy, 3)}

@@ -1,4 +1,7 @@
-"""The works of the speed benchmark, one function each: what is asked of which side, and how their answers are compared."""
+"""The works of the speed benchmark, one function each.
+
+What is asked of which side, and how their answers are compared.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +138,8 @@ def quality(bench: Bench) -> Result:
         f"{name}: not good at the end of {len(failed)} runs" for name, failed in failures.items() if failed
     ]
     result.notes += [
-        "a planned run of distillation counts whole, with the making of its teacher; the others stop when they are good",
+        "a planned run of distillation counts whole, with the making of its teacher; "
+        "the others stop when they are good",
         "distillation reads the reward of every state, trajectory balance only of the states that it visits",
     ]
     return result
@@ -204,10 +208,12 @@ def exact(bench: Bench) -> Result:
             "largest_difference_from_genflow": apart,
         }
         result.notes.append(
-            f"{setting}: {len(found['genflow']):,} states; largest difference of a probability from genflow's: {apart}"
+            f"{setting}: {len(found['genflow']):,} states; "
+            f"largest difference of a probability from genflow's: {apart}"
         )
     result.notes.append(
-        "genflow sums in float64, the others in float32; building the state graph or the matrix counts, compilation does not"
+        "genflow sums in float64, the others in float32; "
+        "building the state graph or the matrix counts, compilation does not"
     )
     return result
 
@@ -238,17 +244,22 @@ def generate(bench: Bench) -> Result:
         result.add(setting, "ms", kinds)
         quoted = [f"{1e3 * seconds / median(kinds['first']):,.0f}" for seconds in PAPER_SECONDS]
         result.notes.append(
-            f"{setting}: the paper's {PAPER_SECONDS[0]:g} to {PAPER_SECONDS[1]:g} s are {quoted[0]} to {quoted[1]} times as long"
+            f"{setting}: the paper's {PAPER_SECONDS[0]:g} to {PAPER_SECONDS[1]:g} s "
+            f"are {quoted[0]} to {quoted[1]} times as long"
         )
     result.notes.append(
-        "the paper's seconds are quoted; they are of eight GPUs and of its own structures, and nothing here measures them"
+        "the paper's seconds are quoted; they are of eight GPUs and of its own structures, "
+        "and nothing here measures them"
     )
     result.facts |= {"task": task, "paper_seconds_quoted": PAPER_SECONDS}
     return result
 
 
 def unseen(bench: Bench) -> Result:
-    """Seconds to a good policy of structures that the generator has not seen: training one against generating it."""
+    """Seconds to a good policy of structures that the generator has not seen.
+
+    Training one against generating it.
+    """
     result = Result(
         "unseen",
         f"seconds to an exact JS of {GOOD}: torchgfn's training (lines) against generation (diamonds)",
@@ -282,11 +293,12 @@ def unseen(bench: Bench) -> Result:
                 "torchgfn_reached": reached,
             }
             result.notes.append(
-                f"{text}: generated JS {median(found):.3g} (worst {max(found):.3g}); torchgfn {js:.3g} after {spent:.3g} s"
-                + ("" if reached else ", stopped there")
+                f"{text}: generated JS {median(found):.3g} (worst {max(found):.3g}); "
+                f"torchgfn {js:.3g} after {spent:.3g} s" + ("" if reached else ", stopped there")
             )
     result.notes.append(
-        f"{sum(goods)} of {len(goods)} structures are generated good at every seed; no ratio is given for the others"
+        f"{sum(goods)} of {len(goods)} structures are generated good at every seed; "
+        "no ratio is given for the others"
     )
     return result
 

@@ -1,4 +1,7 @@
-"""Draw docs/result.png, the picture of the README, from a finished run: `python docs/result.py runs/demo D`."""
+"""Draw docs/result.png, the picture of the README, from a finished run.
+
+`python docs/result.py runs/demo D`.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whole commands as processes of their own: started, killed, waited for, and compared by what they leave behind."""
+"""Whole commands as processes of their own: started, killed, waited for, and compared by what they leave."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PATIENCE = 240
 GENFLOW = [sys.executable, "-m", "genflow"]
 #: what commands import sooner or later
 IMPORTED = [
-    "diffusers", "gfn.samplers", "genflow.cli.evaluate", "genflow.cli.generate", "genflow.cli.train", "genflow.evaluation.report",
-    "genflow.pipeline", "genflow_denoisers.unet1d", "genflow_encoders.conv1d", "genflow_encoders.coordinate",
-    "genflow_hypergrid.environment", "genflow_policies.mlp3",
+    "diffusers", "gfn.samplers", "genflow.cli.evaluate", "genflow.cli.generate", "genflow.cli.train",
+    "genflow.evaluation.report", "genflow.pipeline", "genflow_denoisers.unet1d", "genflow_encoders.conv1d",
+    "genflow_encoders.coordinate", "genflow_hypergrid.environment", "genflow_policies.mlp3",
 ]  # fmt: skip
 #: variables that would make a command a worker of whatever runs these tests
 FOREIGN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -53,8 +53,8 @@ class Job:
         self, *args: object, command: list[str] | None = None, cwd: Path | None = None, **variables: object
     ) -> None:
         self.process = subprocess.Popen(
-            [*(command or GENFLOW), *map(str, args)], cwd=cwd, env=environment(**variables), start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            [*(command or GENFLOW), *map(str, args)], cwd=cwd, env=environment(**variables),
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.began = time.time()
         self.stdout = self.stderr = ""
@@ -311,7 +311,7 @@ def _kill(pid: int) -> None:
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """Everything a command has computed: tensors, and what its JSON files say, without the seconds it took."""
+    """Everything a command has computed: tensors and what its JSON files say, without seconds."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

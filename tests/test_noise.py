@@ -1,4 +1,7 @@
-"""Schedules and samplers against the closed form: with the exact denoiser of a known distribution, sampling returns it."""
+"""Schedules and samplers against the closed form.
+
+With the exact denoiser of a known distribution, sampling returns it.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 

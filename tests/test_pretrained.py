@@ -1,4 +1,4 @@
-"""The generators that ship: what they were trained on, what they cover, and that they are as good as their cards say."""
+"""The generators that ship: what they were trained on and cover, and that they are as good as they say."""
 
 from __future__ import annotations
 

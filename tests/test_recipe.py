@@ -45,7 +45,7 @@ def test_the_plain_mse_autoencoder_keeps_behaviour(zoo, tmp_path):
 
 
 def test_large_grids_are_evaluated_exactly_in_bounded_memory(tmp_path):
-    """D* (823,543 states) and H* (390,625): distributions sum to 1 within a peak of 4 GiB for eight policies at once."""
+    """D* (823,543 states) and H* (390,625): sums are 1, within a peak of 4 GiB for eight policies at once."""
     script = """
 import resource, sys
 from genflow import Population, Structure

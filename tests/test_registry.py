@@ -243,7 +243,8 @@ def test_a_command_that_needs_a_broken_plugin_exits_with_status_2(tmp_path, run)
     done = run(*train("bad", "out"), status=2)
     assert done.stdout == ""
     assert done.stderr == (
-        "genflow: environment 'bad' comes from plugin 'bad', which cannot be used: import of mod_bad failed: RuntimeError: boom\n"
+        "genflow: environment 'bad' comes from plugin 'bad', which cannot be used: "
+        "import of mod_bad failed: RuntimeError: boom\n"
     )
     done = run(*train("nobody", "out"), status=2)
     assert re.fullmatch(
@@ -398,7 +399,8 @@ def test_all_plugins_can_be_disabled(listed, run):
     }
     done = run(*train("hypergrid", "out"), status=2, **{DISABLE_VARIABLE: names})
     assert done.stderr == (
-        "genflow: environment 'hypergrid' comes from plugin 'hypergrid', which cannot be used: disabled by GENFLOW_DISABLE_PLUGINS\n"
+        "genflow: environment 'hypergrid' comes from plugin 'hypergrid', which cannot be used: "
+        "disabled by GENFLOW_DISABLE_PLUGINS\n"
     )
 
 
@@ -412,7 +414,10 @@ def test_disabling_an_unknown_plugin_is_warned_about(run):
     "args", [["list-plugins", "--json"], ["list-plugins"], ["--help"], ["--version"], ["run", "--help"]]
 )
 def test_no_torch_is_imported_to_tell_what_there_is(tmp_path, args):
-    code = f"import sys\nfrom genflow.cli.main import main\nmain({args})\nassert not {{'torch', 'gfn'}} & sys.modules.keys()"
+    code = (
+        f"import sys\nfrom genflow.cli.main import main\nmain({args})\n"
+        "assert not {'torch', 'gfn'} & sys.modules.keys()"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout

@@ -1,4 +1,7 @@
-"""Files from strangers: whatever is in them, they load to something valid or are refused in one line, soon and in little memory."""
+"""Files from strangers: whatever is in them, they load to something valid or are refused in one line.
+
+Soon, and in little memory.
+"""
 
 from __future__ import annotations
 
@@ -306,10 +309,12 @@ DEEP: Any = []
 for _ in range(400):
     DEEP = [DEEP]
 NASTY = [
-    None, True, False, 0, -1, 1, 2, 3.0, 0.5, 2**31, 2**53, 2**63, 2**64, 10**9, 10**30, -(10**30), 10**400, 1e308, -1e308, 5e-324,
-    float("nan"), float("inf"), "", "a", "3", "x" * 100_000, "\ud800", "\x1b[2J\n\r", "<script>alert(1)</script>", "[/x]", "$\\frac{$",
-    "../../../etc/passwd", "/dev/zero", "js", "conv1d", "coordinate", "line", "hypergrid", [], {}, [[]], {"a": 1}, [1, 2], [0.5, 0.25],
-    [0] * 2_000, ["x"] * 2_000, [{}] * 2_000, {str(i): i for i in range(2_000)}, "@DIGITS@", "@EXPONENT@", "@DEEP@", DEEP,
+    None, True, False, 0, -1, 1, 2, 3.0, 0.5, 2**31, 2**53, 2**63, 2**64, 10**9, 10**30, -(10**30), 10**400,
+    1e308, -1e308, 5e-324, float("nan"), float("inf"), "", "a", "3", "x" * 100_000, "\ud800", "\x1b[2J\n\r",
+    "<script>alert(1)</script>", "[/x]", "$\\frac{$", "../../../etc/passwd", "/dev/zero", "js", "conv1d",
+    "coordinate", "line", "hypergrid", [], {}, [[]], {"a": 1}, [1, 2], [0.5, 0.25],
+    [0] * 2_000, ["x"] * 2_000, [{}] * 2_000, {str(i): i for i in range(2_000)},
+    "@DIGITS@", "@EXPONENT@", "@DEEP@", DEEP,
 ]  # fmt: skip
 DTYPES = [
     "F64",

@@ -111,7 +111,10 @@ class Grid:
         return jnp.square(params["log_z"] + log_pf - log_pb - self.log_reward(states[-1])).mean()
 
     def transitions(self, probs: np.ndarray) -> sparse.BCSR:
-        """(S, A) -> (2 S, 2 S), from the column's state to the row's; the second S are the ends of the first, and lead nowhere."""
+        """(S, A) -> (2 S, 2 S), from the column's state to the row's.
+
+        The second S are the ends of the first, and lead nowhere.
+        """
         count, place = self.h**self.n, self.h ** np.arange(self.n - 1, -1, -1)
         index = np.arange(count)
         targets = np.concatenate([index[:, None] + place, count + index[:, None]], 1)

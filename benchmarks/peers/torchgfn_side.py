@@ -90,7 +90,10 @@ class Torchgfn(Handlers):
 
     @torch.no_grad()
     def exact(self, task: dict, weights: str, out: str) -> dict[str, float]:
-        """The exact terminal distribution (S,) on a plane, to `out`, as torchgfn's tutorials do it: state by state over the grid."""
+        """The exact terminal distribution (S,) on a plane, to `out`.
+
+        As torchgfn's tutorials do it: state by state over the grid.
+        """
         height = task["height"]
         if task["ndim"] != 2:
             raise ValueError("this way of evaluating is written for two dimensions")

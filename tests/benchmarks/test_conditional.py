@@ -1,4 +1,7 @@
-"""The conditional baseline: its environment of many grids agrees with each grid's own, and a tiny run writes its figures."""
+"""The conditional baseline: its environment of many grids agrees with each grid's own.
+
+And a tiny run writes its figures.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scaling benchmark and the simulation: exact where the answer is known, and never better than is possible."""
+"""The scaling benchmark and the simulation: exact where the answer is known, never better than possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The speed benchmark: its protocol, what it makes of answers, and that the torchgfn side does what genflow does."""
+"""The speed benchmark: its protocol, what it makes of answers, and that all sides do the same."""
 
 from __future__ import annotations
 

@@ -148,8 +148,10 @@ def test_a_zoo_and_an_autoencoder_are_collected_if_missing(tmp_path):
 
 def test_run_makes_everything_and_repeats_itself(tmp_path):
     (tmp_path / "a.toml").write_text(
-        'env = "hypergrid"\nstructures = ["ndim=2,height=4,width=8"]\ntest_structures = [{ndim = 2, height = 3, width = 8}]\n'
-        "[zoo]\nnum = 2\nsteps = 20\n[autoencoder]\nsteps = 5\n[diffusion]\nsteps = 5\noptions = {channels = [8]}\n"
+        'env = "hypergrid"\nstructures = ["ndim=2,height=4,width=8"]\n'
+        "test_structures = [{ndim = 2, height = 3, width = 8}]\n"
+        "[zoo]\nnum = 2\nsteps = 20\n[autoencoder]\nsteps = 5\n"
+        "[diffusion]\nsteps = 5\noptions = {channels = [8]}\n"
         "[generate]\nnum = 2\n[evaluation]\nnum = 2\n"
     )
     first = json.loads(genflow("run", tmp_path / "a.toml", "--out", tmp_path / "one", "--json").stdout)

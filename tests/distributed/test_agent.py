@@ -69,8 +69,8 @@ def undisturbed(alone, small, tmp_path_factory):
 
 
 def learn(alone, small, out):
-    return ["train-ae", "--zoo", alone / "zoo", "--config", small, "--out", out, "-o", "autoencoder.steps=100",
-            "-o", "autoencoder.checkpoint_seconds=1e-9"]  # fmt: skip
+    return ["train-ae", "--zoo", alone / "zoo", "--config", small, "--out", out,
+            "-o", "autoencoder.steps=100", "-o", "autoencoder.checkpoint_seconds=1e-9"]  # fmt: skip
 
 
 def test_a_batch_that_is_dealt_out_survives_kills_and_signals(alone, small, undisturbed, tmp_path):

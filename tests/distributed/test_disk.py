@@ -1,4 +1,7 @@
-"""A full disk: one line, the last checkpoint stays whole, and once there is room the same command ends with the same numbers."""
+"""A full disk: one line, and the last checkpoint stays whole.
+
+Once there is room the same command ends with the same numbers.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,10 @@ def test_the_first_of_several_workers_speaks_for_all(alone, trained):
 def test_behaviour_is_learnt_the_same_from_batches_that_are_dealt_out(
     alone, coordinate, tmp_path, size, learnt
 ):
-    """Swapped latents, levels of behaviour that all workers know, and with four workers batches of three, so that one has none."""
+    """Swapped latents, and levels of behaviour that all workers know.
+
+    With four workers batches of three, so that one has none.
+    """
     options = ["-o", "autoencoder.batch_size=3", "-o", "autoencoder.per_structure=1"] if size == 4 else []
     group(
         size,

@@ -179,7 +179,7 @@ def machines():
 
 
 def test_machines_that_are_cut_off_and_joined_again(small, zoo, machines, tmp_path):
-    """Nobody is told that a wire was cut: the silence is noticed, and what the other had taken is made anew."""
+    """Nobody is told that a wire was cut: the silence is noticed, what the other had taken is made anew."""
     one, two = machines
     out = tmp_path / "zoo"
     command = ["train-zoo", "--config", small, "--out", out, *LONG]

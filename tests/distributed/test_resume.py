@@ -1,4 +1,4 @@
-"""One process that is stopped or killed at any stage goes on where it was, to the same numbers bit for bit."""
+"""One process that is stopped or killed at any stage goes on where it was, to the same numbers."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def test_a_folder_that_is_in_use_is_refused(alone, small, tmp_path):
         running.until(lambda: newest(tmp_path), "a checkpoint")
         line = refused_quickly(*args, folder=tmp_path / "said-too")
         assert (
-            line
-            == f"genflow: {tmp_path / 'autoencoder'} is in use by another genflow command; wait for it or choose another --out"
+            line == f"genflow: {tmp_path / 'autoencoder'} is in use by another genflow command; "
+            "wait for it or choose another --out"
         )
         assert running.status is None
     step = newest(tmp_path)  # it was killed, and locks nobody out

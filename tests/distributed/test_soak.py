@@ -1,4 +1,4 @@
-"""The whole job under fire: killed again and again at random moments, it ends with the numbers of an undisturbed run."""
+"""The whole job, killed again and again at random moments, ends with the numbers of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ def test_two_workers_that_are_killed_again_and_again(job, tmp_path):
         }
     )
     print(
-        f"two workers: {sum(hits.values())} kills {dict(stages)} {dict(kinds)}, {RUNS} runs, {time.monotonic() - began:.0f} s"
+        f"two workers: {sum(hits.values())} kills {dict(stages)} {dict(kinds)}, {RUNS} runs, "
+        f"{time.monotonic() - began:.0f} s"
     )
     assert sum(hits.values()) >= RUNS * TOGETHER * len(STAGES) - RUNS  # one may come too late
     assert all(stages[stage] for stage in STAGES) and all(kinds.values()), hits

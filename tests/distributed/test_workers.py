@@ -105,7 +105,7 @@ def test_a_mistake_is_the_same_one_for_all(work):
 
 
 def test_a_worker_that_is_gone_is_missed():
-    """At once while a batch is dealt out; a silent one after a minute, where pieces are shared (test_launch.py)."""
+    """At once while a batch is dealt out; a silent one after a minute (test_launch.py)."""
     end, killed = work_of(2, killed_in_a_sum)
     assert end[0] == "WorkerLost" and killed is None
 

@@ -38,7 +38,8 @@ def test_a_population_of_the_first_edition_is_loaded(tmp_path, reward):
     population = lively(structure, 2)
     save_population(population, tmp_path)
     facts = facts_of(tmp_path)
-    facts["structure"] = {"R0": 0.1, "R1": 0.5, "R2": 2.0, "outer": 0.25, "band": [0.3, 0.4]} | facts["structure"]
+    rewards = {"R0": 0.1, "R1": 0.5, "R2": 2.0, "outer": 0.25, "band": [0.3, 0.4]}
+    facts["structure"] = rewards | facts["structure"]
     (tmp_path / FACTS).write_text(json.dumps(facts))
     found = load_population(tmp_path)
     assert found.structure == structure

@@ -1,4 +1,4 @@
-"""Checkpoints: the last few are kept, and whatever happens to the newest, training goes on from the newest that is whole."""
+"""Checkpoints: the last few are kept, and training goes on from the newest that is whole."""
 
 from __future__ import annotations
 

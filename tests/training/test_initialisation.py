@@ -1,4 +1,7 @@
-"""Initial weights: the smooth family is one function of the units at every size, and its members differ by their style alone."""
+"""Initial weights: the smooth family is one function of the units at every size.
+
+Its members differ by their style alone.
+"""
 
 from __future__ import annotations
 
