@@ -266,11 +266,13 @@ class Structure:
         name = ",".join(parts)
         if len(name) > MAX_NAME:
             name = name[: MAX_NAME - 17] + "-" + _digest(name)[1:]
-        other = _named.setdefault((self.env, self.policy, name), self)
-        if other != self:
+        other = _named.get((self.env, self.policy, name))
+        # a class that a notebook has defined anew takes the name over
+        if other is not None and other != self and other._key[2:5] == self._key[2:5]:
             raise GenflowError(
-                f"two different structures have the name {name!r}: {other.fields()} and {self.fields()}"
+                f"two different structures have the name {name!r}: {brief(other.fields())} and {brief(self.fields())}"
             )
+        _named[self.env, self.policy, name] = self
         return name
 
     def transitions(self, device: torch.device | str = "cpu") -> Transitions:

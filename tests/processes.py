@@ -1,4 +1,4 @@
-"""Whole commands as processes of their own: started, killed, waited for, and compared by what they leave."""
+"""Whole commands as processes of their own: started, killed, waited for, compared by what they leave."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def _kill(pid: int) -> None:
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """Everything a command has computed: tensors and what its JSON files say, without seconds."""
+    """Everything a command has computed: tensors and what its JSON files say, without the seconds."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))

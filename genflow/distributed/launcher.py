@@ -44,10 +44,7 @@ class LaunchOptions:
     @property
     def given(self) -> bool:
         """Whether workers are asked for."""
-        return any(
-            value is not None
-            for value in (self.nproc_per_node, self.nnodes, self.rdzv_endpoint, self.max_restarts)
-        )
+        return self != LaunchOptions()
 
     def processes(self) -> int:
         """Workers on this machine.

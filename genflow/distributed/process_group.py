@@ -1,7 +1,7 @@
 """Joining the process group: what the environment tells a worker, and how it leaves.
 
-torch's elastic agent starts workers, and starts them again after a failure; work goes on from the run directory, which
-all machines must see.
+torch's elastic agent starts workers, and starts them again after a failure; work goes on from the run
+directory, which all machines must see.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from genflow.distributed.world import ALONE, HEARTBEAT_SECONDS, World, raise_wor
 from genflow.errors import GenflowError
 
 INTERRUPTED = "genflow: interrupted; give the same command again to go on"
-#: environment variables of our agent's workers: its process, the folder where they leave their exit statuses, and
-#: set where there may be several machines
+#: environment variables of our agent's workers: its process, the folder where they leave their exit statuses,
+#: and set where there may be several machines
 AGENT_PID, STATUS_FOLDER, SEVERAL_NODES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GENFLOW_MACHINES"
 #: a file beside that folder, there once workers have been started
 RENDEZVOUS_DONE = "rendezvous-done"
@@ -34,7 +34,7 @@ _counted = {"workers": 1, "gpus": 0, "crowded_workers": 0, "fewest_gpus": 0}
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process was started as a worker, by our agent, torchrun or anything that sets the same variables."""
+    """Whether this process was started as a worker: by our agent, torchrun or the like."""
     return "RANK" in environ and "WORLD_SIZE" in environ
 
 
@@ -125,8 +125,8 @@ def _count_gpus(local_rank: int) -> dict[str, int]:
     """How workers and GPUs are spread over the machines; all workers learn the same, through gloo.
 
     Returns:
-        Most workers of a machine, most GPUs of one, and of the machines with more workers than GPUs (0 if there
-        is none) the most workers and the fewest GPUs.
+        Most workers of a machine, most GPUs of one, and of the machines with more workers than GPUs (0 if
+        there is none) the most workers and the fewest GPUs.
     """
     import torch
     import torch.distributed as dist
@@ -153,8 +153,8 @@ def require_gpu_for_each_worker(device: str) -> None:
     workers, gpus = _counted["crowded_workers"], _counted["fewest_gpus"]
     if workers:
         raise GenflowError(
-            f"a machine has {workers} workers for {gpus} GPUs, and each worker needs one of its own;"
-            " use --nproc-per-node gpu, or -o device=cpu"
+            f"a machine has {workers} workers for {gpus} GPU{'s' * (gpus != 1)},"
+            " and each worker needs one of its own; use --nproc-per-node gpu, or -o device=cpu"
         )
     if ":" in device and _counted["workers"] > 1:
         raise GenflowError(f"device {device!r} is one GPU for several workers; use -o device=cuda")
@@ -171,7 +171,8 @@ def check_network_interface() -> None:
     for name in filter(None, wanted.split(",")):
         if name not in there:
             raise GenflowError(
-                f"GLOO_SOCKET_IFNAME names the network interface {name!r}; this machine has {', '.join(there)}"
+                f"GLOO_SOCKET_IFNAME names the network interface {name!r};"
+                f" this machine has {', '.join(there)}"
             )
 
 
@@ -200,14 +201,15 @@ def was_restarted() -> bool:
 
 
 def may_replace_workers() -> bool:
-    """Whether there may have been workers before these that are still ending: restarts, or other machines'."""
+    """Whether workers before these may still be ending: after a restart, or those of other machines."""
     return was_restarted() or SEVERAL_NODES in os.environ
 
 
 def report_status(status: int) -> int:
     """The status to end this process with, for its command to end with `status`.
 
-    Our agent takes any other than 0 for a failure that another try may mend, so its workers leave theirs in a file.
+    Our agent takes any other than 0 for a failure that another try may mend; its workers leave theirs
+    in a file.
     """
     folder = os.environ.get(STATUS_FOLDER)
     if folder is None or not is_worker():

@@ -1,8 +1,8 @@
 """`World`: this worker among others.
 
-A command runs on every worker. What only one of them may do (writing a result) is `World.on_rank_zero`, independent
-pieces of work are `World.map_dynamic`, sums over a batch that is dealt out are `World.all_reduce`; alone, a worker
-does all of it itself. How a process becomes a worker: process_group.py.
+A command runs on every worker. What only one of them may do (writing a result) is `World.on_rank_zero`,
+independent pieces of work are `World.map_dynamic`, sums over a batch that is dealt out are
+`World.all_reduce`; alone, a worker does all of it itself. How a process becomes a worker: process_group.py.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class World:
         return tensor
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Rank 0 does it while the others wait; all return its JSON-able result, or raise its `GenflowError`."""
+        """Rank 0 does it while the others wait; all return its JSON-able result or raise its error."""
         if self.store is None:
             return work()
         key = self._next_key("on_rank_zero")
@@ -101,7 +101,9 @@ class World:
         cost: Callable[[Any], float] = lambda item: 0.0,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> list[Any]:
-        """Each item is done by one worker, whichever is free; all return the JSON-able results in the items' order.
+        """Each item is done by one worker, whichever is free.
+
+        All return the JSON-able results, in the order of the items.
 
         Args:
             items: the same list on every worker.
@@ -219,7 +221,7 @@ class World:
                 wait_for_key(self.store, "all departed", self.check_heartbeats)
 
     def _next_key(self, kind: str) -> str:
-        """A key that all workers give to the same use of the store: they make the same uses in the same order."""
+        """The same key on all workers for the same use of the store: all make the same uses in order."""
         self._keys_used += 1
         return f"{kind}/{self._keys_used}"
 

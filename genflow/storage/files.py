@@ -114,7 +114,8 @@ def read_tensors(path: StrPath) -> tuple[dict[str, Any], dict[str, str]]:
         if header > MAX_HEADER:
             raise ValueError(f"its header would have {header:,} bytes")
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
     except FileNotFoundError:
         raise GenflowError(f"cannot read {path}: no such file") from None
     # torch refuses what safetensors lets pass in several ways, e.g. a size of 2**63 with a TypeError

@@ -124,9 +124,10 @@ def _remove_temporary_files(path: Path) -> None:
 
 
 def acquire_lock(path: Path) -> AcquireReturnProxy:
-    """Lock a folder at once or not at all; workers that may replace others wait until the last of those has ended.
+    """Lock a folder at once or not at all.
 
-    The file stays: removing it would let a third command lock another one of the same name.
+    Only workers that may replace others wait, until the last of those has ended. The file stays:
+    removing it would let a third command lock another one of the same name.
 
     Returns:
         What releases the lock when its ``with`` ends.

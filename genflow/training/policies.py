@@ -17,6 +17,7 @@ from torch import Tensor
 from genflow.errors import GenflowError
 from genflow.measure import figures_of, measure
 from genflow.population import Population
+from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.seeding import seeded_cpu
@@ -242,8 +243,9 @@ def _grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
 
 
 def _flow_module(structure: Structure) -> torch.nn.Module:
-    """The policy's architecture with one output: log F."""
-    return structure.arch.build(len(structure.layout.units["input"]), 1)
+    """The policy's architecture with one output, log F, in float32."""
+    with float32_default():
+        return structure.arch.build(len(structure.layout.units["input"]), 1)
 
 
 def _state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One process that is stopped or killed at any stage goes on where it was, to the same numbers."""
+"""One process that is stopped or killed at any stage goes on, to the same numbers bit for bit."""
 
 from __future__ import annotations
 

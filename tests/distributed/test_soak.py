@@ -1,4 +1,4 @@
-"""The whole job, killed again and again at random moments, ends with the numbers of an undisturbed run."""
+"""The whole job under fire: killed at random moments, it ends as an undisturbed run."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def work_of(size, work, gpus=0):
-    """Call work(world) on so many workers of a machine; what each returned, or the error that it raised, by rank."""
+    """Call work(world) on so many workers of a machine; what each returned or raised, by rank."""
     CONTEXT.set_forkserver_preload(IMPORTED)
     ends, port = CONTEXT.SimpleQueue(), free_port()
     workers = [
@@ -105,7 +105,7 @@ def test_a_mistake_is_the_same_one_for_all(work):
 
 
 def test_a_worker_that_is_gone_is_missed():
-    """At once while a batch is dealt out; a silent one after a minute (test_launch.py)."""
+    """At once while a batch is dealt out; a silent one among those who share pieces: test_launch.py."""
     end, killed = work_of(2, killed_in_a_sum)
     assert end[0] == "WorkerLost" and killed is None
 
@@ -126,4 +126,4 @@ def test_a_gpu_that_one_lacks_is_refused_to_all():
     """So that nobody waits for one that has ended."""
     ends = work_of(2, choose_a_gpu, gpus=1)
     assert ends[0] == ends[1] and ends[0][0] == "GenflowError"
-    assert ends[0][1].startswith("a machine has 2 workers for 1 GPUs")
+    assert ends[0][1].startswith("a machine has 2 workers for 1 GPU,")

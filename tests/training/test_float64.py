@@ -65,7 +65,7 @@ def test_rollouts_are_those_of_float32():
 
     def rolled():
         rng = torch.Generator().manual_seed(0)
-        return sample(structure.environment, population.trace, (3, 12), 0.3, rng)
+        return sample(structure.transitions(), population.trace, (3, 12), 0.3, rng)
 
     expected, found = rolled(), in_float64(rolled)
     assert found.actions.equal(expected.actions) and found.final.equal(expected.final)

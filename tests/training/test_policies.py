@@ -55,7 +55,7 @@ def balance_of(objective, policy, backward, log_flow):
 @pytest.mark.parametrize("objective", ["tb", "db", "subtb"])
 def test_stacked_training_is_separate_training_with_torchgfn(tmp_path, monkeypatch, objective):
     structure, members, steps = grid(2, 5), 3, 8
-    env, preprocessor = structure.environment.gfn
+    env, preprocessor = structure.environment.make()
     start = lively(structure, members, scale=1.0)
     # the same trajectories for both, from explorers that stay as they are
     explorers = [one.to_estimator() for one in lively(structure, members, seed=9)]
@@ -339,16 +339,16 @@ def gradients_alone(losses, module, flow, log_z):
 def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objective, members):
     """Its own network, evaluated at each of its rows, and autograd; whatever is shared, kept and done in blocks."""
     structure = grid(2, 5)
-    environment, start = structure.environment, lively(structure, members)
+    expert, start = structure.solution.expert, lively(structure, members)
     options = PolicyOptions(steps=4, batch_size=24, objective=objective, epsilon=0.3)
     trainee = PopulationTrainee(
         structure, start.weights, options, seed=0, device="cpu", checkpoints=1, every=1
     )
     trainee.log_z.data.normal_()
     taken, drawn = [], []
-    sample, draw = policies.sample, environment.expert.draw
+    sample, draw = policies.sample, expert.draw
     monkeypatch.setattr(policies, "sample", lambda *given: taken.append(sample(*given)) or taken[-1])
-    monkeypatch.setattr(environment.expert, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    monkeypatch.setattr(expert, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
     learned = {name: tensor for name, tensor in trainee.tensors().items() if tensor.requires_grad}
     for tensor in learned.values():
         tensor.grad.fill_(7.0)  # what an earlier step left
@@ -366,7 +366,7 @@ def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objecti
         module, flow, log_z = start[m].module(), None, None
         if objective == "distill":
             ((states, masks, optimal),) = drawn
-            losses = objectives.distillation(module(environment.inputs(states))[None], masks, optimal)
+            losses = objectives.distillation(module(structure.transitions().inputs(states))[None], masks, optimal)
         else:
             own = one_of(rollouts, b)
             log_pf = own.log_pf(module(own.inputs))

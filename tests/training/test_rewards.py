@@ -8,7 +8,16 @@ from gfn.env import DiscreteEnv
 from gfn.preprocessors import KHotPreprocessor
 from oracles import grid
 
-from genflow import Environment, GenflowError, Population, Schema, Structure
+from genflow import (
+    Environment,
+    ExactSolution,
+    GenflowError,
+    Population,
+    Schema,
+    Structure,
+    UnitDescriptions,
+    Units,
+)
 from genflow.progress import Progress
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
@@ -71,15 +80,13 @@ class Line(Environment):
     def condition(self):
         return {}
 
-    def input_coordinates(self):
-        return torch.arange(LENGTH)[:, None].float()
+    def units(self):
+        return Units(
+            UnitDescriptions(torch.arange(LENGTH)[:, None].float()), UnitDescriptions(torch.eye(2))
+        )
 
-    def action_coordinates(self):
-        return torch.eye(2)
-
-    @property
-    def n_states(self):
-        return LENGTH
+    def exact_solution(self, transitions):
+        return ExactSolution(transitions, n_states=LENGTH)
 
 
 class Learned(Line):
@@ -91,7 +98,7 @@ class Learned(Line):
 
 def line(cls=Line, **fields) -> Structure:
     environment = cls(cls.Config(**fields))
-    return Structure("line", "mlp3", environment, grid(1, 2).arch, (environment.config, cls.__name__))
+    return Structure.of(environment, grid(1, 2).arch, "line", "mlp3")
 
 
 def trained(structure, folder, objective):
@@ -127,10 +134,10 @@ def test_a_dead_end_is_named(tmp_path, objective):
 
 def test_exact_results_name_them_too():
     with pytest.raises(GenflowError, match=BAD["0"]):
-        line(reward="0").environment.optimal_flows()
+        line(reward="0").solution.optimal_flows()
     stuck = line(reward="1", dead_end=True)
     for exact in (
-        stuck.environment.optimal_flows,
+        stuck.solution.optimal_flows,
         Population.initialised(stuck, 2, 0).terminal_distribution,
     ):
         with pytest.raises(GenflowError, match=r"state \[3\] is a dead end"):
@@ -153,9 +160,9 @@ def test_an_unending_trajectory_of_a_diverged_policy_is_no_dead_end(tmp_path, ca
 @pytest.mark.parametrize("objective", ["tb", "db", "subtb", "distill"])
 def test_a_reward_that_requires_grad_is_read_without_a_graph(tmp_path, objective):
     structure, plain = line(Learned, reward="2"), line(reward="2")
-    flows = structure.environment.optimal_flows()
+    flows = structure.solution.optimal_flows()
     assert not any(t.requires_grad for t in (flows.state, flows.policy, flows.visit))
-    assert flows.policy.equal(plain.environment.optimal_flows().policy)
+    assert flows.policy.equal(plain.solution.optimal_flows().policy)
     rollouts = Population.initialised(structure, 2, 0).rollouts(5)
     assert not rollouts.log_reward.requires_grad
     found, expected = (trained(s, tmp_path / str(i), objective) for i, s in enumerate((structure, plain)))
