@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from genflow_molecule.features import PARTNERS, PROBES, describe_atom, outline_block, probe_score
+from genflow_molecule.block_features import PROBES, describe_atom, outline_block, probe_score
+from genflow_molecule.features import PARTNERS
 from genflow_molecule.vocabulary import Block
 from oracles import lively
 from rdkit import Chem
