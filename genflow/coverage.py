@@ -36,8 +36,11 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     fields = structure.fields()
     for key, (low, high) in coverage.items():
         if key not in fields:
+            known = structure.known_fields()
+            if key in known:  # of another reward
+                continue
             raise GenflowError(
-                f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, fields)}"
+                f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, known)}"
             )
         if not _numbers(fields[key]):
             raise GenflowError(f"coverage names {key!r}, which is no number; leave it out")

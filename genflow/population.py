@@ -92,7 +92,10 @@ class Population:
     @property
     def seen(self) -> bool:
         """Whether this structure was trained on to make these policies, by provenance."""
-        return self.structure.fields() in self.provenance.get("training_structures", [])
+        # those of the first edition have fields of other rewards beside their own
+        own = self.structure.fields()
+        trained_on = self.provenance.get("training_structures", [])
+        return any(all(key in other and other[key] == own[key] for key in own) for other in trained_on)
 
     def __len__(self) -> int:
         return len(self.weights)

@@ -125,12 +125,9 @@ class Structure:
             reward_cls = registry().load("reward", name, environment=env)
             models[f"reward {name!r}"] = reward_cls.Config
             if not read_files:  # the first edition wrote the fields of all rewards
-                others = [
-                    registry().load("reward", each, environment=env)
-                    for each in registry().names("reward", env)
-                ]
-                foreign = {each for other in others for each in other.Config.model_fields}
-                foreign -= {each for model in models.values() for each in model.model_fields}
+                foreign = _reward_fields(env) - {
+                    each for model in models.values() for each in model.model_fields
+                }
                 fields = {each: value for each, value in fields.items() if each not in foreign}
         owners: dict[str, str] = {}
         for owner, model in models.items():
@@ -236,6 +233,11 @@ class Structure:
         return {
             key: value for config in self._configs for key, value in config.model_dump(mode="json").items()
         }
+
+    def known_fields(self) -> set[str]:
+        """The fields of this structure, and those that it would have with another reward of its environment."""
+        own = set(self.fields())
+        return own if self.environment.reward is None else own | _reward_fields(self.env)
 
     def roles(self) -> dict[str, Role]:
         """The role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
@@ -357,6 +359,12 @@ class Structure:
         """
         saved = validate(_Saved, data, "a saved structure")
         return cls.restore(saved.env, saved.structure, saved.policy)
+
+
+def _reward_fields(env: str) -> set[str]:
+    """The fields of all registered rewards of an environment."""
+    rewards = (registry().load("reward", name, environment=env) for name in registry().names("reward", env))
+    return {key for reward in rewards for key in reward.Config.model_fields}
 
 
 def _digest(text: str) -> str:

@@ -58,14 +58,17 @@ def grid(ndim: int, height: int, **fields) -> Structure:
 
 
 def by_torchgfn(structure: Structure) -> Structure:
-    """The same task, with everything left to torchgfn that an environment may leave to it."""
-    n_states = structure.solution.n_states
+    """The same task, with everything left to torchgfn that an environment may leave to it, but for its expert."""
+    own = structure.solution
+
+    class Solution(ExactSolution):
+        expert = property(lambda self: own.expert)
 
     class Plain(type(structure.environment)):
         transitions = Environment.transitions
 
         def exact_solution(self, transitions):
-            return ExactSolution(transitions, n_states)
+            return Solution(transitions, own.n_states)
 
     environment = Plain(structure.environment.config, structure.environment.reward)
     return Structure.of(environment, structure.arch, structure.env, structure.policy)
