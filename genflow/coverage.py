@@ -36,11 +36,11 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     fields = structure.fields()
     for key, (low, high) in coverage.items():
         if key not in fields:
-            known = structure.known_fields()
-            if key in known:  # of another reward
+            possible = structure.known_fields()
+            if key in possible:  # of another reward
                 continue
             raise GenflowError(
-                f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, known)}"
+                f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, possible)}"
             )
         if not _numbers(fields[key]):
             raise GenflowError(f"coverage names {key!r}, which is no number; leave it out")
@@ -51,7 +51,7 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
             )
     roles = structure.roles()
     fixed = {key: value for key, value in fields.items() if roles[key] == "fixed"}
-    for key in (key for key in fields if roles[key] == "described"):
+    for key in [key for key in fields if roles[key] == "described"]:
         values = [other.get(key) for other in training]
         known = sorted({str(value) for value in values})
         # between two names there is nothing, as there is between two numbers

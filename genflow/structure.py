@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from functools import cached_property
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -24,8 +23,9 @@ from genflow.layout import WeightLayout
 from genflow.precision import float32_default
 from genflow.registry import default_name, registry
 from genflow.rollouts import Trace
-from genflow.schema import MAX_NAME, Name, Role, Schema, brief, reward_field, role_of, validate
-from genflow.value_text import from_text, to_text
+from genflow.schema import MAX_NAME, Name, Role, Schema, brief, role_of, validate
+from genflow.structure_fields import resolve_fields, reward_fields, split_fields
+from genflow.value_text import to_text
 
 #: characters of a field's value in a name; longer ones, such as the content of a file, are named by their digest
 MAX_VALUE = 60
@@ -78,7 +78,7 @@ class Structure:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its configuration: torchgfn's environments cannot be."""
-        return Structure._unpickled, self._key
+        return Structure._of_configs, self._key
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
@@ -89,7 +89,7 @@ class Structure:
         Raises:
             GenflowError: an unknown name or key, or an impossible value.
         """
-        return cls._build(env, fields, policy, read_files=True)
+        return cls._of_fields(env, policy, fields, read_files=True)
 
     @classmethod
     def restore(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
@@ -98,59 +98,7 @@ class Structure:
         Raises:
             GenflowError: as `build`.
         """
-        return cls._build(env, fields, policy, read_files=False)
-
-    @classmethod
-    def _build(
-        cls,
-        env: str,
-        fields: Mapping[str, Any],
-        policy: str | None,
-        read_files: bool,
-        texts: Set[str] = frozenset(),
-    ) -> Structure:
-        # `texts` are keys whose values somebody typed, to be read as the model wants them
-        policy = policy or default_name("policy")
-        env_cls, arch_cls = registry().load("environment", env), registry().load("policy", policy)
-        where, context = f"structure of {env!r}", {"read_files": read_files}
-        models: dict[str, type[BaseModel]] = {
-            f"environment {env!r}": env_cls.Config,
-            f"policy {policy!r}": arch_cls.Config,
-        }
-        reward_cls, key = None, reward_field(env_cls.Config)
-        if key is not None:
-            name = fields.get(key, env_cls.Config.model_fields[key].default)
-            if not isinstance(name, str):
-                raise GenflowError(f"{where}: {key} must be the name of a reward, not {brief(name)}")
-            reward_cls = registry().load("reward", name, environment=env)
-            models[f"reward {name!r}"] = reward_cls.Config
-            if not read_files:  # the first edition wrote the fields of all rewards
-                foreign = _reward_fields(env) - {
-                    each for model in models.values() for each in model.model_fields
-                }
-                fields = {each: value for each, value in fields.items() if each not in foreign}
-        owners: dict[str, str] = {}
-        for owner, model in models.items():
-            for each in model.model_fields:
-                if owners.setdefault(each, owner) != owner:
-                    raise GenflowError(f"{owners[each]} and {owner} share the key {each!r}")
-        for each in fields:
-            if each not in owners:
-                each = brief(each)
-                raise GenflowError(f"{where}: unknown key {each!r}{did_you_mean(each, owners)}")
-
-        def configured(model: type[BaseModel]) -> Any:
-            own = {
-                k: _typed(model, k, fields[k], where) if k in texts else fields[k]
-                for k in model.model_fields
-                if k in fields
-            }
-            return validate(model, own, where, context)
-
-        env_config, arch_config = configured(env_cls.Config), configured(arch_cls.Config)
-        reward_config = configured(reward_cls.Config) if reward_cls else None
-        environment = env_cls(env_config, reward_cls(reward_config, env_config) if reward_cls else None)
-        return cls.of(environment, arch_cls(arch_config), env, policy)
+        return cls._of_fields(env, policy, fields, read_files=False)
 
     @classmethod
     def of(
@@ -167,27 +115,29 @@ class Structure:
         reward = environment.reward
         parts = (environment, reward, arch)
         configs = tuple(part.config if part is not None else None for part in parts)
-        key = (env, policy, *(type(part) for part in parts), *configs)
+        key = (env, policy, *(type(part) if part is not None else None for part in parts), *configs)
         found = _alive.get(key)
         if found is None:
             found = cls.__new__(cls)
-            found.env, found.policy, found.environment, found.arch, found._key = (
-                env,
-                policy,
-                environment,
-                arch,
-                key,
-            )
+            found.env, found.policy, found._key = env, policy, key
+            found.environment, found.arch = environment, arch
             _alive[key] = found
         _recent.append(found)
         return found
 
     @classmethod
-    def _unpickled(
-        cls, env: str, policy: str, env_cls: Any, reward_cls: Any, arch_cls: Any, env_config: Any, reward_config: Any,
-        arch_config: Any,
-    ) -> Structure:  # fmt: skip
-        reward = reward_cls(reward_config, env_config) if reward_config is not None else None
+    def _of_fields(cls, env: str, policy: str | None, fields: Mapping[str, Any], **how: Any) -> Structure:
+        policy = policy or default_name("policy")
+        return cls._of_configs(env, policy, *resolve_fields(env, policy, fields, **how))
+
+    @classmethod
+    def _of_configs(cls, env: str, policy: str, *parts: Any) -> Structure:
+        """From the classes and configurations of environment, reward and architecture, as `_key` holds them."""
+        found = _alive.get((env, policy, *parts))
+        if found is not None:
+            return found
+        env_cls, reward_cls, arch_cls, env_config, reward_config, arch_config = parts
+        reward = reward_cls(reward_config, env_config) if reward_cls is not None else None
         return cls.of(env_cls(env_config, reward), arch_cls(arch_config), env, policy)
 
     @classmethod
@@ -204,7 +154,7 @@ class Structure:
             return known
         fields: dict[str, Any] = {}
         preset: set[str] = set()
-        for position, part in enumerate(_split(text)):
+        for position, part in enumerate(split_fields(text)):
             key, equals, value = part.partition("=")
             if equals and key.strip() in fields and key.strip() not in preset:
                 raise GenflowError(f"structure {text!r}: {key.strip()!r} is given twice")
@@ -221,7 +171,7 @@ class Structure:
                 preset.update(presets[part])
             else:
                 raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
-        return cls._build(env, fields, policy, read_files=True, texts=fields.keys() - preset)
+        return cls._of_fields(env, policy, fields, read_files=True, texts=fields.keys() - preset)
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:
@@ -237,7 +187,7 @@ class Structure:
     def known_fields(self) -> set[str]:
         """The fields of this structure, and those that it would have with another reward of its environment."""
         own = set(self.fields())
-        return own if self.environment.reward is None else own | _reward_fields(self.env)
+        return own if self.environment.reward is None else own | reward_fields(self.env)
 
     def roles(self) -> dict[str, Role]:
         """The role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
@@ -361,49 +311,5 @@ class Structure:
         return cls.restore(saved.env, saved.structure, saved.policy)
 
 
-def _reward_fields(env: str) -> set[str]:
-    """The fields of all registered rewards of an environment."""
-    rewards = (registry().load("reward", name, environment=env) for name in registry().names("reward", env))
-    return {key for reward in rewards for key in reward.Config.model_fields}
-
-
 def _digest(text: str) -> str:
     return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _typed(model: type[BaseModel], key: str, text: str, where: str) -> Any:
-    """A text as the model wants it, a list or table where the field takes one."""
-    kinds = _kinds(model.model_fields[key].annotation)
-    try:
-        return from_text(
-            text,
-            # where a text is possible, a+b is one
-            sequence=bool(kinds & {tuple, list}) and str not in kinds,
-            optional=NoneType in kinds,
-            brackets=not kinds <= _SCALARS,
-        )
-    except GenflowError as error:
-        raise GenflowError(f"{where}: {key}: {error}") from error
-
-
-_SCALARS = {str, int, float, bool, NoneType, Literal}
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    """The classes that an annotation allows, e.g. {tuple, NoneType} for ``tuple[int, ...] | None``."""
-    origin = get_origin(annotation) or annotation
-    if origin in (Union, UnionType):
-        return set().union(*map(_kinds, get_args(annotation)))
-    return _kinds(get_args(annotation)[0]) if origin is Annotated else {origin}
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas that are not inside brackets."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char in "[({") - (char in "])}")
-        if char == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
