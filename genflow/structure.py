@@ -78,7 +78,7 @@ class Structure:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by its configuration: torchgfn's environments cannot be."""
-        return Structure._make, self._key
+        return Structure._unpickled, self._key
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
@@ -140,23 +140,46 @@ class Structure:
 
         env_config, arch_config = configured(env_cls.Config), configured(arch_cls.Config)
         reward_config = configured(reward_cls.Config) if reward_cls else None
-        return cls._make(env, policy, env_cls, reward_cls, arch_cls, env_config, reward_config, arch_config)
+        environment = env_cls(env_config, reward_cls(reward_config, env_config) if reward_cls else None)
+        return cls.of(environment, arch_cls(arch_config), env, policy)
 
     @classmethod
-    def _make(
-        cls, env: str, policy: str, env_cls: Any, reward_cls: Any, arch_cls: Any, env_config: Any, reward_config: Any,
-        arch_config: Any,
-    ) -> Structure:  # fmt: skip
-        key = (env, policy, env_cls, reward_cls, arch_cls, env_config, reward_config, arch_config)
+    def of(
+        cls, environment: Environment, arch: PolicyArch, env: str = "own", policy: str = "own"
+    ) -> Structure:
+        """Build from components, registered or not, e.g. from an environment that a notebook has just defined.
+
+        Args:
+            environment: the task.
+            arch: the architecture of its policies.
+            env: name of the environment; what is saved can only be loaded where a plugin registers it.
+            policy: name of the architecture, likewise.
+        """
+        reward = environment.reward
+        parts = (environment, reward, arch)
+        configs = tuple(part.config if part is not None else None for part in parts)
+        key = (env, policy, *(type(part) for part in parts), *configs)
         found = _alive.get(key)
         if found is None:
-            reward: Reward | None = reward_cls(reward_config, env_config) if reward_cls else None
             found = cls.__new__(cls)
-            found.env, found.policy, found._key = env, policy, key
-            found.environment, found.arch = env_cls(env_config, reward), arch_cls(arch_config)
+            found.env, found.policy, found.environment, found.arch, found._key = (
+                env,
+                policy,
+                environment,
+                arch,
+                key,
+            )
             _alive[key] = found
         _recent.append(found)
         return found
+
+    @classmethod
+    def _unpickled(
+        cls, env: str, policy: str, env_cls: Any, reward_cls: Any, arch_cls: Any, env_config: Any, reward_config: Any,
+        arch_config: Any,
+    ) -> Structure:  # fmt: skip
+        reward = reward_cls(reward_config, env_config) if reward_config is not None else None
+        return cls.of(env_cls(env_config, reward), arch_cls(arch_config), env, policy)
 
     @classmethod
     def parse(cls, env: str, text: str, policy: str | None = None) -> Structure:
