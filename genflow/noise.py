@@ -81,7 +81,9 @@ def sample_latents(
             free = denoiser.prepare(process.timesteps, torch.full_like(condition, torch.nan))
             predictions = [_guided(*pair, sampling.guidance) for pair in zip(predictions, free, strict=True)]
         z = (
-            torch.randn(num, denoiser.latent_size, generator=rng, device=condition.device)
+            torch.randn(num, denoiser.latent_size, generator=rng, device=rng.device, dtype=torch.float32).to(
+                condition.device
+            )
             * process.init_noise_sigma
         )
         for t, predict in zip(process.timesteps, predictions, strict=True):

@@ -116,7 +116,7 @@ def test_an_autoencoder_of_another_zoo_is_refused(trained, tmp_path):
 
 @pytest.mark.parametrize("behaviour", [0.0, 1.0])
 def test_the_same_seed_trains_the_same_autoencoder(trained, tmp_path, behaviour):
-    zoo, settings = Zoo(trained), config(**{"autoencoder.steps": 5, "autoencoder.behaviour": behaviour})
+    zoo, settings = Zoo(trained), config(**{"autoencoder.steps": 5, "autoencoder.kl_scale": behaviour})
     one, two = (
         train_autoencoder(settings, zoo, tmp_path / name, QUIET).state_dict() for name in ("one", "two")
     )
@@ -128,7 +128,7 @@ def test_the_behaviour_loss_lowers_the_divergence_of_policies(trained, tmp_path)
     zoo = Zoo(trained)
     figures = {}
     for behaviour in (0.0, 3.0):
-        settings = config(**{"autoencoder.steps": 25, "autoencoder.behaviour": behaviour})
+        settings = config(**{"autoencoder.steps": 25, "autoencoder.kl_scale": behaviour})
         train_autoencoder(settings, zoo, tmp_path / str(behaviour), QUIET)
         facts = json.loads((tmp_path / str(behaviour) / "autoencoder.json").read_text())
         figures[behaviour] = sum(entry["metrics"]["js"]["reconstructed"] for entry in facts["reconstruction"])

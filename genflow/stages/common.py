@@ -17,6 +17,7 @@ from genflow.registry import registry
 from genflow.schema import validate
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
+from genflow.training.autoencoder import objective_of
 from genflow.training.loop import UPKEEP
 
 T = TypeVar("T")
@@ -68,9 +69,8 @@ def check_plan(
     training = [structure.fields() for structure in known]
     for structure in [*known, *unknown, *selected]:
         coverage.check(structure, training, config.coverage)
-    if config.autoencoder.behaviour and config.autoencoder.reference == "optimal":
-        for structure in known:
-            structure.solution.require_expert()
+    encoder_cls, encoder_config = component(config, "encoder")
+    objective_of(encoder_cls).check(encoder_config, config.autoencoder, known)
     return selected
 
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
+from genflow.interfaces.encoder import Starts
 from genflow.measure import figures_of, measure
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.structure import Structure
 from genflow.training import objectives
-from genflow.training.initialisation import Init, initial_weights
 from genflow.training.loop import Schedule, Trainee, train
 
 #: trajectories a policy that log Z is estimated from
@@ -58,18 +58,20 @@ class ZooOptions(PolicyOptions):
     """How a zoo is collected.
 
     `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints
-    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `init`: see
-    `initial_weights`. `threads` train a population on a CPU; their number decides the last bits, so it is
+    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `threads` train a population on a CPU; their number decides the last bits, so it is
     fixed, and a zoo is the same for any number of workers.
     """
+
+    renamed: ClassVar[dict[str, str]] = {
+        "init": "autoencoder.options.init",
+        "init_noise": "autoencoder.options.init_noise",
+        "style_size": "autoencoder.options.latent_size",
+        "style_share": "autoencoder.options.style_variance",
+    }
 
     num: int = Field(default=32, ge=1, le=100_000)
     seeds: int = Field(default=8, ge=1)
     checkpoint_every: int = Field(default=5, ge=1)
-    init: Init = "shared"
-    init_noise: float = Field(default=0.1, ge=0)
-    style_size: int = Field(default=16, ge=1, le=1024)
-    style_share: float = Field(default=0.3, ge=0, le=1)
     threads: int = Field(default=1, ge=1, le=1024)
 
     def check(self, structure: Structure) -> None:
@@ -338,18 +340,17 @@ def train_population(
 def train_members(
     structure: Structure,
     options: ZooOptions,
+    starts: Starts,
     *,
     seed: int,
     folder: Path,
     progress: Progress,
     device: str = "cpu",
 ) -> Population:
-    """Train the `options.num` members of one structure of a zoo from scratch."""
+    """Train the `options.num` members of one structure of a zoo from where the encoder has them start."""
     runs, checkpoints = options.split()
     with threads(options.threads):
-        start = initial_weights(
-            structure, runs, seed, options.init, options.init_noise, options.style_size, options.style_share
-        )
+        start = starts.weights(Population.initialised(structure, runs, seed), seed)
         population = train_population(
             structure, options, start=start, seed=seed, folder=folder, progress=progress, device=device,
             checkpoints=checkpoints, every=options.checkpoint_every,

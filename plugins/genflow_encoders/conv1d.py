@@ -7,14 +7,17 @@ size. A level trades length for channels, so that every level holds P numbers: P
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import Encoder, GenflowError, Noise, Population, Schema, WeightLayout
+from genflow import Encoder, GenflowError, Noise, Population, Schema, Starts, Structure, WeightLayout
+
+from .smooth_family import smooth_starts
 
 MIN_STD = 1e-6
 SLOPE = 0.2
@@ -32,9 +35,16 @@ class Conv1dEncoder(Encoder):
     """Flatten, pad, normalise per layer; four levels of strided convolutions each way; Gaussian noise on weights and latents; MSE."""
 
     class Config(Schema):
-        """Noise is relative: `weight_noise` to the normalised weights, `latent_noise` to latents of unit scale.
+        """Options of the network, and of the zoo's starts.
 
-        Without `residual` a level has no skip connection (see docs/decisions/0002-autoencoder.md).
+        `latent_size`: numbers of a latent.
+        `levels`, `stride`, `kernel`: convolutions each way, their stride and their length.
+        `residual`: False takes the skip connection of each level away (see docs/decisions/0002-autoencoder.md).
+        `weight_noise`: what is added to the normalised weights while training.
+        `latent_noise`: what is added to the latents, which have unit scale, while training.
+        `init`: all members of a zoo start from one function of the units ("shared"), or each from the architecture's
+            own initialisation ("independent").
+        `init_noise`: what is added to a shared start for each member, relative to each tensor's own spread.
         """
 
         latent_size: int = Field(default=256, ge=1, le=65_536)
@@ -44,6 +54,8 @@ class Conv1dEncoder(Encoder):
         residual: bool = True
         weight_noise: float = Field(default=0.01, ge=0)
         latent_noise: float = Field(default=0.1, ge=0)
+        init: Literal["independent", "shared"] = "shared"
+        init_noise: float = Field(default=0.1, ge=0)
 
     def __init__(self, config: Any = None, *, names: tuple[str, ...] = (), length: int = 1) -> None:
         """Build for parameters called `names` and vectors of at most `length`."""
@@ -83,7 +95,16 @@ class Conv1dEncoder(Encoder):
         return {"names": list(self.names), "length": self.length}
 
     @classmethod
-    def for_zoo(cls, config: Any, populations: list[Population]) -> Self:
+    def starts(
+        cls, config: Any, structures: Sequence[Structure], stored: Mapping[str, Tensor] | None = None
+    ) -> Starts:
+        """One start for all members of all structures, or the architecture's own, as the option `init` says."""
+        return smooth_starts(config.init, structures, 0, 0.0, config.init_noise, stored)
+
+    @classmethod
+    def for_zoo(
+        cls, config: Any, populations: list[Population], starts: Mapping[str, Tensor] | None = None
+    ) -> Self:
         """Size and normalise for a zoo: mean and standard deviation of each parameter tensor over all structures."""
         names = populations[0].layout.shapes.keys()
         encoder = cls(config, names=tuple(names), length=max(p.layout.size for p in populations))
@@ -146,7 +167,7 @@ class Conv1dEncoder(Encoder):
         """Gaussian noise."""
         return latents + self.config.latent_noise * noise(latents)
 
-    def share(self, layout: WeightLayout) -> float:
+    def loss_weight(self, layout: WeightLayout) -> float:
         """The mean is over parameters, as in the paper."""
         return layout.size
 
