@@ -57,7 +57,7 @@ def test_a_missing_file_is_named(tmp_path):
     [
         ("zoo.num=3", ("zoo.num", 3)),
         ("zoo.lr=1e-3", ("zoo.lr", 1e-3)),
-        ("zoo.init=shared", ("zoo.init", "shared")),
+        ("zoo.objective=db", ("zoo.objective", "db")),
         ("evaluation.metrics=['js','tv']", ("evaluation.metrics", ["js", "tv"])),
         ("train_tests=false", ("train_tests", False)),
     ],

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from genflow.population import Population
     from genflow.structure import Structure
 
-#: (B, ...) -> standard normal numbers (B, ...) for these policies of a batch, the same whichever worker has them
+#: (B, ...) -> standard normal numbers (B, ...) for these policies of a batch, the same whichever worker has
+#: them
 Noise = Callable[[Tensor], Tensor]
 
 
@@ -46,8 +47,8 @@ class Starts:
 class Encoder(Configured, nn.Module, ABC):
     """Autoencoder of policy weights.
 
-    `for_zoo` sizes and normalises it, the training loop calls `reconstruct` on batches, and everything that `decode`
-    needs is in `spec` and ``state_dict()``.
+    `for_zoo` sizes and normalises it, the training loop calls `reconstruct` on batches, and everything that
+    `decode` needs is in `spec` and ``state_dict()``.
     """
 
     #: Z
@@ -117,7 +118,7 @@ class Encoder(Configured, nn.Module, ABC):
         return latents
 
     def loss_weight(self, layout: WeightLayout) -> float:
-        """How much a policy of this layout counts in the mean loss on weights; by default all count the same."""
+        """How much a policy of this layout counts in the mean loss on weights; by default all alike."""
         return 1.0
 
     def check(self, layout: WeightLayout) -> None:
@@ -132,6 +133,6 @@ class Encoder(Configured, nn.Module, ABC):
         """One training pass over the B policies of several populations, with the encoder's own noise.
 
         Returns:
-            (B,) the loss on weights of each policy, and for each population its reconstructed weights (M, D), with
-            gradient.
+            (B,) the loss on weights of each policy, and for each population its reconstructed weights (M, D),
+            with gradient.
         """

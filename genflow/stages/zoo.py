@@ -55,7 +55,8 @@ def train_zoo(
             and torch.device(device).type == "cpu"
         ):
             progress.note(
-                f"zoo: one worker for {len(structures)} structures on {cores()} cores; --nproc-per-node auto uses all of them"
+                f"zoo: one worker for {len(structures)} structures on {cores()} cores;"
+                " --nproc-per-node auto uses all of them"
             )
         starts = _stored_starts(encoder_cls, encoder_config, structures, out)
         said = set()

@@ -22,7 +22,8 @@ from genflow.structure import Structure
 from genflow.training.loop import Average, GraphTrainee, Schedule
 from genflow.training.objectives import distillation
 
-#: trajectories a policy, and share of random actions, that fill the pool of states on which policies are compared
+#: trajectories a policy, and share of random actions, that fill the pool of states on which policies are
+#: compared
 POOL_TRAJECTORIES = 32
 POOL_EPSILON = 0.1
 
@@ -34,7 +35,8 @@ class AutoencoderOptions(Schedule):
     `options`: the encoder's own.
     `batch_size`: policies a step.
     `per_structure`: policies of a structure in a step; None: drawn from the whole zoo.
-    `weight_loss_scale`: what the encoder's loss on weights is multiplied by; the paper's plain recipe has this alone.
+    `weight_loss_scale`: what the encoder's loss on weights is multiplied by; the paper's plain recipe has
+        this alone.
     `kl_scale`: what the mean KL of the decoded policies from their references is multiplied by; 0: none.
     `states`: states a policy and step on which policies are compared.
     `ema`: decay of averaged parameters, which are the ones kept; 0: the last ones.
@@ -81,7 +83,7 @@ class StatePool:
 
     @classmethod
     def of(cls, population: Population, rng: torch.Generator, device: str) -> StatePool:
-        """The states on exploring trajectories of the population's own policies, as often as they are visited."""
+        """The states on exploring trajectories of the population's own policies, with their frequency."""
         transitions = population.structure.transitions()
         shape = (len(population), POOL_TRAJECTORIES)
         rollouts = sample(transitions, population.trace, shape, POOL_EPSILON, rng)
@@ -95,7 +97,7 @@ class StatePool:
 
 
 class AutoencoderObjective:
-    """The losses of an autoencoder, by default the KL from each member's own policy beside the loss on weights.
+    """The losses of an autoencoder: on weights, and the KL from each member's own policy.
 
     An encoder may bring a subclass with losses of its own, see `Encoder.objective`.
     """
@@ -141,7 +143,7 @@ class AutoencoderObjective:
     def latents(
         self, picked: Sequence[tuple[int, Population]], chance: float, rng: torch.Generator
     ) -> Tensor | None:
-        """(B, Z) latents to decode instead of the batch's own, whose weights then do not count; None: its own.
+        """(B, Z) latents to decode instead of the batch's own, whose weights then do not count; or None.
 
         Args:
             picked: the batch: number of a structure, and its policies.
@@ -156,7 +158,8 @@ class AutoencoderObjective:
         """What the decoded policies of a structure are compared with.
 
         Returns:
-            (B, s) inputs, (B, A) allowed actions, (B, A) or (M, B, A) reference policies, and what their KL counts.
+            (B, s) inputs, (B, A) allowed actions, (B, A) or (M, B, A) reference policies, and what their KL
+            counts.
         """
         layout = population.layout
         inputs, masks = self._pools[index].draw(self.options.states, rng)
@@ -175,7 +178,7 @@ class AutoencoderObjective:
     def normalise(
         self, picked: Sequence[tuple[int, Population]], values: Mapping[int, Tensor]
     ) -> Mapping[int, Tensor]:
-        """The KLs as they count in the loss: place of a structure in the batch -> (M,), for this worker's rows."""
+        """The KLs as they count: place of a structure in the batch -> (M,), for this worker's rows."""
         return values
 
 
@@ -225,7 +228,7 @@ class AutoencoderTrainee(GraphTrainee):
         batch = sum(len(population) for _, population in picked)
         rows = self.world.rows(batch)
         own = _rows_of(picked, rows)
-        # numbers that only one worker needs come from generators of their own, so that `rng` goes on alike on all
+        # numbers that one worker needs come from generators of their own: `rng` goes on alike on all
         forks = [_fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
         latents = objective.latents(picked, float(torch.rand(1, generator=rng, device=rng.device)), rng)

@@ -20,10 +20,10 @@ import click
     "--describe/--no-describe",
     default=True,
     show_default=True,
-    help="Describe the units of all training structures again, to know what never varied among them and is refused.",
+    help="Describe the units of all training structures again, to know what never varied among them.",
 )
 def convert(folder: Path, out: Path, describe: bool) -> None:
-    """Convert a generator that the first edition of genflow wrote; it generates the same policies as before."""
+    """Convert a generator that the first edition wrote; it generates the same policies as before."""
     from .convert import convert_generator
 
     convert_generator(folder, out, describe)

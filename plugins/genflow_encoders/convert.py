@@ -1,7 +1,7 @@
 """Generators of the first edition in today's format: what they generate stays the same.
 
-The first edition described a unit by one table, in which a column of whole numbers was a category, and drew the smooth
-family anew whenever a generator was loaded.
+The first edition described a unit by one table, in which a column of whole numbers was a category, and drew
+the smooth family anew whenever a generator was loaded.
 
 Shapes: U units of an axis, G amounts of a unit.
 """
@@ -43,8 +43,8 @@ def convert_generator(folder: Path, out: Path, describe: bool = True) -> Generat
     Args:
         folder: of the generator.
         out: another folder.
-        describe: whether to describe the units of all training structures again, which tells what never varied among
-            them; else all that the file leaves out counts as such.
+        describe: whether to describe the units of all training structures again, which tells what never
+            varied among them; else all that the file leaves out counts as such.
 
     Raises:
         GenflowError: it is no such generator, or cannot be converted.
@@ -105,8 +105,8 @@ def _coordinate(
     family.draw()
     if spec.pop("family", _checksum()) != _checksum():
         raise GenflowError(
-            "this version of torch draws other random numbers than the one this generator was trained with; convert it"
-            " with that one"
+            "this version of torch draws other random numbers than the one this generator was trained with; convert"
+            " it with that one"
         )
     tensors |= {f"encoder.family.{name}": tensor for name, tensor in family.state_dict().items()}
     return {**card, "options": options, "spec": {**spec, "described": described}}, tensors
@@ -129,7 +129,8 @@ def _described(
     names = list(units[0].categories)
     if len(old) != len(names):
         raise GenflowError(
-            f"its {label} units were told by {len(old)} names, and are now by {len(names)} categories; train it anew"
+            f"its {label} units were told by {len(old)} names, and are now by {len(names)} categories;"
+            " train it anew"
         )
     categories = {}
     for number, (name, low) in enumerate(zip(names, old.values(), strict=True)):
@@ -157,7 +158,7 @@ def _described(
 
 
 def _checksum() -> float:
-    """A number of the smooth family that differs where torch's random numbers do, as the first edition took it."""
+    """A number of the smooth family that differs where torch's random numbers do."""
     family = SmoothFamily({"w": ("hidden", "input")}, 3, {"input": 1}, 2)
     family.draw()
     place = torch.tensor([[0.0], [1.0]])

@@ -1,12 +1,11 @@
-"""An autoencoder that decodes weights from the meaning of the units: one decoder for every size of task and every width.
+"""An autoencoder that decodes weights from the meaning of the units, for every size of task and every width.
 
-A weight between a described unit (an input or an action) and a hidden unit comes from a network that reads the
-description; weights between hidden units are a mixture of learned matrices. Latent and condition steer all of it. The
-latent is a *style*: the decoded weights are the member of the smooth family that the style names, plus the learned
-correction (docs/decisions/0004-coordinates.md).
+A weight between a described unit (an input or an action) and a hidden unit comes from a network that reads
+the description; weights between hidden units are a mixture of learned matrices. Latent and condition steer
+all of it. The latent is a *style*: the decoded weights are the member of the smooth family that the style
+names, plus the learned correction (docs/decisions/0004-coordinates.md).
 
-Shapes: M policies, D parameters, Z latent size, C conditions, U units of an axis, E embedding of condition and style,
-W widest hidden layer.
+Shapes: M policies, D parameters, Z latent size, C conditions, U units, E embedding, W widest hidden layer.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ MAX_ROWS = 2**13
 
 
 class CoordinateEncoder(Encoder):
-    """Latent = style; weights = smooth family(style) + correction(condition, style, description of the units)."""
+    """Weights are the smooth family at a style, the latent, plus a correction from condition and units."""
 
     class Config(CoordinateOptions):
         """See `CoordinateOptions`."""
@@ -53,9 +52,8 @@ class CoordinateEncoder(Encoder):
         axes: dict[str, tuple[str, ...]] = {name: tuple(labels) for name, labels in spec["axes"].items()}
         described: dict[str, dict[str, Any]] = spec["described"]
         places = {label: int(facts["coordinates"]) for label, facts in described.items()}
-        self.family = SmoothFamily(axes, int(spec["widest"]), places, c.latent_size)
-        self.axes, self.widest = axes, int(spec["widest"])
-        width, size = self.widest, c.embedding
+        self.axes, self.widest, size = axes, int(spec["widest"]), c.embedding
+        self.family, width = SmoothFamily(axes, self.widest, places, c.latent_size), self.widest
         self.condition = Standardise(int(spec["conditions"]) * (1 + len(FLOORS)))
         self.from_condition = nn.Sequential(
             nn.Linear(len(self.condition.mean), size), nn.SiLU(), nn.Linear(size, size)
@@ -168,7 +166,7 @@ class CoordinateEncoder(Encoder):
         return cast(UnitNet, self.units[label])
 
     def check(self, layout: WeightLayout) -> None:
-        """Refuse other parameters than the zoo's, wider hidden layers, and units that training has not met."""
+        """Refuse other parameters than the zoo's, wider layers, and units that training has not met."""
         if {name: tuple(labels) for name, labels in layout.axes.items()} != self.axes:
             made, asked = (", ".join(list(axes)[:6]) for axes in (self.axes, layout.axes))
             raise GenflowError(f"this generator makes {made}; the structure has {asked}, or other axes")
@@ -219,7 +217,7 @@ class CoordinateEncoder(Encoder):
         return kept[1]
 
     def encode(self, population: Population) -> Tensor:
-        """(M, D) -> (M, Z): the style of the member of the smooth family that is nearest to the weights (least squares)."""
+        """(M, D) -> (M, Z): the style of the family's member that is nearest to the weights (least squares)."""
         return self.style(self._read(population))
 
     def _read(self, population: Population) -> Tensor:
@@ -315,7 +313,7 @@ class CoordinateEncoder(Encoder):
         return latents + self.config.latent_noise * noise(latents)
 
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
-        """Squared error relative to each tensor's spread, mean over the parameters of each policy; noise on latents."""
+        """Squared error relative to each tensor's spread, mean over parameters; noise on latents."""
         device = self.spread.device
         latents = self.noisy(torch.cat([self.encode(p) for p in populations]), noise).split(
             [len(p) for p in populations]
@@ -342,7 +340,7 @@ def _forget_tables(encoder: CoordinateEncoder, keys: Any) -> None:
 
 
 def _scales(condition: Tensor) -> Tensor:
-    """(..., C) -> (..., C * (1 + len(FLOORS))): the numbers and their logarithms, as conditions span decades and may be 0."""
+    """(..., C) -> (..., C * (1 + len(FLOORS))): the numbers and their logarithms, as they span decades."""
     return torch.cat([condition, *((condition.abs() + floor).log() for floor in FLOORS)], dim=-1)
 
 

@@ -58,7 +58,7 @@ class Spec(Schema):
 
 
 def told(units: UnitDescriptions, features: bool) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """(U, G) amounts and (U,) categories that are read of units; without `features` coordinates are the amounts."""
+    """(U, G) amounts and (U,) categories that are read; without `features` coordinates are the amounts."""
     return units.amounts if features else units.coordinates, units.categories
 
 
@@ -71,8 +71,8 @@ def require_made(axes: Mapping[str, Sequence[str]], described: Sequence[str]) ->
     for name, labels in axes.items():
         if len(labels) > 2 or sum(label in described for label in labels) > 1:
             raise GenflowError(
-                f"the coordinate encoder cannot make {name!r}: it needs one or two axes, at most one of them an input"
-                " or action"
+                f"the coordinate encoder cannot make {name!r}: it needs one or two axes, at most one of"
+                " them an input or action"
             )
 
 
@@ -89,8 +89,8 @@ def describe(
         own = [told(layout.units[label], features) for layout in layouts]
         if len({(amounts.shape[1], *sorted(categories)) for amounts, categories in own}) > 1:
             raise GenflowError(
-                f"the zoo's structures describe {label} units in different ways; train on those of one kind, e.g. one"
-                " reward"
+                f"the zoo's structures describe {label} units in different ways; train on those of one kind,"
+                " e.g. one reward"
             )
         tables[label] = [amounts for amounts, _ in own]
         described[label] = {

@@ -20,9 +20,9 @@ LEVEL_RATE = 0.1
 
 
 class CoordinateObjective(AutoencoderObjective):
-    """The plain losses, with the options `reference`, `swap_probability`, `length_power` and `normaliser_floor`.
+    """The plain losses, and what the encoder's options add to them.
 
-    The options are those of the encoder, see `CoordinateOptions`.
+    These are `reference`, `swap_probability`, `length_power` and `normaliser_floor`, see `CoordinateOptions`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -32,7 +32,7 @@ class CoordinateObjective(AutoencoderObjective):
 
     @classmethod
     def check(cls, config: Any, options: Any, structures: Sequence[Structure]) -> None:
-        """Refuse swapped latents without a loss on their policies, and structures without an optimal policy."""
+        """Refuse swapped latents without a loss on policies, and structures without an optimal policy."""
         if config.swap_probability and not options.kl_scale:
             raise GenflowError(
                 "swap_probability needs autoencoder.kl_scale > 0: a swapped latent has no weights to copy"

@@ -20,14 +20,15 @@ class CoordinateOptions(Schema):
     `depth`: blocks that read a unit.
     `matrices`, `rank`: learned matrices, and more directions, that make the weights between hidden units.
     `features`: False reads the coordinates of units instead of their amounts.
-    `pool`: adds to the condition what a network reads in all units together, for tasks that are a set of things.
+    `pool`: adds to the condition what a network reads in all units together, for tasks that are a set of
+        things.
     `latent_noise`: what is added to latents, which have unit scale, while training.
-    `init`: a zoo's members start from a style each ("style"), from the base of the family ("shared"), or from the
-        architecture's own initialisation ("independent").
+    `init`: a zoo's members start from a style each ("style"), from the base of the family ("shared"), or from
+        the architecture's own initialisation ("independent").
     `init_noise`: what is added to a start for each member, relative to each tensor's own spread.
     `reference`: policies are compared with each member's own ("member"), or with the "optimal" one.
-    `swap_probability`: how often a step asks for the optimal policies of latents that come from other structures'
-        members, instead of for the members' own weights.
+    `swap_probability`: how often a step asks for the optimal policies of latents that come from other
+        structures' members, instead of for the members' own weights.
     `length_power`: a structure's KL counts by the expected length of its trajectories to this power.
     `normaliser_floor`: a structure's KL is taken relative to its own recent level plus this; None: as it is.
     """

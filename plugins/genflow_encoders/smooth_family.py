@@ -1,10 +1,13 @@
 """The smooth family: initial weights of a zoo's members, built from the meaning of the units.
 
-The family is linear in a style: weights = base + sum over k of style_k variation_k. Base and variations are the same
-random functions of the units for every structure, so a style means the same everywhere, and all members start in one
-basin. The functions are drawn once and then stored, since another version of torch may draw other numbers.
+The family is linear in a style: weights = base + sum over k of style_k variation_k. Base and variations are
+    the same
+random functions of the units for every structure, so a style means the same everywhere, and all members start
+in one basin. The functions are drawn once and then stored, since another version of torch may draw other
+numbers.
 
-Shapes: M policies, D parameters, Z style numbers, R random features, U units of an axis, F coordinates of a unit.
+Shapes: M policies, D parameters, Z style numbers, R random features, U units of an axis, F coordinates of a
+    unit.
 """
 
 from __future__ import annotations
@@ -83,7 +86,7 @@ class SmoothFamily(nn.Module):
         return family
 
     def _restore(self, stored: Mapping[str, Tensor]) -> bool:
-        """Take the first part of stored tensors, whose zoo may have had wider layers; False if they do not reach."""
+        """Take the first part of stored tensors, of a wider zoo perhaps; False if they do not reach."""
         parts = {}
         for name, own in self.named_buffers():
             found = stored.get(name)
@@ -99,7 +102,7 @@ class SmoothFamily(nn.Module):
         """Draw the functions: the same ones for every layout, and for a larger size more of them."""
         rng = torch.Generator().manual_seed(FAMILY_SEED)
         for name, labels in self._axes.items():
-            # a generator for each tensor, so that what is drawn for one does not shift with the size of another
+            # a generator for each tensor: what is drawn for one does not shift with another's size
             own = torch.Generator().manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
             seeds = [int(torch.randint(2**31, (1,), generator=own)) for _ in labels]
             for core in self._part(name, "core"):
@@ -123,15 +126,15 @@ class SmoothFamily(nn.Module):
             found = layout.units[label].coordinates.shape[1] if label in layout.units else 0
             if found != columns:
                 raise GenflowError(
-                    f"these structures have {found} coordinates of {label} units instead of {columns}; use structures of"
-                    " one kind"
+                    f"these structures have {found} coordinates of {label} units instead of {columns};"
+                    " use structures of one kind"
                 )
 
     def basis(self, layout: WeightLayout) -> Tensor:
         """(1 + Z, D) on the CPU: the base, and the variations of it.
 
-        Each is a smooth function of the units' coordinates, sampled at this layout's units. Weights have the scale of
-        torch's default initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+        Each is a smooth function of the units' coordinates, sampled at this layout's units. Weights have the
+        scale of torch's default initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
         """
         parts = []
         for name, shape in layout.shapes.items():
@@ -147,7 +150,7 @@ class SmoothFamily(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _features(self, layout: WeightLayout, name: str, side: str, label: str, units: int) -> Tensor:
-        """(U, R) features of unit variance: random Fourier features of coordinates, or a hidden unit's own."""
+        """(U, R) of unit variance: random Fourier features of coordinates, or a hidden unit's own."""
         table = self._part(name, side).cpu()
         if label not in self._coordinates:
             return table[:units]

@@ -1,6 +1,7 @@
 """Networks of the coordinate encoder that read descriptions of units.
 
-Shapes: M policies, U units, G amounts of a unit, E embedding, H hidden size, N rows of all policies and their units.
+Shapes: M policies, U units, G amounts of a unit, E embedding, H hidden size, N rows of all policies and their
+    units.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ class Standardise(nn.Module):
         if odd.any():
             row, column = odd.nonzero()[0].tolist()
             raise GenflowError(
-                f"amount {column} of {what} units is {float(x[row, column]):g} here and was {float(mean[column]):g} in all"
-                " training structures: it is not taken as learned"
+                f"amount {column} of {what} units is {float(x[row, column]):g} here and was {float(mean[column]):g}"
+                " in all training structures: it is not taken as learned"
             )
 
 
@@ -104,7 +105,7 @@ class UnitNet(nn.Module):
         depth: int,
         outputs: int,
     ) -> None:
-        """Build for so many amounts, and categories: name -> the values that training met, in rising order."""
+        """Build for so many amounts, and categories: name -> the values of training, in rising order."""
         super().__init__()
         self.values = {name: [int(value) for value in values] for name, values in categories.items()}
         self.standardise = Standardise(n_amounts)
@@ -158,7 +159,7 @@ class UnitNet(nn.Module):
 
 
 class Pool(nn.Module):
-    """Reads the units of an axis together, whatever their order and number: DeepSets, rho of the mean of phi."""
+    """Reads the units of an axis together, in any order and number: DeepSets, rho of the mean of phi."""
 
     def __init__(self, hidden: int, embedding: int) -> None:
         super().__init__()
