@@ -58,8 +58,9 @@ class ZooOptions(PolicyOptions):
     """How a zoo is collected.
 
     `num` members a structure come from at most `seeds` runs; what is missing is taken from dense checkpoints
-    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `threads` train a population on a CPU; their number decides the last bits, so it is
-    fixed, and a zoo is the same for any number of workers.
+    of their last steps, `checkpoint_every` apart (the paper's way: one seed, 200 checkpoints). `threads` train
+    a population on a CPU; their number decides the last bits, so it is fixed, and a zoo is the same for any
+    number of workers. Where the members start is the encoder's choice, see `Encoder.starts`.
     """
 
     renamed: ClassVar[dict[str, str]] = {
