@@ -23,7 +23,12 @@ import click
     help="Describe the units of all training structures again, to know what never varied among them.",
 )
 def convert(folder: Path, out: Path, describe: bool) -> None:
-    """Convert a generator that the first edition wrote; it generates the same policies as before."""
+    """Convert a generator that the first edition wrote; it generates the same policies as before.
+
+    \b
+    Example:
+      genflow convert runs/old/generator --out runs/new
+    """
     from .convert import convert_generator
 
     convert_generator(folder, out, describe)
