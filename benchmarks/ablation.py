@@ -30,8 +30,8 @@ from genflow.stages import autoencoder, diffusion
 from genflow.storage.files import read_json, write_json
 
 PAPERS_LOSS = {
-    "autoencoder.behaviour": 0.0, "autoencoder.swap": 0.0, "autoencoder.weights": 1.0, "autoencoder.floor": None,
-    "autoencoder.length_power": 0.0,
+    "autoencoder.kl_scale": 0.0, "autoencoder.weight_loss_scale": 1.0, "autoencoder.options.swap_probability": 0.0,
+    "autoencoder.options.normaliser_floor": None, "autoencoder.options.length_power": 0.0,
 }  # fmt: skip
 #: the paper's autoencoder, which leaves the structure to the denoiser, with the paper's latent size and
 #: denoiser
@@ -50,7 +50,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "structures-32": {"count": 32},
     "structures-64": {"count": 64},
     "no-behaviour": PAPERS_LOSS,
-    "no-weights": {"autoencoder.weights": 0.0},
+    "no-weights": {"autoencoder.weight_loss_scale": 0.0},
     "no-features": {"autoencoder.options.features": False},
     "conv1d": {**CONV1D, **PAPERS_LOSS},
 }

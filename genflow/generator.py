@@ -36,7 +36,9 @@ from genflow.structure import Structure
 M = TypeVar("M", bound=nn.Module)
 CARD = "generator.json"
 TENSORS = "generator.safetensors"
-FORMAT = "genflow-generator-1"
+FORMAT = "genflow-generator-2"
+#: written by the first edition
+OLD_FORMAT = "genflow-generator-1"
 #: structures and measurements that a card may list
 MAX_STRUCTURES, MAX_QUALITY = 10_000, 1000
 #: what a network that is built from an impossible card, or given other tensors, may raise
@@ -142,13 +144,11 @@ class Generator:
         )
 
     def rounded(self) -> Generator:
-        """A copy with every number rounded to float16, which `save_pretrained(half=True)` stores without further loss."""
+        """A copy with every parameter rounded to float16, which `save_pretrained(half=True)` stores without further loss."""
         other = copy.deepcopy(self)
-        for module in (other.encoder, other.denoiser):
-            module.load_state_dict(
-                {n: t.half() if t.is_floating_point() else t for n, t in module.state_dict().items()}
-            )
-        other.latent_mean, other.latent_std = self.latent_mean.half().float(), self.latent_std.half().float()
+        with torch.no_grad():
+            for parameter in (*other.encoder.parameters(), *other.denoiser.parameters()):
+                parameter.copy_(parameter.half())
         return other
 
     def save_pretrained(self, folder: Path | str, half: bool = False) -> None:
@@ -156,20 +156,17 @@ class Generator:
 
         Args:
             folder: where to.
-            half: store float16, which halves the file; computation stays in float32.
+            half: store parameters as float16, which halves the file; buffers and computation stay in float32.
 
         Raises:
             GenflowError: a file cannot be written.
         """
         folder = Path(folder)
-        tensors = {f"encoder.{n}": t for n, t in self.encoder.state_dict().items()}
-        tensors |= {f"denoiser.{n}": t for n, t in self.denoiser.state_dict().items()}
-        tensors |= {"latent_mean": self.latent_mean, "latent_std": self.latent_std}
-        if half:
-            tensors = {
-                name: tensor.half() if tensor.is_floating_point() else tensor
-                for name, tensor in tensors.items()
-            }
+        tensors = {"latent_mean": self.latent_mean, "latent_std": self.latent_std}
+        for part, module in (("encoder", self.encoder), ("denoiser", self.denoiser)):
+            tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+            if half:
+                tensors |= {f"{part}.{name}": each.half() for name, each in module.named_parameters()}
         write_tensors(folder / TENSORS, tensors, {"format": FORMAT})
         write_json(folder / CARD, self.card.model_dump(mode="json"))
 
@@ -238,13 +235,14 @@ class Generator:
             SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling"
         )
         began = time.perf_counter()
-        rng = torch.Generator(device=self.device).manual_seed(seed)
+        # drawn on the CPU, so that a seed gives the same policies on every device
+        rng = torch.Generator().manual_seed(seed)
         condition = structure.condition().to(self.device)
         latents = sample_latents(self.denoiser, condition, num, self.card.noise, sampling, rng)
         latents = latents * self.latent_std + self.latent_mean
         rows = world().rows(num)
         with torch.no_grad():
-            weights = torch.zeros(num, structure.layout.size)
+            weights = torch.zeros(num, structure.layout.size, dtype=torch.float32)
             if rows.start < rows.stop:
                 weights[rows] = self.encoder.decode(latents[rows], structure.layout, condition).float().cpu()
         world().all_reduce(weights)
@@ -276,6 +274,10 @@ def load_card(folder: Path) -> tuple[Path, Card]:
         )
     path = inside(folder, CARD)
     facts = read_json(path)
+    if facts.get("format") == OLD_FORMAT:
+        raise GenflowError(
+            f"{path} was written by the first edition; convert it with `genflow convert {folder} --out DIR`"
+        )
     if facts.get("format") != FORMAT:
         raise GenflowError(f"{path} has format {brief(facts.get('format'))!r}, this genflow reads {FORMAT!r}")
     return folder, validate(Card, facts, str(path))
@@ -320,7 +322,7 @@ def filled(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) ->
             n: finite_float(t, f"{path}: tensor {n!r}") if own[n].is_floating_point() else t
             for n, t in tensors.items()
         }
-        module = build()
+        module = build().float()  # whatever torch's default is
         module.load_state_dict(floats)
     except _UNFIT as error:
         raise GenflowError(

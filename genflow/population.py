@@ -39,7 +39,7 @@ class Population:
 
     Attributes:
         structure: the task and the architecture.
-        weights: (M, D).
+        weights: (M, D), float32 on the CPU whatever was given.
         provenance: JSON-able: ``source`` (trained, generated, random, mean, nearest, perturbed),
             ``training_structures`` (fields of every structure that was trained on to make these), ``members``
             (a dict a policy), and more.
@@ -50,6 +50,7 @@ class Population:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", self.weights.to("cpu", torch.float32))
         if self.weights.ndim != 2 or self.weights.shape[1] != self.layout.size:
             raise ValueError(
                 f"expected weights of shape (M, {self.layout.size}), got {tuple(self.weights.shape)}"

@@ -38,7 +38,7 @@ def brief(value: Any, limit: int = 200) -> str:
 class Schema(BaseModel):
     """Base of all configurations: immutable, unknown keys refused."""
 
-    #: former name of a field -> where it is now, from this object on; a former name is refused with the new one
+    #: former name of a field -> where it is now, from the root of the configuration; it is refused with the new one
     renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -102,7 +102,7 @@ def validate(
             parent = _model_at(model, first["loc"][:-1])
             former = str(first["loc"][-1])
             if parent is not None and issubclass(parent, Schema) and former in parent.renamed:
-                now = ".".join([*map(str, first["loc"][:-1]), parent.renamed[former]])
+                now = parent.renamed[former]
                 raise GenflowError(f"{where}: {key!r} has another name now: {now!r}") from None
             known = set(parent.model_fields) if parent else set()
             raise GenflowError(

@@ -60,7 +60,7 @@ def test_a_missing_file_is_named(tmp_path):
     [
         ("zoo.num=3", ("zoo.num", 3)),
         ("zoo.lr=1e-3", ("zoo.lr", 1e-3)),
-        ("zoo.init=shared", ("zoo.init", "shared")),
+        ("zoo.objective=db", ("zoo.objective", "db")),
         ("evaluation.metrics=['js','tv']", ("evaluation.metrics", ["js", "tv"])),
         ("train_tests=false", ("train_tests", False)),
     ],
@@ -147,7 +147,7 @@ def test_a_device_that_is_not_there():
 
 def test_a_former_name_is_refused_with_the_new_one():
     class Inner(Schema):
-        renamed: ClassVar = {"swap": "options.swap_probability"}
+        renamed: ClassVar = {"swap": "inner.options.swap_probability"}
 
         options: int = 0
 

@@ -1,6 +1,5 @@
 """The whole chain in Python: training, saving, loading, generating, refusing."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -12,9 +11,11 @@ from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluat
 from genflow.pipeline import check, evaluate_folder, run
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder, train_autoencoder
+from genflow.stages.common import component
 from genflow.stages.diffusion import export_generator, measure_quality, train_generator
 from genflow.stages.generate import generate, load_generators
 from genflow.stages.zoo import train_zoo
+from genflow.storage.files import write_tensors
 
 STRUCTURES = ["ndim=2,height=4,width=16", "ndim=2,height=6,width=16"]
 QUIET = Progress(quiet=True)
@@ -89,7 +90,7 @@ def test_sampler_and_steps_can_be_chosen_when_generating(trained):
 def test_refusals(trained):
     generator, structure = Generator.from_pretrained(trained), Structure.parse("hypergrid", STRUCTURES[0])
     with pytest.raises(GenflowError, match="trained on environment 'hypergrid', not on 'line'"):
-        generator.check(dataclasses.replace(structure, env="line"))
+        generator.check(Structure.of(structure.environment, structure.arch, "line", "mlp3"))
     with pytest.raises(
         GenflowError, match=r"trained on R1=0\.5, not 0\.7, and has not learned the difference"
     ):
@@ -107,6 +108,52 @@ def test_a_finished_stage_is_loaded_and_not_trained_again(trained):
     assert torch.equal(encoder.encode(zoo.populations[0]), loaded.encode(zoo.populations[0]))
 
 
+def test_the_zoos_starts_are_stored_and_no_others_are_drawn(trained, tmp_path, monkeypatch):
+    """A zoo that goes on, and an encoder that is sized for it, take the functions that its members started from."""
+    options = {
+        "autoencoder.encoder": "coordinate", "autoencoder.options": {"latent_size": 2, "hidden": 4, "init_noise": 0.0},
+        "zoo.num": 2, "zoo.steps": 1, "zoo.lr": 1e-9,
+    }  # fmt: skip
+    settings = config(**options)
+    structures = settings.training_structures()
+    zoo = train_zoo(settings, structures, settings.zoo, tmp_path / "zoo", QUIET)
+    stored = zoo.starts
+    # other functions than this torch would draw
+    write_tensors(zoo.folder / "starts.safetensors", {name: 2 * tensor for name, tensor in stored.items()})
+    shutil.rmtree(zoo.folder / structures[1].name)
+    (zoo.folder / "run.json").write_text(
+        (zoo.folder / "run.json").read_text().replace('"complete": true', '"complete": false')
+    )
+    again = train_zoo(settings, structures, settings.zoo, zoo.folder, QUIET)
+    first, second = (again.get(structure).state_dict()["net.2.weight"] for structure in structures)
+    assert float(second.norm() / first.norm()) > 2
+    encoder_cls, encoder_config = component(settings, "encoder")
+    family = encoder_cls.for_zoo(encoder_config, again.populations, again.starts).family.state_dict()
+    assert all(family[name].equal(2 * stored[name][tuple(map(slice, family[name].shape))]) for name in family)
+
+
+def test_where_the_members_start_belongs_to_a_zoo(trained):
+    for options in ({"init": "independent"}, {"init_noise": 0.2}):
+        settings = config(**{"autoencoder.options": {"latent_size": 32, **options}})
+        with pytest.raises(GenflowError, match="another"):
+            train_zoo(settings, settings.training_structures(), settings.zoo, trained / "zoo", QUIET)
+    # what does not concern the starts does not
+    settings = config(**{"autoencoder.options": {"latent_size": 8}})
+    train_zoo(settings, settings.training_structures(), settings.zoo, trained / "zoo", QUIET)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_seed_gives_the_same_policies_on_every_device(trained, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    structure = Structure.parse("hypergrid", STRUCTURES[0])
+    one, other = (
+        Generator.from_pretrained(trained, each).generate(structure, 4, seed=5) for each in ("cpu", device)
+    )
+    assert other.weights.device.type == "cpu" and other.weights.dtype == torch.float32
+    torch.testing.assert_close(one.weights, other.weights, rtol=1e-3, atol=1e-4)
+
+
 def test_an_autoencoder_of_another_zoo_is_refused(trained, tmp_path):
     settings = config(**{"zoo.steps": 5})
     other = train_zoo(settings, settings.training_structures(), settings.zoo, tmp_path / "zoo", QUIET)
@@ -116,7 +163,7 @@ def test_an_autoencoder_of_another_zoo_is_refused(trained, tmp_path):
 
 @pytest.mark.parametrize("behaviour", [0.0, 1.0])
 def test_the_same_seed_trains_the_same_autoencoder(trained, tmp_path, behaviour):
-    zoo, settings = Zoo(trained), config(**{"autoencoder.steps": 5, "autoencoder.behaviour": behaviour})
+    zoo, settings = Zoo(trained), config(**{"autoencoder.steps": 5, "autoencoder.kl_scale": behaviour})
     one, two = (
         train_autoencoder(settings, zoo, tmp_path / name, QUIET).state_dict() for name in ("one", "two")
     )
@@ -128,7 +175,7 @@ def test_the_behaviour_loss_lowers_the_divergence_of_policies(trained, tmp_path)
     zoo = Zoo(trained)
     figures = {}
     for behaviour in (0.0, 3.0):
-        settings = config(**{"autoencoder.steps": 25, "autoencoder.behaviour": behaviour})
+        settings = config(**{"autoencoder.steps": 25, "autoencoder.kl_scale": behaviour})
         train_autoencoder(settings, zoo, tmp_path / str(behaviour), QUIET)
         facts = json.loads((tmp_path / str(behaviour) / "autoencoder.json").read_text())
         figures[behaviour] = sum(entry["metrics"]["js"]["reconstructed"] for entry in facts["reconstruction"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from genflow import Generator, Structure
 from genflow.generator import shipped
@@ -32,7 +34,24 @@ def command(*args, cwd):
 def test_they_fit_a_package():
     files = [path for folder in FOLDERS for path in folder.iterdir()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
-    assert sum(path.stat().st_size for path in files) < 10e6
+    # of which 1.8 MB are the smooth family, in float32
+    assert sum(path.stat().st_size for path in files) < 12e6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["default", "narrow", "molecule"])
+def test_they_make_the_policies_that_they_made_in_the_first_edition(name, dtype):
+    entries = json.loads((Path(__file__).parent / "data" / "shipped.json").read_text())[name]
+    torch.set_default_dtype(dtype)
+    try:
+        generator = Generator.from_pretrained(next(f for f in shipped(entries[0]["env"]) if f.name == name))
+        for entry in entries:
+            structure = Structure.build(entry["env"], entry["structure"])
+            made = generator.generate(structure, 4, seed=0).weights[[0, 3]][:, entry["places"]]
+            expected = torch.tensor(entry["weights"], dtype=torch.float32)
+            torch.testing.assert_close(made, expected, rtol=0, atol=1e-6)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_papers_unknown_structures_were_neither_trained_nor_selected_on(generators):

@@ -38,7 +38,7 @@ def test_the_default_zoo_recipe_samples_the_target(zoo, name):
 
 def test_the_plain_mse_autoencoder_keeps_behaviour(zoo, tmp_path):
     config = load_config(env="hypergrid")
-    assert config.autoencoder.behaviour == 0
+    assert config.autoencoder.kl_scale == 0
     train_autoencoder(config, zoo, tmp_path / "autoencoder", QUIET)
     for entry in json.loads((tmp_path / "autoencoder" / "autoencoder.json").read_text())["reconstruction"]:
         assert entry["metrics"]["js"]["reconstructed"] <= entry["metrics"]["js"]["member"] + 0.01, entry

@@ -714,19 +714,27 @@ CARDS = {
         "an axis too many": ({"encoder__spec__axes": {"w": ["a", "b", "c"]}}, "axes"),
         "nothing described": ({"encoder__spec__described": {}}, "described"),
         "something else described": (
-            {"encoder__spec__described__other": {"features": 1, "names": {}}},
+            {"encoder__spec__described__other": {"amounts": 1, "coordinates": 1, "categories": {}}},
             "described",
         ),
-        "many names": ({"encoder__spec__described__input__names": {"0": [0, 2**31]}}, "shape"),
-        "names beyond the features": (
-            {"encoder__spec__described__input__names": {"60000": [0, 3]}},
-            "features",
+        "many values": (
+            {"encoder__spec__described__input__categories": {"dimension": list(range(60_000))}},
+            "shape",
         ),
+        "values out of order": (
+            {"encoder__spec__described__input__categories": {"dimension": [1, 0]}},
+            "rise",
+        ),
+        "many coordinates": ({"encoder__spec__described__input__coordinates": 60_000}, "shape"),
         "many descriptions": (
             {
                 "encoder__spec__axes": {f"w{i}": [f"a{i}"] for i in range(200)},
                 "encoder__spec__described": {
-                    f"a{i}": {"features": 300, "names": {str(j): [0, 3] for j in range(200)}}
+                    f"a{i}": {
+                        "amounts": 300,
+                        "coordinates": 1,
+                        "categories": {str(j): [0, 3] for j in range(200)},
+                    }
                     for i in range(200)
                 },
                 "encoder__options__depth": 32,
@@ -735,7 +743,7 @@ CARDS = {
         ),
         "a deep network": ({"encoder__options__depth": 10**9}, "depth"),
         "large layers": ({"encoder__options__hidden": 8192, "encoder__options__depth": 32}, "shape"),
-        "another family": ({"encoder__spec__family": 1.0}, "random numbers"),
+        "a field of the first edition": ({"encoder__spec__family": 1.0}, "family"),
     },
 }
 
@@ -804,7 +812,10 @@ def test_an_encoder_of_other_latents_is_refused(attacked):
     ("changes", "why"),
     [
         ({"conditions": 3}, "does not read 12 conditions"),
-        ({"described": {"hidden2": {"features": 1, "names": {}}}, "widest": 16}, "does not say it"),
+        (
+            {"described": {"hidden2": {"amounts": 1, "coordinates": 1, "categories": {}}}, "widest": 16},
+            "does not say it",
+        ),
         ({"axes": {"w": ["hidden1", "input"], "b": ["action"]}}, "or other axes"),
     ],
     ids=["conditions", "units", "axes"],

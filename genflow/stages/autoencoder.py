@@ -53,7 +53,9 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
     with RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
         if run.complete:
             return load_autoencoder(out)[0]
-        encoder = seeded(config.seed, lambda: encoder_cls.for_zoo(encoder_config, zoo.populations))
+        encoder = seeded(
+            config.seed, lambda: encoder_cls.for_zoo(encoder_config, zoo.populations, zoo.starts)
+        ).float()
         trainee = AutoencoderTrainee(encoder, zoo.populations, options, seed=config.seed, device=device)
         history, seconds = train(
             trainee,

@@ -18,6 +18,7 @@ from genflow.schema import validate
 from genflow.seeding import seeded_cpu
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
+from genflow.training.autoencoder import objective_of
 from genflow.training.loop import NON_IDENTITY_FIELDS
 
 T = TypeVar("T")
@@ -69,9 +70,8 @@ def check_plan(
     training = [structure.fields() for structure in known]
     for structure in [*known, *unknown, *selected]:
         coverage.check(structure, training, config.coverage)
-    if config.autoencoder.behaviour and config.autoencoder.reference == "optimal":
-        for structure in known:
-            structure.solution.require_expert()
+    encoder_cls, encoder_config = resolve_component(config, "encoder")
+    objective_of(encoder_cls).check(encoder_config, config.autoencoder, known)
     return selected
 
 

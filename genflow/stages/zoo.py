@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from genflow.config import Config
 from genflow.distributed.launcher import cores
 from genflow.distributed.world import world
+from genflow.interfaces.encoder import Encoder, Starts
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.stages.common import dump, estimated_cost, map_with_progress
+from genflow.stages.common import dump, estimated_cost, map_with_progress, resolve_component
+from genflow.storage.files import write_tensors
 from genflow.storage.populations import FACTS, save_population
 from genflow.storage.runs import RunDirectory
-from genflow.storage.zoo import Zoo
+from genflow.storage.zoo import STARTS, Zoo, read_starts
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.options import ZooOptions
@@ -32,6 +35,7 @@ def train_zoo(
         GenflowError: `out` holds another run, or a training fails.
     """
     device = config.torch_device()
+    encoder_cls, encoder_config = resolve_component(config, "encoder")
     for structure in structures:
         options.check(structure)
     identity = {
@@ -39,6 +43,10 @@ def train_zoo(
         "policy": config.policy,
         "structures": [s.fields() for s in structures],
         "zoo": dump(options),
+        "starts": {
+            "encoder": config.autoencoder.encoder,
+            **encoder_cls.starts(encoder_config, structures).facts(),
+        },
     }
     with RunDirectory.open(out, "zoo", identity, config.seed) as run:
         if (
@@ -48,8 +56,10 @@ def train_zoo(
             and torch.device(device).type == "cpu"
         ):
             progress.note(
-                f"zoo: one worker for {len(structures)} structures on {cores()} cores; --nproc-per-node auto uses all of them"
+                f"zoo: one worker for {len(structures)} structures on {cores()} cores;"
+                " --nproc-per-node auto uses all of them"
             )
+        starts = _stored_starts(encoder_cls, encoder_config, structures, out)
         said = set()
 
         def collect(index: int) -> str | None:
@@ -58,7 +68,13 @@ def train_zoo(
                 remove_checkpoints(folder)  # of a run that was killed before it could
                 return None
             population = train_members(
-                structure, options, seed=config.seed + index, folder=folder, progress=progress, device=device
+                structure,
+                options,
+                starts,
+                seed=config.seed + index,
+                folder=folder,
+                progress=progress,
+                device=device,
             )
             save_population(population, folder)
             remove_checkpoints(folder)
@@ -78,6 +94,20 @@ def train_zoo(
                 progress.note(line)
         run.update(complete=True)
     return Zoo(out)
+
+
+def _stored_starts(
+    encoder_cls: type[Encoder], encoder_config: Any, structures: Sequence[Structure], out: Path
+) -> Starts:
+    """Where the zoo in `out` starts from, drawn by one worker and read by all."""
+
+    def write() -> None:
+        tensors = encoder_cls.starts(encoder_config, structures).tensors()
+        if tensors and not (out / STARTS).exists():
+            write_tensors(out / STARTS, tensors)
+
+    world().on_rank_zero(write)
+    return encoder_cls.starts(encoder_config, structures, read_starts(out))
 
 
 def _quality(population: Population) -> str:

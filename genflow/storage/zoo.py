@@ -6,10 +6,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from genflow.errors import GenflowError
 from genflow.population import Population
+from genflow.storage.files import read_tensors
 from genflow.storage.populations import find_populations, inside, load_population
 from genflow.structure import Structure
+
+STARTS = "starts.safetensors"
 
 
 class Zoo:
@@ -46,6 +51,11 @@ class Zoo:
         """The structures that have a population."""
         return [population.structure for population in self.populations]
 
+    @property
+    def starts(self) -> dict[str, Tensor]:
+        """What its members' starts were made of, see `Starts.tensors`; empty for one of the first edition."""
+        return read_starts(self.folder)
+
     def get(self, structure: Structure) -> Population | None:
         """The population of a structure, or None."""
         return next((p for p in self.populations if p.structure == structure), None)
@@ -55,3 +65,8 @@ class Zoo:
         zoo = Zoo(self.folder)
         zoo._loaded = [p for p in self.populations if p.structure in structures]
         return zoo
+
+
+def read_starts(folder: Path) -> dict[str, Tensor]:
+    """The tensors that a zoo's starts are made of, if any are stored."""
+    return read_tensors(inside(folder, STARTS))[0] if os.path.exists(folder / STARTS) else {}

@@ -1,49 +1,56 @@
-"""Training the autoencoder of weights on a zoo: a loss on weights, and optionally one on behaviour.
+"""Training the autoencoder of weights on a zoo: a loss on weights, and optionally one on the policies.
 
-Shapes: M policies, D parameters, B states, s inputs, A actions.
+Shapes: M policies, D parameters, B states or policies of a batch, s inputs, A actions, Z latent size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from genflow.distributed.world import World, world
 from genflow.interfaces.encoder import Encoder
 from genflow.population import Population
 from genflow.rollouts import sample
+from genflow.structure import Structure
 from genflow.training.averaging import moving_average
 from genflow.training.loop import GraphTrainee, Schedule
-from genflow.training.objectives import UNIFORM, distillation
+from genflow.training.objectives import distillation
 
-#: trajectories a policy, and share of random actions, that fill the pool of states on which behaviour is
+#: trajectories a policy, and share of random actions, that fill the pool of states on which policies are
 #: compared
 POOL_TRAJECTORIES = 32
 POOL_EPSILON = 0.1
-#: how fast the level of a structure's loss follows
-LEVEL_RATE = 0.1
 
 
 class AutoencoderOptions(Schedule):
     """How the autoencoder is trained.
 
-    `encoder` is a registered name and `options` its own. A step takes `batch_size` policies, `per_structure`
-    of a structure (None: drawn from the whole zoo). The loss is `weights` times the encoder's loss on weights
-    plus `behaviour` times a loss on
-    behaviour: the mean KL from a reference policy over `states` states. The reference is each member's own
-        policy on states that
-    it visits, or the "optimal" one. The paper's plain recipe is weights 1, behaviour 0. A share `swap` of the
-    steps asks for the optimal behaviour of latents that come from other structures' members, instead of for
-    their own weights. With `length_power` p a structure's behaviour counts by its trajectories' expected
-    length to the p (optimal reference only). With a `floor` it is taken relative to its own recent level plus
-    that floor, so that hard structures do not drown the others. `ema` is the decay of averaged parameters,
-    which are the ones kept; 0: the last ones.
+    `encoder`: a registered name.
+    `options`: the encoder's own.
+    `batch_size`: policies a step.
+    `per_structure`: policies of a structure in a step; None: drawn from the whole zoo.
+    `weight_loss_scale`: what the encoder's loss on weights is multiplied by; the paper's plain recipe has
+        this alone.
+    `kl_scale`: what the mean KL of the decoded policies from their references is multiplied by; 0: none.
+    `states`: states a policy and step on which policies are compared.
+    `ema`: decay of averaged parameters, which are the ones kept; 0: the last ones.
     """
+
+    renamed: ClassVar[dict[str, str]] = {
+        "weights": "autoencoder.weight_loss_scale",
+        "behaviour": "autoencoder.kl_scale",
+        "reference": "autoencoder.options.reference",
+        "swap": "autoencoder.options.swap_probability",
+        "length_power": "autoencoder.options.length_power",
+        "floor": "autoencoder.options.normaliser_floor",
+    }
 
     encoder: str
     options: dict[str, Any] = Field(default_factory=dict)
@@ -52,30 +59,18 @@ class AutoencoderOptions(Schedule):
     clip: float | None = Field(default=1.0, gt=0)
     batch_size: int = Field(default=32, ge=2)
     per_structure: int | None = Field(default=None, ge=1)
-    weights: float = Field(default=1.0, ge=0)
-    behaviour: float = Field(default=0.0, ge=0)
-    reference: Literal["member", "optimal"] = "member"
-    swap: float = Field(default=0.0, ge=0, lt=1)
-    length_power: float = Field(default=0.0, ge=0)
-    floor: float | None = Field(default=None, gt=0)
+    weight_loss_scale: float = Field(default=1.0, ge=0)
+    kl_scale: float = Field(default=0.0, ge=0)
     states: int = Field(default=256, ge=1)
     ema: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _losses_fit_together(self) -> AutoencoderOptions:
-        if not (self.weights or self.behaviour):
-            raise ValueError("weights and behaviour are both 0, so there is nothing to learn")
-        if self.reference == "member" and self.length_power:
-            raise ValueError(
-                'length_power needs reference = "optimal", which knows how long trajectories are'
-            )
+        if not (self.weight_loss_scale or self.kl_scale):
+            raise ValueError("weight_loss_scale and kl_scale are both 0, so there is nothing to learn")
         if self.per_structure is not None and self.per_structure > self.batch_size:
             raise ValueError(
                 f"per_structure ({self.per_structure}) is larger than batch_size ({self.batch_size})"
-            )
-        if self.swap and not (self.behaviour and self.reference == "optimal"):
-            raise ValueError(
-                'swap needs behaviour > 0 and reference = "optimal": a swapped latent has no member to copy'
             )
         return self
 
@@ -89,7 +84,7 @@ class StatePool:
 
     @classmethod
     def of(cls, population: Population, rng: torch.Generator, device: str) -> StatePool:
-        """The states on exploring trajectories of the population's own policies, as often as they are visited."""
+        """The states on exploring trajectories of the population's own policies, with their frequency."""
         transitions = population.structure.transitions()
         shape = (len(population), POOL_TRAJECTORIES)
         rollouts = sample(transitions, population.trace, shape, POOL_EPSILON, rng)
@@ -100,6 +95,92 @@ class StatePool:
         """`count` states with replacement."""
         index = torch.randint(len(self.inputs), (count,), generator=rng, device=self.inputs.device)
         return self.inputs[index], self.masks[index]
+
+
+class AutoencoderObjective:
+    """The losses of an autoencoder: on weights, and the KL from each member's own policy.
+
+    An encoder may bring a subclass with losses of its own, see `Encoder.objective`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        populations: Sequence[Population],
+        options: AutoencoderOptions,
+        *,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.encoder, self.populations, self.options, self.device = encoder, populations, options, device
+        self.check(encoder.config, options, [p.structure for p in populations])
+        self._modules = [p.structure.module().to(device) for p in populations]
+        rng = torch.Generator().manual_seed(seed)
+        visited = options.kl_scale and self.visits_own_states
+        self._pools = [StatePool.of(p, rng, device) for p in populations] if visited else []
+
+    @classmethod
+    def check(cls, config: Any, options: AutoencoderOptions, structures: Sequence[Structure]) -> None:
+        """Refuse, before anything is trained, what does not fit together; `config` are the encoder's options.
+
+        Raises:
+            GenflowError: says what to change.
+        """
+
+    @property
+    def world(self) -> World:
+        """All workers."""
+        return world()
+
+    @property
+    def visits_own_states(self) -> bool:
+        """Whether policies are compared on states that the members visit."""
+        return True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What changes while training, beside the encoder."""
+        return {}
+
+    def latents(
+        self, picked: Sequence[tuple[int, Population]], chance: float, rng: torch.Generator
+    ) -> Tensor | None:
+        """(B, Z) latents to decode instead of the batch's own, whose weights then do not count; or None.
+
+        Args:
+            picked: the batch: number of a structure, and its policies.
+            chance: a uniform number from 0 to 1, the same on all workers.
+            rng: the same on all workers.
+        """
+        return None
+
+    def reference(
+        self, index: int, population: Population, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """What the decoded policies of a structure are compared with.
+
+        Returns:
+            (B, s) inputs, (B, A) allowed actions, (B, A) or (M, B, A) reference policies, and what their KL
+            counts.
+        """
+        layout = population.layout
+        inputs, masks = self._pools[index].draw(self.options.states, rng)
+        with torch.no_grad():
+            weights = layout.unflatten(population.weights.to(inputs.device))
+            own = population.structure.arch.forward(self._modules[index], weights, inputs)
+        return inputs, masks, own.masked_fill(~masks, -torch.inf).softmax(-1), 1.0
+
+    def kl(self, index: int, population: Population, weights: Tensor, rng: torch.Generator) -> Tensor:
+        """(M,) mean over states of KL(reference policy || policy with the given weights)."""
+        inputs, masks, reference, scale = self.reference(index, population, rng)
+        arch, layout = population.structure.arch, population.layout
+        logits = arch.forward(self._modules[index], layout.unflatten(weights), inputs)
+        return scale * distillation(logits, masks, reference)
+
+    def normalise(
+        self, picked: Sequence[tuple[int, Population]], values: Mapping[int, Tensor]
+    ) -> Mapping[int, Tensor]:
+        """The KLs as they count: place of a structure in the batch -> (M,), for this worker's rows."""
+        return values
 
 
 class AutoencoderTrainee(GraphTrainee):
@@ -116,17 +197,11 @@ class AutoencoderTrainee(GraphTrainee):
     ) -> None:
         self.encoder = encoder.to(device)
         self.populations, self.options, self._device = populations, options, device
-        self._modules = [p.structure.module().to(device) for p in populations]
-        rng = torch.Generator().manual_seed(seed)
-        visited = options.behaviour and options.reference == "member"
-        if options.behaviour and options.reference == "optimal":
-            for population in populations:
-                population.structure.solution.require_expert()
-        self._pools = [StatePool.of(p, rng, device) if visited else None for p in populations]
+        self.objective = objective_of(type(encoder))(
+            self.encoder, populations, options, seed=seed, device=device
+        )
         self._conditions = [p.structure.condition().to(device) for p in populations]
         self._counts = torch.tensor([len(p) for p in populations])
-        # a structure's recent loss on behaviour; 0: not met yet
-        self._levels = torch.zeros(len(populations), device=device)
         self.average = moving_average(self.encoder, options.ema) if options.ema else None
 
     def groups(self) -> list[dict[str, Any]]:
@@ -134,15 +209,12 @@ class AutoencoderTrainee(GraphTrainee):
         return [{"params": list(self.encoder.parameters())}]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The encoder's state, and its average."""
-        now = {f"now.{name}": tensor for name, tensor in self.encoder.state_dict().items()} | {
-            "levels": self._levels
+        """The encoder's state, its average, and what the objective keeps."""
+        average = self.average.state_dict() if self.average else {}
+        parts = {"now": self.encoder.state_dict(), "objective": self.objective.tensors(), "average": average}
+        return {
+            f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()
         }
-        return now | (
-            {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-            if self.average
-            else {}
-        )
 
     def result(self) -> Encoder:
         """The encoder with the parameters that are kept."""
@@ -151,60 +223,40 @@ class AutoencoderTrainee(GraphTrainee):
         return self.encoder.eval()
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of the encoder's loss on weights and the loss on behaviour."""
-        options = self.options
+        """The weighted sum of the encoder's loss on weights and the KL of its policies."""
+        options, objective = self.options, self.objective
         picked = self._pick(rng)
         batch = sum(len(population) for _, population in picked)
         rows = self.world.rows(batch)
         own = _rows_of(picked, rows)
-        # numbers that only one worker needs come from generators of their own, so that `rng` goes on alike on
-        # all
+        # numbers that one worker needs come from generators of their own: `rng` goes on alike on all
         forks = [_fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
-        latents = (
-            self._swapped(picked, rng)
-            if float(torch.rand(1, generator=rng, device=rng.device)) < options.swap
-            else None
-        )
+        latents = objective.latents(picked, float(torch.rand(1, generator=rng, device=rng.device)), rng)
         figures = {"weights": 0.0} if latents is None else {}
         loss = torch.zeros((), device=self._device, requires_grad=True)
         made: list[Tensor] = []
         if own and latents is None:
             losses, made = self.encoder.reconstruct([population for _, population in own.values()], noise)
-            shares = torch.cat(
-                [losses.new_full((len(p),), self.encoder.share(p.layout)) for _, p in own.values()]
-            )
-            mean = (losses * shares).sum() / sum(self.encoder.share(p.layout) * len(p) for _, p in picked)
+            weight_of = self.encoder.loss_weight
+            counts = torch.cat([losses.new_full((len(p),), weight_of(p.layout)) for _, p in own.values()])
+            mean = (losses * counts).sum() / sum(weight_of(p.layout) * len(p) for _, p in picked)
             figures["weights"] = mean.item()
-            loss = loss + options.weights * mean
+            loss = loss + options.weight_loss_scale * mean
         elif own and latents is not None:
             parts = self.encoder.noisy(latents[rows], noise).split([len(p) for _, p in own.values()])
             made = self.encoder.decode_all(
                 [(z, p.layout, self._conditions[i]) for z, (i, p) in zip(parts, own.values(), strict=True)]
             )
-        if options.behaviour:
-            values = {
-                place: self._behaviour(*own[place], w, forks[1 + place])
+        if options.kl_scale:
+            values: Mapping[int, Tensor] = {
+                place: objective.kl(*own[place], w, forks[1 + place])
                 for place, w in zip(own, made, strict=True)
             }
             figures["behaviour"] = sum(value.sum().item() for value in values.values()) / batch
-            if options.floor is not None:
-                levels = self._updated_levels(picked, values)
-                values = {place: value / levels[place] for place, value in values.items()}
-            loss = loss + options.behaviour * sum(value.sum() for value in values.values()) / batch
+            values = objective.normalise(picked, values)
+            loss = loss + options.kl_scale * sum(value.sum() for value in values.values()) / batch
         return loss, {"loss": loss.item(), **figures}
-
-    def _updated_levels(self, picked: list[tuple[int, Population]], values: Mapping[int, Tensor]) -> Tensor:
-        """The recent levels of a batch's structures' losses on behaviour, with today's values taken in, plus the floor."""
-        sums = torch.zeros(len(picked), device=self._device)
-        for place, value in values.items():
-            sums[place] = value.detach().sum()
-        counts = torch.tensor([len(population) for _, population in picked], device=self._device)
-        today = self.world.all_reduce(sums) / counts
-        index = torch.tensor([i for i, _ in picked], device=self._device)
-        known = self._levels[index]
-        self._levels[index] = torch.where(known > 0, known.lerp(today, LEVEL_RATE), today)
-        return self._levels[index] + (self.options.floor or 0.0)
 
     def after_step(self, step: int) -> None:
         """Average the parameters."""
@@ -234,27 +286,10 @@ class AutoencoderTrainee(GraphTrainee):
             for i, rows in groups
         ]
 
-    def _swapped(self, picked: list[tuple[int, Population]], rng: torch.Generator) -> Tensor:
-        """(B, Z) the latents of a batch, dealt out anew over all of it."""
-        latents = torch.cat([self.encoder.encode(population) for _, population in picked])
-        return latents[torch.randperm(len(latents), generator=rng, device=rng.device).to(latents.device)]
 
-    def _behaviour(self, index: int, population: Population, weights: Tensor, rng: torch.Generator) -> Tensor:
-        """(M,) mean over states of KL(reference policy || policy with the given weights)."""
-        structure, options = population.structure, self.options
-        arch, layout, module = structure.arch, structure.layout, self._modules[index]
-        pool = self._pools[index]
-        if pool is None:
-            expert = structure.solution.expert
-            states, masks, optimal = (t.to(self._device) for t in expert.draw(options.states, UNIFORM, rng))
-            logits = arch.forward(module, layout.unflatten(weights), structure.transitions().inputs(states))
-            return expert.length**options.length_power * distillation(logits, masks, optimal)
-        inputs, masks = pool.draw(options.states, rng)
-        with torch.no_grad():
-            own = arch.forward(
-                module, layout.unflatten(population.weights.to(inputs.device)), inputs
-            ).masked_fill(~masks, -torch.inf)
-        return distillation(arch.forward(module, layout.unflatten(weights), inputs), masks, own.softmax(-1))
+def objective_of(encoder_cls: type[Encoder]) -> type[AutoencoderObjective]:
+    """The losses that an encoder is trained with."""
+    return encoder_cls.objective() or AutoencoderObjective
 
 
 def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tuple[int, Population]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from genflow.errors import GenflowError
 from genflow.structure import Structure
-from genflow.training.initialisation import Init
 from genflow.training.loop import Schedule
 
 
@@ -60,20 +59,17 @@ class ZooOptions(PolicyOptions):
     paper's way: one seed, 200 checkpoints).
     """
 
+    renamed: ClassVar[dict[str, str]] = {
+        "init": "autoencoder.options.init",
+        "init_noise": "autoencoder.options.init_noise",
+        "style_size": "autoencoder.options.latent_size",
+        "style_share": "autoencoder.options.style_variance",
+    }
+
     num: int = Field(default=32, ge=1, le=100_000, description="Members a structure.")
     seeds: int = Field(default=8, ge=1, description="The most runs a structure that members come from.")
     checkpoint_every: int = Field(
         default=5, ge=1, description="Steps between the checkpoints of a run that become members."
-    )
-    init: Init = Field(
-        default="shared", description="Where members start, see `initialisation.initial_weights`."
-    )
-    init_noise: float = Field(
-        default=0.1, ge=0, description="Noise of each member's start, relative to the weights' own spread."
-    )
-    style_size: int = Field(default=16, ge=1, le=1024, description='Style numbers of a start under "style".')
-    style_share: float = Field(
-        default=0.3, ge=0, le=1, description='Part of the variance of a start that "style" decides.'
     )
     threads: int = Field(
         default=1,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from genflow.errors import GenflowError
+from genflow.interfaces.encoder import Starts
 from genflow.measure import figures_of, measure
 from genflow.population import Population
 from genflow.precision import float32_default
@@ -24,7 +25,6 @@ from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 from genflow.training import objectives
 from genflow.training.divergence import Divergence
-from genflow.training.initialisation import initial_weights
 from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 
@@ -323,18 +323,17 @@ def train_population(
 def train_members(
     structure: Structure,
     options: ZooOptions,
+    starts: Starts,
     *,
     seed: int,
     folder: Path,
     progress: Progress,
     device: str = "cpu",
 ) -> Population:
-    """Train the `options.num` members of one structure of a zoo from scratch."""
+    """Train the `options.num` members of one structure of a zoo from where the encoder has them start."""
     runs, checkpoints = options.split()
     with threads(options.threads):
-        start = initial_weights(
-            structure, runs, seed, options.init, options.init_noise, options.style_size, options.style_share
-        )
+        start = starts.weights(Population.initialised(structure, runs, seed), seed)
         population = train_population(
             structure, options, start=start, seed=seed, folder=folder, progress=progress, device=device,
             checkpoints=checkpoints, every=options.checkpoint_every,

@@ -27,7 +27,8 @@ FLOOR = 1e-3
 
 def time_embedding(t: Tensor, size: int) -> Tensor:
     """(B,) steps -> (B, size) sinusoids (Vaswani et al. 2017)."""
-    frequencies = torch.exp(-math.log(MAX_PERIOD) * torch.arange(size // 2, device=t.device) / (size // 2))
+    steps = torch.arange(size // 2, device=t.device, dtype=torch.float32)
+    frequencies = torch.exp(-math.log(MAX_PERIOD) * steps / (size // 2))
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 

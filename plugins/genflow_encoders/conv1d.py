@@ -7,14 +7,17 @@ size. A level trades length for channels, so that every level holds P numbers: P
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import Encoder, GenflowError, Noise, Population, Schema, WeightLayout
+from genflow import Encoder, GenflowError, Noise, Population, Schema, Starts, Structure, WeightLayout
+
+from .smooth_family import smooth_starts
 
 MIN_STD = 1e-6
 SLOPE = 0.2
@@ -22,19 +25,27 @@ PRINTABLE = r"^\P{C}+$"
 
 
 class Spec(Schema):
-    """What `from_spec` reads from a file: names of the parameters of a policy, and how many numbers they have at most."""
+    """Read from a file: names of a policy's parameters, and how many numbers they have at most."""
 
     names: tuple[Annotated[str, Field(max_length=100, pattern=PRINTABLE)], ...] = Field(max_length=1000)
     length: int = Field(ge=1, le=2**40)
 
 
 class Conv1dEncoder(Encoder):
-    """Flatten, pad, normalise per layer; four levels of strided convolutions each way; Gaussian noise on weights and latents; MSE."""
+    """Strided convolutions each way over the flat, padded, normalised weights, with Gaussian noise and MSE."""
 
     class Config(Schema):
-        """Noise is relative: `weight_noise` to the normalised weights, `latent_noise` to latents of unit scale.
+        """Options of the network, and of the zoo's starts.
 
-        Without `residual` a level has no skip connection (see docs/decisions/0002-autoencoder.md).
+        `latent_size`: numbers of a latent.
+        `levels`, `stride`, `kernel`: convolutions each way, their stride and their length.
+        `residual`: False takes the skip connection of each level away (see
+            docs/decisions/0002-autoencoder.md).
+        `weight_noise`: what is added to the normalised weights while training.
+        `latent_noise`: what is added to the latents, which have unit scale, while training.
+        `init`: all members of a zoo start from one function of the units ("shared"), or each from the
+            architecture's own initialisation ("independent").
+        `init_noise`: what is added to a shared start for each member, relative to each tensor's own spread.
         """
 
         latent_size: int = Field(default=256, ge=1, le=65_536)
@@ -44,6 +55,8 @@ class Conv1dEncoder(Encoder):
         residual: bool = True
         weight_noise: float = Field(default=0.01, ge=0)
         latent_noise: float = Field(default=0.1, ge=0)
+        init: Literal["independent", "shared"] = "shared"
+        init_noise: float = Field(default=0.1, ge=0)
 
     def __init__(self, config: Any = None, *, names: tuple[str, ...] = (), length: int = 1) -> None:
         """Build for parameters called `names` and vectors of at most `length`."""
@@ -51,7 +64,8 @@ class Conv1dEncoder(Encoder):
         c = self.config
         if c.kernel < c.stride or (c.kernel - c.stride) % 2 == 0:
             raise GenflowError(
-                f"conv1d: kernel {c.kernel} must be odd for an even stride and even for an odd one, and at least stride {c.stride}"
+                f"conv1d: kernel {c.kernel} must be odd for an even stride and even for an odd one,"
+                f" and at least stride {c.stride}"
             )
         self.latent_size = c.latent_size
         self.names, self.length = tuple(names), length
@@ -83,8 +97,17 @@ class Conv1dEncoder(Encoder):
         return {"names": list(self.names), "length": self.length}
 
     @classmethod
-    def for_zoo(cls, config: Any, populations: list[Population]) -> Self:
-        """Size and normalise for a zoo: mean and standard deviation of each parameter tensor over all structures."""
+    def starts(
+        cls, config: Any, structures: Sequence[Structure], stored: Mapping[str, Tensor] | None = None
+    ) -> Starts:
+        """One start for all members of all structures, or the architecture's own, as `init` says."""
+        return smooth_starts(config.init, structures, 0, 0.0, config.init_noise, stored)
+
+    @classmethod
+    def for_zoo(
+        cls, config: Any, populations: list[Population], starts: Mapping[str, Tensor] | None = None
+    ) -> Self:
+        """Size and normalise for a zoo: mean and deviation of each parameter tensor over all structures."""
         names = populations[0].layout.shapes.keys()
         encoder = cls(config, names=tuple(names), length=max(p.layout.size for p in populations))
         for row, name in enumerate(names):
@@ -97,8 +120,9 @@ class Conv1dEncoder(Encoder):
         """Refuse other parameters than the zoo's, and more of them."""
         if tuple(layout.shapes) != self.names or layout.size > self.length:
             raise GenflowError(
-                f"this conv1d encoder decodes at most {self.length:,} parameters of {_listed(self.names)}; the structure has"
-                f" {layout.size:,} of {_listed(tuple(layout.shapes))}: train on a larger structure, or use a smaller width"
+                f"this conv1d encoder decodes at most {self.length:,} parameters of {_listed(self.names)}; the"
+                f" structure has {layout.size:,} of {_listed(tuple(layout.shapes))}: train on a larger structure,"
+                " or use a smaller width"
             )
 
     def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
@@ -146,12 +170,12 @@ class Conv1dEncoder(Encoder):
         """Gaussian noise."""
         return latents + self.config.latent_noise * noise(latents)
 
-    def share(self, layout: WeightLayout) -> float:
+    def loss_weight(self, layout: WeightLayout) -> float:
         """The mean is over parameters, as in the paper."""
         return layout.size
 
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
-        """MSE of the normalised weights over the real (not padded) entries, with noise on weights and latents."""
+        """MSE of the normalised weights without the padding, with noise on weights and latents."""
         clean = torch.cat([self._normalise(p) for p in populations])
         real = torch.cat(
             [
@@ -171,7 +195,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _fold(x: Tensor, stride: int) -> Tensor:
-    """(B, C, L * stride) -> (B, C * stride, L): neighbours become channels, the skip connection of a level down."""
+    """(B, C, L * stride) -> (B, C * stride, L): neighbours become channels, the skip of a level down."""
     return x.unflatten(2, (-1, stride)).transpose(2, 3).flatten(1, 2)
 
 

@@ -1,220 +1,46 @@
-"""An autoencoder that decodes weights from the meaning of the units: one decoder for every size of task and every width.
+"""An autoencoder that decodes weights from the meaning of the units, for every size of task and every width.
 
 A weight between a described unit (an input or an action) and a hidden unit comes from a network that reads
 the description; weights between hidden units are a mixture of learned matrices. Latent and condition steer
-all of it. The latent is a *style*: the decoded weights are the member of genflow's smooth family that the
-style names, plus the learned correction (docs/decisions/0004-coordinates.md).
+all of it. The latent is a *style*: the decoded weights are the member of the smooth family that the style
+names, plus the learned correction (docs/decisions/0004-coordinates.md).
 
-Shapes: M policies, D parameters, Z latent size, C conditions, U units of an axis, G features of a unit, E
-embedding of condition and style, H hidden size, W widest hidden layer, N rows of all policies and their
-units.
+Shapes: M policies, D parameters, Z latent size, C conditions, U units, E embedding, W widest hidden layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Self, cast
+from typing import Any, Self, cast
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from genflow import (
-    Encoder,
-    GenflowError,
-    Noise,
-    Population,
-    Schema,
-    WeightLayout,
-    smooth_basis,
-    smooth_scale,
-    smooth_start,
-)
+from genflow import Encoder, GenflowError, Noise, Population, Starts, Structure, WeightLayout
 
-MIN_STD = 1e-3
+from .descriptions import Spec, describe, require_made, told
+from .options import CoordinateOptions
+from .smooth_family import SmoothFamily, smooth_members, smooth_scale, smooth_starts
+from .units import Pool, Residual, Standardise, UnitNet
+
 #: below these a condition counts as nothing, on two logarithmic scales
 FLOORS = (1e-3, 1e-6)
-#: scale of the units' last layers at the start, so that training begins near the smooth family
-START = 0.3
 RIDGE = 1e-3
 #: least spread of a tensor relative to the largest
 MIN_SPREAD = 1e-3
-#: units a structure that the statistics of their features are taken from
+#: units a structure that the statistics of their amounts are taken from
 SAMPLED_UNITS = 64
 #: tables of layouts that are kept, two of each that is trained on
 MAX_TABLES = 4096
 #: units of all policies that are read at once, which bounds the memory of `decode`
 MAX_ROWS = 2**13
-#: features of a unit, and axes whose units are described
-MAX_FEATURES, MAX_DESCRIBED = 2**16, 16
-
-
-Label = Annotated[str, Field(max_length=100, pattern=r"^\P{C}+$")]
-
-
-class Described(Schema):
-    """How the units of an axis are described: how many features, and which columns are names: column -> (lowest, count)."""
-
-    features: int = Field(ge=1, le=MAX_FEATURES)
-    names: dict[
-        Annotated[int, Field(ge=0, lt=MAX_FEATURES)],
-        tuple[Annotated[int, Field(ge=-(2**31), le=2**31)], Annotated[int, Field(ge=1, le=2**31)]],
-    ]
-
-    @model_validator(mode="after")
-    def _columns_are_features(self) -> Described:
-        if max(self.names, default=0) >= self.features:
-            raise ValueError("a column of names lies beyond the features")
-        return self
-
-
-class Spec(Schema):
-    """What `from_spec` reads from a file, see `for_zoo`."""
-
-    axes: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=2)]]
-    widest: int = Field(ge=1, le=65_536)
-    conditions: int = Field(ge=1, le=65_536)
-    described: dict[Label, Described] = Field(min_length=1, max_length=MAX_DESCRIBED)
-    family: float | None = None
-
-    @model_validator(mode="after")
-    def _described_once(self) -> Spec:
-        for name, labels in self.axes.items():
-            if sum(label in self.described for label in labels) > 1:
-                raise ValueError(f"two axes of {name} are described")
-        if not self.described.keys() <= {label for labels in self.axes.values() for label in labels}:
-            raise ValueError("units are described that no parameter has")
-        return self
-
-
-class Residual(nn.Module):
-    """x + Linear(SiLU(Linear(norm(x)) + Linear(e))), nothing at first."""
-
-    def __init__(self, size: int, embedding: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(size)
-        self.first = nn.Linear(size, size)
-        self.embed = nn.Linear(embedding, size)
-        self.last = nn.Linear(size, size)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, x: Tensor, e: Tensor, owner: Tensor | None = None) -> Tensor:
-        """(N, size), (M, E) -> (N, size); `owner` (N,) tells which row of `e` is each one's; None: the rows agree."""
-        embedded = self.embed(e)
-        return x + self.last(
-            F.silu(self.first(self.norm(x)) + (embedded if owner is None else embedded[owner]))
-        )
-
-
-class Standardise(nn.Module):
-    """(x - mean) / std with statistics of the zoo; what did not vary there is left out."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("scale", torch.ones(size))
-
-    def fit(self, rows: Tensor) -> None:
-        """Take the statistics of (N, size) rows."""
-        std = rows.std(0, correction=0)
-        self.mean.copy_(rows.mean(0))
-        self.scale.copy_(
-            torch.where(std > MIN_STD * self.mean.abs().clamp(min=1), 1 / std.clamp(min=1e-9), 0.0)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., size) -> (..., size)."""
-        return (x - self.mean) * self.scale
-
-
-class UnitNet(nn.Module):
-    """Reads the description of a unit, its names and its features, under an embedding; writes its weights to all hidden units."""
-
-    def __init__(
-        self,
-        n_features: int,
-        names: Mapping[str, Sequence[int]],
-        embedding: int,
-        hidden: int,
-        depth: int,
-        outputs: int,
-    ) -> None:
-        super().__init__()
-        self.names = {int(column): (int(low), int(count)) for column, (low, count) in names.items()}
-        self.standardise = Standardise(n_features)
-        self.first = nn.Linear(n_features, hidden)
-        self.named = nn.ModuleList(nn.Embedding(count, hidden) for _, count in self.names.values())
-        self.embed = nn.Linear(embedding, hidden)
-        self.blocks = nn.ModuleList(Residual(hidden, embedding) for _ in range(depth))
-        self.last = nn.Linear(hidden, outputs)
-        nn.init.normal_(self.last.weight, 0, START * hidden**-0.5)
-        nn.init.zeros_(self.last.bias)
-
-    def describe(self, features: Tensor) -> Tensor:
-        """(U, G) -> (U, H), the part that depends on the unit alone."""
-        x = self.standardise(features)
-        # a name is an embedding, not an amount
-        x = (
-            x.index_fill(1, torch.tensor(list(self.names), dtype=torch.long, device=x.device), 0.0)
-            if self.names
-            else x
-        )
-        x = self.first(x)
-        for (column, (low, _)), table in zip(self.names.items(), self.named, strict=True):
-            x = x + table(features[:, column].long() - low)
-        return x
-
-    def forward(self, described: Tensor, e: Tensor, owner: Tensor) -> Tensor:
-        """(N, H), (M, E), (N,) -> (N, outputs)."""
-        x = described + self.embed(e)[owner]
-        for block in self.blocks:
-            x = block(x, e, owner)
-        return self.last(F.silu(x))
-
-
-class Pool(nn.Module):
-    """Reads the units of an axis together, whatever their order and number; writes what they say of the task."""
-
-    def __init__(self, hidden: int, embedding: int) -> None:
-        super().__init__()
-        self.each = nn.Sequential(nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        self.all = nn.Sequential(
-            nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, embedding)
-        )
-
-    def forward(self, described: Tensor) -> Tensor:
-        """(U, H) -> (E,)."""
-        return self.all(self.each(described).mean(0))
 
 
 class CoordinateEncoder(Encoder):
-    """Latent = style; weights = smooth family(style) + correction(condition, style, description of the units)."""
+    """Weights are the smooth family at a style, the latent, plus a correction from condition and units."""
 
-    class Config(Schema):
-        """`style_share` is the part of the family's variance that the style decides; it should be the zoo's.
-
-        `hidden` and `embedding` are layer sizes, `depth` blocks read a unit, `matrices` learned matrices and
-        `rank` more directions make the weights between hidden units. `features` False hides what the
-        environment tells beyond coordinates. `pool` adds to the condition what a learned network reads in all
-        units together, for tasks that are a set of things. `latent_noise` is added to latents, which have
-        unit scale.
-        """
-
-        latent_size: int = Field(default=16, ge=1, le=1024)
-        style_share: float = Field(default=0.3, ge=0, le=1)
-        hidden: int = Field(default=256, ge=1, le=8192)
-        embedding: int = Field(default=256, ge=1, le=8192)
-        depth: int = Field(default=2, ge=0, le=32)
-        matrices: int = Field(default=24, ge=1, le=1024)
-        rank: int = Field(default=4, ge=1, le=1024)
-        features: bool = True
-        pool: bool = False
-        latent_noise: float = Field(default=0.2, ge=0)
+    class Config(CoordinateOptions):
+        """See `CoordinateOptions`."""
 
     def __init__(self, config: Any = None, *, spec: Mapping[str, Any]) -> None:
         """Build for the sizes in `spec`, see `for_zoo`."""
@@ -225,8 +51,9 @@ class CoordinateEncoder(Encoder):
         self._tables: dict[tuple[str, int], tuple[WeightLayout, Tensor]] = {}
         axes: dict[str, tuple[str, ...]] = {name: tuple(labels) for name, labels in spec["axes"].items()}
         described: dict[str, dict[str, Any]] = spec["described"]
-        self.axes, self.widest = axes, int(spec["widest"])
-        width, size = self.widest, c.embedding
+        places = {label: int(facts["coordinates"]) for label, facts in described.items()}
+        self.axes, self.widest, size = axes, int(spec["widest"]), c.embedding
+        self.family, width = SmoothFamily(axes, self.widest, places, c.latent_size), self.widest
         self.condition = Standardise(int(spec["conditions"]) * (1 + len(FLOORS)))
         self.from_condition = nn.Sequential(
             nn.Linear(len(self.condition.mean), size), nn.SiLU(), nn.Linear(size, size)
@@ -247,7 +74,7 @@ class CoordinateEncoder(Encoder):
         self.units = nn.ModuleDict(
             {
                 label: UnitNet(
-                    int(facts["features"]), facts["names"], size, c.hidden, c.depth, self._ends[label]
+                    int(facts["amounts"]), facts["categories"], size, c.hidden, c.depth, self._ends[label]
                 )
                 for label, facts in described.items()
             }
@@ -268,28 +95,38 @@ class CoordinateEncoder(Encoder):
         # the spread of each tensor over the zoo, which the loss on weights is relative to
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(len(axes)))
+        self.register_load_state_dict_post_hook(_forget_tables)
 
     @classmethod
     def from_spec(cls, config: Any, spec: dict[str, Any]) -> Self:
-        """Rebuild from `spec`.
-
-        Raises:
-            GenflowError: this torch draws another smooth family than the one that the encoder was trained
-                with.
-        """
+        """Rebuild from `spec`."""
         Spec.model_validate(spec)  # for_zoo makes no other
-        if spec.get("family", family_checksum()) != family_checksum():
-            raise GenflowError(
-                "this version of torch draws other random numbers than the one this generator was trained with; use that one"
-            )
         return cls(config, spec=spec)
 
     def spec(self) -> dict[str, Any]:
-        """Parameter names and axes, the widest hidden layer, how units are described, and a checksum of the smooth family."""
-        return {**self._spec, "family": family_checksum()}
+        """Parameter names and axes, the widest hidden layer, and how units are described."""
+        return self._spec
 
     @classmethod
-    def for_zoo(cls, config: Any, populations: list[Population]) -> Self:
+    def starts(
+        cls, config: Any, structures: Sequence[Structure], stored: Mapping[str, Tensor] | None = None
+    ) -> Starts:
+        """In the smooth family, as the option `init` says."""
+        return smooth_starts(
+            config.init, structures, config.latent_size, config.style_variance, config.init_noise, stored
+        )
+
+    @classmethod
+    def objective(cls) -> type[Any]:
+        """The losses of docs/decisions/0004-coordinates.md."""
+        from .objective import CoordinateObjective
+
+        return CoordinateObjective
+
+    @classmethod
+    def for_zoo(
+        cls, config: Any, populations: list[Population], starts: Mapping[str, Tensor] | None = None
+    ) -> Self:
         """Size and normalise for a zoo.
 
         Raises:
@@ -297,51 +134,26 @@ class CoordinateEncoder(Encoder):
         """
         layouts = [p.layout for p in populations]
         axes = {name: list(labels) for name, labels in layouts[0].axes.items()}
-        labels = list(layouts[0].coordinates)
-        for name, own in axes.items():
-            if len(own) > 2 or sum(label in labels for label in own) > 1:
-                raise GenflowError(
-                    f"the coordinate encoder cannot make {name!r}: it needs one or two axes, at most one of them an input or action"
-                )
-        hidden = [
-            size
-            for layout in layouts
-            for n, s in layout.shapes.items()
-            for size, a in zip(s, layout.axes[n], strict=True)
-            if a not in labels
-        ]
-        tables = {label: [cls._table(config, layout, label) for layout in layouts] for label in labels}
-        described = {}
-        for label in labels:
-            if len({table.shape[1] for table in tables[label]}) > 1:
-                raise GenflowError(
-                    f"the zoo's structures describe {label} units in different ways; train on those of one kind, e.g. one reward"
-                )
-            rows = torch.cat(tables[label])
-            names = {
-                str(column): [int(values.min()), int(values.max() - values.min()) + 1]
-                for column, values in enumerate(rows.T)
-                if (values == values.round()).all() and values.max() > 1
-            }
-            described[label] = {"features": rows.shape[1], "names": names}
+        labels = list(layouts[0].units)
+        require_made(axes, labels)
+        family = SmoothFamily.of(layouts, config.latent_size, starts)
+        described, tables = describe(layouts, config.features)
         conditions = torch.stack([p.structure.condition() for p in populations])
         spec = {
             "axes": axes,
-            "widest": max(hidden, default=1),
+            "widest": family.widest,
             "conditions": conditions.shape[1],
             "described": described,
         }
         encoder = cls(config, spec=spec)
+        encoder.family = family
         encoder.condition.fit(_scales(conditions))
         for label in labels:
             # every structure counts the same, however many units it has
-            rows = torch.cat(
-                [
-                    table[torch.linspace(0, len(table) - 1, SAMPLED_UNITS).round().long()]
-                    for table in tables[label]
-                ]
-            )
-            encoder._net(label).standardise.fit(rows)
+            sampled = [
+                rows[torch.linspace(0, len(rows) - 1, SAMPLED_UNITS).round().long()] for rows in tables[label]
+            ]
+            encoder._net(label).standardise.fit(torch.cat(sampled), torch.cat(tables[label]))
         encoder.style.fit(torch.cat([encoder._read(p) for p in populations]))
         for row, name in enumerate(axes):
             values = torch.stack([p.state_dict()[name].square().mean() for p in populations])
@@ -353,12 +165,8 @@ class CoordinateEncoder(Encoder):
     def _net(self, label: str) -> UnitNet:
         return cast(UnitNet, self.units[label])
 
-    @staticmethod
-    def _table(config: Any, layout: WeightLayout, label: str) -> Tensor:
-        return (layout.features if config.features else layout.coordinates)[label]
-
     def check(self, layout: WeightLayout) -> None:
-        """Refuse other parameters than the zoo's, wider hidden layers, and units with other features or names than the zoo's."""
+        """Refuse other parameters than the zoo's, wider layers, and units that training has not met."""
         if {name: tuple(labels) for name, labels in layout.axes.items()} != self.axes:
             made, asked = (", ".join(list(axes)[:6]) for axes in (self.axes, layout.axes))
             raise GenflowError(f"this generator makes {made}; the structure has {asked}, or other axes")
@@ -369,37 +177,31 @@ class CoordinateEncoder(Encoder):
                         f"this generator covers hidden layers of up to {self.widest} units, not {size}"
                     )
         for label in self.units:
-            net = self._net(label)
-            if label not in layout.coordinates:
+            if label not in layout.units:
                 raise GenflowError(
                     f"this generator is told what {label} units mean, and the structure does not say it"
                 )
-            table = self._table(self.config, layout, label)
-            if table.shape[1] != net.first.in_features:
-                raise GenflowError(
-                    f"this generator reads {net.first.in_features} features of {label} units, the structure has {table.shape[1]}"
-                )
-            for column, (low, count) in net.names.items():
-                values = table[:, column]
-                if values.min() < low or values.max() >= low + count or (values != values.round()).any():
-                    raise GenflowError(
-                        f"this generator covers {label} units numbered {low} to {low + count - 1} (column {column} of their description),"
-                        f" not {values.min():g} to {values.max():g}"
-                    )
+            self._net(label).check(*told(layout.units[label], self.config.features), label)
+        self.family.check(layout)
 
-    def _family(self, layout: WeightLayout) -> Tensor:
-        """The smooth family (1 + Z, D) at a layout."""
-        return self._kept("family", layout, lambda: smooth_basis(layout, self.latent_size))
+    def _basis(self, layout: WeightLayout) -> Tensor:
+        """The smooth family (1 + Z, D) at a layout, which is checked when it is first met."""
+
+        def make() -> Tensor:
+            self.check(layout)
+            return self.family.basis(layout)
+
+        return self._kept("family", layout, make)
 
     def _reader(self, layout: WeightLayout) -> Tensor:
         """(1 + Z, Z): from the products of weights with the family to the style of its nearest member."""
 
         def make() -> Tensor:
-            basis = self._family(layout).cpu()
+            basis = self._basis(layout).cpu()
             gram = basis @ basis.T
             ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
             return torch.linalg.inv(gram + ridge)[:, 1:] / smooth_scale(
-                self.config.style_share, self.latent_size
+                self.config.style_variance, self.latent_size
             )
 
         return self._kept("reader", layout, make)
@@ -415,14 +217,13 @@ class CoordinateEncoder(Encoder):
         return kept[1]
 
     def encode(self, population: Population) -> Tensor:
-        """(M, D) -> (M, Z): the style of the member of the smooth family that is nearest to the weights (least squares)."""
-        self.check(population.layout)
+        """(M, D) -> (M, Z): the style of the family's member that is nearest to the weights (least squares)."""
         return self.style(self._read(population))
 
     def _read(self, population: Population) -> Tensor:
         return (
             population.weights.to(self.spread.device)
-            @ self._family(population.layout).T
+            @ self._basis(population.layout).T
             @ self._reader(population.layout)
         )
 
@@ -434,14 +235,13 @@ class CoordinateEncoder(Encoder):
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
         """(M, Z), layout and condition (C,) -> (M, D), a few policies at a time."""
-        units = max(len(self._table(self.config, layout, label)) for label in self.units)
+        units = max(len(layout.units[label]) for label in self.units if label in layout.units)
         parts = latents.split(max(1, MAX_ROWS // units))
         return torch.cat([self.decode_all([(part, layout, condition)])[0] for part in parts])
 
     def decode_all(self, items: Sequence[tuple[Tensor, WeightLayout, Tensor]]) -> list[Tensor]:
         """Latents (M, Z), layout and condition (C,) of several structures at once -> (M, D) each."""
-        for _, layout, _ in items:
-            self.check(layout)
+        bases = [self._basis(layout) for _, layout, _ in items]
         sizes = [len(latents) for latents, _, _ in items]
         device = self.spread.device
         z = torch.cat([latents for latents, _, _ in items])
@@ -454,7 +254,7 @@ class CoordinateEncoder(Encoder):
         # what depends on the units alone is the same for all policies of a structure
         described = {
             label: [
-                self._net(label).describe(self._table(self.config, layout, label).to(device))
+                self._net(label).describe(*told(layout.units[label], self.config.features))
                 for _, layout, _ in items
             ]
             for label in self.units
@@ -495,7 +295,7 @@ class CoordinateEncoder(Encoder):
                         tensor = tensor.transpose(1, 2)
                 # a narrower layer is the first part of the widest
                 tensors[name] = tensor[(slice(None), *(slice(units) for units in shape))]
-            start_weights = smooth_start(self._family(layout), latents, self.config.style_share)
+            start_weights = smooth_members(bases[index], latents, self.config.style_variance)
             results.append(start_weights + layout.flatten(tensors))
         return results
 
@@ -513,7 +313,7 @@ class CoordinateEncoder(Encoder):
         return latents + self.config.latent_noise * noise(latents)
 
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
-        """Squared error relative to each tensor's spread, mean over the parameters of each policy; noise on latents."""
+        """Squared error relative to each tensor's spread, mean over parameters; noise on latents."""
         device = self.spread.device
         latents = self.noisy(torch.cat([self.encode(p) for p in populations]), noise).split(
             [len(p) for p in populations]
@@ -534,17 +334,13 @@ class CoordinateEncoder(Encoder):
         return torch.cat(losses), rebuilt
 
 
-def family_checksum() -> float:
-    """A number of the smooth family that differs where torch's random numbers do: the family is drawn anew, not stored."""
-    with torch.device("cpu"):  # a generator is first built on the meta device
-        layout = WeightLayout(
-            {"w": (3, 2)}, {"w": ("hidden", "input")}, {"input": torch.tensor([[0.0], [1.0]])}
-        )
-        return round(float(smooth_basis(layout, 2).double().abs().sum()), 4)
+def _forget_tables(encoder: CoordinateEncoder, keys: Any) -> None:
+    """After other tensors were loaded."""
+    encoder._tables.clear()
 
 
 def _scales(condition: Tensor) -> Tensor:
-    """(..., C) -> (..., C * (1 + len(FLOORS))): the numbers and their logarithms, as conditions span decades and may be 0."""
+    """(..., C) -> (..., C * (1 + len(FLOORS))): the numbers and their logarithms, as they span decades."""
     return torch.cat([condition, *((condition.abs() + floor).log() for floor in FLOORS)], dim=-1)
 
 

@@ -16,7 +16,7 @@ batch_size = 16
 [autoencoder]
 steps = 40
 batch_size = 7
-behaviour = 0.3
+kl_scale = 0.3
 options = {{latent_size = 16}}
 [diffusion]
 steps = 60
@@ -39,12 +39,8 @@ steps = 30
 COORDINATE = """
 [autoencoder]
 encoder = "coordinate"
-reference = "optimal"
-behaviour = 1.0
-weights = 0.5
-swap = 0.5
-length_power = 1.0
-floor = 0.001
+kl_scale = 1.0
+weight_loss_scale = 0.5
 batch_size = 6
 per_structure = 2
 steps = 40
@@ -54,4 +50,8 @@ states = 32
 [autoencoder.options]
 matrices = 4
 rank = 2
+reference = "optimal"
+swap_probability = 0.5
+length_power = 1.0
+normaliser_floor = 0.001
 """

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from genflow_encoders.smooth_family import SmoothFamily, smooth_members, smooth_starts
 from oracles import grid, lookup, normal
 from torch import nn
 
-from genflow import GenflowError, PolicyArch, Population, Structure, smooth_basis, smooth_start
+from genflow import GenflowError, PolicyArch, Population, Structure, UnitDescriptions
 from genflow.measure import exact_metrics
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.training.autoencoder import AutoencoderOptions, AutoencoderTrainee, reconstruct
-from genflow.training.initialisation import initial_weights
 from genflow.training.loop import train
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "genflow-line" / "genflow_line.py"
@@ -33,7 +33,12 @@ UNSEEN = [
 
 def population(structure: Structure, num: int = 4, seed: int = 0) -> Population:
     """Members of the smooth family with some noise, as a zoo starts."""
-    return Population(structure, initial_weights(structure, num, seed, "style", 0.1, SIZE, SHARE))
+    starts = smooth_starts("style", [structure], SIZE, SHARE, 0.1, None)
+    return Population(structure, starts.weights(Population.initialised(structure, num, seed), seed))
+
+
+def smooth_basis(layout, size):
+    return SmoothFamily.of([layout], size).basis(layout)
 
 
 def encoder(populations, **options):
@@ -45,7 +50,7 @@ def encoder(populations, **options):
         "matrices": 3,
         "rank": 2,
         "latent_size": SIZE,
-        "style_share": SHARE,
+        "style_variance": SHARE,
     }
     torch.manual_seed(0)
     return cls.for_zoo(cls.Config(**{**small, **options}), populations)
@@ -100,10 +105,12 @@ def test_a_member_of_the_family_is_encoded_as_its_style(share):
     """In units of the zoo's styles, whatever the structure and the width."""
 
     def members(structure, own):
-        return Population(structure, smooth_start(smooth_basis(structure.layout, SIZE), own, share))
+        return Population(structure, smooth_members(smooth_basis(structure.layout, SIZE), own, share))
 
     own = [3 + styles(10, seed) * torch.linspace(0.5, 2, SIZE) for seed in range(len(ZOO))]
-    net = encoder([members(structure, z) for structure, z in zip(ZOO, own, strict=True)], style_share=share)
+    net = encoder(
+        [members(structure, z) for structure, z in zip(ZOO, own, strict=True)], style_variance=share
+    )
     mean, std = torch.cat(own).mean(0), torch.cat(own).std(0, correction=0)
     # the last has the shape of the second, but other units
     for structure in (
@@ -128,8 +135,8 @@ def test_noise_on_the_weights_hardly_moves_the_style(zoo):
 
 def test_a_style_that_no_member_of_the_zoo_shows_is_no_latent():
     own = torch.cat([styles(8)[:, :2], torch.zeros(8, SIZE - 2)], dim=1)
-    net = encoder([Population(ZOO[0], smooth_start(smooth_basis(ZOO[0].layout, SIZE), own, SHARE))])
-    shown = Population(ZOO[0], smooth_start(smooth_basis(ZOO[0].layout, SIZE), styles(9, 1), SHARE))
+    net = encoder([Population(ZOO[0], smooth_members(smooth_basis(ZOO[0].layout, SIZE), own, SHARE))])
+    shown = Population(ZOO[0], smooth_members(smooth_basis(ZOO[0].layout, SIZE), styles(9, 1), SHARE))
     assert not net.encode(shown)[:, 2:].any()
     assert (net.encode(shown)[:, :2].std(0) > 0.3).all()
 
@@ -174,7 +181,7 @@ def test_a_narrow_layers_correction_is_the_first_part_of_a_wide_ones(trained):
     for structure in (grid(3, 7, width=12), grid(3, 7, width=5)):
         layout = structure.layout
         with torch.no_grad():
-            made = trained.decode(styles(), layout, condition) - smooth_start(
+            made = trained.decode(styles(), layout, condition) - smooth_members(
                 smooth_basis(layout, SIZE), styles(), SHARE
             )
         corrections.append(layout.unflatten(made))
@@ -205,11 +212,11 @@ def test_a_name_is_no_amount(zoo):
     net = stirred(zoo)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            if ".named." in name:
+            if ".categories." in name:
                 parameter.zero_()
     layout, condition = ZOO[2].layout, ZOO[2].condition()
     with torch.no_grad():
-        made = net.decode(styles(), layout, condition) - smooth_start(
+        made = net.decode(styles(), layout, condition) - smooth_members(
             smooth_basis(layout, SIZE), styles(), SHARE
         )
     inputs = layout.unflatten(made)["net.0.weight"].unflatten(2, (4, 5))
@@ -237,7 +244,7 @@ def test_what_cannot_be_made_is_refused_in_one_line(trained):
     table = lookup(grid(2, 4), torch.zeros(1, 16, 3)).structure
     for structure, why in [
         (grid(2, 4, width=13), "covers hidden layers of up to 12 units, not 13"),
-        (grid(5, 4), r"covers input units numbered 0 to 3 \(column 0 of their description\), not 0 to 4"),
+        (grid(5, 4), "covers dimension 0 to 3 of input units, not 4"),
         (table, r"makes net\.0\.weight, .*; the structure has table"),
     ]:
         for refuse in (
@@ -248,7 +255,7 @@ def test_what_cannot_be_made_is_refused_in_one_line(trained):
             with pytest.raises(GenflowError, match=why) as caught:
                 refuse(structure.layout)
             assert "\n" not in str(caught.value)
-    direct = Structure("hypergrid", "direct", ZOO[0].environment, Direct(), ("direct",))
+    direct = Structure.of(ZOO[0].environment, Direct(), "hypergrid", "direct")
     with pytest.raises(GenflowError, match="cannot make 'weight'") as caught:
         encoder([Population(direct, torch.zeros(2, direct.layout.size))])
     assert "\n" not in str(caught.value)
@@ -327,15 +334,12 @@ def test_noise_comes_from_the_generator_and_only_while_training(zoo):
 
 def test_without_features_the_units_are_told_by_their_coordinates(zoo, trained):
     plain = stirred(zoo, features=False)
-    assert plain.spec()["described"]["input"]["features"] == ZOO[0].layout.units["input"].shape[1]
+    facts = plain.spec()["described"]["input"]
+    assert facts == {"amounts": 4, "coordinates": 4, "categories": {"dimension": [0, 1, 2, 3]}}
     structure = UNSEEN[1]
-    columns = structure.layout.features["input"].shape[1]
-    # everything but the name of the dimension
-    told = dataclasses.replace(
-        structure.layout,
-        features={**structure.layout.features, "input": structure.layout.features["input"].clone()},
+    told = retold(
+        structure.layout, lambda amounts: amounts + (amounts.std(0) > 0) * torch.rand(amounts.shape)
     )
-    told.features["input"][:, 1:] = torch.rand(len(told.features["input"]), columns - 1)
     for net, matters in ((plain, False), (trained, True)):
         with torch.no_grad():
             a, b = (
@@ -343,8 +347,15 @@ def test_without_features_the_units_are_told_by_their_coordinates(zoo, trained):
             )
         assert torch.isfinite(a).all()
         assert a.equal(b) is not matters
-    with pytest.raises(GenflowError, match="numbered 0 to 3"):
+    with pytest.raises(GenflowError, match="covers dimension 0 to 3"):
         plain.check(grid(5, 4).layout)
+
+
+def retold(layout, change):
+    """The layout with other amounts of its inputs."""
+    own = layout.units["input"]
+    changed = UnitDescriptions(change(own.amounts), own.categories, own.coordinates)
+    return dataclasses.replace(layout, units={**layout.units, "input": changed})
 
 
 @pytest.mark.parametrize("pool", [False, True])
@@ -354,22 +365,25 @@ def test_units_are_read_together_only_with_a_pool_and_in_no_order(zoo, pool):
 
     def columns(changed: torch.Tensor) -> torch.Tensor:
         """(M, hidden, inputs) corrections of the first layer, with another description of the inputs."""
-        told = dataclasses.replace(layout, features={**layout.features, "input": changed})
+        told = retold(layout, lambda amounts: changed)
         with torch.no_grad():
             return layout.unflatten(
                 net.decode(latents, told, condition) - net.decode(latents, layout, condition)
             )["net.0.weight"]
 
-    own = layout.features["input"]
+    own = layout.units["input"].amounts
     other = own.clone()
-    other[5, 1:] += 1.0
+    other[5] += net.units["input"].standardise.scale != 0
     difference = columns(other)
     assert difference[..., 5].abs().max() > 1e-3
     difference[..., 5] = 0.0
     assert bool(difference.abs().max() > 1e-3) is pool
     # a hidden layer is nobody's unit: it changes through the pool alone, and not with the order of the units
-    shuffled = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
-    told = dataclasses.replace(layout, features={**layout.features, "input": shuffled})
+    order = torch.randperm(len(own), generator=torch.Generator().manual_seed(0))
+    units = layout.units["input"]
+    dimension = {"dimension": units.categories["dimension"][order]}
+    shuffled = UnitDescriptions(own[order], dimension, units.coordinates)
+    told = dataclasses.replace(layout, units={**layout.units, "input": shuffled})
     with torch.no_grad():
         a, b = (layout.unflatten(net.decode(latents, each, condition)) for each in (layout, told))
     torch.testing.assert_close(a["net.2.weight"], b["net.2.weight"], rtol=1e-4, atol=1e-5)
@@ -379,7 +393,7 @@ def line(length: int, width: int = 6) -> Structure:
     """A structure of examples/genflow-line, which tells nothing but coordinates."""
     cls, arch = runpy.run_path(str(EXAMPLE))["Line"], registry().load("policy", "mlp3")
     environment, policy = cls(cls.Config(length=length)), arch(arch.Config(width=width))
-    return Structure("line", "mlp3", environment, policy, (environment.config, policy.config))
+    return Structure.of(environment, policy, "line", "mlp3")
 
 
 @pytest.mark.parametrize(
@@ -412,11 +426,11 @@ def test_environments_without_features_are_learned_from_coordinates(structures, 
 def test_training_on_behaviour_makes_better_policies_than_the_family(tmp_path, features):
     structures = [grid(2, 5, width=12), grid(3, 4, width=12), grid(2, 8, width=8)]
     zoo = [population(structure, num=6, seed=i) for i, structure in enumerate(structures)]
-    net = encoder(zoo, features=features)
+    net = encoder(zoo, features=features, reference="optimal", swap_probability=0.5)
     before = [made_js(net, structure) for structure in structures]
     options = AutoencoderOptions(
         encoder="coordinate", steps=80, lr=1e-2, batch_size=12, per_structure=4,
-        weights=0.1, behaviour=1.0, reference="optimal", swap=0.5, states=64, ema=0.9,
+        weight_loss_scale=0.1, kl_scale=1.0, states=64, ema=0.9,
     )  # fmt: skip
     trainee = AutoencoderTrainee(net, zoo, options, seed=0, device="cpu")
     history, _ = train(trainee, options, folder=tmp_path, seed=0, progress=Progress(quiet=True), label="")

@@ -6,6 +6,9 @@ import signal
 
 import pytest
 import torch
+from genflow_encoders.objective import CoordinateObjective
+from genflow_encoders.options import CoordinateOptions
+from genflow_encoders.smooth_family import smooth_starts
 from oracles import grid, lookup, optimal
 from torch import nn
 
@@ -14,7 +17,6 @@ from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.training.autoencoder import AutoencoderOptions, AutoencoderTrainee, reconstruct
 from genflow.training.averaging import moving_average
-from genflow.training.initialisation import initial_weights
 from genflow.training.loop import train
 
 QUIET = Progress(quiet=True)
@@ -23,14 +25,22 @@ QUIET = Progress(quiet=True)
 class Keeper(Encoder):
     """Latents are weights; decoding multiplies them. It remembers what it was asked for."""
 
-    def __init__(self, gain: float = 1.0) -> None:
-        super().__init__()
+    class Config(CoordinateOptions):
+        """What its objective reads."""
+
+    def __init__(self, gain: float = 1.0, **options) -> None:
+        super().__init__(self.Config(**options))
         self.gain = nn.Parameter(torch.tensor(gain))
         self.batches: list[list[Population]] = []
         self.dealt: list[list[torch.Tensor]] = []
 
     @classmethod
-    def for_zoo(cls, config, populations):
+    def objective(cls):
+        """That of the coordinate encoder."""
+        return CoordinateObjective
+
+    @classmethod
+    def for_zoo(cls, config, populations, starts=None):
         """It fits every zoo."""
         return cls()
 
@@ -78,25 +88,29 @@ def novices(structure: Structure, num: int, seed: int = 0) -> Population:
     return lookup(structure, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
+OWN = {"reference", "swap_probability", "length_power", "normaliser_floor"}
+
+
 def trainee_of(populations, gain=1.0, **options) -> AutoencoderTrainee:
+    own = {name: options.pop(name) for name in OWN & options.keys()}
     settings = AutoencoderOptions(**{"encoder": "keeper", "batch_size": 6, "states": 50, **options})
-    return AutoencoderTrainee(Keeper(gain), populations, settings, seed=0, device="cpu")
+    return AutoencoderTrainee(Keeper(gain, **own), populations, settings, seed=0, device="cpu")
 
 
 def step(trainee, seed=0):
     return trainee.loss(0, torch.Generator().manual_seed(seed))
 
 
-OPTIMAL = {"behaviour": 1.0, "reference": "optimal"}
+OPTIMAL = {"kl_scale": 1.0, "reference": "optimal"}
 PAIR = (grid(2, 4), grid(2, 4, R0=1e-4))
 
 
 def test_a_member_that_is_kept_behaves_like_itself():
-    _, figures = step(trainee_of([novices(s, 4) for s in PAIR], behaviour=1.0))
+    _, figures = step(trainee_of([novices(s, 4) for s in PAIR], kl_scale=1.0))
     assert figures["weights"] == 0
     assert abs(figures["behaviour"]) < 1e-6
     # half the logits are another policy
-    assert step(trainee_of([novices(s, 4) for s in PAIR], gain=0.5, behaviour=1.0))[1]["behaviour"] > 0.02
+    assert step(trainee_of([novices(s, 4) for s in PAIR], gain=0.5, kl_scale=1.0))[1]["behaviour"] > 0.02
 
 
 def test_the_optimal_reference_asks_for_the_optimal_policy_and_not_for_the_members_own():
@@ -119,9 +133,11 @@ def test_the_optimal_reference_asks_for_the_optimal_policy_and_not_for_the_membe
 def test_the_loss_is_the_weighted_sum(weights, behaviour):
     if not weights + behaviour:
         with pytest.raises(ValueError, match="both 0"):
-            trainee_of([novices(s, 4) for s in PAIR], weights=0.0, behaviour=0.0)
+            trainee_of([novices(s, 4) for s in PAIR], weight_loss_scale=0.0, kl_scale=0.0)
         return
-    trainee = trainee_of([novices(s, 4) for s in PAIR], gain=0.5, weights=weights, behaviour=behaviour)
+    trainee = trainee_of(
+        [novices(s, 4) for s in PAIR], gain=0.5, weight_loss_scale=weights, kl_scale=behaviour
+    )
     loss, figures = step(trainee)
     kept = torch.cat([p.weights for p in trainee.encoder.batches[0]])
     assert figures["weights"] == pytest.approx(float((0.5 * kept).square().mean()), rel=1e-5)
@@ -198,7 +214,7 @@ def test_a_structure_with_fewer_policies_gives_all_of_them():
 def test_swapped_latents_come_from_other_structures_and_are_asked_for_optimal_behaviour():
     # each policy is optimal on its own structure, and the other structure's needs another
     zoo = [experts(structure, 3) for structure in PAIR]
-    kept, swapped = trainee_of(zoo, **OPTIMAL), trainee_of(zoo, swap=0.999, **OPTIMAL)
+    kept, swapped = trainee_of(zoo, **OPTIMAL), trainee_of(zoo, swap_probability=0.999, **OPTIMAL)
     assert abs(step(kept)[1]["behaviour"]) < 1e-5
     loss, figures = step(swapped)
     assert figures["behaviour"] > 0.05
@@ -210,12 +226,12 @@ def test_swapped_latents_come_from_other_structures_and_are_asked_for_optimal_be
     assert dealt.sort(0).values.equal(torch.cat([p.weights for p in zoo]).sort(0).values)
     assert not dealt.equal(torch.cat([p.weights for p in zoo]))
     # a zoo of one structure has no other latents
-    alone = step(trainee_of(zoo[:1], swap=0.999, **OPTIMAL))[1]
+    alone = step(trainee_of(zoo[:1], swap_probability=0.999, **OPTIMAL))[1]
     assert "weights" not in alone and abs(alone["behaviour"]) < 1e-5
 
 
 def test_latents_are_swapped_in_that_share_of_the_steps():
-    trainee = trainee_of([novices(s, 3) for s in PAIR], swap=0.3, states=1, **OPTIMAL)
+    trainee = trainee_of([novices(s, 3) for s in PAIR], swap_probability=0.3, states=1, **OPTIMAL)
     rng = torch.Generator().manual_seed(0)
     swapped = sum("weights" not in trainee.loss(i, rng)[1] for i in range(500))
     # five standard deviations of 10.2
@@ -224,23 +240,29 @@ def test_latents_are_swapped_in_that_share_of_the_steps():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"behaviour": 1.0}, {"reference": "optimal"}, {"behaviour": 1.0, "reference": "member"}]
+    ("options", "why"),
+    [
+        ({}, "swap_probability needs reference"),
+        ({"kl_scale": 1.0}, "swap_probability needs reference"),
+        ({"reference": "optimal"}, r"swap_probability needs autoencoder\.kl_scale > 0"),
+        ({"kl_scale": 1.0, "reference": "member"}, "swap_probability needs reference"),
+    ],
 )
-def test_swapping_without_an_optimal_reference_is_refused(options):
-    with pytest.raises(ValueError, match="swap needs behaviour"):
-        AutoencoderOptions(encoder="keeper", swap=0.5, **options)
+def test_swapping_without_an_optimal_reference_is_refused(options, why):
+    with pytest.raises((ValueError, GenflowError), match=why):
+        trainee_of([novices(PAIR[0], 3)], swap_probability=0.5, **options)
 
 
 def test_behaviour_is_taken_relative_to_each_structures_own_recent_level():
     # one structure is far worse than the other
     zoo = [novices(PAIR[0], 3), Population(novices(PAIR[1], 3).structure, 40 * novices(PAIR[1], 3).weights)]
-    trainee = trainee_of(zoo, weights=0.0, floor=0.5, **OPTIMAL)
-    plain = trainee_of(zoo, weights=0.0, **OPTIMAL)
-    parts = [trainee_of([p], weights=0.0, states=20_000, **OPTIMAL) for p in zoo]
+    trainee = trainee_of(zoo, weight_loss_scale=0.0, normaliser_floor=0.5, **OPTIMAL)
+    plain = trainee_of(zoo, weight_loss_scale=0.0, **OPTIMAL)
+    parts = [trainee_of([p], weight_loss_scale=0.0, states=20_000, **OPTIMAL) for p in zoo]
     easy, hard = (step(part)[1]["behaviour"] for part in parts)
     assert hard > 20 * easy
     for trainees in (trainee, plain):
-        trainees.options = trainees.options.model_copy(update={"states": 20_000})
+        trainees.objective.options = trainees.options.model_copy(update={"states": 20_000})
     first, figures = step(trainee)
     # the level of the first step is that step's
     assert first.item() == pytest.approx((easy / (easy + 0.5) + hard / (hard + 0.5)) / 2, rel=0.05)
@@ -257,20 +279,23 @@ def test_behaviour_is_taken_relative_to_each_structures_own_recent_level():
     )
 
 
-def built():
+def built(**options):
     """A small encoder of the real kind, and its zoo."""
     structures = [grid(2, 4), grid(3, 3), grid(2, 6, width=4)]
-    zoo = [Population(s, initial_weights(s, 5, i, "style", 0.1, 4, 0.3)) for i, s in enumerate(structures)]
+    starts = smooth_starts("style", structures, 4, 0.3, 0.1, None)
+    zoo = [
+        Population(s, starts.weights(Population.initialised(s, 5, i), i)) for i, s in enumerate(structures)
+    ]
     cls = registry().load("encoder", "coordinate")
     torch.manual_seed(0)
     return cls.for_zoo(
-        cls.Config(latent_size=4, hidden=8, embedding=8, depth=1, matrices=2, rank=1), zoo
+        cls.Config(latent_size=4, hidden=8, embedding=8, depth=1, matrices=2, rank=1, **options), zoo
     ), zoo
 
 
 def trained(folder, watch=lambda trainee, step: None, **options):
     """Train it; `watch` sees the trainee after each step."""
-    net, zoo = built()
+    net, zoo = built(**{name: options.pop(name) for name in OWN & options.keys()})
     settings = AutoencoderOptions(
         **{"encoder": "coordinate", "steps": 24, "lr": 0.01, "batch_size": 6, "states": 20, **options}
     )
@@ -327,8 +352,8 @@ def test_an_average_takes_over_what_cannot_be_averaged():
 
 OPTIONS = [
     {},
-    {"ema": 0.9, "per_structure": 2, "swap": 0.4, "floor": 0.02, **OPTIMAL},
-    {"ema": 0.9, "weights": 0.5, "behaviour": 1.0},
+    {"ema": 0.9, "per_structure": 2, "swap_probability": 0.4, "normaliser_floor": 0.02, **OPTIMAL},
+    {"ema": 0.9, "weight_loss_scale": 0.5, "kl_scale": 1.0},
 ]
 
 

@@ -13,7 +13,7 @@ from gfn.gflownet import DBGFlowNet, SubTBGFlowNet, TBGFlowNet
 from gfn.samplers import Sampler
 from oracles import by_autograd, by_torchgfn, grid, lively, rollouts_of, same_gradients, uniform_backward
 
-from genflow import GenflowError, Population
+from genflow import GenflowError, Population, Starts
 from genflow.measure import exact_metrics
 from genflow.progress import Progress
 from genflow.training import objectives, policies
@@ -290,7 +290,7 @@ def test_members_are_split_into_runs_and_checkpoints(num, seeds, split):
 
 def test_a_zoos_members_are_as_many_as_asked_for(tmp_path):
     options = ZooOptions(num=5, seeds=2, checkpoint_every=2, steps=8, batch_size=4)
-    population = train_members(grid(2, 4), options, seed=0, folder=tmp_path, progress=QUIET)
+    population = train_members(grid(2, 4), options, Starts(), seed=0, folder=tmp_path, progress=QUIET)
     assert len(population) == 5
     assert [(m["run"], m["step"]) for m in population.provenance["members"]] == [
         (0, 8),

@@ -9,16 +9,21 @@ import math
 
 import pytest
 import torch
+from genflow_encoders.smooth_family import SmoothFamily, smooth_members, smooth_starts
 from oracles import grid
 
-from genflow import Population, smooth_basis, smooth_start
-from genflow.training.initialisation import initial_weights
+from genflow import Population
 
 SIZE = 6
 
 
-def start(structure, num, seed, init, noise, style_size=SIZE, style_share=0.4):
-    return initial_weights(structure, num, seed, init, noise, style_size, style_share)
+def start(structure, num, seed, init, noise, style_size=SIZE, style_variance=0.4):
+    starts = smooth_starts(init, [structure], style_size, style_variance, noise, None)
+    return starts.weights(Population.initialised(structure, num, seed), seed)
+
+
+def smooth_basis(layout, size):
+    return SmoothFamily.of([layout], size).basis(layout)
 
 
 def test_independent_starts_are_the_architectures_own():
@@ -32,7 +37,7 @@ def test_a_shared_start_is_one_for_all_members_but_for_the_noise():
     assert base[0].equal(base[1])
     assert base.equal(start(structure, 3, 1, "shared", 0.0))
     # which has no style
-    assert base.equal(start(structure, 3, 0, "shared", 0.0, style_size=2, style_share=0.9))
+    assert base.equal(start(structure, 3, 0, "shared", 0.0, style_size=2, style_variance=0.9))
     noisy = start(structure, 3, 0, "shared", 0.1)
     assert not noisy[0].equal(noisy[1])
     check_noise(structure, noisy - base)
@@ -141,7 +146,7 @@ def test_the_share_divides_the_variance_between_base_and_style(share):
     layout = grid(3, 8, width=32).layout
     basis = smooth_basis(layout, SIZE)
     styles = torch.randn(4000, SIZE, generator=torch.Generator().manual_seed(0))
-    members = smooth_start(basis, styles, share)
+    members = smooth_members(basis, styles, share)
     power = float(basis.square().mean())
     assert float(members.mean(0).square().mean()) == pytest.approx(
         (1 - share) * power, rel=0.15, abs=0.01 * power
@@ -152,18 +157,18 @@ def test_the_share_divides_the_variance_between_base_and_style(share):
 def test_a_member_is_linear_in_its_style():
     basis = smooth_basis(grid(2, 5).layout, SIZE)
     a, b = torch.randn(2, 1, SIZE, generator=torch.Generator().manual_seed(0))
-    base = smooth_start(basis, torch.zeros(1, SIZE), 0.4)
-    change = [smooth_start(basis, style, 0.4) - base for style in (a, b, 2 * a - 3 * b)]
+    base = smooth_members(basis, torch.zeros(1, SIZE), 0.4)
+    change = [smooth_members(basis, style, 0.4) - base for style in (a, b, 2 * a - 3 * b)]
     torch.testing.assert_close(change[2], 2 * change[0] - 3 * change[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(base[0], math.sqrt(0.6) * basis[0])
     # each number of a style moves the weights along its own direction only
-    unit = smooth_start(basis, torch.eye(SIZE), 0.4) - base
+    unit = smooth_members(basis, torch.eye(SIZE), 0.4) - base
     torch.testing.assert_close(unit, math.sqrt(0.4 / SIZE) * basis[1:], rtol=1e-4, atol=1e-6)
 
 
 def test_without_a_share_the_style_does_not_matter():
     basis = smooth_basis(grid(2, 5).layout, SIZE)
-    members = smooth_start(basis, torch.randn(3, SIZE), 0.0)
+    members = smooth_members(basis, torch.randn(3, SIZE), 0.0)
     torch.testing.assert_close(members, basis[:1].expand(3, -1))
 
 
@@ -193,7 +198,7 @@ def test_styles_come_from_the_seed_and_noise_is_added_for_each_member():
     assert not first.equal(start(structure, 3, 1, "style", 0.0))
     # one product of 17 matrices and one of a single matrix may round differently
     torch.testing.assert_close(
-        start(structure, 3, 0, "style", 0.0, style_share=0.0),
+        start(structure, 3, 0, "style", 0.0, style_variance=0.0),
         start(structure, 3, 0, "shared", 0.0),
         rtol=0,
         atol=1e-6,

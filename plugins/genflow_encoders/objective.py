@@ -1,0 +1,94 @@
+"""What the coordinate encoder is trained on: the optimal policies of latents from anywhere in the zoo.
+
+Shapes: M policies, B states, A actions, Z latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genflow import AutoencoderObjective, GenflowError, Population, Structure
+
+#: share of the states that is drawn uniformly; the rest by the optimal policy's visits
+UNIFORM = 0.25
+#: how fast the level of a structure's KL follows
+LEVEL_RATE = 0.1
+
+
+class CoordinateObjective(AutoencoderObjective):
+    """The plain losses, and what the encoder's options add to them.
+
+    These are `reference`, `swap_probability`, `length_power` and `normaliser_floor`, see `CoordinateOptions`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # a structure's recent KL; 0: not met yet
+        self._levels = torch.zeros(len(self.populations), device=self.device)
+
+    @classmethod
+    def check(cls, config: Any, options: Any, structures: Sequence[Structure]) -> None:
+        """Refuse swapped latents without a loss on policies, and structures without an optimal policy."""
+        if config.swap_probability and not options.kl_scale:
+            raise GenflowError(
+                "swap_probability needs autoencoder.kl_scale > 0: a swapped latent has no weights to copy"
+            )
+        if options.kl_scale and config.reference == "optimal":
+            for structure in structures:
+                structure.solution.require_expert()
+
+    @property
+    def visits_own_states(self) -> bool:
+        """With the member's own policy as the reference."""
+        return bool(self.encoder.config.reference == "member")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The levels."""
+        return {"levels": self._levels}
+
+    def latents(
+        self, picked: Sequence[tuple[int, Population]], chance: float, rng: torch.Generator
+    ) -> Tensor | None:
+        """(B, Z) the latents of the batch, dealt out anew over all of it; or None."""
+        if chance >= self.encoder.config.swap_probability:
+            return None
+        latents = torch.cat([self.encoder.encode(population) for _, population in picked])
+        return latents[torch.randperm(len(latents), generator=rng, device=rng.device).to(latents.device)]
+
+    def reference(
+        self, index: int, population: Population, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """The optimal policy on the states that it visits, or each member's own."""
+        if self.visits_own_states:
+            return super().reference(index, population, rng)
+        structure, config = population.structure, self.encoder.config
+        expert = structure.solution.expert
+        drawn = expert.draw(self.options.states, UNIFORM, rng)
+        states, masks, optimal = (tensor.to(self.device) for tensor in drawn)
+        inputs = structure.transitions(states.device).inputs(states)
+        return inputs, masks, optimal, expert.length**config.length_power
+
+    def normalise(
+        self, picked: Sequence[tuple[int, Population]], values: Mapping[int, Tensor]
+    ) -> Mapping[int, Tensor]:
+        """Relative to the structure's recent level, with today's values taken in, plus the floor.
+
+        So hard structures do not drown the others.
+        """
+        floor = self.encoder.config.normaliser_floor
+        if floor is None:
+            return values
+        sums = torch.zeros(len(picked), device=self.device)
+        for place, value in values.items():
+            sums[place] = value.detach().sum()
+        counts = torch.tensor([len(population) for _, population in picked], device=self.device)
+        today = self.world.sum(sums) / counts
+        index = torch.tensor([i for i, _ in picked], device=self.device)
+        known = self._levels[index]
+        self._levels[index] = torch.where(known > 0, known.lerp(today, LEVEL_RATE), today)
+        levels = self._levels[index] + floor
+        return {place: value / levels[place] for place, value in values.items()}
