@@ -27,7 +27,7 @@ from genflow.schema import MAX_NAME, Name, Role, Schema, brief, role_of, validat
 from genflow.structure_fields import resolve_fields, reward_fields, split_fields
 from genflow.value_text import to_text
 
-#: characters of a field's value in a name; longer ones, such as the content of a file, are named by their digest
+#: characters of a field's value in a name; longer ones, e.g. the content of a file, are named by a digest
 MAX_VALUE = 60
 #: the same structure is the same object, so that what was computed for it is found again
 _alive: WeakValueDictionary[Any, Structure] = WeakValueDictionary()
@@ -82,7 +82,7 @@ class Structure:
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Build from the fields of environment, reward and policy together, e.g. ``ndim=4, height=8, width=128``.
+        """Build from the fields of environment, reward and policy, e.g. ``ndim=4, height=8, width=128``.
 
         Fields that stand for a file's content may name a file, which is read now.
 
@@ -93,7 +93,7 @@ class Structure:
 
     @classmethod
     def restore(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Build from what `fields` returned, e.g. from a file that somebody else wrote: it names no file to read.
+        """Build from what `fields` returned, e.g. what somebody else wrote: it names no file to read.
 
         Raises:
             GenflowError: as `build`.
@@ -104,7 +104,7 @@ class Structure:
     def of(
         cls, environment: Environment, arch: PolicyArch, env: str = "own", policy: str = "own"
     ) -> Structure:
-        """Build from components, registered or not, e.g. from an environment that a notebook has just defined.
+        """Build from components, registered or not, e.g. an environment that a notebook has just defined.
 
         Args:
             environment: the task.
@@ -142,7 +142,7 @@ class Structure:
 
     @classmethod
     def parse(cls, env: str, text: str, policy: str | None = None) -> Structure:
-        """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``, or the `name` of a structure in use.
+        """Parse ``PRESET``, ``key=value,...``, ``PRESET,key=value,...``, or the `name` of one in use.
 
         Lists are written ``a+b`` or ``[a,b]``, tables ``{key:value}``; see `genflow.value_text`.
 
@@ -202,7 +202,7 @@ class Structure:
 
     @cached_property
     def name(self) -> str:
-        """Short unique name, usable as a folder: the policy's size, required fields and those not at their default.
+        """Short unique name, usable as a folder: the policy's size, and fields that are not at their default.
 
         Raises:
             GenflowError: another structure in use has the same name.
@@ -222,7 +222,8 @@ class Structure:
         # a class that a notebook has defined anew takes the name over
         if other is not None and other != self and other._key[2:5] == self._key[2:5]:
             raise GenflowError(
-                f"two different structures have the name {name!r}: {brief(other.fields())} and {brief(self.fields())}"
+                f"two different structures have the name {name!r}: "
+                f"{brief(other.fields())} and {brief(self.fields())}"
             )
         _named[self.env, self.policy, name] = self
         return name
@@ -274,7 +275,7 @@ class Structure:
         """What `PolicyArch.forward_with_cache` reads in states (B, *state_shape) or (M, B, *state_shape).
 
         Returns:
-            (..., s) inputs, or (..., k) indices of those that are 1 where both the task and the architecture can.
+            (..., s) inputs, or (..., k) indices of those that are 1 where task and architecture can.
         """
         transitions = self.transitions(states.device)
         indices = transitions.one_hot_indices(states) if self.arch.takes_one_hot_indices else None
@@ -284,7 +285,7 @@ class Structure:
         return transitions.inputs(states.flatten(0, len(leading) - 1)).unflatten(0, leading)
 
     def forward_with_cache(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Trace:
-        """`PolicyArch.forward_with_cache` of {name: (M, *shape)} weights that starts from states, as `rollouts.sample` takes it."""
+        """`PolicyArch.forward_with_cache` of {name: (M, *shape)} weights, from states, for `rollouts`."""
         trace = self.arch.forward_with_cache(module, weights)
         return lambda states: trace(self.observe(states))
 

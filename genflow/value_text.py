@@ -1,7 +1,8 @@
 """Values as short texts, as they stand in a structure's name and after ``--structure key=``, and back.
 
-Numbers and names stand as they are; a list of several is ``a+b+c``; what is nested, or has one item, has brackets:
-``[[0+1]+[1+0]]``; a table is ``{key:value+key:value}``. Commas may stand for ``+`` inside brackets, and ``=`` for ``:``.
+Numbers and names stand as they are; a list of several is ``a+b+c``; what is nested, or has one item, has
+brackets: ``[[0+1]+[1+0]]``; a table is ``{key:value+key:value}``. Commas may stand for ``+`` inside brackets,
+and ``=`` for ``:``.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LITERAL = re.compile(rf"{_NUMBER.pattern}|[Tt]rue|[Ff]alse|None|null")
 
 
 def to_text(value: Any) -> str:
-    """Write a JSON-able value so that `from_text` reads it, without characters that a folder's name may not have."""
+    """Write a JSON-able value so that `from_text` reads it, with no character that a folder may not have."""
     if (
         isinstance(value, tuple | list)
         and len(value) > 1
