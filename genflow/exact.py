@@ -147,7 +147,7 @@ class Expert:
         self._uniform_cdf = (count / count.sum()).cumsum(0)
 
     def draw(self, num: int, uniform: float, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """`num` states on the CPU: a share `uniform` uniformly, the rest by visit probability, with replacement.
+        """`num` states on the CPU, with replacement: a share `uniform` uniformly, the rest by visits.
 
         Returns:
             states (B, *state_shape), allowed actions (B, A) and optimal policies (B, A).
@@ -193,13 +193,15 @@ def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
         unique, inverse = stepped.reshape(len(rows), -1).cpu().unique(dim=0, return_inverse=True)
         if len(seen) + len(unique) > max_states:
             raise GenflowError(
-                f"this task has more than {max_states:,} states; use a metric that samples instead of an exact one"
+                f"this task has more than {max_states:,} states; "
+                "use a metric that samples instead of an exact one"
             )
         start = len(seen)
         for row in unique.numpy():
             if row.tobytes() in seen:
                 raise GenflowError(
-                    "a state is reached by trajectories of different lengths: such an environment must override `graph()`"
+                    "a state is reached by trajectories of different lengths: "
+                    "such an environment must override `graph()`"
                 )
             seen[row.tobytes()] = len(seen)
         table[rows, actions] = start + inverse
@@ -226,8 +228,8 @@ def require_rewards(states: Tensor, log_reward: Tensor) -> None:
         state, value = states[bad][0], float(log_reward[bad][0])
         found = "negative or not a number" if math.isnan(value) else "0" if value < 0 else "infinite"
         raise GenflowError(
-            f"the reward of state {brief(state.tolist())} is {found}; every object that a policy can make must"
-            " have a finite reward above 0, e.g. by a small floor"
+            f"the reward of state {brief(state.tolist())} is {found}; "
+            "every object that a policy can make must have a finite reward above 0, e.g. by a small floor"
         )
 
 

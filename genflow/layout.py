@@ -25,14 +25,14 @@ class UnitDescriptions:
         categories: Mapping[str, Tensor] | None = None,
         coordinates: Tensor | None = None,
     ) -> None:
-        """Describe units; every structure of an environment describes them by the same columns and categories.
+        """Describe units, in every structure of an environment by the same columns and categories.
 
         Args:
-            amounts: (U, G) numbers; or a function that returns them, called when they are first read, for where
-                describing costs more than training a policy. It needs `coordinates`.
+            amounts: (U, G) numbers; or a function that returns them, called when they are first read, for
+                where describing costs more than training a policy. It needs `coordinates`.
             categories: name -> (U,) int64, which of several kinds each unit is, e.g. ``{"dimension": ...}``.
-            coordinates: (U, F) where each unit lies, for smooth functions of units: near rows mean near units. By
-                default the amounts, followed by the numbers of the categories.
+            coordinates: (U, F) where each unit lies, for smooth functions: near rows mean near units.
+                By default the amounts, followed by the numbers of the categories.
 
         Raises:
             GenflowError: a table is of another shape or type, or holds what is not finite.
@@ -85,8 +85,8 @@ class WeightLayout:
 
     Attributes:
         shapes: parameter name (as in ``state_dict()``) -> shape, in the order of the flat vector.
-        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels mean the same units.
-        units: axis label -> what its units mean, for ``"input"`` and ``"action"``; hidden units have no meaning.
+        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels, the same units.
+        units: axis label -> what its units mean, for ``"input"`` and ``"action"``; hidden units mean nothing.
     """
 
     shapes: Mapping[str, tuple[int, ...]]

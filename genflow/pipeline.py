@@ -1,4 +1,4 @@
-"""The main job, top to bottom as the paper's method: zoo, autoencoder, latent diffusion, generation, evaluation.
+"""The main job, top to bottom: zoo, autoencoder, latent diffusion, generation, evaluation.
 
 OUT/zoo/<structure>/        train_zoo           populations trained from scratch
 OUT/autoencoder/            train_autoencoder   weights <-> latents
@@ -106,7 +106,7 @@ def check(config: Config) -> tuple[list[Structure], list[Structure]]:
 def compare(
     config: Config, populations: Sequence[Population], zoo: Zoo | None, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Measure populations, and the baselines of their structures beside them: one entry each, grouped by structure.
+    """Measure populations and the baselines of their structures: one entry each, grouped by structure.
 
     `seen` of a structure's entries is that of its generated population, by provenance; without one, whether
     the zoo has it.
@@ -138,7 +138,9 @@ def compare(
 def load_for_evaluation(
     folder: Path, zoo_folder: Path | None, env: str | None, structures: Sequence[str]
 ) -> tuple[list[Population], Zoo | None]:
-    """The populations in a folder, those of `env` and `structures` if given, and the zoo that their baselines come from.
+    """The populations in a folder, and the zoo that their baselines come from.
+
+    Those of `env` and `structures` if given.
 
     Raises:
         GenflowError: there is no population left, or one is unusable.
@@ -155,7 +157,8 @@ def load_for_evaluation(
         ]
     if not chosen:
         raise GenflowError(
-            f"{folder} holds no population{' of these structures' if found else '; make some with `genflow generate`'}"
+            f"{folder} holds no population"
+            f"{' of these structures' if found else '; make some with `genflow generate`'}"
         )
     populations = [load_population(path) for path, _ in chosen]
     if zoo_folder is not None:

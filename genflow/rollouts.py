@@ -104,7 +104,7 @@ class Rollouts:
 def sample(
     transitions: Transitions, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator
 ) -> Rollouts:
-    """Sample shape = (M, B) trajectories; with probability `epsilon` a step takes a uniformly random allowed action.
+    """Sample shape = (M, B) trajectories; with probability `epsilon` a step is uniformly random.
 
     Args:
         transitions: the task's.
@@ -192,7 +192,10 @@ def _noise(
 
 
 def _distinct(transitions: Transitions, states: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-    """Distinct states (M, U, *state_shape) of each policy and the place (M, R) of every trajectory's among them; None: its own."""
+    """Distinct states (M, U, *state_shape) of each policy, and where each trajectory's is among them.
+
+    The places are (M, R); None: its own.
+    """
     if step == 0:  # all are in the initial state
         return states[:, :1], torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
     keys = transitions.state_ids(states)

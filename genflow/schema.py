@@ -29,7 +29,7 @@ _REPR.maxlevel = 3
 
 
 def brief(value: Any, limit: int = 200) -> str:
-    """Text, or how any value is written, for a message: of bounded length, without characters that a terminal obeys."""
+    """Text, or how any value is written, for a message: short, with no character that a terminal obeys."""
     text = value if isinstance(value, str) else _REPR.repr(value)
     text = "".join(char if char.isprintable() else " " for char in text[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
@@ -38,7 +38,7 @@ def brief(value: Any, limit: int = 200) -> str:
 class Schema(BaseModel):
     """Base of all configurations: immutable, unknown keys refused."""
 
-    #: former name of a field -> where it is now, from the root of the configuration; it is refused with the new one
+    #: former name of a field -> where it is now, from the root of the configuration; refused with the new one
     renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -85,7 +85,7 @@ def validate(
         model: the configuration.
         values: by key.
         where: leads messages.
-        context: what validators may ask for; ``read_files``: whether a value may name a file, which is then read.
+        context: what validators may ask for; ``read_files``: whether a value may name a file to read.
 
     Raises:
         GenflowError: the first bad value, naming `where` it stands and, for an unknown key, the nearest known
@@ -141,7 +141,7 @@ def size(default: Any = ..., **constraints: Any) -> Any:
 
 
 def described(default: Any = ..., **constraints: Any) -> Any:
-    """A field that the condition or the descriptions of units express, so that a generator learns it where it varied.
+    """A field that condition or descriptions express, so that a generator learns it where it varied.
 
     Args:
         default: as for `size`.
@@ -151,7 +151,7 @@ def described(default: Any = ..., **constraints: Any) -> Any:
 
 
 def fixed(default: Any = ..., **constraints: Any) -> Any:
-    """A field that nothing expresses: a generator makes policies for the values it was trained on. The default role.
+    """A field that nothing expresses, taken only as it was in training. The default role.
 
     Args:
         default: as for `size`.
@@ -161,7 +161,7 @@ def fixed(default: Any = ..., **constraints: Any) -> Any:
 
 
 def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) -> Any:
-    """The field that names the registered reward of an environment, whose own fields then belong to the structure.
+    """The field that names an environment's registered reward, whose fields then belong to the structure.
 
     Args:
         default: name of a reward that is registered for this environment.
@@ -190,7 +190,7 @@ def _field(default: Any, role: Role, constraints: dict[str, Any], reward: bool =
 
 
 def require_may_read(info: ValidationInfo, path: str) -> None:
-    """Refuse to read a file that was not named by the user, but by a file that somebody else may have written.
+    """Refuse to read a file that is named not by the user, but by a file from somebody else.
 
     Raises:
         ValueError: says so; for validators of fields that stand for a file's content.

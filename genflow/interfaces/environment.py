@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Units(NamedTuple):
-    """What the inputs of a policy mean, s units, and what its actions mean, A units of which the last is exit."""
+    """What the inputs of a policy mean, s units, and its actions, A units of which the last is exit."""
 
     inputs: UnitDescriptions
     actions: UnitDescriptions
@@ -34,26 +34,26 @@ class Units(NamedTuple):
 class Environment(ABC):
     """One GFlowNet task on a torchgfn `DiscreteEnv` with a uniform backward policy.
 
-    Its author writes a `Config` and three methods. What makes a task fast, exact or pretty are objects of their own,
-    each with a default that works through torchgfn.
+    Its author writes a `Config` and three methods. What makes a task fast, exact or pretty are objects of
+    their own, each with a default that works through torchgfn.
     """
 
     #: Named structures: preset name -> fields of the environment, its reward and the policy.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     #: Presets that a zoo is trained on when none is named.
     default_structures: ClassVar[tuple[str, ...]] = ()
-    #: Generators that ship with the plugin, ``"package:folder"`` each; the first that covers a structure serves it.
+    #: Generators that ship, ``"package:folder"`` each; the first that covers a structure serves it.
     pretrained: ClassVar[tuple[str, ...]] = ()
 
     class Config(Schema):
-        """Options of this task; each says its role, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
+        """Options of this task; each says its role: `genflow.size`, `genflow.described`, `genflow.fixed`."""
 
     def __init__(self, config: Any = None, reward: Reward | None = None) -> None:
         """Build from options.
 
         Args:
             config: of this class's `Config`.
-            reward: the one that the config's `genflow.reward_name` field names; None where there is no such field.
+            reward: the one that the config's `genflow.reward_name` field names; None without such a field.
         """
         self.config = config if config is not None else self.Config()
         self.reward = reward
@@ -86,7 +86,7 @@ class Environment(ABC):
         return Transitions(self.make, device)
 
     def exact_solution(self, transitions: Transitions) -> ExactSolution:
-        """What can be computed exactly; override it to tell the number of states, which allows exact metrics."""
+        """What can be computed exactly; override it to tell the number of states, for exact metrics."""
         return ExactSolution(transitions)
 
     def gallery(self, transitions: Transitions) -> Gallery:

@@ -25,10 +25,10 @@ _cache = ByteCache(CACHE_BYTES)
 
 
 class ExactSolution:
-    """The graph, the target and the optimal policy of a task, by default by enumerating torchgfn's environment.
+    """The graph, the target and the optimal policy of a task, by default by enumerating it.
 
-    A task overrides what it can do faster, or for structures that are too large to list. Results are kept in a
-    cache that is bounded in bytes.
+    A task overrides what it can do faster, or for structures that are too large to list. Results are kept in
+    a cache that is bounded in bytes.
     """
 
     def __init__(self, transitions: Transitions, n_states: int | None = None) -> None:
@@ -60,8 +60,8 @@ class ExactSolution:
         if not self.enumerable:
             size = f"{self.n_states:,}" if self.n_states is not None else "an unknown number of"
             raise GenflowError(
-                f"{what} needs every state, but this structure has {size} states (the limit is {MAX_STATES:,});"
-                f" {instead}"
+                f"{what} needs every state, but this structure has {size} states "
+                f"(the limit is {MAX_STATES:,}); {instead}"
             )
 
     def kept(self, name: str, make: Callable[[], T]) -> T:

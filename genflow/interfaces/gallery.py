@@ -40,7 +40,7 @@ class Gallery(ABC):
         raise TypeError(f"{type(self).__name__} draws no pictures")
 
     def places(self, states: Tensor) -> Tensor | None:
-        """(B, n) int64 places along axes, of which a report draws distributions, or None: states are no places."""
+        """(B, n) int64 places along axes, for pictures of distributions; None: states are no places."""
         return None
 
 

@@ -38,7 +38,7 @@ class Reward(Configured, ABC):
                 ``hypergrid``.
 
         Returns:
-            B numbers in the range that the environment promises: R(x) > 0 for ``hypergrid``, 0 to 1 for ``molecule``.
+            B numbers in the environment's range: R(x) > 0 for ``hypergrid``, 0 to 1 for ``molecule``.
         """
 
     def is_mode(self, objects: Any) -> Tensor | None:

@@ -1,7 +1,7 @@
 """`Transitions`: how the states of a task change, and what they are worth, as tensor operations.
 
-Shapes: B states, A actions (the last is exit), s inputs. States are torchgfn's tensors (..., *state_shape) with any
-leading shape unless (B, *state_shape) is written.
+Shapes: B states, A actions (the last is exit), s inputs. States are torchgfn's tensors (..., *state_shape)
+with any leading shape unless (B, *state_shape) is written.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Transitions:
     """A task's tensor operations on one device, by default torchgfn's.
 
-    A task overrides those that a few tensor operations do faster. What a method returns is on the device of the
-    states that it is given.
+    A task overrides those that a few tensor operations do faster. What a method returns is on the device of
+    the states that it is given.
     """
 
     def __init__(

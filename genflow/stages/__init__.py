@@ -1,1 +1,1 @@
-"""The stages of the main job. Each owns a folder, resumes in it, and is skipped when the folder is complete."""
+"""The stages of the main job. Each owns a folder, resumes in it, and is skipped when it is complete."""

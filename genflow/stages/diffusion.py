@@ -52,7 +52,8 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
     trained_on = read_json(autoencoder / MANIFEST).get("config", {}).get("zoo")
     if trained_on != fingerprint:
         raise GenflowError(
-            f"the autoencoder in {autoencoder} was trained on another zoo than {zoo.folder}; train one with `genflow train-ae`"
+            f"the autoencoder in {autoencoder} was trained on another zoo than {zoo.folder}; "
+            "train one with `genflow train-ae`"
         )
     identity = {
         "env": config.env,
@@ -130,7 +131,10 @@ def measure_quality(
     seed: int,
     progress: Progress,
 ) -> list[Quality]:
-    """Mean primary metrics of generated policies on structures that can be enumerated, as entries of a model card's `quality`."""
+    """Mean primary metrics of generated policies, as entries of a model card's `quality`.
+
+    On structures that can be enumerated.
+    """
 
     def entry(structure: Structure) -> dict[str, Any]:
         metrics: dict[str, float | None] = {**figures_of(generator.generate(structure, num, seed))}
@@ -146,7 +150,9 @@ def measure_quality(
 
 
 def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
-    """Write a generator as it ships: float16, without its training history, measured on its selection and on the test structures.
+    """Write a generator as it ships: float16, without its training history, and measured.
+
+    On its selection and on the test structures.
 
     Raises:
         GenflowError: a test structure was trained or selected on or is not covered, or a file cannot be

@@ -23,8 +23,8 @@ from genflow.training.finetune import STARTS, finetune
 def load_generators(config: Config, folder: Path | None, structures: Sequence[Structure]) -> list[Generator]:
     """Load the generator for each structure.
 
-    That in `folder`, else the first that covers the structure of those that ship with the environment and of that
-    in the default run folder.
+    That in `folder`, else the first that covers the structure of those that ship with the environment and of
+    that in the default run folder.
 
     Raises:
         GenflowError: there is none, or none covers a structure.
@@ -36,7 +36,8 @@ def load_generators(config: Config, folder: Path | None, structures: Sequence[St
         places.append(default)
     if not places:
         raise GenflowError(
-            f"no generator ships for {config.env!r} and {default} holds none; give --generator DIR, or train one with `genflow train-ldm`"
+            f"no generator ships for {config.env!r} and {default} holds none; "
+            "give --generator DIR, or train one with `genflow train-ldm`"
         )
     loaded = {str(place): Generator.from_pretrained(place, device) for place in places}
     return [_covering(loaded, structure) for structure in structures]
@@ -69,7 +70,9 @@ def generate(
     out: Path,
     progress: Progress,
 ) -> list[Population]:
-    """Generate a population for each structure with its generator: in `out` itself for one structure, else in a folder each.
+    """Generate a population for each structure with its generator.
+
+    In `out` itself for one structure, else in a folder each.
 
     Raises:
         GenflowError: `out` holds another run, or a generator does not cover its structure.

@@ -1,7 +1,7 @@
 """Populations on disk: ``population.safetensors`` and ``population.json`` in one folder.
 
-The tensors have the policy's ``state_dict()`` names, each with a leading M; the JSON holds environment, structure,
-policy and provenance.
+The tensors have the policy's ``state_dict()`` names, each with a leading M; the JSON holds environment,
+structure, policy and provenance.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def load_population(folder: Path | str) -> Population:
     """Read a population.
 
     Raises:
-        GenflowError: a file is missing, truncated or foreign, or the tensors do not fit the structure or each other.
+        GenflowError: a file is missing, truncated or foreign, or tensors do not fit structure or each other.
     """
     folder = Path(folder)
     structure, facts = read_facts(folder)
@@ -79,12 +79,13 @@ def load_population(folder: Path | str) -> Population:
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != (num, *shape) or not num:
             raise GenflowError(
-                f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, expected (M, {str(shape)[1:]}"
+                f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, "
+                f"expected (M, {str(shape)[1:]}"
             )
     if facts.get("num", num) != num:
         raise GenflowError(
-            f"{folder / FACTS} says that there are {brief(facts['num'])} policies, {TENSORS} holds {num}; the two files do"
-            " not belong together"
+            f"{folder / FACTS} says that there are {brief(facts['num'])} policies, {TENSORS} holds {num}; "
+            "the two files do not belong together"
         )
     members = facts["provenance"].get("members")
     if members is not None and len(members) != num:
@@ -121,7 +122,9 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_facts(folder: Path | str) -> tuple[Structure, dict[str, Any]]:
-    """Read what ``population.json`` says, without the weights: the structure, and the whole object with a checked provenance.
+    """Read what ``population.json`` says, without the weights.
+
+    The structure, and the whole object with a checked provenance.
 
     Raises:
         GenflowError: the file is missing or malformed, or names something that is not installed.
