@@ -85,7 +85,7 @@ class WeightLayout:
 
     Attributes:
         shapes: parameter name (as in ``state_dict()``) -> shape, in the order of the flat vector.
-        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels, the same units.
+        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels share units.
         units: axis label -> what its units mean, for ``"input"`` and ``"action"``; hidden units mean nothing.
     """
 
