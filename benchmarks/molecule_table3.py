@@ -2,12 +2,12 @@
 
 Modes found, top-100 score and loss by iteration, each policy of a start its own seed. Starts:
 
-    random      the architecture's own initialisation, exit biased as everywhere (`Environment.initial_logits`)
+    random      the architecture's own initialisation, exit biased as everywhere (`initial_logits`)
     generated   policies of a molecule generator
-    modules     the paper's literal experiment: random policies whose modules are replaced by those of hypergrid
-                policies, wherever a generated hypergrid policy has a module of the same shape: always the hidden
-                layer, and the first layer where some grid has as many inputs (ndim * height). The output layer
-                never fits: a hypergrid has ndim + 1 actions
+    modules     the paper's literal experiment: random policies whose modules are replaced by those of
+                hypergrid policies, wherever a generated hypergrid policy has a module of the same shape:
+                always the hidden layer, and the first layer where some grid has as many inputs
+                (ndim * height). The output layer never fits: a hypergrid has ndim + 1 actions
 
     python benchmarks/molecule_table3.py --structure medium --structure full --out runs/table3
 """

@@ -132,7 +132,7 @@ class Structure:
 
     @classmethod
     def _of_configs(cls, env: str, policy: str, *parts: Any) -> Structure:
-        """From the classes and configurations of environment, reward and architecture, as `_key` holds them."""
+        """From the classes and configurations of environment, reward and policy, as `_key` holds them."""
         found = _alive.get((env, policy, *parts))
         if found is not None:
             return found
@@ -185,7 +185,7 @@ class Structure:
         }
 
     def known_fields(self) -> set[str]:
-        """The fields of this structure, and those that it would have with another reward of its environment."""
+        """The fields of this structure, and those that it would have with another reward."""
         own = set(self.fields())
         return own if self.environment.reward is None else own | reward_fields(self.env)
 

@@ -21,13 +21,13 @@ _SCALARS = {str, int, float, bool, NoneType, Literal}
 def resolve_fields(
     env: str, policy: str, fields: Mapping[str, Any], read_files: bool, texts: Set[str] = frozenset()
 ) -> Parts:
-    """Find the classes that names stand for, and make their configurations of the fields of all of them together.
+    """Find the classes that names stand for, and make their configurations of the fields of all together.
 
     Args:
         env: registered name of the environment.
         policy: registered name of the architecture.
         fields: of environment, reward and architecture.
-        read_files: whether a value may name a file, which is then read; else the fields are a saved structure's.
+        read_files: whether a value may name a file to read; else the fields are a saved structure's.
         texts: keys whose values somebody typed, to be read as the field wants them.
 
     Raises:
