@@ -135,7 +135,7 @@ def test_no_module_is_too_long() -> None:
 
 
 def too_wide(path: Path) -> list[str]:
-    """Lines above the width, addresses and pragmas not counted; in a guide neither tables, code and pictures."""
+    """Lines above the width without addresses and pragmas; of guides not tables, code and pictures."""
     found, guide, code = [], path.suffix == ".md", False
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if guide and line.lstrip().startswith("```"):
