@@ -139,8 +139,8 @@ def train_ldm(options: CommandOptions, zoo_folder, autoencoder):
 def export(options: CommandOptions, generator_folder):
     """Write a generator as it ships: half the size, with a measured model card.
 
-    The card says how good it is on structures it has never seen. It is measured on the structures that it was selected on, and on those of --structure, else the
-    configuration's `test_structures`.
+    The card says how good it is on structures it has never seen. It is measured on the structures that it was
+    selected on, and on those of --structure, else the configuration's `test_structures`.
 
     \b
     Example:
