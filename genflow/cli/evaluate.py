@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from genflow.cli.options import common, configure, emit, quiet
+from genflow.cli.options import CommandOptions, common, emit
 
 
 def print_table(entries, as_json, metrics=()):
-    """The comparison: JSON with everything, or a table of `metrics` (default: the brief ones) on a terminal of any width."""
+    """Print the comparison: JSON with everything, or a table of `metrics` (default: the brief ones)."""
     from rich.console import Console
     from rich.table import Table
 
@@ -49,9 +49,7 @@ def print_table(entries, as_json, metrics=()):
     metavar="NAME",
     help="random, uniform, mean, nearest, perturbed or none; repeatable (default: all but uniform).",
 )
-def evaluate(
-    folder, env, structures, file, out, seed, overrides, as_json, zoo_folder, metrics, baseline_names
-):
+def evaluate(options: CommandOptions, folder, zoo_folder, metrics, baseline_names):
     """Measure the populations in DIR (one population, a zoo, or a run) beside their baselines.
 
     \b
@@ -61,17 +59,11 @@ def evaluate(
     from genflow import pipeline
 
     names = [] if baseline_names == ("none",) else list(baseline_names) or None
-    populations, zoo = pipeline.load_for_evaluation(folder, zoo_folder, env, structures)
-    config = configure(
-        populations[0].structure.env,
-        (),
-        file,
-        seed,
-        overrides,
-        **{"evaluation.metrics": list(metrics) or None, "evaluation.baselines": names},
-    )
-    entries = pipeline.evaluate_folder(config, populations, zoo, out, quiet(as_json))
-    print_table(entries, as_json, metrics)
+    populations, zoo = pipeline.load_for_evaluation(folder, zoo_folder, options.env, options.structures)
+    chosen = {"evaluation.metrics": list(metrics) or None, "evaluation.baselines": names}
+    config = options.configure(env=populations[0].structure.env, structures=None, **chosen)
+    entries = pipeline.evaluate_folder(config, populations, zoo, options.out, options.progress())
+    print_table(entries, options.as_json, metrics)
 
 
 @click.command("report")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genflow.cli.options import common, configure, emit, quiet
+from genflow.cli.options import CommandOptions, common
 from genflow.errors import GenflowError
 
 _generator = click.option(
@@ -30,7 +30,7 @@ def _env_of(env, folder):
 @common
 @_generator
 @_num
-def generate(env, structures, file, out, seed, overrides, as_json, generator_folder, num):
+def generate(options: CommandOptions, generator_folder, num):
     """Generate policies for a structure, whether the generator was trained on it or not.
 
     \b
@@ -39,17 +39,15 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
     """
     from genflow.stages import generate as generate_stage
 
-    config = configure(
-        _env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num}
-    )
+    config = options.configure(env=_env_of(options.env, generator_folder), **{"generate.num": num})
     if not config.structures:
         raise GenflowError("no structure is named; give --structure NAME or --structure key=value,...")
     wanted = config.training_structures()
     generators = generate_stage.load_generators(config, generator_folder, wanted)
-    folder = out or Path("runs") / config.env / "generated" / (
+    folder = options.out or Path("runs") / config.env / "generated" / (
         wanted[0].name if len(wanted) == 1 else f"{wanted[0].name} and {len(wanted) - 1} more"
     )
-    populations = generate_stage.generate(config, generators, wanted, folder, quiet(as_json))
+    populations = generate_stage.generate(config, generators, wanted, folder, options.progress())
     facts = [
         {
             "env": p.structure.env,
@@ -60,7 +58,7 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
         }
         for p in populations
     ]
-    emit(as_json, facts, f"{sum(len(p) for p in populations)} policies in {folder}")
+    options.emit(facts, f"{sum(len(p) for p in populations)} policies in {folder}")
 
 
 @click.command("finetune")
@@ -68,8 +66,10 @@ def generate(env, structures, file, out, seed, overrides, as_json, generator_fol
 @common
 @_generator
 @_num
-def finetune(population_folder, env, structures, file, out, seed, overrides, as_json, generator_folder, num):
-    """Train policies further: those of POPULATION, or ones generated for --structure; a random start is trained beside them.
+def finetune(options: CommandOptions, population_folder, generator_folder, num):
+    """Train policies further: those of POPULATION, or ones generated for --structure.
+
+    A random start is trained beside them.
 
     \b
     Example:
@@ -78,6 +78,7 @@ def finetune(population_folder, env, structures, file, out, seed, overrides, as_
     from genflow.stages import generate as generate_stage
     from genflow.storage.populations import load_population
 
+    env = options.env
     if population_folder is not None:
         population = load_population(population_folder)[:num]
         if env not in (None, population.structure.env):
@@ -85,18 +86,16 @@ def finetune(population_folder, env, structures, file, out, seed, overrides, as_
                 f"{population_folder} is of environment {population.structure.env!r}, not {env!r}"
             )
         env = population.structure.env
-    config = configure(
-        _env_of(env, generator_folder), structures, file, seed, overrides, **{"generate.num": num}
-    )
+    config = options.configure(env=_env_of(env, generator_folder), **{"generate.num": num})
     if population_folder is None:
         if len(config.structures) != 1:
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
         structures = config.training_structures()
         (generator,) = generate_stage.load_generators(config, generator_folder, structures)
         if warning := generator.caution(structures[0]):
-            quiet(as_json).warn(warning)
+            options.progress().warn(warning)
         population = generator.generate(structures[0], config.generate.num, config.seed)
-    folder = out or Path("runs") / config.env / "finetuned" / population.structure.name
-    entries = generate_stage.finetune_both(config, population, folder, quiet(as_json))
+    folder = options.out or Path("runs") / config.env / "finetuned" / population.structure.name
+    entries = generate_stage.finetune_both(config, population, folder, options.progress())
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
-    emit(as_json, entries, "\n".join([*lines, f"populations in {folder}"]))
+    options.emit(entries, "\n".join([*lines, f"populations in {folder}"]))

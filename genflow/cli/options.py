@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,42 @@ _WORKERS = [
 ]
 
 
+@dataclass(frozen=True)
+class CommandOptions:
+    """The values of the shared options of one command."""
+
+    env: str | None
+    structures: tuple[str, ...]
+    out: Path | None
+    seed: int | None
+    overrides: tuple[str, ...]
+    as_json: bool
+    file: Path | None = None
+
+    def configure(self, **more: Any) -> Config:
+        """Build the configuration; `more` are a command's own options by their dotted key, and win.
+
+        Raises:
+            GenflowError: see `load_config`.
+        """
+        from genflow.config import load_config, parse_override
+
+        given = {"env": self.env, "seed": self.seed, "structures": list(self.structures) or None, **more}
+        return load_config(self.file, **{**given, **dict(parse_override(text) for text in self.overrides)})
+
+    def progress(self) -> Progress:
+        """Progress that is silent with --json."""
+        from genflow.progress import Progress
+
+        return Progress(quiet=self.as_json)
+
+    def emit(self, data: Any, text: str) -> None:
+        """Print the result: JSON, or a line for a person."""
+        emit(self.as_json, data, text)
+
+
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the shared options."""
+    """Add the shared options, which reach the command as one argument `options`."""
     return common_without_file(_FILE(function))
 
 
@@ -77,41 +112,16 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
         from genflow.distributed.launcher import LaunchOptions, launch
         from genflow.distributed.process_group import is_worker, join_process_group
 
-        options = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
-        if options.given and not is_worker():
-            sys.exit(launch(options, click.get_current_context().find_root().obj))
+        workers = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
+        if workers.given and not is_worker():
+            sys.exit(launch(workers, click.get_current_context().find_root().obj))
+        shared = {f.name: arguments.pop(f.name) for f in fields(CommandOptions) if f.name in arguments}
         with join_process_group():
-            return function(**arguments)
+            return function(options=CommandOptions(**shared), **arguments)
 
     return functools.reduce(
         lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command
     )
-
-
-def configure(
-    env: str | None,
-    structures: tuple[str, ...],
-    file: Path | None,
-    seed: int | None,
-    overrides: tuple[str, ...],
-    **more: Any,
-) -> Config:
-    """Build the configuration of a command; `more` are its own options by their dotted key.
-
-    Raises:
-        GenflowError: see `load_config`.
-    """
-    from genflow.config import load_config, parse_override
-
-    given = {"env": env, "seed": seed, "structures": list(structures) or None, **more}
-    return load_config(file, **{**given, **dict(parse_override(text) for text in overrides)})
-
-
-def quiet(as_json: bool) -> Progress:
-    """Progress for a command: silent with --json."""
-    from genflow.progress import Progress
-
-    return Progress(quiet=as_json)
 
 
 def output_root(config: Config, out: Path | None) -> Path:
@@ -150,9 +160,8 @@ def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress
         wanted = config.training_structures()
         for structure in wanted:
             if structure not in zoo.structures:
-                raise GenflowError(
-                    f"the zoo {folder} has no structure {structure.name}; it has {', '.join(s.name for s in zoo.structures)}"
-                )
+                names = ", ".join(s.name for s in zoo.structures)
+                raise GenflowError(f"the zoo {folder} has no structure {structure.name}; it has {names}")
         zoo = zoo.only(wanted)
     return zoo
 

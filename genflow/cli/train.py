@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from genflow.cli.options import common, common_without_file, configure, emit, find_zoo, output_root, quiet
+from genflow.cli.options import CommandOptions, common, common_without_file, find_zoo, output_root
 
 _zoo = click.option(
     "--zoo",
@@ -20,7 +21,7 @@ _zoo = click.option(
 @click.command("run")
 @click.argument("config_file", type=click.Path(path_type=Path), metavar="FILE.toml")
 @common_without_file
-def run(config_file, env, structures, out, seed, overrides, as_json):
+def run(options: CommandOptions, config_file):
     """Run the whole job: zoo, autoencoder, diffusion model, generation, evaluation and report.
 
     \b
@@ -30,18 +31,18 @@ def run(config_file, env, structures, out, seed, overrides, as_json):
     from genflow import pipeline
     from genflow.cli.evaluate import print_table
 
-    config = configure(env, structures, config_file, seed, overrides)
-    root = output_root(config, out)
-    entries = pipeline.run(config, root, quiet(as_json))
-    print_table(entries, as_json)
-    if not as_json:
+    config = replace(options, file=config_file).configure()
+    root = output_root(config, options.out)
+    entries = pipeline.run(config, root, options.progress())
+    print_table(entries, options.as_json)
+    if not options.as_json:
         click.echo(f"report: {root / 'report.html'}")
 
 
 @click.command("train-zoo")
 @common
 @click.option("--num", type=int, metavar="N", help="Policies a structure.")
-def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
+def train_zoo(options: CommandOptions, num):
     """Train a zoo: policies for each structure, from scratch. One folder a structure is written to --out.
 
     \b
@@ -50,9 +51,9 @@ def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
     """
     from genflow.stages import zoo as zoo_stage
 
-    config = configure(env, structures, file, seed, overrides, **{"zoo.num": num})
-    folder = out or Path("runs") / config.env / "zoo"
-    zoo = zoo_stage.train_zoo(config, config.training_structures(), config.zoo, folder, quiet(as_json))
+    config = options.configure(**{"zoo.num": num})
+    folder = options.out or Path("runs") / config.env / "zoo"
+    zoo = zoo_stage.train_zoo(config, config.training_structures(), config.zoo, folder, options.progress())
     facts = [
         {
             "env": p.structure.env,
@@ -62,15 +63,15 @@ def train_zoo(env, structures, file, out, seed, overrides, as_json, num):
         }
         for p in zoo.populations
     ]
-    emit(as_json, facts, f"zoo of {len(zoo.populations)} structures in {folder}")
+    options.emit(facts, f"zoo of {len(zoo.populations)} structures in {folder}")
 
 
-def _start(env, structures, file, out, seed, overrides, as_json, zoo_folder):
+def _start(options: CommandOptions, zoo_folder):
     """What the stages after the zoo begin with: configuration, progress, output folder and the zoo itself."""
     from genflow.stages import common as common_stage
 
-    config, progress = configure(env, structures, file, seed, overrides), quiet(as_json)
-    root = output_root(config, out)
+    config, progress = options.configure(), options.progress()
+    root = output_root(config, options.out)
     if zoo_folder is None:
         common_stage.check_plan(config, config.training_structures())
     zoo = find_zoo(config, zoo_folder, root, progress)
@@ -82,7 +83,7 @@ def _start(env, structures, file, out, seed, overrides, as_json, zoo_folder):
 @click.command("train-ae")
 @common
 @_zoo
-def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
+def train_ae(options: CommandOptions, zoo_folder):
     """Train the autoencoder of weights on a zoo, which is collected first if it is missing.
 
     \b
@@ -93,11 +94,10 @@ def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     from genflow.stages import autoencoder as autoencoder_stage
     from genflow.storage.files import read_json
 
-    config, progress, root, zoo = _start(env, structures, file, out, seed, overrides, as_json, zoo_folder)
+    config, progress, root, zoo = _start(options, zoo_folder)
     autoencoder_stage.train_autoencoder(config, zoo, root / "autoencoder", progress)
     facts = read_json(root / "autoencoder" / AUTOENCODER)
-    emit(
-        as_json,
+    options.emit(
         {"reconstruction": facts["reconstruction"], "seconds": facts["seconds"]},
         f"autoencoder in {root / 'autoencoder'}",
     )
@@ -112,7 +112,7 @@ def train_ae(env, structures, file, out, seed, overrides, as_json, zoo_folder):
     metavar="DIR",
     help="Trained autoencoder; without it one is trained under --out.",
 )
-def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, autoencoder):
+def train_ldm(options: CommandOptions, zoo_folder, autoencoder):
     """Train the latent diffusion model; zoo and autoencoder are made first if they are missing.
 
     \b
@@ -122,13 +122,12 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
     from genflow.stages import autoencoder as autoencoder_stage
     from genflow.stages import diffusion as diffusion_stage
 
-    config, progress, root, zoo = _start(env, structures, file, out, seed, overrides, as_json, zoo_folder)
+    config, progress, root, zoo = _start(options, zoo_folder)
     if autoencoder is None:
         autoencoder = root / "autoencoder"
         autoencoder_stage.train_autoencoder(config, zoo, autoencoder, progress)
     generator = diffusion_stage.train_generator(config, zoo, autoencoder, root / "generator", progress)
-    emit(
-        as_json,
+    options.emit(
         generator.card.model_dump(mode="json", exclude={"provenance"}),
         f"generator in {root / 'generator'}",
     )
@@ -137,11 +136,11 @@ def train_ldm(env, structures, file, out, seed, overrides, as_json, zoo_folder, 
 @click.command("export")
 @click.argument("generator_folder", type=click.Path(path_type=Path), metavar="GENERATOR")
 @common
-def export(generator_folder, env, structures, file, out, seed, overrides, as_json):
-    """Write a generator as it ships: half the size, with a model card that says how good it is on structures it has never seen.
+def export(options: CommandOptions, generator_folder):
+    """Write a generator as it ships: half the size, with a measured model card.
 
-    It is measured on the structures that it was selected on, and on those of --structure, else the
-    configuration's `test_structures`.
+    The card says how good it is on structures it has never seen. It is measured on the structures that it was
+    selected on, and on those of --structure, else the configuration's `test_structures`.
 
     \b
     Example:
@@ -150,12 +149,13 @@ def export(generator_folder, env, structures, file, out, seed, overrides, as_jso
     from genflow.generator import load_card
     from genflow.stages import diffusion as diffusion_stage
 
-    tests = {"test_structures": list(structures) or None}
-    config = configure(env or load_card(generator_folder)[1].env, (), file, seed, overrides, **tests)
-    folder = out or Path("runs") / config.env / "exported"
-    card = diffusion_stage.export_generator(config, generator_folder, folder, quiet(as_json)).card
+    tests = {"test_structures": list(options.structures) or None}
+    env = options.env or load_card(generator_folder)[1].env
+    config = options.configure(env=env, structures=None, **tests)
+    folder = options.out or Path("runs") / config.env / "exported"
+    card = diffusion_stage.export_generator(config, generator_folder, folder, options.progress()).card
     lines = [
         f"{e.role}: {e.name}: " + ", ".join(f"{k} {v:.3g}" for k, v in e.metrics.items() if v is not None)
         for e in card.quality
     ]
-    emit(as_json, [e.model_dump() for e in card.quality], "\n".join([*lines, f"generator in {folder}"]))
+    options.emit([e.model_dump() for e in card.quality], "\n".join([*lines, f"generator in {folder}"]))

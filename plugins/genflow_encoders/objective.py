@@ -86,7 +86,7 @@ class CoordinateObjective(AutoencoderObjective):
         for place, value in values.items():
             sums[place] = value.detach().sum()
         counts = torch.tensor([len(population) for _, population in picked], device=self.device)
-        today = self.world.sum(sums) / counts
+        today = self.world.all_reduce(sums) / counts
         index = torch.tensor([i for i, _ in picked], device=self.device)
         known = self._levels[index]
         self._levels[index] = torch.where(known > 0, known.lerp(today, LEVEL_RATE), today)

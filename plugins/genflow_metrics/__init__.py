@@ -1,4 +1,7 @@
-"""Built-in metrics: exact divergences, the paper's histogram protocol, rewards and modes, diversity, novelty and similarity."""
+"""The built-in metrics.
+
+Exact divergences, the paper's histogram protocol, rewards and modes, diversity, novelty and similarity.
+"""
 
 import genflow
 

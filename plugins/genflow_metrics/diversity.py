@@ -56,7 +56,7 @@ class DiversityTV(Metric):
     joint = True
 
     class Config(Schema):
-        """`others`: each policy is compared with at most so many, evenly spaced, which bounds time and memory."""
+        """Each policy is compared with at most `others`, evenly spaced, which bounds time and memory."""
 
         others: int = Field(default=MAX_COMPARED, ge=2)
 

@@ -1,4 +1,6 @@
-"""What sampled objects tell of tasks that are too large to enumerate: modes found, and whether probabilities follow rewards.
+"""What sampled objects tell of tasks that are too large to enumerate.
+
+They tell which modes are found, and whether probabilities follow rewards.
 
 Shapes: M policies, N objects each, K trajectories to each, A actions (the last is exit).
 """
@@ -50,7 +52,9 @@ class Modes(Metric):
 
 
 def log_probability(policy: Population, objects: Tensor, trajectories: int, rng: torch.Generator) -> Tensor:
-    """Estimate log p(x) by importance sampling, from trajectories that the uniform backward policy P_B draws from x.
+    """Estimate log p(x) by importance sampling.
+
+    Trajectories are drawn from x by the uniform backward policy P_B.
 
     The log of the mean over K trajectories of P_F(trajectory) / P_B(trajectory | x), of which the mean is
     unbiased. Source: Malkin et al., "Trajectory balance" (2022). Where P_F balances with P_B every trajectory
@@ -103,7 +107,11 @@ class RewardCorrelation(Metric):
     better = "higher"
 
     class Config(Schema):
-        """`draws` objects, half the policy's own and half from uniformly random actions; `trajectories` to each; `seed` of all."""
+        """How many objects are drawn, and how often each is reached.
+
+        `draws` objects, half the policy's own and half from uniformly random actions; `trajectories` to each;
+        `seed` of all.
+        """
 
         draws: int = Field(default=128, ge=2)
         trajectories: int = Field(default=16, ge=1)

@@ -56,7 +56,7 @@ def nearest(distances: Tensor, same: Tensor) -> Tensor:
 
 
 class _Novelty(Metric):
-    """Distance to the nearest checkpoint over the checkpoints' mean distance to the nearest other checkpoint."""
+    """Distance to the nearest checkpoint over the checkpoints' mean distance to their own nearest."""
 
     better = "higher"
     reference = True
@@ -70,7 +70,10 @@ class _Novelty(Metric):
         return checkpoints
 
     def __call__(self, population: Population, checkpoints: Population) -> Tensor:
-        """(M,) float64: 1 is as far as checkpoints are from each other, 0 a copy; NaN for a zoo of one checkpoint."""
+        """(M,) float64: 1 is as far as checkpoints are from each other, 0 a copy.
+
+        NaN for a zoo of one checkpoint.
+        """
         those = self.compared(checkpoints)
         itself = torch.eye(len(those), dtype=torch.bool)
         scale = keep(those, type(self), lambda: nearest(self.distances(those, those), itself).mean())
@@ -101,7 +104,7 @@ class _Exact(Metric):
 
 
 class NoveltyTV(_Exact, _Novelty):
-    """Exact total variation to what the nearest training checkpoint samples, over the checkpoints' own mean."""
+    """Exact total variation to the nearest training checkpoint, over the checkpoints' own mean."""
 
     distances = staticmethod(total_variations)
 
@@ -112,7 +115,10 @@ class ErrorAgreement(_Exact):
     better = "lower"
 
     def __call__(self, population: Population, checkpoints: Population) -> Tensor:
-        """(M,) float64, -1 to 1: 1 makes the mistakes of a checkpoint, 0 has none in common; NaN for a zoo of one checkpoint."""
+        """(M,) float64, -1 to 1: 1 makes the mistakes of a checkpoint, 0 has none in common.
+
+        NaN for a zoo of one checkpoint.
+        """
         those = self.compared(checkpoints)
         theirs = self.errors(those)
         agreement = torch.cat([self.errors(part) @ theirs.T for part in population.parts()])

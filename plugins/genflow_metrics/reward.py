@@ -21,7 +21,10 @@ class _Sampled(Metric):
         seed: int = 0
 
     def bound(self, population: Population) -> Tensor:
-        """(M,) mean of log R(x) + log P_B - log P_F: a lower bound of log Z in expectation (Jensen), tight for a perfect policy."""
+        """(M,) mean of log R(x) + log P_B - log P_F.
+
+        A lower bound of log Z in expectation (Jensen), tight for a perfect policy.
+        """
         rollouts = population.rollouts(self.config.draws, self.config.seed)
         log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).double().mean(1)

@@ -13,7 +13,9 @@ from genflow import Metric, Population, Schema
 
 
 def cka(features: Tensor) -> Tensor:
-    """Linear CKA between every two of M sets of features: (M, B, F) -> (M, M), 0 to 1; NaN for features that do not vary.
+    """Linear CKA between every two of M sets of features.
+
+    (M, B, F) -> (M, M), 0 to 1; NaN for features that do not vary.
 
     |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, X and Y centred (Kornblith et al. 2019), by way of the Gram
     matrices: |Y'X|^2 = <XX', YY'>.
@@ -42,7 +44,7 @@ def activations(module: nn.Module, inputs: Tensor) -> list[Tensor]:
 
 
 class CKA(Metric):
-    """Linear centred kernel alignment with the same layer of the other policies, mean over layers and policies."""
+    """Linear centred kernel alignment with the same layer of the other policies, a mean over both."""
 
     #: less alike is more diverse
     better = "lower"

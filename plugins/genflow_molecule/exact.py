@@ -1,4 +1,6 @@
-"""Exact divergences over molecules; the built-in ones are over states, several of which may be one molecule.
+"""Exact divergences over molecules.
+
+The built-in ones are over states, several of which may be one molecule.
 
 The target gives every molecule its score to the power of beta, once. With `multiplicity` the task's own
 target does the same; without it a policy that is perfect over states still has a divergence here, which tells
@@ -11,10 +13,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import torch
 from torch import Tensor
 
 from genflow import Metric, Population, Structure
+from genflow.divergences import js, kl, mean_l1
 
 from .solution import MoleculeSolution
 
@@ -47,23 +49,16 @@ class _Exact(Metric):
 class KL(_Exact):
     """Exact KL(target || policy) over molecules."""
 
-    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
-        """0 log 0 = 0; infinite where p > 0 = q."""
-        return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
+    divergence = staticmethod(kl)
 
 
 class JS(_Exact):
     """Exact Jensen-Shannon divergence over molecules."""
 
-    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
-        """Between 0 and ln 2."""
-        m = (p + q) / 2
-        return 0.5 * (torch.xlogy(p, p) + torch.xlogy(q, q) - 2 * torch.xlogy(m, m)).sum(-1)
+    divergence = staticmethod(js)
 
 
 class L1(_Exact):
     """Exact mean L1 distance over molecules."""
 
-    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
-        """Mean of |p - q|."""
-        return (p - q).abs().mean(-1)
+    divergence = staticmethod(mean_l1)
