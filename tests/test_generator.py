@@ -11,7 +11,7 @@ from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluat
 from genflow.pipeline import check, evaluate_folder, run
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder, train_autoencoder
-from genflow.stages.common import component
+from genflow.stages.common import resolve_component
 from genflow.stages.diffusion import export_generator, measure_quality, train_generator
 from genflow.stages.generate import generate, load_generators
 from genflow.stages.zoo import train_zoo
@@ -127,7 +127,7 @@ def test_the_zoos_starts_are_stored_and_no_others_are_drawn(trained, tmp_path, m
     again = train_zoo(settings, structures, settings.zoo, zoo.folder, QUIET)
     first, second = (again.get(structure).state_dict()["net.2.weight"] for structure in structures)
     assert float(second.norm() / first.norm()) > 2
-    encoder_cls, encoder_config = component(settings, "encoder")
+    encoder_cls, encoder_config = resolve_component(settings, "encoder")
     family = encoder_cls.for_zoo(encoder_config, again.populations, again.starts).family.state_dict()
     assert all(family[name].equal(2 * stored[name][tuple(map(slice, family[name].shape))]) for name in family)
 
