@@ -11,7 +11,10 @@ from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.training.policies import PolicyOptions, train_population
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
 
 
 @pytest.fixture
@@ -48,7 +51,13 @@ def test_training_returns_float32_on_the_cpu_from_any_device(device, objective, 
     start = Population.initialised(structure, 3, seed=0)
     options = PolicyOptions(steps=5, batch_size=8, objective=objective)
     trained = train_population(
-        structure, options, start=start.weights, seed=0, folder=tmp_path, progress=Progress(quiet=True), device=device
+        structure,
+        options,
+        start=start.weights,
+        seed=0,
+        folder=tmp_path,
+        progress=Progress(quiet=True),
+        device=device,
     )
     assert trained.weights.device.type == "cpu" and trained.weights.dtype == torch.float32
     assert torch.isfinite(trained.weights).all()
@@ -61,7 +70,9 @@ def test_trajectories_are_sampled_on_a_device(device):
     module = population.structure.module().to(device)
     trace = population.structure.forward_with_cache(module, weights)
     rng = torch.Generator(device=device).manual_seed(0)
-    rollouts = sample(population.structure.transitions(device), lambda x: (trace(x)[0], ()), (2, 50), 0.0, rng)
+    rollouts = sample(
+        population.structure.transitions(device), lambda x: (trace(x)[0], ()), (2, 50), 0.0, rng
+    )
     assert rollouts.final.device.type == device
     assert (rollouts.total(rollouts.valid.float()) >= 1).all()
 
@@ -80,7 +91,9 @@ def test_torchgfns_sampler_runs_on_a_policy_under_doubles(doubles):
 
     structure = grid(2, 4)
     env, _ = structure.environment.make()
-    trajectories = Sampler(lively(structure, 1).to_estimator()).sample_trajectories(env, n=20, save_logprobs=True)
+    trajectories = Sampler(lively(structure, 1).to_estimator()).sample_trajectories(
+        env, n=20, save_logprobs=True
+    )
     assert torch.isfinite(trajectories.log_rewards).all()
 
 

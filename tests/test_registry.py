@@ -559,9 +559,16 @@ def test_a_file_is_a_plugin_for_one_run(tmp_path, run):
         "name": "score", "version": None, "distribution": None, "provides": {"reward": ["hypergrid:corner"]},
         "error": None,
     }  # fmt: skip
-    options = (
-        ["--env", "hypergrid", "--structure", "ndim=2,height=4,reward=corner,width=4", "--num", "1", "-o", "zoo.steps=5"]
-    )
+    options = [
+        "--env",
+        "hypergrid",
+        "--structure",
+        "ndim=2,height=4,reward=corner,width=4",
+        "--num",
+        "1",
+        "-o",
+        "zoo.steps=5",
+    ]
     done = run("--plugin", str(file), "train-zoo", *options, "--out", "zoo", "--json")
     assert json.loads(done.stdout)[0]["structure"]["reward"] == "corner"
     refused = run("train-zoo", *options, "--out", "other", status=2)

@@ -44,20 +44,14 @@ logp_width = [0.5, 2]
 [zoo]
 num = 2
 objective = "distill"
-init = "style"
-init_noise = 0.0
 steps = 60
 lr = 3e-3
 batch_size = 256
 
 [autoencoder]
 encoder = "coordinate"
-reference = "optimal"
-behaviour = 1.0
-weights = 0.05
-swap = 0.5
-length_power = 1.0
-floor = 0.01
+kl_scale = 1.0
+weight_loss_scale = 0.05
 batch_size = 12
 per_structure = 1
 steps = 11000
@@ -69,6 +63,11 @@ pool = true
 embedding = 64
 matrices = 32
 rank = 8
+init_noise = 0.0
+reference = "optimal"
+swap_probability = 0.5
+length_power = 1.0
+normaliser_floor = 0.01
 
 [diffusion]
 denoiser = "unet1d"

@@ -11,6 +11,7 @@ from functools import cache
 
 import pytest
 import torch
+from genflow_encoders.coordinate import CoordinateEncoder
 from genflow_molecule.environment import Molecule
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
@@ -20,7 +21,6 @@ from rdkit.Chem import QED, Crippen
 from rdkit.Contrib.SA_Score import sascorer
 
 from genflow import ExactSolution, GenflowError, Population, Structure, Transitions
-from genflow.training.initialisation import initial_weights
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
 
@@ -547,7 +547,10 @@ def test_untrained_policies_give_exit_a_chance(blocks, max_blocks):
     assert not logits[:-1].any()
     assert float(logits[-1]) == pytest.approx(math.log(max(1.0, float(choices))), rel=1e-5)
     # every untrained policy starts so, whatever its weights are drawn from
-    for start in (initial_weights(task, 3, 0, init, 0.0, 4, 0.5) for init in ("shared", "style")):
+    for init in ("shared", "style"):
+        options = CoordinateEncoder.Config(init=init, init_noise=0.0, latent_size=4, style_variance=0.5)
+        starts = CoordinateEncoder.starts(options, [task])
+        start = starts.weights(Population.initialised(task, 3, 0), 0)
         assert task.layout.unflatten(start)["net.4.bias"].equal(logits.expand(3, -1))
     with torch.random.fork_rng():
         torch.manual_seed(7)

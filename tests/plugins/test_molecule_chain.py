@@ -22,18 +22,17 @@ train_tests = false
 [zoo]
 num = 2
 objective = "distill"
-init = "style"
 steps = 30
 [autoencoder]
 encoder = "coordinate"
-reference = "optimal"
-behaviour = 1.0
-swap = 0.5
+kl_scale = 1.0
 batch_size = 3
 per_structure = 1
 steps = 20
 [autoencoder.options]
 pool = true
+reference = "optimal"
+swap_probability = 0.5
 hidden = 16
 embedding = 8
 [diffusion]

@@ -366,7 +366,9 @@ def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objecti
         module, flow, log_z = start[m].module(), None, None
         if objective == "distill":
             ((states, masks, optimal),) = drawn
-            losses = objectives.distillation(module(structure.transitions().inputs(states))[None], masks, optimal)
+            losses = objectives.distillation(
+                module(structure.transitions().inputs(states))[None], masks, optimal
+            )
         else:
             own = one_of(rollouts, b)
             log_pf = own.log_pf(module(own.inputs))

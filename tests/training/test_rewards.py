@@ -81,9 +81,7 @@ class Line(Environment):
         return {}
 
     def units(self):
-        return Units(
-            UnitDescriptions(torch.arange(LENGTH)[:, None].float()), UnitDescriptions(torch.eye(2))
-        )
+        return Units(UnitDescriptions(torch.arange(LENGTH)[:, None].float()), UnitDescriptions(torch.eye(2)))
 
     def exact_solution(self, transitions):
         return ExactSolution(transitions, n_states=LENGTH)
