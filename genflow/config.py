@@ -135,10 +135,12 @@ class Config(Schema):
             GenflowError: it is not there, or there are more workers than GPUs.
         """
         require_gpu_for_each_worker(self.device)
-        if self.device == "auto":
-            return (
-                f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
-            )  # each worker has chosen its own
+        if self.device == "auto":  # each worker has chosen its own GPU
+            return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+        if self.device.partition(":")[0] == "mps":
+            raise GenflowError(
+                "device 'mps' has no float64, which rewards and exact figures need; use -o device=cpu"
+            )
         try:
             torch.empty(0, device=self.device)
         except (RuntimeError, AssertionError) as error:

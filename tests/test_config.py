@@ -164,3 +164,9 @@ def test_a_former_name_is_refused_with_the_new_one():
         with pytest.raises(GenflowError) as caught:
             validate(Outer, values, "FILE")
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("device", ["mps", "mps:0"])
+def test_a_device_without_float64_is_refused_in_one_line(device):
+    with pytest.raises(GenflowError, match="device 'mps' has no float64.*use -o device=cpu"):
+        load_config(env="hypergrid", device=device).torch_device()

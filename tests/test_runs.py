@@ -153,3 +153,14 @@ def test_a_run_that_is_refused_at_once_leaves_nothing_but_one_that_made_somethin
         raise GenflowError("later")
     assert (tmp_path / "b" / "result.json").exists()
     assert (tmp_path / "b" / MANIFEST).exists()
+
+
+def test_a_run_of_the_first_edition_says_what_can_be_done_with_it(tmp_path):
+    with RunDirectory.open(tmp_path / "run", "zoo", {"a": 1}, 0):
+        pass
+    manifest = json.loads((tmp_path / "run" / MANIFEST).read_text())
+    del manifest["format"]
+    (tmp_path / "run" / MANIFEST).write_text(json.dumps(manifest))
+    refused = pytest.raises(GenflowError, match=r"a run of the first edition of genflow.*`genflow convert`")
+    with refused, RunDirectory.open(tmp_path / "run", "zoo", {"a": 1}, 0):
+        pass

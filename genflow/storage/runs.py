@@ -20,6 +20,7 @@ from genflow.errors import GenflowError
 from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, write_json
 
 MANIFEST = "run.json"
+FORMAT = "genflow-run-2"
 #: where workers keep their logs, one each
 LOGS = "logs"
 #: seconds that workers which were started again wait for the lock of those before them
@@ -91,10 +92,18 @@ class RunDirectory:
 @contextlib.contextmanager
 def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Hold the lock of a run directory, and find or write its manifest."""
+    import torch
+
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     unfinished = f".{MANIFEST}{TEMPORARY_SUFFIX}"  # of a run that was killed as it began
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST)
+        if "format" not in manifest:
+            raise GenflowError(
+                f"{path} holds a run of the first edition of genflow, which is not gone on with; its zoo, policies and"
+                " report can be used (--zoo, evaluate, report), its generator after `genflow convert`; choose another"
+                " --out"
+            )
         if manifest.get("digest") != digest:
             raise GenflowError(
                 f"{path} holds another run ({_describe_difference(manifest, identity)});"
@@ -107,9 +116,9 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
     with acquire_lock(path):
         _remove_temporary_files(path)
         if not (path / MANIFEST).exists():
-            write_json(
-                path / MANIFEST, {**identity, "digest": digest, "versions": versions(), "complete": False}
-            )
+            facts = {"format": FORMAT, "digest": digest, "versions": versions(), "complete": False}
+            facts["matmul_precision"] = torch.get_float32_matmul_precision()  # of products on a GPU
+            write_json(path / MANIFEST, {**identity, **facts})
         yield read_json(path / MANIFEST)
 
 
