@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -60,6 +61,15 @@ class ByteCache:
             self._owners.pop(owner, None)
             for key in [key for key in self._kept if key[0] == owner]:
                 self._drop(key)
+
+
+def share_of_memory(fraction: float, least: int = 2**30) -> int:
+    """So many bytes of this machine's memory, at least `least`."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not every system tells
+        total = 0
+    return max(least, int(fraction * total))
 
 
 def bytes_of(value: Any) -> int:

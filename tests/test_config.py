@@ -168,5 +168,5 @@ def test_a_former_name_is_refused_with_the_new_one():
 
 @pytest.mark.parametrize("device", ["mps", "mps:0"])
 def test_a_device_without_float64_is_refused_in_one_line(device):
-    with pytest.raises(GenflowError, match="device 'mps' has no float64.*use -o device=cpu"):
+    with pytest.raises(GenflowError, match=r"device 'mps' has no float64.*use -o device=cpu"):
         load_config(env="hypergrid", device=device).torch_device()

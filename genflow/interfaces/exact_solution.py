@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from genflow import exact
-from genflow.caching import ByteCache
+from genflow.caching import ByteCache, share_of_memory
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 
 T = TypeVar("T")
 #: Above this many states a task counts as too large to enumerate.
 MAX_STATES = 2_000_000
-#: bytes of the graphs, flows and experts that are kept together
-CACHE_BYTES = 2**31
-_cache = ByteCache(CACHE_BYTES)
+#: graphs, flows and experts: training by distillation asks those of hundreds of structures in turn
+_cache = ByteCache(share_of_memory(1 / 3))
 
 
 class ExactSolution:

@@ -36,9 +36,9 @@ def keep(checkpoints: Population, key: Any, make: Callable[[], T]) -> T:
 
 
 def identities(population: Population, checkpoints: Population) -> Tensor:
-    """(M, N) bool: which policy is which checkpoint itself. A copy that came from elsewhere, e.g.
+    """(M, N) bool: which policy is which checkpoint itself.
 
-    a generator, is none.
+    A copy that came from elsewhere, such as a generator, is none.
     """
     same = torch.zeros(len(population), len(checkpoints), dtype=torch.bool)
     if population.source == checkpoints.source:
