@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from genflow.errors import GenflowError, did_you_mean
-from genflow.schema import Name, Schema, brief, role_of
+from genflow.schema import Name, Schema, StructureName, brief, role_of
 from genflow.structure import Structure
 
 #: with fewer training structures as far out as the one asked for, it lies at the edge
@@ -83,7 +83,7 @@ class Quality(Schema):
     """What a model card says of one structure: mean metrics of `num` generated policies; `role` is "selection" or "test"."""
 
     structure: dict[str, Any]
-    name: Name
+    name: StructureName
     role: Literal["selection", "test"]
     num: int
     metrics: dict[Name, float | None]

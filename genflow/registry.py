@@ -238,6 +238,9 @@ class Registry:
         failed = [plugin.name for plugin in self.plugins if plugin.error is not None]
         hint = f" (not usable: {', '.join(failed)}; see `genflow list-plugins`)" if failed else ""
         whose = f" of environment {environment!r}" if environment is not None else ""
+        from genflow.schema import brief  # with pydantic, which listing plugins spares
+
+        asked = brief(asked)
         known = did_you_mean(asked, self.names(kind, environment))
         raise GenflowError(f"unknown {kind} {asked!r}{whose}{known}{hint}")
 

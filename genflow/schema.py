@@ -68,7 +68,9 @@ def _objects(value: Any) -> Any:
 
 
 #: what names something, in a file and in a message
-Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%~()\[\]{}'-]*$")]
+Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%~()-]*$")]
+#: the name of a structure, which may hold lists and tables
+StructureName = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%~()\[\]{}'-]*$")]
 #: a list of any JSON objects
 Objects = Annotated[list[dict[str, Any]], BeforeValidator(_objects)]
 

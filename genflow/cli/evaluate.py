@@ -12,6 +12,7 @@ from genflow.cli.options import CommandOptions, common, emit
 def print_table(entries, as_json, metrics=()):
     """Print the comparison: JSON with everything, or a table of `metrics` (default: the brief ones)."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from genflow.evaluation.evaluate import brief_metrics, table
@@ -22,7 +23,7 @@ def print_table(entries, as_json, metrics=()):
     header, rows = table(entries, metrics or brief_metrics())
     drawn = Table(*header, box=None, header_style="bold", padding=(0, 2, 0, 0))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        drawn.add_row(*row, end_section=following is None or following[0] != row[0])
+        drawn.add_row(*map(escape, row), end_section=following is None or following[0] != row[0])
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # a pipe has no width: never cut a number

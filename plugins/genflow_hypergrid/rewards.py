@@ -111,6 +111,14 @@ class TorchgfnReward(Reward):
 
     @cached_property
     def _function(self) -> Callable[[Tensor], Tensor]:
+        return self.build()
+
+    def build(self) -> Callable[[Tensor], Tensor]:
+        """torchgfn's function for this grid: positions (B, n) -> (B,) R.
+
+        Raises:
+            GenflowError: the grid does not fit it, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from gfn.gym import hypergrid
@@ -130,7 +138,7 @@ class TorchgfnReward(Reward):
         """Refuse a grid that the reward does not fit.
 
         Raises:
-            GenflowError: says why, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
+            GenflowError: see `build`.
         """
         _ = self._function
 
@@ -168,13 +176,14 @@ class Sparse(TorchgfnReward):
 
     function = "SparseReward"
 
-    def check(self) -> None:
-        """Refuse grids of more than nine dimensions, whose permutations torchgfn lists."""
+    @cached_property
+    def _function(self) -> Callable[[Tensor], Tensor]:
+        # torchgfn lists all permutations of the dimensions
         if self.task.ndim > MAX_SPARSE:
             raise GenflowError(
                 f"torchgfn's reward 'sparse' needs ndim of at most {MAX_SPARSE}, not {self.task.ndim}"
             )
-        super().check()
+        return self.build()
 
 
 class _WithPreset(TorchgfnReward):

@@ -21,7 +21,7 @@ def states_of(structure, members, count, own):
 
 def one_hot(structure, states):
     """By torchgfn's preprocessor."""
-    env, preprocessor = structure.environment.gfn
+    env, preprocessor = structure.environment.make()
     flat = preprocessor(env.States(states.reshape(-1, states.shape[-1]))).float()
     return flat.reshape(*states.shape[:-1], -1)
 
@@ -35,7 +35,11 @@ def test_what_is_traced_has_the_logits_and_gradients_of_autograd(ndim, height, w
     states, toward = states_of(structure, members, 10, own), holed((members, 10, ndim + 1))
     inputs = one_hot(structure, states)
     dense = torch.randn(inputs.shape)
-    for observed, x in ((dense, dense), (inputs, inputs), (structure.environment.active(states), inputs)):
+    for observed, x in (
+        (dense, dense),
+        (inputs, inputs),
+        (structure.transitions().one_hot_indices(states), inputs),
+    ):
         logits, gradients = one_by_one(population, x, toward)
         for cuts in ([10], [4, 1, 5]):
             found_logits, found = traced(population, list(observed.split(cuts, dim=-2)), toward)

@@ -187,7 +187,7 @@ def test_the_same_content_under_another_path_is_the_same_structure(mine, tmp_pat
     assert of(other) == of(mine) and of(other).name == of(mine).name
     # and so are the same blocks out of more of them
     other.write_text(vocabulary(GOOD, {**CHAIN, "smiles": "CCCC", "stems": [0, 3]}, AMINE, CHAIN))
-    assert of(other, blocks="0+2+3") == of(mine)
+    assert of(other, blocks=(0, 2, 3)) == of(mine)
 
 
 def test_all_blocks_of_a_file_are_used_unless_some_are_asked_for(tmp_path):
@@ -196,8 +196,8 @@ def test_all_blocks_of_a_file_are_used_unless_some_are_asked_for(tmp_path):
     every = of(path)
     assert len(every.environment.blocks) == every.environment.config.blocks == every.fields()["blocks"] == 14
     assert smiles_of(of(path, blocks=3)) == ["CC", "CCC", "CCCC"]
-    assert smiles_of(of(path, blocks="13+0")) == ["CC", "C" * 15]
-    assert of(path, blocks="13+0").environment.config.blocks == 2
+    assert smiles_of(of(path, blocks=(13, 0))) == ["CC", "C" * 15]
+    assert of(path, blocks=(13, 0)).environment.config.blocks == 2
     with pytest.raises(GenflowError, match="the vocabulary has blocks 0 to 13, and no block 14"):
         of(path, blocks=15)
     preset = Structure.parse("molecule", f"small,vocabulary={path}")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import by_autograd, by_torchgfn, grid, lively
 
-from genflow import Population
+from genflow import Population, Starts
 from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.training.options import PolicyOptions, ZooOptions
@@ -90,7 +90,7 @@ def test_what_is_trained_is_float32(objective, float64):
 
 
 def test_a_zoo_is_collected(tmp_path, float64):
-    options = ZooOptions(num=3, seeds=2, steps=4, checkpoint_every=1, batch_size=4, init="independent")
-    population = train_members(grid(2, 4), options, seed=0, folder=tmp_path, progress=QUIET)
+    options = ZooOptions(num=3, seeds=2, steps=4, checkpoint_every=1, batch_size=4)
+    population = train_members(grid(2, 4), options, Starts(), seed=0, folder=tmp_path, progress=QUIET)
     assert population.weights.dtype == torch.float32 and len(population) == 3
     assert all("js" in member["metrics"] for member in population.provenance["members"])

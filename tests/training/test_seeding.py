@@ -6,7 +6,7 @@ import pytest
 import torch
 from oracles import grid
 
-from genflow import Population
+from genflow import Population, Starts
 from genflow.progress import Progress
 from genflow.seeding import seeded_cpu
 from genflow.stages.common import seeded
@@ -40,12 +40,16 @@ def test_the_random_state_of_accelerators_is_never_reset(tmp_path, monkeypatch):
     seeded(0, structure.module)
     for objective in ("tb", "db", "subtb", "distill"):
         options = ZooOptions(num=2, steps=2, checkpoint_every=1, batch_size=4, objective=objective)
-        train_members(structure, options, seed=0, folder=tmp_path / objective, progress=Progress(quiet=True))
+        train_members(
+            structure, options, Starts(), seed=0, folder=tmp_path / objective, progress=Progress(quiet=True)
+        )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_random_state_of_a_cuda_device_is_the_users(tmp_path):
     before = torch.cuda.get_rng_state()
     options = ZooOptions(num=2, steps=2, checkpoint_every=1, batch_size=4, objective="subtb")
-    train_members(grid(2, 4), options, seed=0, folder=tmp_path, progress=Progress(quiet=True), device="cuda")
+    train_members(
+        grid(2, 4), options, Starts(), seed=0, folder=tmp_path, progress=Progress(quiet=True), device="cuda"
+    )
     assert torch.cuda.get_rng_state().equal(before)
