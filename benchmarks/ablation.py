@@ -1,4 +1,6 @@
-"""What each part of the chain adds: exact JS on structures never seen, with one part changed at a time and the same training steps.
+"""What each part of the chain adds.
+
+Exact JS on structures never seen, with one part changed at a time and the same training steps.
 
 Every arm learns from (a part of) one zoo, which `genflow train-zoo --config RECIPE` makes, and is measured on
 the recipe's test structures and on the paper's A to D; a structure that an arm's generator refuses has no
@@ -58,7 +60,9 @@ FIRST = ("A", "B", "C", "D")
 
 
 def subset(names: list[str], count: int | None) -> list[str]:
-    """The first `count` of one fixed order that begins with A to D, so that larger sets contain the smaller ones."""
+    """The first `count` of one fixed order that begins with A to D, so that larger sets contain the smaller
+    ones.
+    """
     rest = sorted(name for name in names if name not in FIRST)
     random.Random(0).shuffle(rest)
     return [*FIRST, *rest][:count]
@@ -145,7 +149,8 @@ def main(recipe, zoo_folder, arms, steps, num, states, out):
         write_json(result, {**facts, "entries": entries})
         unseen = [e["metrics"]["js"] for e in entries if not e.get("seen", True)]
         click.echo(
-            f"{arm}: JS on {len(unseen)} unseen structures: median {median(unseen):.4g}, worst {max(unseen):.4g}"
+            f"{arm}: JS on {len(unseen)} unseen structures: median {median(unseen):.4g}, worst"
+            f" {max(unseen):.4g}"
         )
 
 

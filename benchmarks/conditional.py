@@ -1,4 +1,6 @@
-"""What one would use instead of generated weights: ONE policy that is told the structure, trained on many structures at once.
+"""What one would use instead of generated weights.
+
+ONE policy that is told the structure, trained on many structures at once.
 
 It is torchgfn's conditional policy on a conditional torchgfn environment of all the grids, which are padded
 to common sizes. A state is read as its padded one-hot (`padded`) or through the features of its positions
@@ -89,7 +91,9 @@ def standardised(rows: Tensor, reference: Tensor) -> Tensor:
 
 
 class Grids(DiscreteEnv):
-    """Many grids as one conditional environment: a grid is a row of tables, and a dimension that it lacks has height 1.
+    """Many grids as one conditional environment.
+
+    A grid is a row of tables, and a dimension that it lacks has height 1.
 
     The conditions of a state are (1 + C,): the row, which only the environment and the preprocessor read, and
     the condition vector. Conditions are sampled from the first `trained` structures.
@@ -186,7 +190,10 @@ class OneHotIndex(Preprocessor):
 
 
 class FeatureIndex(Preprocessor):
-    """(B, n) long: rows of `features`, the standardised features of every position of every grid; its row 0 is zeros."""
+    """(B, n) long: rows of `features`, the standardised features of every position of every grid.
+
+    Its row 0 is zeros.
+    """
 
     def __init__(self, env: Grids) -> None:
         super().__init__(output_dim=env.ndim)
@@ -208,7 +215,9 @@ class FeatureIndex(Preprocessor):
 
 
 class Coordinates(nn.Module):
-    """The first layer on the features of all positions, side by side, plus an embedding of each dimension that there is."""
+    """The first layer on the features of all positions, side by side, plus an embedding of each dimension
+    that there is.
+    """
 
     features: Tensor
 
@@ -244,7 +253,9 @@ class LogZ(nn.Sequential):
 
 
 class Summed(nn.Module):
-    """(B, 2d) -> (B, d): what torchgfn joins side by side is added, so that both are inputs of the same first layer."""
+    """(B, 2d) -> (B, d): what torchgfn joins side by side is added, so that both are inputs of the same first
+    layer.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum of the halves."""
@@ -253,7 +264,9 @@ class Summed(nn.Module):
 
 
 def make_policy(env: Grids, variant: str, width: int, depth: int) -> ConditionalDiscretePolicyEstimator:
-    """A multilayer perceptron of `depth` hidden layers on what is known of the state and the condition vector together."""
+    """A multilayer perceptron of `depth` hidden layers on what is known of the state and the condition vector
+    together.
+    """
     preprocessor: OneHotIndex | FeatureIndex
     first: nn.Module
     if variant == "padded":
@@ -276,7 +289,9 @@ Loss = Callable[[], Tensor]
 
 
 def distill(env: Grids, policy: Estimator, *, batch: int, length_power: float, rng: torch.Generator) -> Loss:
-    """KL from the optimal policy on `batch` states of all structures alike, which go through the network together."""
+    """KL from the optimal policy on `batch` states of all structures alike, which go through the network
+    together.
+    """
     experts = [structure.solution.expert for structure in env.structures[: env.trained]]
     weights = torch.tensor([expert.length for expert in experts]) ** length_power
     weights /= weights.mean()
@@ -310,7 +325,10 @@ def distill(env: Grids, policy: Estimator, *, batch: int, length_power: float, r
 
 
 def balance(env: Grids, policy: Estimator, *, trajectories: int, epsilon: float) -> tuple[Loss, nn.Module]:
-    """torchgfn's trajectory balance on `trajectories` of its own, each of a random structure; and the network of log Z."""
+    """torchgfn's trajectory balance on `trajectories` of its own, each of a random structure.
+
+    And the network of log Z.
+    """
     log_z = ConditionalLogZEstimator(LogZ(env.conditions.shape[1]))
     backward = ConditionalDiscretePolicyEstimator(
         nn.Identity(),
@@ -331,7 +349,10 @@ def balance(env: Grids, policy: Estimator, *, trajectories: int, epsilon: float)
 
 
 def train(loss: Loss, groups: list[dict], seconds: float) -> dict[str, float]:
-    """{"seconds", "iterations", "loss"}: Adam until the CPU time is spent; the loss is the mean of the last tenth."""
+    """{"seconds", "iterations", "loss"}: Adam until the CPU time is spent.
+
+    The loss is the mean of the last tenth.
+    """
     optimizer = torch.optim.Adam(groups, fused=True)
     rates = [group["lr"] for group in groups]
     spent, losses = 0.0, []
@@ -351,7 +372,9 @@ def train(loss: Loss, groups: list[dict], seconds: float) -> dict[str, float]:
 
 @torch.no_grad()
 def exact_js(env: Grids, policy: Estimator, row: int) -> float:
-    """Exact Jensen-Shannon divergence between the target and the terminal distribution on one structure, natural logarithm."""
+    """Exact Jensen-Shannon divergence between the target and the terminal distribution on one structure,
+    natural logarithm.
+    """
     structure = env.structures[row]
     graph = structure.solution.graph
     own = [*range(structure.environment.config.ndim), env.ndim]
@@ -365,7 +388,9 @@ def exact_js(env: Grids, policy: Estimator, row: int) -> float:
 
 @torch.no_grad()
 def step_cost(env: Grids, policy: Estimator, rows: Sequence[int], seed: int) -> dict:
-    """Microseconds of CPU a state, for batches of 64 states: of the logits alone, and of a sampling step (logits, draw, next state).
+    """Microseconds of CPU a state, for batches of 64 states.
+
+    Of the logits alone, and of a sampling step (logits, draw, next state).
 
     Both policies go through torchgfn's estimators, in turns; medians over rounds.
     """
@@ -477,7 +502,8 @@ def main(
     setup = time.process_time() - began
     facts = train(loss, groups, seconds)
     click.echo(
-        f"{variant}, {objective}: {facts['iterations']} steps in {facts['seconds']:.0f} s, loss {facts['loss']:.4g}"
+        f"{variant}, {objective}: {facts['iterations']} steps in {facts['seconds']:.0f} s, loss"
+        f" {facts['loss']:.4g}"
     )
     entries = []
     for name, structure in named.items():

@@ -93,7 +93,10 @@ class Genflow(Handlers):
         members: int = 1,
         max_floats: int | None = None,
     ) -> dict:
-        """The exact terminal distribution, (S,) to `out`, of the policy in `weights` or of untrained ones; the state graph is timed too."""
+        """The exact terminal distribution, (S,) to `out`, of the policy in `weights` or of untrained ones.
+
+        The state graph is timed too.
+        """
         population = (
             Population.initialised(build(task), members, 0) if weights is None else load(task, weights)
         )

@@ -1,4 +1,6 @@
-"""How the works of the speed benchmark run their sides, and how they judge what a side saved: exactly, and off every side's clock."""
+"""How the works of the speed benchmark run their sides, and how they judge what a side saved: exactly, and
+off every side's clock.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def divergence(task: dict, weights: Path) -> float:
 
 
 def length(task: dict, weights: Path) -> float:
-    """Expected steps of a trajectory, exit included, of saved weights: on a grid, the sum of the final positions and one."""
+    """Expected steps of a trajectory, exit included, of saved weights: on a grid, the sum of the final
+    positions and one.
+    """
     population = load(task, str(weights))
     steps = build(task).solution.graph.states.sum(1) + 1.0
     return float(population.terminal_distribution()[0] @ steps.double())
@@ -92,7 +96,8 @@ def length(task: dict, weights: Path) -> float:
 def learn(
     side: Side, task: dict, recipe: dict, seed: int, cap: float, folder: Path, **slices: Any
 ) -> Iterator[tuple[float, float]]:
-    """(seconds of training, exact JS) while a side learns, at growing intervals of a tenth, until it is good or at its cap.
+    """(seconds of training, exact JS) while a side learns, at growing intervals of a tenth, until it is good
+    or at its cap.
 
     Intervals are no shorter than four evaluations, so that the curve costs less than the training. `slices`
     replaces them, and

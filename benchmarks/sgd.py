@@ -1,4 +1,6 @@
-"""Quality of policies that torchgfn trains one by one, at 1, 10, 60 and 600 seconds: the bar for generated ones.
+"""Quality of policies that torchgfn trains one by one, at 1, 10, 60 and 600 seconds.
+
+The bar for generated ones.
 
 Trajectory balance by the book: torchgfn's own environment, sampler and loss, uniform backward policy, one
 thread. The clock is the process's CPU time, so that other work on the machine does not count. Each budget is

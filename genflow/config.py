@@ -28,7 +28,10 @@ from genflow.training.options import ZooOptions
 
 
 class GenerateOptions(Schema):
-    """How policies are generated: `num` a structure; the sampler, its steps and guidance (None: as trained)."""
+    """How policies are generated: `num` a structure.
+
+    The sampler, its steps and guidance (None: as trained).
+    """
 
     num: int = Field(default=8, ge=1, le=100_000)
     sampler: Sampler | None = None
@@ -111,7 +114,10 @@ class Config(Schema):
         return require_disjoint("selection", self._build(self.selection_structures), training, "trained on")
 
     def unseen_structures(self, training: Sequence[Structure]) -> list[Structure]:
-        """The structures that are only generated and evaluated; arguments and errors as for `validation_structures`."""
+        """The structures that are only generated and evaluated.
+
+        Arguments and errors as for `validation_structures`.
+        """
         tests = require_disjoint("test", self._build(self.test_structures), training, "trained on")
         return require_disjoint("test", tests, self._build(self.selection_structures), "selected on")
 

@@ -59,9 +59,11 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
         # between two names there is nothing, as there is between two numbers
         if isinstance(fields[key], str) and known and fields[key] not in known:
             raise GenflowError(
-                f"this generator was trained on {key}={brief(', '.join(known), 400)}, not {_text(fields[key])}"
+                f"this generator was trained on {key}={brief(', '.join(known), 400)}, not"
+                f" {_text(fields[key])}"
             )
-        # a number that never varied was not learned; what a file holds is judged by the descriptions of its units
+        # a number that never varied was not learned; what a file holds is judged by the descriptions of its
+        # units
         if _numbers(fields[key]) and len(known) == 1:
             fixed[key] = fields[key]
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
@@ -80,7 +82,10 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
 
 
 class Quality(Schema):
-    """What a model card says of one structure: mean metrics of `num` generated policies; `role` is "selection" or "test"."""
+    """What a model card says of one structure: mean metrics of `num` generated policies.
+
+    `role` is "selection" or "test".
+    """
 
     structure: dict[str, Any]
     name: StructureName
@@ -90,7 +95,8 @@ class Quality(Schema):
 
 
 def caution(structure: Structure, training: Sequence[Structure], quality: Sequence[Quality]) -> str | None:
-    """A warning for a structure at the edge of the training structures, with the quality that was measured nearest to it.
+    """A warning for a structure at the edge of the training structures, with the quality that was measured
+    nearest to it.
 
     At the edge are structures with a condition that few training structures have to such a degree, and those
     for which few are at least as large in all sizes of the task at once.

@@ -137,14 +137,17 @@ class Generator:
         size = (card.latent_size,)
         if (encoder.latent_size,) != size or mean.shape != size or std.shape != size or not (std > 0).all():
             raise GenflowError(
-                f"{path} does not fit {CARD}: latent_mean and latent_std must be of the latent size, and latent_std positive"
+                f"{path} does not fit {CARD}: latent_mean and latent_std must be of the latent size, and"
+                " latent_std positive"
             )
         return cls(
             card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device)
         )
 
     def rounded(self) -> Generator:
-        """A copy with every parameter rounded to float16, which `save_pretrained(half=True)` stores without further loss."""
+        """A copy with every parameter rounded to float16, which `save_pretrained(half=True)` stores without
+        further loss.
+        """
         other = copy.deepcopy(self)
         with torch.no_grad():
             for parameter in (*other.encoder.parameters(), *other.denoiser.parameters()):
@@ -188,12 +191,14 @@ class Generator:
         ):
             if asked != known:
                 raise GenflowError(
-                    f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with --env {structure.env}"
+                    f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with"
+                    f" --env {structure.env}"
                 )
         coverage.check(structure, card.training_structures, card.coverage)
         if structure.condition().numel() != card.condition_size:
             raise GenflowError(
-                f"this generator reads {card.condition_size} conditions, but {structure.env!r} now gives {structure.condition().numel()};"
+                f"this generator reads {card.condition_size} conditions, but {structure.env!r} now gives"
+                f" {structure.condition().numel()};"
                 " train it anew"
             )
         self.encoder.check(structure.layout)
@@ -218,7 +223,9 @@ class Generator:
         sampling: SamplingOptions | None = None,
         **overrides: Any,
     ) -> Population:
-        """Generate `num` policies for a structure; several workers decode a part of them each, and all return the whole.
+        """Generate `num` policies for a structure.
+
+        Several workers decode a part of them each, and all return the whole.
 
         Args:
             structure: need not have been trained on; ``population.seen`` tells whether it was.
@@ -248,7 +255,8 @@ class Generator:
         world().all_reduce(weights)
         if not torch.isfinite(weights).all():
             raise GenflowError(
-                "the generated weights are not finite; lower the guidance, or use another sampler or more steps"
+                "the generated weights are not finite; lower the guidance, or use another sampler or more"
+                " steps"
             )
         provenance = {
             "source": "generated",
@@ -261,7 +269,8 @@ class Generator:
 
 
 def load_card(folder: Path) -> tuple[Path, Card]:
-    """The folder that holds a generator, which is `folder` or the ``generator`` inside a run, and its model card.
+    """The folder that holds a generator, which is `folder` or the ``generator`` inside a run, and its model
+    card.
 
     Raises:
         GenflowError: there is none, or it is of another format.
@@ -270,7 +279,8 @@ def load_card(folder: Path) -> tuple[Path, Card]:
         folder = inside(folder, "generator")
     if not exists(folder / CARD):
         raise GenflowError(
-            f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or `genflow run`"
+            f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or"
+            " `genflow run`"
         )
     path = inside(folder, CARD)
     facts = read_json(path)

@@ -71,7 +71,9 @@ class Population:
 
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
-        """`num` untrained networks: the architecture's own initialisation, and the environment's initial preferences."""
+        """`num` untrained networks: the architecture's own initialisation, and the environment's initial
+        preferences.
+        """
         with seeded_cpu(seed):
             modules = [structure.module() for _ in range(num)]
         population = cls.from_modules(
@@ -163,7 +165,10 @@ class Population:
         return _cache.get(self, ("terminal_distribution", max_floats), compute)
 
     def parts(self) -> Iterator[Population]:
-        """Slices whose exact distributions fit in memory, one at a time; the population itself where all of them fit."""
+        """Slices whose exact distributions fit in memory, one at a time.
+
+        The population itself where all of them fit.
+        """
         solution = self.structure.solution
         size = len(self)
         if solution.enumerable and solution.n_states:

@@ -128,7 +128,8 @@ class Registry:
         earlier = next((p for p in self.plugins if p.name == plugin.name), None)
         if earlier is not None:
             raise GenflowError(
-                f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall one of them"
+                f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall"
+                " one of them"
             )
         try:
             module = point.load()
@@ -210,7 +211,10 @@ class Registry:
         self._hooks.subset_hook_caller(hook, others)(**arguments)
 
     def names(self, kind: str, environment: str | None = None) -> list[str]:
-        """Every usable name of a kind, sorted; rewards are those of one environment, or ``environment:name``."""
+        """Every usable name of a kind, sorted.
+
+        Rewards are those of one environment, or ``environment:name``.
+        """
         usable = (plugin for plugin in self.plugins if plugin.error is None)
         found = sorted(name for plugin in usable for name in plugin.targets.get(kind, {}))
         prefix = _key("", environment)
@@ -255,7 +259,10 @@ class Registry:
                         plugin.error = str(error)
 
     def add_commands(self, cli: click.Group) -> None:
-        """Let each plugin add its commands; one that fails, or takes a name that is there, is put in error."""
+        """Let each plugin add its commands.
+
+        One that fails, or takes a name that is there, is put in error.
+        """
         for plugin in self.plugins:
             module = self._hooks.get_plugin(plugin.name) if plugin.error is None else None
             if module is None:
@@ -301,13 +308,15 @@ def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[An
             cls = getattr(importlib.import_module(module_name), class_name)
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         raise GenflowError(
-            f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}: {error}"
+            f"{kind} {name!r} of plugin {plugin.name!r}: cannot import {target}: {type(error).__name__}:"
+            f" {error}"
         ) from error
     interface_module, _, interface_name = KINDS[kind][1].partition(":")
     interface = getattr(importlib.import_module(interface_module), interface_name)
     if not (isinstance(cls, type) and issubclass(cls, interface)):
         raise GenflowError(
-            f"{kind} {name!r} of plugin {plugin.name!r}: {target} is not a subclass of genflow.{interface.__name__}"
+            f"{kind} {name!r} of plugin {plugin.name!r}: {target} is not a subclass of"
+            f" genflow.{interface.__name__}"
         )
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     if missing:

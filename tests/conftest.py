@@ -20,7 +20,8 @@ def _fixed_seed():
 def third_party(tmp_path, monkeypatch):
     """Install a third party's distribution with one component, found in this process until the test ends.
 
-    Returns a function of the hook's name, the component's name, its "module:Class", and further arguments of `register`.
+    Returns a function of the hook's name, the component's name, its "module:Class", and further arguments of
+    `register`.
     """
 
     def install(hook: str, name: str, target: str, **more: str) -> None:

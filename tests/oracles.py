@@ -58,7 +58,9 @@ def grid(ndim: int, height: int, **fields) -> Structure:
 
 
 def by_torchgfn(structure: Structure) -> Structure:
-    """The same task, with everything left to torchgfn that an environment may leave to it, but for its expert."""
+    """The same task, with everything left to torchgfn that an environment may leave to it, but for its
+    expert.
+    """
     own = structure.solution
 
     class Solution(ExactSolution):
@@ -107,7 +109,10 @@ def at(structure: Structure, *places: tuple[float, float]) -> Population:
 
 
 def exits(*shares: float) -> Population:
-    """Policies of a line of two cells that end in the first with these probabilities; the target is (.5, .5)."""
+    """Policies of a line of two cells that end in the first with these probabilities.
+
+    The target is (.5, .5).
+    """
     logits = (
         torch.tensor([[[(1 - p), p], [1.0, 1.0]] for p in shares], dtype=torch.float64).log().clamp(min=-60)
     )
@@ -141,7 +146,9 @@ def cells(ndim: int, height: int) -> list[tuple[int, ...]]:
 
 
 def one_by_one(population: Population, x: Tensor, toward: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """(M, B, A) logits and their gradients {name: (M, *shape)} by the weights, from one network at a time by autograd.
+    """(M, B, A) logits and their gradients {name.
+
+    (M, *shape)} by the weights, from one network at a time by autograd.
 
     Args:
         population: the networks.
@@ -168,7 +175,9 @@ def one_by_one(population: Population, x: Tensor, toward: Tensor) -> tuple[Tenso
 
 
 def traced(population: Population, passes: list[Tensor], toward: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The same by the architecture's `forward_with_cache` and `backward`, from one pass or several that are joined."""
+    """The same by the architecture's `forward_with_cache` and `backward`, from one pass or several that are
+    joined.
+    """
     # a network and gradients that are not read
     arch, module = population.structure.arch, population.structure.module()
     weights = population.state_dict()
@@ -182,7 +191,9 @@ def traced(population: Population, passes: list[Tensor], toward: Tensor) -> tupl
 
 
 def holed(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    """(M, B, A) gradients with zeros among them, whole rows of zeros, and at the last of several members nothing else."""
+    """(M, B, A) gradients with zeros among them, whole rows of zeros, and at the last of several members
+    nothing else.
+    """
     rng = torch.Generator().manual_seed(seed)
     toward = torch.randn(shape, generator=rng) * (torch.rand(shape, generator=rng) < 0.5)
     toward[:, ::3] = 0.0
@@ -203,7 +214,9 @@ def same_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
 
 
 def action_probabilities(population: Population) -> dict[tuple[int, ...], list[float]]:
-    """Cell -> probabilities of all actions, of a population of one, by calling its network on one state at a time."""
+    """Cell -> probabilities of all actions, of a population of one, by calling its network on one state at a
+    time.
+    """
     module, env = population.module(), population.structure.environment
     n, h = env.config.ndim, env.config.height
     table = {}

@@ -1,4 +1,7 @@
-"""One device contract: what is where, and whose random numbers are whose. See docs/decisions/0009-devices.md."""
+"""One device contract: what is where, and whose random numbers are whose.
+
+See docs/decisions/0009-devices.md.
+"""
 
 from __future__ import annotations
 

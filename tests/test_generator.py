@@ -109,7 +109,9 @@ def test_a_finished_stage_is_loaded_and_not_trained_again(trained):
 
 
 def test_the_zoos_starts_are_stored_and_no_others_are_drawn(trained, tmp_path, monkeypatch):
-    """A zoo that goes on, and an encoder that is sized for it, take the functions that its members started from."""
+    """A zoo that goes on, and an encoder that is sized for it, take the functions that its members started
+    from.
+    """
     options = {
         "autoencoder.encoder": "coordinate", "autoencoder.options": {"latent_size": 2, "hidden": 4, "init_noise": 0.0},
         "zoo.num": 2, "zoo.steps": 1, "zoo.lr": 1e-9,
@@ -301,7 +303,10 @@ def test_a_generator_for_a_range_of_structures_refuses_others(trained, tmp_path)
 
 @pytest.fixture
 def shelf(trained, tmp_path, monkeypatch):
-    """A package that ships two generators, the first for heights 2 to 4 and the second for 3 to 6; an empty working folder."""
+    """A package that ships two generators, the first for heights 2 to 4 and the second for 3 to 6.
+
+    An empty working folder.
+    """
     package = tmp_path / "site" / "genflow_shelf"
     for name, heights in (("small", [2, 4]), ("large", [3, 6])):
         shutil.copytree(trained / "generator", package / name)

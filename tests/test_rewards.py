@@ -1,4 +1,6 @@
-"""Rewards of a third party for the hypergrid: trained on, evaluated, and refused in one line where they are wrong."""
+"""Rewards of a third party for the hypergrid: trained on, evaluated, and refused in one line where they are
+wrong.
+"""
 
 from __future__ import annotations
 

@@ -254,7 +254,9 @@ def test_ends_follow_the_exact_distribution_whatever_is_shared(monkeypatch, wort
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
 def test_sharing_changes_nothing_but_what_is_evaluated(monkeypatch, epsilon):
-    """Policies that are looked up have the same logits to the bit, so the same random numbers must make the same trajectories."""
+    """Policies that are looked up have the same logits to the bit, so the same random numbers must make the
+    same trajectories.
+    """
     structure = grid(2, 6)
     population = lookup(structure, torch.randn(3, 36, 3) - torch.tensor([0.0, 0.0, 2.0]))
     shared = roll(structure, population, 80, epsilon)

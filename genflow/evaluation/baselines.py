@@ -27,7 +27,9 @@ MAX_PAIRS = 2**24
 def baselines(
     structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float
 ) -> list[Population]:
-    """Build the named baselines; those that need a zoo, or another structure in it, are left out where there is none.
+    """Build the named baselines.
+
+    Those that need a zoo, or another structure in it, are left out where there is none.
 
     Args:
         structure: the task.
@@ -80,7 +82,9 @@ def comparable(structure: Structure, zoo: Zoo | None) -> list[Population]:
 
 
 def reference(structure: Structure, zoo: Zoo | None) -> Population | None:
-    """The checkpoints that policies of a structure are compared with: its own, else the nearest other structure's, transplanted."""
+    """The checkpoints that policies of a structure are compared with: its own, else the nearest other
+    structure's, transplanted.
+    """
     own = _own(structure, zoo)
     return own[:] if own else _nearest(structure, zoo)  # a copy: what metrics keep with it goes with it
 

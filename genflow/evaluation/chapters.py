@@ -78,12 +78,14 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
     left = marginals and figure(
         marginals,
         f"Marginal distributions for {structure.name}: {names}",
-        f"Where trajectories end, seen along the first coordinates. Each panel should look like the target.{measured}",
+        f"Where trajectories end, seen along the first coordinates. Each panel should look like the"
+        f" target.{measured}",
     )
     right = figure(
         pictures.ranks(shown),
         f"Probability by rank for {structure.name}: {names}",
-        "Every state, the one with the most target probability first. A mark on the black line is right, above it a state comes too often,"
+        "Every state, the one with the most target probability first. A mark on the black line is right,"
+        " above it a state comes too often,"
         f" below it too seldom; at the lower edge it hardly comes at all.{'' if left else measured}",
     )
     return f"<h3>{heading(findings, structure)}</h3><div class='pictures'>{left or ''}{right}</div>"
@@ -97,8 +99,10 @@ def best_objects(findings: Findings) -> str:
     total = sum(structure.gallery.pictures for structure in findings.populations())
     count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
     intro = (
-        f"<p>{count}Each source samples {MAX_SAMPLED} trajectories with a fixed seed, as many from each of its policies. Of the different"
-        f" objects among them the {MAX_OBJECTS} with the highest score are drawn, each above its score and its name.</p>"
+        f"<p>{count}Each source samples {MAX_SAMPLED} trajectories with a fixed seed, as many from each of"
+        " its policies. Of the different"
+        f" objects among them the {MAX_OBJECTS} with the highest score are drawn, each above its score and"
+        " its name.</p>"
     )
     return intro + "".join(_best_objects(findings, structure, saved) for structure, saved in chosen)
 
@@ -127,7 +131,10 @@ def _best_objects(findings: Findings, structure: Structure, saved: Mapping[str, 
 
 
 class Best(NamedTuple):
-    """The best objects of `num` policies, best first; their states (K, *state_shape); of all samples: how many differ, the mean score."""
+    """The best objects of `num` policies, best first; their states (K, *state_shape).
+
+    Of all samples: how many differ, the mean score.
+    """
 
     names: list[str]
     scores: list[float]
@@ -226,7 +233,8 @@ def weights(findings: Findings) -> str:
                     {label: state[name] for label, state in states.items()}, *structure.layout.axes[name]
                 ),
                 f"Weight matrices {name} of {structure.name}: {', '.join(states)}",
-                f"{name}, {shape[0]} by {shape[1]}: a panel for each policy, a row for each source ({', '.join(states)})."
+                f"{name}, {shape[0]} by {shape[1]}: a panel for each policy, a row for each source"
+                f" ({', '.join(states)})."
                 + (
                     f" Only the first {pictures.MAX_UNITS} units of an axis are shown."
                     if max(shape) > pictures.MAX_UNITS
@@ -238,7 +246,8 @@ def weights(findings: Findings) -> str:
         ]
         blocks.append(f"<h3>{heading(findings, structure)}</h3>{''.join(drawn)}")
     intro = (
-        "<p>Each picture has one colour scale, symmetric around 0. Compare the strength and the texture of the rows;"
+        "<p>Each picture has one colour scale, symmetric around 0. Compare the strength and the texture of"
+        " the rows;"
         " panels of a row that are alike in every detail would be copies of one policy.</p>"
     )
     return intro + "".join(blocks) if blocks else ""

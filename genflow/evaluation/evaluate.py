@@ -50,7 +50,8 @@ def choose_metrics(
             )
         if known[name].reference and not reference:
             raise GenflowError(
-                f"metric {name!r} compares with a zoo's checkpoints, and there is no zoo of this kind; name one (--zoo DIR)"
+                f"metric {name!r} compares with a zoo's checkpoints, and there is no zoo of this kind; name"
+                " one (--zoo DIR)"
             )
         chosen[name] = known[name]
     return chosen
@@ -79,7 +80,8 @@ def evaluate(
     structure = population.structure
     if checkpoints is not None and checkpoints.structure != structure:
         raise GenflowError(
-            f"checkpoints of {checkpoints.structure.name} cannot be compared with policies of {structure.name}"
+            f"checkpoints of {checkpoints.structure.name} cannot be compared with policies of"
+            f" {structure.name}"
         )
     values = values_of(population, choose_metrics(structure, metrics, checkpoints is not None), checkpoints)
     return {

@@ -214,7 +214,9 @@ class Findings:
         return told[0] if told else None
 
     def choose(self, limit: int, fits: Fits) -> list[tuple[Structure, dict[str, Saved]]]:
-        """At most `limit` of the structures that fit, unseen and others by turns, those with generated policies first."""
+        """At most `limit` of the structures that fit, unseen and others by turns, those with generated
+        policies first.
+        """
         fitting = sorted(
             (item for item in self.populations().items() if fits(*item)),
             key=lambda item: "generated" not in item[1],
@@ -241,7 +243,8 @@ def read_findings(folder: Path) -> Findings:
     generator = validate(Training, card.get("provenance") or {}, where)
     if not (saved or evaluation.entries or autoencoder.history or generator.history):
         raise GenflowError(
-            f"{folder} holds no population and no {EVALUATION}: nothing to report; make a run with `genflow run --out DIR`"
+            f"{folder} holds no population and no {EVALUATION}: nothing to report; make a run with `genflow"
+            " run --out DIR`"
         )
     return Findings(_read(folder, MANIFEST)[0], evaluation, saved, autoencoder, generator, all_metrics())
 

@@ -81,7 +81,10 @@ def shrink(picture: bytes) -> bytes:
 
 
 def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> bytes:
-    """One line a structure, one mark a source of policies: (label, {source: value}); logarithmic if all values are positive."""
+    """One line a structure, one mark a source of policies: (label, {source: value}).
+
+    Logarithmic if all values are positive.
+    """
     sources = list(dict.fromkeys(source for _, values in rows for source in values))[:MAX_MARKS]
     figure = Figure(figsize=(6.2, 1.3 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
@@ -109,7 +112,9 @@ def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> by
 
 
 def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | None:
-    """The marginal over the first two coordinates of each distribution, or over the only one; None if there is nothing to draw.
+    """The marginal over the first two coordinates of each distribution, or over the only one.
+
+    None if there is nothing to draw.
 
     Args:
         states: (S, n) integers, else there is nothing to draw.
@@ -164,7 +169,10 @@ def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | No
 
 
 def ranks(distributions: Mapping[str, Tensor]) -> bytes:
-    """The first distribution, the target, in falling order, and what the others give to the same states; (S,) each, log-log."""
+    """The first distribution, the target, in falling order, and what the others give to the same states.
+
+    (S,) each, log-log.
+    """
     target = next(iter(distributions.values()))
     order = torch.argsort(target, descending=True, stable=True)
     order = order[target[order] > 0]
@@ -253,7 +261,10 @@ def curves(
 
 
 def matrices(groups: Mapping[str, Tensor], ylabel: str, xlabel: str) -> bytes:
-    """Weight matrices of several groups of policies, a row each: label -> (K, R, C); one symmetric colour scale."""
+    """Weight matrices of several groups of policies, a row each: label -> (K, R, C).
+
+    One symmetric colour scale.
+    """
     columns = max(len(group) for group in groups.values())
     figure = Figure(figsize=(8.2, 0.9 + 1.75 * len(groups)), layout="constrained")
     grid = figure.subplots(len(groups), columns, squeeze=False, sharex=True, sharey=True)
@@ -286,7 +297,9 @@ def _frame(axes: Axes) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text of a sensible length that matplotlib can draw, does not read as a formula, and does not leave out of a legend."""
+    """Text of a sensible length that matplotlib can draw, does not read as a formula, and does not leave out
+    of a legend.
+    """
     text = " ".join(text.encode("utf-8", "replace").decode().split())
     text = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
     return " " * text.startswith("_") + text.replace("$", r"\$")

@@ -201,7 +201,8 @@ def _facts(findings: Findings) -> str:
         else str(versions)
     )
     return (
-        f"<details><summary>Versions, seed and configuration</summary><p>{escape(listed)}; seed {findings.seed}</p>"
+        f"<details><summary>Versions, seed and configuration</summary><p>{escape(listed)}; seed"
+        f" {findings.seed}</p>"
         f"<pre>{escape(json.dumps(config, indent=1, ensure_ascii=False))}</pre></details>\n"
     )
 
@@ -238,8 +239,10 @@ def _comparison(findings: Findings) -> str:
         )
         table = _table(findings, leading) + folded
     note = (
-        "<p>Mean over the policies; below it the smallest and the largest value. The best mean for a structure is bold on green."
-        " A structure is <i>seen</i> if the generator was trained on it. A dash stands for a value that is missing or not finite.</p>"
+        "<p>Mean over the policies; below it the smallest and the largest value. The best mean for a"
+        " structure is bold on green."
+        " A structure is <i>seen</i> if the generator was trained on it. A dash stands for a value that is"
+        " missing or not finite.</p>"
     )
     sources = {source: text for source, text in SOURCES.items() if any(e.source == source for e in entries)}
     hint = (
@@ -289,7 +292,9 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
 
 
 def _headline(findings: Findings) -> str | None:
-    """The metric that the summary speaks of: the first primary one that was measured, else the first measured one."""
+    """The metric that the summary speaks of: the first primary one that was measured, else the first measured
+    one.
+    """
     present = {name for e in findings.evaluation.entries for name in e.metrics if e.value(name) is not None}
     measured = [name for name in findings.metrics if name in present] + sorted(
         present - set(findings.metrics)

@@ -84,13 +84,16 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
         for entry in figures:
             for name, values in entry["metrics"].items():
                 progress.note(
-                    f"  {entry['name']}: median {name} {values['member']:.4g} -> reconstructed {values['reconstructed']:.4g}"
+                    f"  {entry['name']}: median {name} {values['member']:.4g} -> reconstructed"
+                    f" {values['reconstructed']:.4g}"
                 )
         return encoder
 
 
 def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> list[dict[str, Any]]:
-    """For each structure of up to MEASURED_STATES states, the median primary metrics of the members and of their reconstructions."""
+    """For each structure of up to MEASURED_STATES states, the median primary metrics of the members and of
+    their reconstructions.
+    """
 
     def entry(population: Population) -> dict[str, Any]:
         rebuilt = reconstruct(encoder, population)

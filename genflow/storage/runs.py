@@ -100,8 +100,10 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
         manifest = read_json(path / MANIFEST)
         if "format" not in manifest:
             raise GenflowError(
-                f"{path} holds a run of the first edition of genflow, which is not gone on with; its zoo, policies and"
-                " report can be used (--zoo, evaluate, report), its generator after `genflow convert`; choose another"
+                f"{path} holds a run of the first edition of genflow, which is not gone on with; its zoo,"
+                " policies and"
+                " report can be used (--zoo, evaluate, report), its generator after `genflow convert`;"
+                " choose another"
                 " --out"
             )
         if manifest.get("digest") != digest:

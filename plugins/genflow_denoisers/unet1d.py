@@ -1,4 +1,6 @@
-"""The paper's denoiser: a U-Net of 1-D convolutions over the latent, with the structure's embedding added to its features.
+"""The paper's denoiser.
+
+A U-Net of 1-D convolutions over the latent, with the structure's embedding added to its features.
 
 Sampling asks it many times for a few latents of a handful of positions, where a convolution's own overhead is
 most of its time; `UNet1d.prepare` is the same network as matrix products over windows, with what does not
@@ -71,7 +73,9 @@ class Block(nn.Module):
         return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
 
     def prepare(self, embeddings: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """`forward` under one of the embeddings (N, E), channels last: (B, L, channels_in), step -> (B, L, channels_out)."""
+        """`forward` under one of the embeddings (N, E), channels last: (B, L, channels_in), step -> (B, L,
+        channels_out).
+        """
         first, second, skip = _taps(self.conv1), _taps(self.conv2), self.skip.weight[:, :, 0].T
         biases = (_bias(self.conv1) + self.embed(embeddings)).unbind()
         bias = _bias(self.conv2) + _bias(self.skip)
@@ -103,7 +107,10 @@ def _taps(conv: nn.Conv1d) -> Tensor:
 
 
 def _grown_taps(conv: nn.ConvTranspose1d) -> Tensor:
-    """(3 * channels_in, 2 * channels_out): the two positions that a middle becomes; the first reads taps 3 and 1, the other 2 and 0."""
+    """(3 * channels_in, 2 * channels_out): the two positions that a middle becomes.
+
+    The first reads taps 3 and 1, the other 2 and 0.
+    """
     taps = conv.weight.new_zeros(3, conv.in_channels, 2, conv.out_channels)
     taps[[0, 1], :, 0] = conv.weight[:, :, [3, 1]].permute(2, 0, 1)
     taps[[1, 2], :, 1] = conv.weight[:, :, [2, 0]].permute(2, 0, 1)
@@ -115,7 +122,9 @@ def _bias(conv: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
 
 
 def _groups(channels: int, most: int) -> int:
-    """The largest number of groups that divides the channels and leaves two of them in each, where one row suffices to normalise."""
+    """The largest number of groups that divides the channels and leaves two of them in each, where one row
+    suffices to normalise.
+    """
     return max(g for g in range(1, most + 1) if channels % g == 0 and (g == 1 or channels // g >= 2))
 
 
@@ -123,7 +132,9 @@ class UNet1d(Denoiser):
     """Four levels down and up, each halving the length and widening the channels."""
 
     class Config(Schema):
-        """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, at most `groups` of the normalisation."""
+        """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, at most
+        `groups` of the normalisation.
+        """
 
         channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
             default=(64, 64, 128, 128), min_length=1, max_length=16

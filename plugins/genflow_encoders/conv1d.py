@@ -120,8 +120,10 @@ class Conv1dEncoder(Encoder):
         """Refuse other parameters than the zoo's, and more of them."""
         if tuple(layout.shapes) != self.names or layout.size > self.length:
             raise GenflowError(
-                f"this conv1d encoder decodes at most {self.length:,} parameters of {_listed(self.names)}; the"
-                f" structure has {layout.size:,} of {_listed(tuple(layout.shapes))}: train on a larger structure,"
+                f"this conv1d encoder decodes at most {self.length:,} parameters of {_listed(self.names)};"
+                " the"
+                f" structure has {layout.size:,} of {_listed(tuple(layout.shapes))}: train on a larger"
+                " structure,"
                 " or use a smaller width"
             )
 

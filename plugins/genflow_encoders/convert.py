@@ -105,7 +105,8 @@ def _coordinate(
     family.draw()
     if spec.pop("family", _checksum()) != _checksum():
         raise GenflowError(
-            "this version of torch draws other random numbers than the one this generator was trained with; convert"
+            "this version of torch draws other random numbers than the one this generator was trained with;"
+            " convert"
             " it with that one"
         )
     tensors |= {f"encoder.family.{name}": tensor for name, tensor in family.state_dict().items()}

@@ -84,7 +84,8 @@ class Standardise(nn.Module):
         if odd.any():
             row, column = odd.nonzero()[0].tolist()
             raise GenflowError(
-                f"amount {column} of {what} units is {float(x[row, column]):g} here and was {float(mean[column]):g}"
+                f"amount {column} of {what} units is {float(x[row, column]):g} here and was"
+                f" {float(mean[column]):g}"
                 " in all training structures: it is not taken as learned"
             )
 

@@ -11,7 +11,10 @@ def register_environments(register):
 
 @genflow.hookimpl
 def register_rewards(register):
-    """original, paper: exact product rewards; cosine, sparse, deceptive and three compositional ones: torchgfn's."""
+    """original, paper: exact product rewards.
+
+    Cosine, sparse, deceptive and three compositional ones: torchgfn's.
+    """
     classes = {
         "original": "Original", "paper": "Paper", "cosine": "Cosine", "sparse": "Sparse", "deceptive": "Deceptive",
         "bitwise_xor": "BitwiseXor", "multiplicative_coprime": "MultiplicativeCoprime",

@@ -58,7 +58,8 @@ class Hypergrid(Environment):
         reward: str = reward_name("original")
 
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
-        """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot preprocessor.
+        """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot
+        preprocessor.
 
         Raises:
             GenflowError: torchgfn's reward does not fit this grid.
@@ -72,7 +73,8 @@ class Hypergrid(Environment):
             from .grid import RewardedHyperGrid
 
         n, h = self.config.ndim, self.config.height
-        # not `self.transitions`: a subclass may leave its transitions to torchgfn, which asks this environment
+        # not `self.transitions`: a subclass may leave its transitions to torchgfn, which asks this
+        # environment
         log_reward = Hypergrid.transitions(self, torch.device(device)).log_reward
         env = RewardedHyperGrid(n, h, log_reward, device)
         preprocessor = KHotPreprocessor(h, n)
@@ -84,8 +86,8 @@ class Hypergrid(Environment):
     def condition(self) -> dict[str, float]:
         """s, h, n of c = [s, h, n, d], then the reward.
 
-        R0, R1, R2, how many positions of a dimension are outer and in the band, and the share of each term in the
-        total reward; 0 for rewards that do not have these terms.
+        R0, R1, R2, how many positions of a dimension are outer and in the band, and the share of each term in
+        the total reward; 0 for rewards that do not have these terms.
         """
         n, h = self.config.ndim, self.config.height
         condition = {"state_dim": float(n * h), "height": float(h), "ndim": float(n)}
@@ -101,7 +103,10 @@ class Hypergrid(Environment):
         return condition | dict(zip(("background_share", "outer_share", "band_share"), shares, strict=True))
 
     def units(self) -> Units:
-        """Inputs: the dimension, as a category, and what the reward does around a position; actions: the dimension."""
+        """Inputs: the dimension, as a category, and what the reward does around a position.
+
+        Actions: the dimension.
+        """
         n, h = self.config.ndim, self.config.height
         dimension = torch.arange(n).repeat_interleave(h)
         position = torch.linspace(0, 1, h, dtype=torch.float32).repeat(n)

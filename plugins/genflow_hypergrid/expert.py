@@ -1,4 +1,5 @@
-"""The optimal policy of a grid whose reward does not tell dimensions apart, from one state for each multiset of positions.
+"""The optimal policy of a grid whose reward does not tell dimensions apart, from one state for each multiset
+of positions.
 
 Flows do not change when dimensions are swapped, so C(h+n-1, n) sorted states stand for all h**n: 24,310
 instead of 10**8 for n = 8, h = 10.
@@ -34,7 +35,10 @@ def sorted_states(ndim: int, height: int) -> Tensor:
 
 
 class SortedGraph(StateGraph):
-    """The state graph with every state replaced by its sorted image; a state still has as many parents as in the full graph."""
+    """The state graph with every state replaced by its sorted image.
+
+    A state still has as many parents as in the full graph.
+    """
 
     @property
     def n_parents(self) -> Tensor:  # type: ignore[override]

@@ -1,4 +1,6 @@
-"""What a network that makes weights is told about a position of a dimension: where it is, and what the reward does around it.
+"""What a network that makes weights is told about a position of a dimension.
+
+Where it is, and what the reward does around it.
 
 Shapes: h positions, G features.
 """
@@ -38,7 +40,9 @@ def position_features(outer: Tensor, band: Tensor) -> Tensor:
 
 
 def _outlook(indicator: Tensor) -> list[Tensor]:
-    """What lies ahead of each position: how many rewarded ones, how far the next is, how long the run goes on."""
+    """What lies ahead of each position: how many rewarded ones, how far the next is, how long the run goes
+    on.
+    """
     height = len(indicator)
     k = torch.arange(height)
     ahead = indicator.flip(0).cumsum(0).flip(0)

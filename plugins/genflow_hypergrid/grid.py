@@ -1,4 +1,7 @@
-"""The torchgfn side: HyperGrid with a reward of ours. Imports torchgfn's gym, which takes seconds: import it late."""
+"""The torchgfn side: HyperGrid with a reward of ours.
+
+Imports torchgfn's gym, which takes seconds: import it late.
+"""
 
 from __future__ import annotations
 

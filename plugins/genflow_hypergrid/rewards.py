@@ -1,9 +1,9 @@
 """Rewards of the hypergrid, one class each: our own exact ones, and torchgfn's others by its names.
 
-The product rewards of the field, R(x) = R0 + R1 prod_i [outer(x_i)] + R2 prod_i [band(x_i)], need two yes/no answers a
-position. They are decided here in exact fractions, so that they are symmetric in x; torchgfn decides them in float32,
-where its tolerance of 1e-12 vanishes: at heights 11, 21, 31, 41, 51 and 61 the boundary position 0.9 (H-1) counts as in
-the band.
+The product rewards of the field, R(x) = R0 + R1 prod_i [outer(x_i)] + R2 prod_i [band(x_i)], need two yes/no
+answers a position. They are decided here in exact fractions, so that they are symmetric in x; torchgfn
+decides them in float32, where its tolerance of 1e-12 vanishes: at heights 11, 21, 31, 41, 51 and 61 the
+boundary position 0.9 (H-1) counts as in the band.
 
 Shapes: B objects, which are positions (B, n) int64; h positions a dimension.
 """
@@ -117,7 +117,8 @@ class TorchgfnReward(Reward):
         """torchgfn's function for this grid: positions (B, n) -> (B,) R.
 
         Raises:
-            GenflowError: the grid does not fit it, e.g. "conditional_multiscale" needs height 16, 64, 256 or 1024.
+            GenflowError: the grid does not fit it, e.g. "conditional_multiscale" needs height 16, 64, 256 or
+                1024.
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -37,7 +37,8 @@ class GridSolution(ExactSolution):
             super().require_expert()
         elif n_sorted(n, h) > MAX_SORTED or h**n >= 2**63:  # a state's number must fit 64 bits
             raise GenflowError(
-                f"the optimal policy of ndim={n}, height={h} needs {n_sorted(n, h):,} sorted states of {h**n:.3g} (the"
+                f"the optimal policy of ndim={n}, height={h} needs {n_sorted(n, h):,} sorted states of"
+                f" {h**n:.3g} (the"
                 f" limits are {MAX_SORTED:,} and 9e18); use a balance objective, e.g. zoo.objective=tb"
             )
 

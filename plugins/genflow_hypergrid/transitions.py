@@ -61,7 +61,9 @@ class GridTransitions(Transitions):
         return (states * self._weights).sum(-1) if self._numbered else None
 
     def inputs(self, states: Tensor) -> Tensor:
-        """(B, n) -> (B, n*h) one-hot, built in place: the preprocessor's int64 detour costs most of an evaluation."""
+        """(B, n) -> (B, n*h) one-hot, built in place: the preprocessor's int64 detour costs most of an
+        evaluation.
+        """
         size = (self._n_actions - 1) * self.height
         one_hot = torch.zeros(len(states), size, dtype=torch.float32, device=states.device)
         return one_hot.scatter_(1, self.one_hot_indices(states), 1.0)
@@ -75,7 +77,8 @@ class GridTransitions(Transitions):
         """(B, n) -> (B,) float64.
 
         Raises:
-            GenflowError: the reward returns no numbers, another number of them, or one that is not positive and finite.
+            GenflowError: the reward returns no numbers, another number of them, or one that is not positive
+                and finite.
         """
         name, scores = type(self.reward).__name__, self.reward.score(states)
         try:
@@ -92,7 +95,8 @@ class GridTransitions(Transitions):
         if bad.any():
             place = int(bad.nonzero()[0, 0])
             raise GenflowError(
-                f"reward {name} is {float(scores[place])} at positions {states[place].tolist()}; it must be positive and"
+                f"reward {name} is {float(scores[place])} at positions {states[place].tolist()}; it must be"
+                " positive and"
                 " finite everywhere"
             )
         return scores.log()

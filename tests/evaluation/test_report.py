@@ -206,13 +206,13 @@ def test_summary_tells_the_means_and_who_wins(tmp_path):
     )  # fmt: skip
     text = Page(write_report(tmp_path)).text
     assert (
-        "On 2 structures that the generator was not trained on: generated 0.03, trained from scratch 0.02 (generated is better on 1 of 2)"
-        in text
+        "On 2 structures that the generator was not trained on: generated 0.03, trained from scratch 0.02"
+        " (generated is better on 1 of 2)" in text
     )
     assert "untrained 0.6 (generated is better on 2 of 2)" in text
     assert (
-        "On 1 structure that the generator was trained on: generated 0.125, untrained 0.25 (generated is better on 1 of 1)."
-        in text
+        "On 1 structure that the generator was trained on: generated 0.125, untrained 0.25 (generated is"
+        " better on 1 of 1)." in text
     )
     assert "0.3 s (4 policies) to generate, 10 s (4 policies) to train from scratch" in text
 

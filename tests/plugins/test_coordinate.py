@@ -1,4 +1,6 @@
-"""The coordinate encoder: one decoder for every size, around the smooth family that the untrained one knows exactly."""
+"""The coordinate encoder: one decoder for every size, around the smooth family that the untrained one knows
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -300,7 +302,9 @@ def test_every_parameter_learns(zoo):
 
 
 def test_the_loss_is_relative_to_the_spread_of_each_tensor(zoo):
-    """By hand, with no noise: mean over policies of the mean square over their parameters, each in units of its tensor."""
+    """By hand, with no noise: mean over policies of the mean square over their parameters, each in units of
+    its tensor.
+    """
     net = stirred(zoo, latent_noise=0.0)
     loss, rebuilt = net.reconstruct(zoo, normal(0))
     spread = {

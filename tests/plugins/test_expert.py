@@ -1,4 +1,6 @@
-"""Optimal policies from sorted states against the exact flows over all states, and the states that experts draw."""
+"""Optimal policies from sorted states against the exact flows over all states, and the states that experts
+draw.
+"""
 
 from __future__ import annotations
 

@@ -313,7 +313,9 @@ def test_states_are_numbered_where_the_numbers_fit_64_bits(ndim, height, fits):
 
 
 def described(k: int, outer: list[float], band: list[float]) -> list[float]:
-    """What is told about position k of a dimension, one number after the other, from lists of what each position pays."""
+    """What is told about position k of a dimension, one number after the other, from lists of what each
+    position pays.
+    """
     h = len(outer)
     u = k / (h - 1)
     numbers = [u, *(math.cos(math.pi * m * u) for m in range(1, 9))]

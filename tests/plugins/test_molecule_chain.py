@@ -17,7 +17,7 @@ structures = [
   "blocks=0+1+4,max_blocks=2,width=16",
   "blocks=1+3+6,max_blocks=3,beta=4,width=16",
 ]
-test_structures = ["blocks=5+7+8,max_blocks=3,width=16"]
+test_structures = ["blocks=0+3+4,max_blocks=3,width=16"]
 train_tests = false
 [zoo]
 num = 2
@@ -107,7 +107,7 @@ def test_the_report_shows_molecules(root):
 
 def test_fine_tuning_of_a_task_too_large_to_enumerate(root):
     out = genflow(
-        "finetune", "--env", "molecule", "--generator", "run", "--structure", "medium,width=16", "--num", 2,
+        "finetune", "--env", "molecule", "--generator", "run", "--structure", "blocks=0+1+2+3+4+6,max_blocks=6,width=16", "--num", 2,
         "--out", "fine", "--json",
         "-o", "finetune.steps=6", "-o", "finetune.batch_size=8", cwd=root,
     )  # fmt: skip

@@ -58,9 +58,9 @@ def test_new_blocks_and_test_vocabularies_occur_nowhere_else(generator):
 
 def test_it_is_as_good_as_its_card_says(generator):
     tests = [entry for entry in generator.card.quality if entry.role == "test"]
-    small = sorted(
-        tests, key=lambda entry: Structure.build("molecule", entry.structure).environment.n_states
-    )[:4]
+    small = sorted(tests, key=lambda entry: Structure.build("molecule", entry.structure).solution.n_states)[
+        :4
+    ]
     for entry in small:
         population = generator.generate(Structure.build("molecule", entry.structure), NUM, seed=1)
         assert not population.seen

@@ -337,7 +337,10 @@ def gradients_alone(losses, module, flow, log_z):
 @pytest.mark.parametrize("members", [3, 20])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_members_gradient_is_that_of_the_member_alone(monkeypatch, objective, members):
-    """Its own network, evaluated at each of its rows, and autograd; whatever is shared, kept and done in blocks."""
+    """Its own network, evaluated at each of its rows, and autograd.
+
+    Whatever is shared, kept and done in blocks.
+    """
     structure = grid(2, 5)
     expert, start = structure.solution.expert, lively(structure, members)
     options = PolicyOptions(steps=4, batch_size=24, objective=objective, epsilon=0.3)
@@ -420,7 +423,9 @@ def test_each_member_is_clipped_by_its_own_norm(tmp_path):
     ids=lambda left: "+".join(f.__name__ for f in left),
 )
 def test_the_fast_ways_learn_what_the_plain_ones_do(tmp_path, left, objective):
-    """Nothing of its own but the network itself and the reward: the same trajectories and, to rounding, the same weights."""
+    """Nothing of its own but the network itself and the reward: the same trajectories and, to rounding, the
+    same weights.
+    """
     structure = slow = grid(2, 5)
     for plain in left:
         slow = plain(slow)
