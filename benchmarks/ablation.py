@@ -32,7 +32,8 @@ from genflow.stages import autoencoder, diffusion
 from genflow.storage.files import read_json, write_json
 
 PAPERS_LOSS = {
-    "autoencoder.kl_scale": 0.0, "autoencoder.weight_loss_scale": 1.0, "autoencoder.options.swap_probability": 0.0,
+    "autoencoder.kl_scale": 0.0, "autoencoder.weight_loss_scale": 1.0,
+    "autoencoder.options.swap_probability": 0.0,
     "autoencoder.options.normaliser_floor": None, "autoencoder.options.length_power": 0.0,
 }  # fmt: skip
 #: the paper's autoencoder, which leaves the structure to the denoiser, with the paper's latent size and

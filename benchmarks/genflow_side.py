@@ -54,7 +54,7 @@ class Genflow(Handlers):
         return {"seconds": time.perf_counter() - began}
 
     def _step(self) -> int:
-        """One step as in `genflow.training.loop.train`, which shows figures and writes checkpoints besides."""
+        """One step as in `genflow.training.loop.train`, without its figures and checkpoints."""
         rate = self.options.lr * self.options.rate(self.done)
         for group, scale in zip(self.optimizer.param_groups, self.scales, strict=True):
             group["lr"] = rate * scale

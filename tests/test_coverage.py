@@ -1,4 +1,4 @@
-"""What a generator may be asked for: refusals outside, a word of caution at the edge, silence in the middle."""
+"""What a generator may be asked for: refused outside, cautioned at the edge, silent in the middle."""
 
 from __future__ import annotations
 

@@ -117,7 +117,10 @@ def test_it_is_listed_with_its_own_distribution(genflow):
 
 
 def test_installing_it_does_not_make_genflow_import_torch(site):
-    code = "import sys; from genflow.registry import registry; print(registry().names('environment'), 'torch' in sys.modules)"
+    code = (
+        "import sys; from genflow.registry import registry;"
+        " print(registry().names('environment'), 'torch' in sys.modules)"
+    )
     environ = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=site, env=environ, capture_output=True, text=True, check=True

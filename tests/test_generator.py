@@ -113,7 +113,8 @@ def test_the_zoos_starts_are_stored_and_no_others_are_drawn(trained, tmp_path, m
     from.
     """
     options = {
-        "autoencoder.encoder": "coordinate", "autoencoder.options": {"latent_size": 2, "hidden": 4, "init_noise": 0.0},
+        "autoencoder.encoder": "coordinate", "autoencoder.options": {"latent_size": 2, "hidden": 4,
+        "init_noise": 0.0},
         "zoo.num": 2, "zoo.steps": 1, "zoo.lr": 1e-9,
     }  # fmt: skip
     settings = config(**options)

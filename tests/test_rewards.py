@@ -111,7 +111,8 @@ def test_a_registered_reward_is_trained_and_evaluated(third_party, tmp_path):
         env="hypergrid",
         structures=[structure.name],
         **{
-            "zoo.num": 2, "zoo.steps": 3, "zoo.batch_size": 4, "autoencoder.steps": 2, "autoencoder.batch_size": 2,
+            "zoo.num": 2, "zoo.steps": 3, "zoo.batch_size": 4, "autoencoder.steps": 2,
+            "autoencoder.batch_size": 2,
             "diffusion.steps": 2, "generate.num": 2, "generate.steps": 2, "evaluation.num": 2,
             "evaluation.metrics": ["js", "mean_reward"], "evaluation.baselines": ["random"],
         },

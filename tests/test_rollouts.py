@@ -84,7 +84,8 @@ def first_actions(rollouts: Rollouts, n_actions: int) -> torch.Tensor:
     """(M, A) how often each action was taken in the initial state."""
     first = rollouts.places % rollouts.length == 0
     return torch.stack([
-        torch.bincount(a[f & v], minlength=n_actions) for a, f, v in zip(rollouts.actions, first, rollouts.valid, strict=True)
+        torch.bincount(a[f & v], minlength=n_actions)
+        for a, f, v in zip(rollouts.actions, first, rollouts.valid, strict=True)
     ])  # fmt: skip
 
 

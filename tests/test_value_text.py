@@ -12,8 +12,10 @@ from genflow import Environment, GenflowError, Schema, Structure, fixed, load_co
 from genflow.value_text import from_text, to_text
 
 ODD = [
-    "", " ", "  a ", "a+b", "a,b", "[", "]", "{a:1}", "(1)", "../up", "/", "\0", "é", "漢字", "a=b", "a:b", "~", "%", "%41",
-    "1", "-1", "+1", "1.5", "1e5", "1e", "x1e", "2E", "True", "false", "None", "null", "'", '"', "''", "a\nb", "-", ".", "*",
+    "", " ", "  a ", "a+b", "a,b", "[", "]", "{a:1}", "(1)", "../up", "/", "\0", "é", "漢字", "a=b", "a:b",
+    "~", "%", "%41",
+    "1", "-1", "+1", "1.5", "1e5", "1e", "x1e", "2E", "True", "false", "None", "null", "'", '"', "''",
+    "a\nb", "-", ".", "*",
 ]  # fmt: skip
 
 

@@ -154,9 +154,16 @@ BROKEN_JSON = {
     "no facts": "{}",
     "structure is a list": '{"env": "hypergrid", "policy": "mlp3", "structure": []}',
     "unknown environment": '{"env": "nowhere", "policy": "mlp3", "structure": {}}',
-    "unknown field": '{"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 4, "depth": 3}}',
-    "height of another population": '{"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 5, "width": 8}}',
-    "provenance is a list": '{"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 4, "width": 8}, "provenance": []}',
+    "unknown field": (
+        '{"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 4, "depth": 3}}'
+    ),
+    "height of another population": (
+        '{"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 5, "width": 8}}'
+    ),
+    "provenance is a list": (
+        '{"env": "hypergrid", "policy": "mlp3", "structure": {"ndim": 2, "height": 4, '
+        '"width": 8}, "provenance": []}'
+    ),
 }
 
 

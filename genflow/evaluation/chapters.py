@@ -125,7 +125,8 @@ def _best_objects(findings: Findings, structure: Structure, saved: Mapping[str, 
             f"{policies}, {row.different} different objects, mean score of all samples {number(row.mean)}"
         )
         blocks.append(
-            f'<h4>{escape(label)} <span class="tag">{caption}</span></h4><div class="objects">{"".join(figures)}</div>'
+            f'<h4>{escape(label)} <span class="tag">{caption}</span></h4>'
+            f'<div class="objects">{"".join(figures)}</div>'
         )
     return f"<h3>{heading(findings, structure)}</h3><p>Score: {escape(gallery.score)}.</p>{''.join(blocks)}"
 

@@ -108,7 +108,7 @@ def brief_metrics() -> list[str]:
 
 
 def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the comparison table: one row an entry, the means of the metrics that any entry has."""
+    """Header and rows of the comparison table: an entry a row, the means of its metrics."""
     entries = list(entries)
     shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
     header = ["structure", "seen", "source", "num", *shown, "seconds", "budget"]

@@ -25,12 +25,15 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 1rem 0 .6rem; }
 h2 { margin: 2.6rem 0 .5rem; font-size: 1.3rem; border-bottom: 1px solid #ddd; }
 h3 { margin: 1.6rem 0 .3rem; font-size: 1rem; overflow-wrap: anywhere; }
 p, li, dd, figcaption { max-width: 48rem; overflow-wrap: anywhere; }
-ul { padding-left: 1.2rem; } a { color: #1f5fa8; } nav { margin-top: .8rem; } nav a { margin-right: 1rem; white-space: nowrap; }
+ul { padding-left: 1.2rem; } a { color: #1f5fa8; } nav { margin-top: .8rem; } nav a { margin-right: 1rem;
+  white-space: nowrap; }
 summary { cursor: pointer; } pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .8rem; }
 .scroll { overflow-x: auto; border: 1px solid #ddd; border-radius: 4px; }
 figcaption, small, .tag { color: #595959; font-weight: 400; }
-table { border-collapse: separate; border-spacing: 0; font-size: .88rem; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-top: 1px solid #eee; vertical-align: top; }
+table { border-collapse: separate; border-spacing: 0; font-size: .88rem;
+  font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-top: 1px solid #eee;
+  vertical-align: top; }
 thead th { border: 0; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 500; }
 tr.group th { background: #f1f4f7; font-weight: 600; }
@@ -52,9 +55,11 @@ figcaption { font-size: .88rem; margin-top: .2rem; }
 OBJECTS_STYLE = """
 h4 { margin: 1.2rem 0 .5rem; font-size: .9rem; font-weight: 600; }
 .objects { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: .8rem; }
-.objects figure { margin: 0; padding: .4rem .6rem .5rem; max-width: 20rem; border: 1px solid #ddd; border-radius: 4px; }
+.objects figure { margin: 0; padding: .4rem .6rem .5rem; max-width: 20rem; border: 1px solid #ddd;
+  border-radius: 4px; }
 .objects img { width: 100%; }
-.objects figcaption { font-size: .75rem; line-height: 1.35; } .objects b { display: block; font-size: .9rem; color: #1a1a1a; }
+.objects figcaption { font-size: .75rem; line-height: 1.35; } .objects b { display: block;
+  font-size: .9rem; color: #1a1a1a; }
 """
 
 
@@ -88,8 +93,10 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     style = STYLE + (OBJECTS_STYLE if objects else "")
     links = " ".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in sections)
     page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n{_summary(findings)}{_facts(findings)}"
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n"
+        f"{_summary(findings)}{_facts(findings)}"
         f"<nav>{links}</nav>\n"
         + "".join(
             f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n'
@@ -162,7 +169,8 @@ def _verdict(findings: Findings, metric: str, groups: Sequence[Sequence[Entry]],
             beaten = f" (generated is better on {wins} of {len(pairs)})" if metric in findings.metrics else ""
             rivals.append(f"{phrase} <b>{_short(sum(other for _, other in pairs) / len(pairs))}</b>{beaten}")
     own = sum(values["generated"] for values in chosen) / len(chosen)
-    return f"On {_count(len(chosen), 'structure')} {words}: {', '.join([f'generated <b>{_short(own)}</b>', *rivals])}."
+    figures = ", ".join([f"generated <b>{_short(own)}</b>", *rivals])
+    return f"On {_count(len(chosen), 'structure')} {words}: {figures}."
 
 
 def _costs(findings: Findings) -> str:
@@ -186,7 +194,8 @@ def _costs(findings: Findings) -> str:
     }
     spent = ", ".join(f"{name} {_short(seconds)} s" for name, seconds in once.items() if seconds)
     more = f" Not counted is what the generator itself cost, once: {spent}." if spent else ""
-    return f"Time for one structure, mean: {made['generated']} to generate, {made['trained']} to train from scratch.{more}"
+    times = f"{made['generated']} to generate, {made['trained']} to train from scratch"
+    return f"Time for one structure, mean: {times}.{more}"
 
 
 def _facts(findings: Findings) -> str:
@@ -274,7 +283,8 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
             best[name] = min(values) if findings.metrics[name].better == "lower" else max(values)
     tag = f'<span class="tag">{escape(group[0].env)}, {"seen" if group[0].seen else "unseen"}</span>'
     lines = [
-        f'<tr class="group"><th colspan="{len(columns) + 3}" scope="rowgroup"><span>{escape(group[0].name)} {tag}</span></th></tr>'
+        f'<tr class="group"><th colspan="{len(columns) + 3}" scope="rowgroup">'
+        f"<span>{escape(group[0].name)} {tag}</span></th></tr>"
     ]
     for e in group:
         cells = []
@@ -286,7 +296,8 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
             mark = ' class="best"' if value is not None and value == best.get(name) else ""
             cells.append(f'<td{mark} title="{escape(title)}">{number(value)}{spread}</td>')
         lines.append(
-            f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}<td>{number(e.seconds)}</td></tr>'
+            f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}'
+            f"<td>{number(e.seconds)}</td></tr>"
         )
     return f"<tbody>{''.join(lines)}</tbody>\n"
 
@@ -312,7 +323,8 @@ def _describe(findings: Findings, name: str) -> str:
 
 
 def _terms(terms: dict[str, str]) -> str:
-    return f"<dl>{''.join(f'<dt>{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in terms.items())}</dl>"
+    pairs = (f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
+    return f"<dl>{''.join(pairs)}</dl>"
 
 
 def _short(value: float) -> str:

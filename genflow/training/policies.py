@@ -164,11 +164,8 @@ class PopulationTrainee(Trainee):
         else:
             flow = _values(self.flow, own)
             log_flow, cache = self.structure.forward_with_cache(self._flow_module, flow)(rollouts.states)
-            balance = (
-                objectives.detailed_balance
-                if options.objective == "db"
-                else objectives.sub_trajectory_balance
-            )
+            db = options.objective == "db"
+            balance = objectives.detailed_balance if db else objectives.sub_trajectory_balance
             losses = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1))
             by_logits, by_flow = torch.autograd.grad(losses.sum(), (logits, log_flow))
             arch.backward(self._flow_module, flow, cache, by_flow, _grads(self.flow, own))

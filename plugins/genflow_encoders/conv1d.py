@@ -32,7 +32,7 @@ class Spec(Schema):
 
 
 class Conv1dEncoder(Encoder):
-    """Strided convolutions each way over the flat, padded, normalised weights, with Gaussian noise and MSE."""
+    """Strided convolutions each way over flat, padded, normalised weights, with Gaussian noise and MSE."""
 
     class Config(Schema):
         """Options of the network, and of the zoo's starts.

@@ -217,7 +217,7 @@ class CoordinateEncoder(Encoder):
         return kept[1]
 
     def encode(self, population: Population) -> Tensor:
-        """(M, D) -> (M, Z): the style of the family's member that is nearest to the weights (least squares)."""
+        """(M, D) -> (M, Z): the style of the family's member nearest to the weights (least squares)."""
         return self.style(self._read(population))
 
     def _read(self, population: Population) -> Tensor:

@@ -16,7 +16,8 @@ def register_rewards(register):
     Cosine, sparse, deceptive and three compositional ones: torchgfn's.
     """
     classes = {
-        "original": "Original", "paper": "Paper", "cosine": "Cosine", "sparse": "Sparse", "deceptive": "Deceptive",
+        "original": "Original", "paper": "Paper", "cosine": "Cosine", "sparse": "Sparse",
+        "deceptive": "Deceptive",
         "bitwise_xor": "BitwiseXor", "multiplicative_coprime": "MultiplicativeCoprime",
         "conditional_multiscale": "ConditionalMultiscale",
     }  # fmt: skip

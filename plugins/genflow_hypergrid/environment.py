@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 #: the paper's structures: name -> (height, ndim); its s is n*h and its d is sqrt(s) in all twelve
 PAPER = {
     "A": (16, 4), "B": (6, 6), "C": (5, 5), "D": (9, 4),
-    "A*": (3, 3), "B*": (4, 4), "C*": (12, 3), "D*": (7, 7), "E*": (2, 2), "F*": (8, 2), "G*": (27, 3), "H*": (25, 4),
+    "A*": (3, 3), "B*": (4, 4), "C*": (12, 3), "D*": (7, 7), "E*": (2, 2), "F*": (8, 2), "G*": (27, 3),
+    "H*": (25, 4),
 }  # fmt: skip
 DEFAULT_WIDTH = 128
 #: smallest share of the reward that the condition tells from none

@@ -30,7 +30,7 @@ MAX_SPARSE = 9
 
 
 class ProductReward(Reward):
-    """R0 everywhere, R1 more where all positions are in the outer region, R2 more where all are in the band."""
+    """R0 everywhere, R1 more where all positions are outer, R2 more where all are in the band."""
 
     environment = "hypergrid"
 

@@ -24,7 +24,8 @@ from genflow.storage.populations import save_population
 SEEN = ("ndim=2,height=3,width=8", "ndim=1,height=4,width=8")
 UNSEEN = "ndim=2,height=2,width=8"
 TINY = {
-    "zoo.num": 2, "zoo.steps": 20, "autoencoder.steps": 5, "diffusion.steps": 5, "diffusion.options": {"channels": [8]},
+    "zoo.num": 2, "zoo.steps": 20, "autoencoder.steps": 5, "diffusion.steps": 5,
+    "diffusion.options": {"channels": [8]},
     "generate.num": 3, "evaluation.num": 2, "finetune.steps": 8,
 }  # fmt: skip
 
@@ -199,8 +200,10 @@ def test_summary_tells_the_means_and_who_wins(tmp_path):
 
     (tmp_path / "evaluation.json").write_text(
         evaluation(
-            measured("generated", "a", False, 0.02, 0.2), measured("trained", "a", False, 0.03, 9), measured("random", "a", False, 0.5, 0),
-            measured("generated", "b", False, 0.04, 0.4), measured("trained", "b", False, 0.01, 11), measured("random", "b", False, 0.7, 0),
+            measured("generated", "a", False, 0.02, 0.2), measured("trained", "a", False, 0.03, 9),
+            measured("random", "a", False, 0.5, 0),
+            measured("generated", "b", False, 0.04, 0.4), measured("trained", "b", False, 0.01, 11),
+            measured("random", "b", False, 0.7, 0),
             measured("generated", "c", True, 0.125, 0.3), measured("random", "c", True, 0.25, 0),
         )
     )  # fmt: skip

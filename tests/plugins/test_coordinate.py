@@ -195,7 +195,7 @@ def test_a_narrow_layers_correction_is_the_first_part_of_a_wide_ones(trained):
 
 
 def test_a_dimensions_weights_are_that_of_its_name(trained):
-    """The first dimensions of a large grid are those of a small one, the condition and the rest being equal."""
+    """The first dimensions of a large grid are those of a small one, the rest being equal."""
     with torch.no_grad():
         small, large = (
             s.layout.unflatten(trained.decode(styles(), s.layout, ZOO[0].condition()))
