@@ -27,6 +27,7 @@ from genflow.interfaces.denoiser import Denoiser
 from genflow.interfaces.encoder import Encoder
 from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
 from genflow.population import Population
+from genflow.precision import float32_default
 from genflow.registry import registry
 from genflow.schema import Name, Objects, Schema, brief, validate
 from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
@@ -116,6 +117,7 @@ class Generator:
     latent_std: Tensor
 
     @classmethod
+    @float32_default()
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> Self:
         """Load a generator that `save_pretrained` wrote.
 
@@ -144,6 +146,7 @@ class Generator:
             card, encoder.to(device).eval(), denoiser.to(device).eval(), mean.to(device), std.to(device)
         )
 
+    @float32_default()
     def rounded(self) -> Generator:
         """A copy with every parameter rounded to float16, which `save_pretrained(half=True)` stores without
         further loss.
@@ -215,6 +218,7 @@ class Generator:
         """A warning if the structure is at the edge of what this generator was trained on."""
         return coverage.caution(structure, self.training_structures, self.card.quality)
 
+    @float32_default()
     def generate(
         self,
         structure: Structure,

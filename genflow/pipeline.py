@@ -24,6 +24,7 @@ from genflow.evaluation.evaluate import choose_metrics, evaluate
 from genflow.evaluation.findings import EVALUATION
 from genflow.evaluation.report import write_report
 from genflow.population import Population
+from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.stages.autoencoder import train_autoencoder
@@ -39,6 +40,7 @@ from genflow.structure import Structure
 from genflow.training.loop import NON_IDENTITY_FIELDS
 
 
+@float32_default()
 def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
     """The whole job: train, generate for known and unknown structures, compare, report.
 
@@ -77,6 +79,7 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
     return entries
 
 
+@float32_default()
 def check(config: Config) -> tuple[list[Structure], list[Structure]]:
     """Refuse an impossible configuration before the first stage writes anything.
 
@@ -168,6 +171,7 @@ def load_for_evaluation(
     return populations, Zoo(inside) if is_zoo else None
 
 
+@float32_default()
 def evaluate_folder(
     config: Config, populations: Sequence[Population], zoo: Zoo | None, out: Path | None, progress: Progress
 ) -> list[dict[str, Any]]:

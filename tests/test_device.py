@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles import grid, lively
 
-from genflow import Population
+from genflow import Population, load_config, load_population, run
 from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.training.policies import PolicyOptions, train_population
@@ -109,3 +109,22 @@ def test_the_users_cuda_random_state_is_never_seeded(monkeypatch):
     before = torch.get_rng_state()
     Population.initialised(grid(2, 4), 2, seed=0)
     assert torch.get_rng_state().equal(before)
+
+
+def test_the_whole_job_runs_under_doubles(doubles, tmp_path):
+    config = load_config(
+        env="hypergrid",
+        structures=["ndim=2,height=4,width=8", "ndim=2,height=5,width=8"],
+        test_structures=["ndim=2,height=6,width=8"],
+        train_tests=False,
+        **{
+            "zoo.num": 2, "zoo.steps": 5, "zoo.objective": "distill", "autoencoder.encoder": "coordinate",
+            "autoencoder.steps": 3, "autoencoder.batch_size": 2, "autoencoder.kl_scale": 1.0,
+            "autoencoder.options": {"latent_size": 2, "hidden": 8, "embedding": 4, "matrices": 2},
+            "diffusion.steps": 3, "diffusion.sampling.steps": 2, "generate.num": 2, "evaluation.num": 2,
+        },
+    )  # fmt: skip
+    entries = run(config, tmp_path / "run", Progress(quiet=True))
+    assert {entry["source"] for entry in entries} > {"trained", "generated"}
+    made = load_population(tmp_path / "run" / "generated" / "ndim=2,height=6,width=8")
+    assert made.weights.dtype == torch.float32

@@ -12,6 +12,7 @@ from genflow.generator import EncoderCard
 from genflow.interfaces.encoder import Encoder
 from genflow.measure import primary_metrics, values_of
 from genflow.population import Population
+from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.schema import validate
 from genflow.stages.common import (
@@ -36,6 +37,7 @@ AUTOENCODER_TENSORS = "autoencoder.safetensors"
 MEASURED_STATES = 70_000
 
 
+@float32_default()
 def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
     """Train the autoencoder of weights on a zoo, and measure what reconstruction does to its members.
 
@@ -118,6 +120,7 @@ def _measurable(structure: Structure) -> bool:
     return structure.solution.enumerable and (structure.solution.n_states or 0) <= MEASURED_STATES
 
 
+@float32_default()
 def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
     """Load what `train_autoencoder` wrote.
 

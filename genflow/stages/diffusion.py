@@ -17,6 +17,7 @@ from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.generator import FORMAT, Card, EncoderCard, Generator
 from genflow.measure import figures_of
+from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder
 from genflow.stages.common import (
@@ -38,6 +39,7 @@ from genflow.training.diffusion import DiffusionTrainee
 from genflow.training.loop import train
 
 
+@float32_default()
 def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, progress: Progress) -> Generator:
     """Train the latent diffusion model on a zoo's latents, and join it with the autoencoder to a generator.
 
@@ -149,6 +151,7 @@ def measure_quality(
     ]
 
 
+@float32_default()
 def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
     """Write a generator as it ships: float16, without its training history, and measured.
 

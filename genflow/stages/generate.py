@@ -11,6 +11,7 @@ from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.generator import CARD, Generator, shipped
 from genflow.population import Population
+from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
 from genflow.storage.populations import FACTS, find_populations, load_population, save_population
@@ -20,6 +21,7 @@ from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.finetune import STARTS, finetune
 
 
+@float32_default()
 def load_generators(config: Config, folder: Path | None, structures: Sequence[Structure]) -> list[Generator]:
     """Load the generator for each structure.
 
@@ -63,6 +65,7 @@ def _covering(generators: Mapping[str, Generator], structure: Structure) -> Gene
     raise GenflowError(f"no generator covers {structure.name}: {said}")
 
 
+@float32_default()
 def generate(
     config: Config,
     generators: Sequence[Generator],
@@ -126,6 +129,7 @@ def generate(
     return populations
 
 
+@float32_default()
 def finetune_both(
     config: Config, population: Population, out: Path, progress: Progress
 ) -> list[dict[str, Any]]:

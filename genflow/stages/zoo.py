@@ -14,6 +14,7 @@ from genflow.distributed.world import world
 from genflow.interfaces.encoder import Encoder, Starts
 from genflow.measure import primary_metrics
 from genflow.population import Population
+from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.common import dump, estimated_cost, map_with_progress, resolve_component
 from genflow.storage.files import write_tensors
@@ -26,6 +27,7 @@ from genflow.training.options import ZooOptions
 from genflow.training.policies import train_members
 
 
+@float32_default()
 def train_zoo(
     config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress
 ) -> Zoo:
