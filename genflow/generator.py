@@ -148,8 +148,9 @@ class Generator:
 
     @float32_default()
     def rounded(self) -> Generator:
-        """A copy with every parameter rounded to float16, which `save_pretrained(half=True)` stores without
-        further loss.
+        """A copy with every parameter rounded to float16.
+
+        `save_pretrained(half=True)` stores it without further loss.
         """
         other = copy.deepcopy(self)
         with torch.no_grad():
@@ -273,8 +274,7 @@ class Generator:
 
 
 def load_card(folder: Path) -> tuple[Path, Card]:
-    """The folder that holds a generator, which is `folder` or the ``generator`` inside a run, and its model
-    card.
+    """Find a generator and read its model card: in `folder`, or in the ``generator`` inside a run.
 
     Raises:
         GenflowError: there is none, or it is of another format.

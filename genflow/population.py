@@ -71,8 +71,9 @@ class Population:
 
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
-        """`num` untrained networks: the architecture's own initialisation, and the environment's initial
-        preferences.
+        """Make `num` untrained networks.
+
+        Their weights are the architecture's own initialisation and the environment's initial preferences.
         """
         with seeded_cpu(seed):
             modules = [structure.module() for _ in range(num)]

@@ -82,8 +82,9 @@ def comparable(structure: Structure, zoo: Zoo | None) -> list[Population]:
 
 
 def reference(structure: Structure, zoo: Zoo | None) -> Population | None:
-    """The checkpoints that policies of a structure are compared with: its own, else the nearest other
-    structure's, transplanted.
+    """The checkpoints that policies of a structure are compared with.
+
+    Its own, else the nearest other structure's, transplanted.
     """
     own = _own(structure, zoo)
     return own[:] if own else _nearest(structure, zoo)  # a copy: what metrics keep with it goes with it

@@ -214,8 +214,9 @@ class Findings:
         return told[0] if told else None
 
     def choose(self, limit: int, fits: Fits) -> list[tuple[Structure, dict[str, Saved]]]:
-        """At most `limit` of the structures that fit, unseen and others by turns, those with generated
-        policies first.
+        """At most `limit` of the structures that fit.
+
+        Unseen and others come by turns, those with generated policies first.
         """
         fitting = sorted(
             (item for item in self.populations().items() if fits(*item)),

@@ -297,8 +297,9 @@ def _frame(axes: Axes) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text of a sensible length that matplotlib can draw, does not read as a formula, and does not leave out
-    of a legend.
+    """Text of a sensible length that matplotlib can draw.
+
+    It does not read it as a formula, and does not leave it out of a legend.
     """
     text = " ".join(text.encode("utf-8", "replace").decode().split())
     text = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

@@ -303,8 +303,9 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
 
 
 def _headline(findings: Findings) -> str | None:
-    """The metric that the summary speaks of: the first primary one that was measured, else the first measured
-    one.
+    """The metric that the summary speaks of.
+
+    The first primary one that was measured, else the first measured one.
     """
     present = {name for e in findings.evaluation.entries for name in e.metrics if e.value(name) is not None}
     measured = [name for name in findings.metrics if name in present] + sorted(

@@ -93,8 +93,9 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
 
 
 def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> list[dict[str, Any]]:
-    """For each structure of up to MEASURED_STATES states, the median primary metrics of the members and of
-    their reconstructions.
+    """The median primary metrics of a zoo's members and of their reconstructions.
+
+    Only structures of up to MEASURED_STATES states are measured.
     """
 
     def entry(population: Population) -> dict[str, Any]:

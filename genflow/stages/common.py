@@ -88,8 +88,9 @@ def map_with_progress(
 
 
 def estimated_cost(structure: Structure) -> float:
-    """What a structure costs relative to others, roughly: its parameters times its inputs, which trajectories
-    grow with.
+    """What a structure costs relative to others, roughly.
+
+    Its parameters times its inputs, which trajectories grow with.
     """
     return structure.layout.size * len(structure.layout.units["input"])
 

@@ -59,8 +59,9 @@ class Hypergrid(Environment):
         reward: str = reward_name("original")
 
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
-        """A torchgfn HyperGrid whose reward is ours, and its row-major (dimension, position) one-hot
-        preprocessor.
+        """A torchgfn HyperGrid whose reward is ours, and its one-hot preprocessor.
+
+        Inputs are row-major: (dimension, position).
 
         Raises:
             GenflowError: torchgfn's reward does not fit this grid.

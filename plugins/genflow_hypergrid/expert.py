@@ -1,5 +1,6 @@
-"""The optimal policy of a grid whose reward does not tell dimensions apart, from one state for each multiset
-of positions.
+"""The optimal policy of a grid whose reward does not tell dimensions apart.
+
+It needs one state for each multiset of positions.
 
 Flows do not change when dimensions are swapped, so C(h+n-1, n) sorted states stand for all h**n: 24,310
 instead of 10**8 for n = 8, h = 10.

@@ -40,8 +40,9 @@ def position_features(outer: Tensor, band: Tensor) -> Tensor:
 
 
 def _outlook(indicator: Tensor) -> list[Tensor]:
-    """What lies ahead of each position: how many rewarded ones, how far the next is, how long the run goes
-    on.
+    """What lies ahead of each position.
+
+    How many rewarded ones, how far the next is, how long the run goes on.
     """
     height = len(indicator)
     k = torch.arange(height)

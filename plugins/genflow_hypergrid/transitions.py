@@ -61,8 +61,9 @@ class GridTransitions(Transitions):
         return (states * self._weights).sum(-1) if self._numbered else None
 
     def inputs(self, states: Tensor) -> Tensor:
-        """(B, n) -> (B, n*h) one-hot, built in place: the preprocessor's int64 detour costs most of an
-        evaluation.
+        """(B, n) -> (B, n*h) one-hot.
+
+        Built in place: the preprocessor's int64 detour costs most of an evaluation.
         """
         size = (self._n_actions - 1) * self.height
         one_hot = torch.zeros(len(states), size, dtype=torch.float32, device=states.device)
