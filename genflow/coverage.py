@@ -95,7 +95,7 @@ class Quality(Schema):
 
 
 def caution(structure: Structure, training: Sequence[Structure], quality: Sequence[Quality]) -> str | None:
-    """Warn of a structure at the edge of the training structures, with the quality measured nearest to it.
+    """Warn of a structure at the edge of the training structures, with the quality measured nearest.
 
     At the edge are structures with a condition that few training structures have to such a degree, and those
     for which few are at least as large in all sizes of the task at once.

@@ -97,8 +97,8 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line.
 
-    It exits with status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted, and 1 when
-    workers failed.
+    It exits with status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted, and 1
+    when workers failed.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that what is open is closed

@@ -108,7 +108,8 @@ def test_the_report_shows_molecules(root):
 def test_fine_tuning_of_a_task_too_large_to_enumerate(root):
     # by the generator that ships: the one of this recipe has not met so many slots
     out = genflow(
-        "finetune", "--env", "molecule", "--structure", "medium,width=64", "--num", 2, "--out", "fine", "--json",
+        "finetune", "--env", "molecule", "--structure", "medium,width=64", "--num", 2,
+        "--out", "fine", "--json",
         "-o", "finetune.steps=6", "-o", "finetune.batch_size=8", cwd=root,
     )  # fmt: skip
     entries = {entry["name"]: entry for entry in json.loads(out)}
