@@ -1,4 +1,4 @@
-"""`ByteCache`: what is costly to compute is kept, up to a bound in bytes."""
+"""`ByteCache`: a least-recently-used cache whose size is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ T = TypeVar("T")
 
 
 class ByteCache:
-    """Results that belong to objects, kept until they hold more than `max_bytes` together.
+    """A cache of results that belong to objects, bounded to `max_bytes` in all.
 
-    The least recently used go first, and those of an object go when it does.
+    The least recently used results are dropped first. The results of an object are dropped when the object
+    is garbage-collected.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -29,12 +30,12 @@ class ByteCache:
         self._lock = threading.RLock()
 
     def get(self, owner: object, name: Hashable, make: Callable[[], T]) -> T:
-        """What `make` has returned for this owner and name, made again if it had to go.
+        """Return the cached result of an owner under a name, and call `make` if there is none.
 
         Args:
-            owner: an object that can be weakly referenced, known by its identity.
-            name: which of its results.
-            make: called without arguments.
+            owner: any object that can be weakly referenced; it is identified by `id`.
+            name: which of the owner's results is wanted.
+            make: computes the result; it takes no arguments.
         """
         key = id(owner), name
         with self._lock:
@@ -64,16 +65,16 @@ class ByteCache:
 
 
 def share_of_memory(fraction: float, least: int = 2**30) -> int:
-    """So many bytes of this machine's memory, at least `least`."""
+    """The number of bytes in a fraction of this machine's memory, and never fewer than `least`."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not every system tells
+    except (AttributeError, OSError, ValueError):  # not every system reports its memory
         total = 0
     return max(least, int(fraction * total))
 
 
 def bytes_of(value: Any) -> int:
-    """How many bytes the tensors and texts in a value hold, looking into containers and plain objects."""
+    """Count the bytes of the tensors and strings in a value, including those in containers and objects."""
     seen: set[int] = set()
 
     def count(each: Any) -> int:

@@ -1,6 +1,7 @@
-"""The configuration of every command: defaults < TOML file < command line.
+"""The configuration of every command, which merges defaults, a TOML file and the command line.
 
-Unknown keys are refused with a suggestion.
+The command line overrides the file, and the file overrides the defaults. An unknown key is an error that
+suggests the nearest known one.
 """
 
 from __future__ import annotations
@@ -28,52 +29,70 @@ from genflow.training.options import ZooOptions
 
 
 class GenerateOptions(Schema):
-    """How policies are generated: `num` a structure.
+    """How policies are generated."""
 
-    The sampler, its steps and guidance (None: as trained).
-    """
-
-    num: int = Field(default=8, ge=1, le=100_000)
-    sampler: Sampler | None = None
-    steps: int | None = Field(default=None, ge=1, le=100_000)
-    guidance: float | None = Field(default=None, ge=0)
+    num: int = Field(
+        default=8, ge=1, le=100_000, description="The number of policies to generate for each structure."
+    )
+    sampler: Sampler | None = Field(
+        default=None, description="The diffusion sampler; None means the one on the generator's model card."
+    )
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="The number of sampling steps; None means the number on the model card.",
+    )
+    guidance: float | None = Field(
+        default=None,
+        ge=0,
+        description="The scale of classifier-free guidance; None means the scale on the model card.",
+    )
 
 
 class EvaluationOptions(Schema):
-    """What is measured: `metrics` (empty: all that fit), `baselines`, and `num` policies of each baseline.
+    """Which metrics are computed, and which baselines are compared with."""
 
-    `noise` is the standard deviation of the perturbed baseline relative to each tensor's own.
-    """
-
-    metrics: tuple[str, ...] = ()
-    baselines: tuple[Literal["random", "uniform", "mean", "nearest", "perturbed"], ...] = (
-        "random",
-        "mean",
-        "nearest",
-        "perturbed",
+    metrics: tuple[str, ...] = Field(
+        default=(), description="Registered names of metrics; an empty list means every metric that applies."
     )
-    num: int = Field(default=8, ge=1, le=100_000)
-    noise: float = Field(default=0.1, ge=0)
+    baselines: tuple[Literal["random", "uniform", "mean", "nearest", "perturbed"], ...] = Field(
+        default=("random", "mean", "nearest", "perturbed"),
+        description="The baselines that are measured beside the policies.",
+    )
+    num: int = Field(default=8, ge=1, le=100_000, description="The number of policies of each baseline.")
+    noise: float = Field(
+        default=0.1,
+        ge=0,
+        description='Standard deviation of the noise of "perturbed", relative to that of each tensor.',
+    )
 
 
 class Config(Schema):
-    """Everything that a run depends on.
+    """All options of a run."""
 
-    `structures` are trained on, `selection_structures` only measured to choose between recipes,
-    `test_structures` only generated and evaluated; `train_tests` trains the latter from scratch too, for
-    comparison. `coverage`: field -> the range that a generator is meant for; requests outside are refused.
-    `policy` may be any registered architecture. `device` is "auto", "cpu", "cuda", ...
-    """
-
-    env: str = Field(min_length=1)
-    policy: str = Field(min_length=1)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    device: str = "auto"
-    structures: tuple[str | dict[str, Any], ...] = ()
-    selection_structures: tuple[str | dict[str, Any], ...] = ()
-    test_structures: tuple[str | dict[str, Any], ...] = ()
-    coverage: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    train_tests: bool = True
+    env: str = Field(min_length=1, description="Registered name of the environment.")
+    policy: str = Field(min_length=1, description="Registered name of the policy architecture.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="The seed of all random numbers.")
+    device: str = Field(
+        default="auto", description='"auto", which prefers a GPU, or a torch device such as "cpu" or "cuda".'
+    )
+    structures: tuple[str | dict[str, Any], ...] = Field(
+        default=(), description="The structures that are trained on."
+    )
+    selection_structures: tuple[str | dict[str, Any], ...] = Field(
+        default=(), description="Structures that are only measured, to choose between options of training."
+    )
+    test_structures: tuple[str | dict[str, Any], ...] = Field(
+        default=(), description="Structures that are only generated and evaluated."
+    )
+    coverage: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        description="Lowest and highest value of a field that the generator serves; others are refused.",
+    )
+    train_tests: bool = Field(
+        default=True, description="Whether the test structures are also trained from scratch, to compare."
+    )
     zoo: ZooOptions = ZooOptions()
     autoencoder: AutoencoderOptions
     diffusion: DiffusionOptions
@@ -90,10 +109,10 @@ class Config(Schema):
         return coverage
 
     def training_structures(self) -> list[Structure]:
-        """The structures to train on: those named, else the environment's defaults.
+        """Return the structures to train on, by default those that the environment names.
 
         Raises:
-            GenflowError: one is impossible, or none is named and the environment has no defaults.
+            GenflowError: a structure is invalid, or none is named and the environment has no defaults.
         """
         named = self.structures or registry().load("environment", self.env).default_structures
         if not named:
@@ -103,20 +122,20 @@ class Config(Schema):
         return self._build(named)
 
     def validation_structures(self, training: Sequence[Structure]) -> list[Structure]:
-        """The structures that recipes are chosen on.
+        """Return the structures that training options are selected on.
 
         Args:
-            training: what the generator is, or was, trained on.
+            training: the structures that the generator is trained on.
 
         Raises:
-            GenflowError: one is impossible, or is trained on too.
+            GenflowError: a structure is invalid, or is trained on too.
         """
         return require_disjoint("selection", self._build(self.selection_structures), training, "trained on")
 
     def unseen_structures(self, training: Sequence[Structure]) -> list[Structure]:
-        """The structures that are only generated and evaluated.
+        """Return the structures that are only generated and evaluated.
 
-        Arguments and errors as for `validation_structures`.
+        Arguments and errors are those of `validation_structures`.
         """
         tests = require_disjoint("test", self._build(self.test_structures), training, "trained on")
         return require_disjoint("test", tests, self._build(self.selection_structures), "selected on")
@@ -135,10 +154,10 @@ class Config(Schema):
         return structures
 
     def torch_device(self) -> str:
-        """The device to compute on.
+        """Return the torch device to compute on.
 
         Raises:
-            GenflowError: it is not there, or there are more workers than GPUs.
+            GenflowError: the device is not available or has no float64, or workers outnumber GPUs.
         """
         require_gpu_for_each_worker(self.device)
         if self.device == "auto":  # each worker has chosen its own GPU
@@ -159,6 +178,17 @@ class Config(Schema):
 def require_disjoint(
     role: str, structures: list[Structure], others: Sequence[Structure], use: str
 ) -> list[Structure]:
+    """Return the structures, after a check that none of them is also among the others.
+
+    Args:
+        role: what the structures are for, in an error message.
+        structures: the list to check.
+        others: the list that it must not overlap.
+        use: what the others are for, in an error message.
+
+    Raises:
+        GenflowError: a structure is in both lists.
+    """
     for structure in structures:
         if structure in others:
             raise GenflowError(
@@ -172,8 +202,8 @@ def load_config(file: Path | str | None = None, **overrides: Any) -> Config:
 
     Args:
         file: a TOML file, or the ``run.json`` of a run to repeat, or None.
-        overrides: top-level keys, and nested ones with dots, e.g. ``**{"zoo.steps": 300}``; None means "not
-            given".
+        overrides: values by key, with dots in nested keys, e.g. ``**{"zoo.steps": 300}``. A value of None
+            is ignored.
 
     Raises:
         GenflowError: the file cannot be read, a key is unknown, or a value does not fit.
@@ -193,10 +223,12 @@ def load_config(file: Path | str | None = None, **overrides: Any) -> Config:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Parse ``section.key=value``; the value is TOML, and text where it is not.
+    """Parse ``section.key=value`` into its key and value.
+
+    The value is read as TOML, and taken as plain text if it is not valid TOML.
 
     Raises:
-        GenflowError: there is no ``=``.
+        GenflowError: the text has no ``=``.
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

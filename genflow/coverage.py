@@ -1,4 +1,4 @@
-"""Which structures a generator can be asked for: refused outside, with a word of caution at the edge.
+"""Which structures a generator can be asked for, and which requests deserve a warning.
 
 Shapes: N training structures, C conditions.
 """
@@ -14,20 +14,20 @@ from genflow.errors import GenflowError, did_you_mean
 from genflow.schema import Name, Schema, StructureName, brief, role_of
 from genflow.structure import Structure
 
-#: with fewer training structures as far out as the one asked for, it lies at the edge
+#: a structure lies at the edge if fewer training structures than this are as extreme as it is
 FEW = 3
 
 Range = tuple[float, float]
 
 
 def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage: Mapping[str, Range]) -> None:
-    """Refuse a structure that a generator cannot know.
+    """Raise an error for a structure that a generator does not cover.
 
     Args:
-        structure: what is asked for.
-        training: fields of every training structure.
-        coverage: field -> lowest and highest value that the generator is meant for; both numbers of a pair
-            must lie inside.
+        structure: the requested structure.
+        training: the fields of every training structure.
+        coverage: field -> lowest and highest value that the generator serves. Where a field holds several
+            numbers, all of them must lie inside.
 
     Raises:
         GenflowError: a field is outside its range, or differs from every training structure and never varied
@@ -36,10 +36,10 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     fields = structure.fields()
     for key, (low, high) in coverage.items():
         if key not in fields and any(key in other for other in training):
-            continue  # of another reward
+            continue  # a field of another reward
         if key not in fields:
             possible = structure.known_fields()
-            if key in possible:  # of another reward
+            if key in possible:  # a field of another reward
                 continue
             raise GenflowError(
                 f"coverage names {key!r}, which is no field of a structure{did_you_mean(key, possible)}"
@@ -56,14 +56,13 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     for key in [key for key in fields if roles[key] == "described"]:
         values = [other.get(key) for other in training]
         known = sorted({str(value) for value in values})
-        # between two names there is nothing, as there is between two numbers
+        # unlike numbers, names cannot be interpolated
         if isinstance(fields[key], str) and known and fields[key] not in known:
             raise GenflowError(
                 f"this generator was trained on {key}={brief(', '.join(known), 400)}, not"
                 f" {_text(fields[key])}"
             )
-        # a number that never varied was not learned; what a file holds is judged by the descriptions of its
-        # units
+        # the effect of a number that never varied was not learned
         if _numbers(fields[key]) and len(known) == 1:
             fixed[key] = fields[key]
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
@@ -82,9 +81,14 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
 
 
 class Quality(Schema):
-    """What a model card says of one structure: mean metrics of `num` generated policies.
+    """The entry of a model card for one structure: mean metrics of generated policies.
 
-    `role` is "selection" or "test".
+    Attributes:
+        structure: fields of the structure.
+        name: short name of the structure.
+        role: whether the structure was used for selection, or for the final test only.
+        num: number of policies that the metrics are averaged over.
+        metrics: metric name -> mean; None where it is not finite.
     """
 
     structure: dict[str, Any]
@@ -95,15 +99,16 @@ class Quality(Schema):
 
 
 def caution(structure: Structure, training: Sequence[Structure], quality: Sequence[Quality]) -> str | None:
-    """Warn of a structure at the edge of the training structures, with the quality measured nearest.
+    """Return a warning for a structure at the edge of the training structures, or None.
 
-    At the edge are structures with a condition that few training structures have to such a degree, and those
-    for which few are at least as large in all sizes of the task at once.
+    A structure is at the edge if few training structures have a condition as extreme, or if few are at least
+    as large in all sizes of the task at once. The warning quotes the quality of the nearest measured
+    structure.
 
     Args:
-        structure: what is asked for.
+        structure: the requested structure.
         training: every training structure.
-        quality: of the model card.
+        quality: the measurements on the model card.
     """
     training = [other for other in training if other.fixed_fields() == structure.fixed_fields()]
     if structure in training or not training:
@@ -116,7 +121,7 @@ def caution(structure: Structure, training: Sequence[Structure], quality: Sequen
     sizes = _sizes(structure)
     as_large = sum(all(_sizes(other)[key] >= value for key, value in sizes.items()) for other in training)
     fields = structure.fields()
-    # what the user set comes first, then the sizes together, then what follows from both
+    # report a field that the user set before a condition that is derived from such fields
     set_by_user = [fields.get(name) == value for name, value in numbers.items()]
     place = min(range(len(as_far)), key=lambda i: (as_far[i] >= few, not set_by_user[i], as_far[i]))
     if as_far[place] < few and (set_by_user[place] or as_large >= few):
@@ -136,7 +141,7 @@ def caution(structure: Structure, training: Sequence[Structure], quality: Sequen
 
 
 def distance(a: Structure, b: Structure) -> float:
-    """Euclidean distance of the logarithms of two conditions."""
+    """Return the Euclidean distance between two conditions after log(1 + |x|)."""
     return float((a.condition().abs().log1p() - b.condition().abs().log1p()).norm())
 
 

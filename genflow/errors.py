@@ -1,4 +1,4 @@
-"""Errors that a user can correct: one line that says what is wrong, where, and what to do."""
+"""The error for mistakes that a user can correct, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class GenflowError(Exception):
-    """A mistake of the user's; the command line prints it as one line and exits with status 2."""
+    """A user error, which the command line prints as one line before it exits with status 2."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))

@@ -1,4 +1,4 @@
-"""Exact distributions of enumerable tasks by dynamic programming over their state graph.
+"""Exact flows and distributions of enumerable tasks, by dynamic programming over their state graph.
 
 Shapes: S states, A actions (the last one is exit), M policies.
 """
@@ -42,13 +42,13 @@ class StateGraph:
 
     @cached_property
     def n_parents(self) -> Tensor:
-        """(S,) number of edges into each state, the support of a uniform backward policy."""
+        """(S,) number of parents of each state, over which the backward policy is uniform."""
         edges = self.children[self.children != NO_CHILD]
         return torch.bincount(edges.long(), minlength=len(self.states))
 
     @cached_property
     def sweep(self) -> Sweep:
-        """The edges in topological order."""
+        """The same graph with its states numbered in topological order."""
         n_states = len(self.states)
         order = torch.cat(self.levels)
         place = torch.empty(n_states + 1, dtype=torch.int32)
@@ -59,13 +59,13 @@ class StateGraph:
         return Sweep(order, children, allowed, tuple(len(level) for level in self.levels))
 
     def mask(self, index: Tensor) -> Tensor:
-        """Allowed actions of the states at `index`: (len(index), A) bool."""
+        """Return the allowed actions of the states at `index`, as (len(index), A) bool."""
         return torch.cat([self.children[index] != NO_CHILD, self.can_exit[index, None]], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """A state graph whose states are numbered by level, so that a level is a contiguous piece of every table.
+    """A state graph whose states are numbered by level, so that each level is a contiguous slice.
 
     Attributes:
         order: (S,) state index of each number.
@@ -80,7 +80,7 @@ class Sweep:
     sizes: tuple[int, ...]
 
     def pieces(self, max_rows: int) -> Iterator[tuple[slice, list[slice]]]:
-        """Consecutive numbers, at most `max_rows` at a time, and the parts of these that lie in one level."""
+        """Yield slices of at most `max_rows` states, each with its parts that lie within one level."""
         ends = torch.tensor(self.sizes).cumsum(0).tolist()
         level = 0
         for first in range(0, ends[-1], max_rows):
@@ -109,8 +109,8 @@ class Flows:
     log_z: float
 
 
-#: states (B, *state_shape), masks (B, A), policies (B, A) -> the same under a random symmetry of the task for
-#: each row
+#: applies a random symmetry of the task to each row of states (B, *state_shape), masks (B, A) and policies
+#: (B, A)
 Symmetry = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -130,15 +130,15 @@ class Expert:
         count: Tensor | None = None,
         symmetry: Symmetry | None = None,
     ) -> None:
-        """Either every state, or one state for each of its images under a symmetry.
+        """Create an expert from every state, or from one representative of each class of symmetric states.
 
         Args:
             states: (S, *state_shape).
-            policy: (S, A) optimal.
+            policy: (S, A) optimal policy.
             mask: (S, A) allowed actions.
-            visit: (S,) probability that an optimal trajectory passes through the state or one of its images.
-            count: (S,) number of images of each state; None: one.
-            symmetry: moves drawn states to a random image.
+            visit: (S,) probability that an optimal trajectory passes through the state's class.
+            count: (S,) number of states in each class; None means one.
+            symmetry: maps drawn states to random states of their class.
         """
         self._states, self._policy, self._mask, self._symmetry = states, policy, mask, symmetry
         self.length = float(visit.sum())
@@ -147,12 +147,18 @@ class Expert:
         self._uniform_cdf = (count / count.sum()).cumsum(0)
 
     def draw(self, num: int, uniform: float, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """`num` states on the CPU, with replacement: a share `uniform` uniformly, the rest by visits.
+        """Draw `num` states with replacement, and the optimal policy in each.
+
+        Args:
+            num: B, the number of states.
+            uniform: fraction of the states that is drawn uniformly. The others are drawn in proportion to
+                their visit probability.
+            rng: generator of the random numbers, on any device.
 
         Returns:
-            states (B, *state_shape), allowed actions (B, A) and optimal policies (B, A).
+            States (B, *state_shape), allowed actions (B, A) and optimal policies (B, A), on the CPU.
         """
-        # by inverse distribution function, so that one generator serves on any device
+        # inverse transform sampling works with a generator on any device
         place = torch.rand(num, dtype=torch.float64, generator=rng, device=rng.device).cpu()
         split = num - round(uniform * num)
         index = torch.cat(
@@ -169,7 +175,8 @@ class Expert:
 def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
     """Enumerate the states of a graded torchgfn environment breadth first.
 
-    Graded: all trajectories to a state have the same length, as when every action adds one piece.
+    An environment is graded if all trajectories to a state have the same length, e.g. if every action adds
+    one piece.
 
     Raises:
         GenflowError: there are more than `max_states` states, or the task is not graded.
@@ -214,14 +221,14 @@ def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
 
 
 def require_rewards(states: Tensor, log_reward: Tensor) -> None:
-    """Refuse objects whose reward is not a positive number: no policy samples in proportion to it.
+    """Raise an error if a reward is not a positive finite number, because it defines no distribution.
 
     Args:
         states: (B, *state_shape).
         log_reward: (B,).
 
     Raises:
-        GenflowError: names the first such state, and its reward.
+        GenflowError: names the first such state and its reward.
     """
     bad = ~log_reward.isfinite()
     if bad.any():
@@ -234,7 +241,7 @@ def require_rewards(states: Tensor, log_reward: Tensor) -> None:
 
 
 def dead_end(state: Tensor) -> GenflowError:
-    """The refusal of a state (*state_shape) that no action leads out of."""
+    """Return the error for a state (*state_shape) in which no action is allowed."""
     return GenflowError(
         f"state {brief(state.tolist())} is a dead end: no action is allowed there, not even exit;"
         " allow exit there, or forbid what leads there"
@@ -242,10 +249,10 @@ def dead_end(state: Tensor) -> GenflowError:
 
 
 def require_ways_out(graph: StateGraph) -> None:
-    """Refuse a task with a state where no action is allowed.
+    """Raise an error if a task has a state in which no action is allowed.
 
     Raises:
-        GenflowError: names the first one.
+        GenflowError: names the first such state.
     """
     stuck = ~graph.can_exit & (graph.children == NO_CHILD).all(1)
     if stuck.any():
@@ -259,13 +266,13 @@ def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
     P_B is uniform over the parents of s'. Source: Bengio et al., "GFlowNet Foundations", JMLR 2023.
 
     Args:
-        graph: the task's states.
-        log_reward: (S,) float64, read where a trajectory may end.
+        graph: the states of the task.
+        log_reward: (S,) float64. Only entries of states in which a trajectory may end are read.
 
     Raises:
-        GenflowError: a reward is not a positive number, or a state is a dead end.
+        GenflowError: a reward is not a positive finite number, or a state is a dead end.
     """
-    log_reward = log_reward.detach()  # a reward that is learned has a graph
+    log_reward = log_reward.detach()  # the reward of a learned model carries an autograd graph
     require_rewards(graph.states, log_reward.masked_fill(~graph.can_exit, 0.0))
     n_states, n_children = graph.children.shape
     logits = torch.full((n_states, n_children + 1), -torch.inf, dtype=torch.float64)
@@ -287,30 +294,33 @@ def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
 def terminal_distribution(
     graph: StateGraph, policy: Callable[[Tensor], Tensor], n_policies: int, max_rows: int
 ) -> Tensor:
-    """Probability that each of M policies ends in each state, exactly: (M, S) float64, rows sum to 1.
+    """Compute the exact probability that each of M policies ends in each state.
 
-    One pass over the levels: the probability of a state is spread over its actions. Cost is linear in the
-        edges.
+    One pass over the levels passes the probability of each state on to its children. The cost is linear in
+    the number of edges.
 
     Args:
-        graph: the task's states.
+        graph: the states of the task.
         policy: maps state indices (B,) to logits (M, B, A).
         n_policies: M.
-        max_rows: states evaluated at once, which bounds the memory.
+        max_rows: the most states that are evaluated at once, which bounds the memory.
+
+    Returns:
+        (M, S) float64, whose rows sum to 1.
 
     Raises:
         GenflowError: a policy's logits are not finite, or a state is a dead end.
     """
     sweep = graph.sweep
     n_states = len(sweep.order)
-    # probability of passing through a state, then of ending there; the last column takes what forbidden
-    # actions would move, which is 0
+    # first the probability of passing through a state, later of ending there; the extra column is the target
+    # of forbidden actions, whose probability is 0
     mass_MS = torch.zeros(n_policies, n_states + 1, dtype=torch.float64)
     mass_MS[:, :-1][:, sweep.order == 0] = 1.0
     for piece, levels in sweep.pieces(max_rows):
         logits_MAB = policy(sweep.order[piece]).cpu().transpose(1, 2).double()
         probs_MAB = logits_MAB.masked_fill(~sweep.allowed[:, piece], -torch.inf).softmax(dim=1)
-        child_AB = sweep.children[:, piece].long()  # with 32-bit places adding is far slower
+        child_AB = sweep.children[:, piece].long()  # index_add_ is far slower with 32-bit indices
         for level in levels:
             within = slice(level.start - piece.start, level.stop - piece.start)
             flow_MAB = probs_MAB[:, :, within] * mass_MS[:, None, level]

@@ -1,4 +1,4 @@
-"""`Generator`: encoder, denoiser and noise schedule together: condition -> population.
+"""`Generator`: the trained encoder, denoiser and noise schedule, which map a condition to a population.
 
 Shapes: M policies, Z latent size, C conditions.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from os.path import exists  # Path's own raises for what may not be looked at
+from os.path import exists  # Path.exists raises for a path without permission
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -38,16 +38,16 @@ M = TypeVar("M", bound=nn.Module)
 CARD = "generator.json"
 TENSORS = "generator.safetensors"
 FORMAT = "genflow-generator-2"
-#: written by the first edition
+#: the format of genflow's first edition
 OLD_FORMAT = "genflow-generator-1"
-#: structures and measurements that a card may list
+#: the most structures and measurements that a card may list
 MAX_STRUCTURES, MAX_QUALITY = 10_000, 1000
-#: what a network that is built from an impossible card, or given other tensors, may raise
+#: the exceptions of a network that is built from an invalid card or given tensors that do not fit
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class EncoderCard(Schema):
-    """What rebuilds an encoder: its registered name, options and spec."""
+    """The registered name, options and spec from which an encoder is rebuilt."""
 
     name: Name
     options: dict[str, Any]
@@ -55,32 +55,31 @@ class EncoderCard(Schema):
 
     @classmethod
     def of(cls, name: str, encoder: Encoder) -> EncoderCard:
-        """Describe an encoder."""
+        """Create the card of an encoder."""
         return cls(name=name, options=encoder.config.model_dump(mode="json"), spec=encoder.spec())
 
     def build(self) -> Encoder:
-        """An encoder of the same shape, untrained."""
+        """Build an untrained encoder of the same shape."""
         encoder_cls = registry().load("encoder", self.name)
         return encoder_cls.from_spec(
             validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec
         )
 
     def load(self, tensors: Mapping[str, Tensor], path: Path) -> Encoder:
-        """The encoder with the tensors of a file.
+        """Build the encoder and load the tensors of a file.
 
         Raises:
-            GenflowError: they do not fit.
+            GenflowError: the tensors do not fit the card.
         """
-        return filled(self.build, tensors, path)
+        return build_with_tensors(self.build, tensors, path)
 
 
 class Card(Schema):
-    """The model card: everything about a generator but its tensors.
+    """The model card of a generator, which holds everything except its tensors.
 
-    `training_structures` are the fields of every structure in the zoo, `selection_structures` of those that
-    choices were made on.
-    `coverage`: field -> the range that the generator is meant for. `quality`: what was measured after
-        training.
+    `training_structures` and `selection_structures` hold the fields of the structures that were trained on
+    and that training options were selected on. `coverage` maps a field to the range that the generator
+    serves. `quality` holds the metrics that were measured after training.
     """
 
     format: str
@@ -102,12 +101,12 @@ class Card(Schema):
 
 @dataclass(eq=False)
 class Generator:
-    """Generates populations for structures, known and unknown.
+    """Generates populations for structures that were trained on and for others.
 
     Attributes:
-        card: what it was trained on and how.
-        encoder, denoiser: the networks.
-        latent_mean, latent_std: (Z,) the normalisation of the latents.
+        card: the model card, which says how the generator was trained.
+        encoder, denoiser: the trained networks.
+        latent_mean, latent_std: (Z,) mean and standard deviation that normalise the latents.
     """
 
     card: Card
@@ -122,7 +121,7 @@ class Generator:
         """Load a generator that `save_pretrained` wrote.
 
         Raises:
-            GenflowError: a file is missing, truncated or foreign.
+            GenflowError: a file is missing, truncated or of another format.
         """
         folder, card = load_card(Path(folder))
         path = inside(folder, TENSORS)
@@ -131,7 +130,9 @@ class Generator:
         denoiser_cls = registry().load("denoiser", card.denoiser)
         options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
         sizes = {"latent_size": card.latent_size, "condition_size": card.condition_size}
-        denoiser = filled(lambda: denoiser_cls(options, **sizes), _part(tensors, "denoiser."), path)
+        denoiser = build_with_tensors(
+            lambda: denoiser_cls(options, **sizes), _part(tensors, "denoiser."), path
+        )
         mean, std = (
             finite_float(tensors.get(name, torch.tensor(torch.nan)), f"{path}: {name}")
             for name in ("latent_mean", "latent_std")
@@ -148,9 +149,9 @@ class Generator:
 
     @float32_default()
     def rounded(self) -> Generator:
-        """A copy with every parameter rounded to float16.
+        """Return a copy with every parameter rounded to float16.
 
-        `save_pretrained(half=True)` stores it without further loss.
+        `save_pretrained(half=True)` stores such a copy without further loss.
         """
         other = copy.deepcopy(self)
         with torch.no_grad():
@@ -162,8 +163,8 @@ class Generator:
         """Write ``generator.safetensors`` and its model card ``generator.json``.
 
         Args:
-            folder: where to.
-            half: store parameters as float16, which halves the file; buffers and computation stay in float32.
+            folder: the folder to write to.
+            half: store parameters as float16, which halves the file. Buffers and computation stay in float32.
 
         Raises:
             GenflowError: a file cannot be written.
@@ -179,14 +180,14 @@ class Generator:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return self.latent_mean.device
 
     def check(self, structure: Structure) -> None:
-        """Refuse a structure that this generator cannot know.
+        """Raise an error for a structure that this generator does not cover.
 
         Raises:
-            GenflowError: another environment or architecture, or a structure outside the coverage.
+            GenflowError: the environment or architecture is another one, or the structure is not covered.
         """
         card = self.card
         for kind, asked, known in (
@@ -209,14 +210,14 @@ class Generator:
 
     @cached_property
     def training_structures(self) -> list[Structure]:
-        """Every structure of the zoo."""
+        """The structures that the generator was trained on."""
         return [
             Structure.restore(self.card.env, fields, self.card.policy)
             for fields in self.card.training_structures
         ]
 
     def caution(self, structure: Structure) -> str | None:
-        """A warning if the structure is at the edge of what this generator was trained on."""
+        """Return a warning if the structure is at the edge of the training structures, or None."""
         return coverage.caution(structure, self.training_structures, self.card.quality)
 
     @float32_default()
@@ -230,17 +231,17 @@ class Generator:
     ) -> Population:
         """Generate `num` policies for a structure.
 
-        Several workers decode a part of them each, and all return the whole.
+        With several workers, each decodes a part of the policies and all return the whole population.
 
         Args:
-            structure: need not have been trained on; ``population.seen`` tells whether it was.
-            num: M.
-            seed: of the latents.
-            sampling: sampler, steps and guidance; None: as trained.
+            structure: any covered structure; ``population.seen`` says whether it was trained on.
+            num: M, the number of policies.
+            seed: seed of the latents.
+            sampling: sampler, steps and guidance; None means those on the model card.
             overrides: single fields of `sampling`, e.g. ``steps=20``.
 
         Raises:
-            GenflowError: the structure is outside what this generator covers.
+            GenflowError: the structure is not covered, or the generated weights are not finite.
         """
         self.check(structure)
         sampling = validate(
@@ -274,10 +275,10 @@ class Generator:
 
 
 def load_card(folder: Path) -> tuple[Path, Card]:
-    """Find a generator and read its model card: in `folder`, or in the ``generator`` inside a run.
+    """Read the model card of the generator in a folder, or in the ``generator`` folder of a run.
 
     Raises:
-        GenflowError: there is none, or it is of another format.
+        GenflowError: the folder has no generator, or it is of another format.
     """
     if not exists(folder / CARD) and exists(folder / "generator" / CARD):
         folder = inside(folder, "generator")
@@ -298,18 +299,17 @@ def load_card(folder: Path) -> tuple[Path, Card]:
 
 
 def shipped(env: str) -> list[Path]:
-    """The folders of the generators that ship with an environment.
+    """Return the folders of the pretrained generators that ship with an environment.
 
     Raises:
-        GenflowError: the environment is unknown, or names a package that is not there.
+        GenflowError: the environment is unknown, or names a package that is not installed.
     """
     folders = []
     for target in registry().load("environment", env).pretrained:
         package, _, folder = target.partition(":")
         try:
-            folders.append(
-                Path(str(resources.files(package).joinpath(folder)))
-            )  # files on disk: packages are installed unzipped
+            # packages are installed unzipped, so that the resource is a folder on disk
+            folders.append(Path(str(resources.files(package).joinpath(folder))))
         except ModuleNotFoundError as error:
             raise GenflowError(
                 f"environment {env!r} says that a generator ships in {target!r}, but {error}"
@@ -317,15 +317,14 @@ def shipped(env: str) -> list[Path]:
     return folders
 
 
-def filled(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) -> M:
-    """The module that a card describes with the tensors of a file.
+def build_with_tensors(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) -> M:
+    """Build the module that a card describes, and load the tensors of a file into it.
 
     Raises:
-        GenflowError: the card is impossible, or the tensors are of other names, shapes or kinds, or not
-            finite.
+        GenflowError: the card is invalid, or the names, shapes, types or values of the tensors are.
     """
     try:
-        # on the meta device first: a wrong card must not make us allocate more than the file holds
+        # on the meta device first, so that an invalid card cannot allocate more than the file holds
         with torch.device("meta"):
             own = build().state_dict()
         shapes, found = ({name: tensor.shape for name, tensor in each.items()} for each in (own, tensors))
@@ -336,7 +335,7 @@ def filled(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) ->
             n: finite_float(t, f"{path}: tensor {n!r}") if own[n].is_floating_point() else t
             for n, t in tensors.items()
         }
-        module = build().float()  # whatever torch's default is
+        module = build().float()  # whatever torch's default dtype is
         module.load_state_dict(floats)
     except _UNFIT as error:
         raise GenflowError(

@@ -1,6 +1,6 @@
-"""The hooks of a genflow plugin. A plugin is a module named by an entry point of group ``genflow``.
+"""The hooks of a genflow plugin, a module that an entry point of group ``genflow`` names.
 
-Each ``register_*`` hook calls ``register("name", "module:Class")``; the class is imported only when it is
+Each ``register_*`` hook calls ``register("name", "module:Class")``. The class is imported only when it is
 used.
 """
 
@@ -23,32 +23,32 @@ Register = Callable[[str, str], None]
 
 @hookspec
 def register_environments(register: Register) -> None:
-    """Register subclasses of `genflow.Environment`: tasks to sample from."""
+    """Register subclasses of `genflow.Environment`, each of which is a GFlowNet task."""
 
 
 @hookspec
 def register_rewards(register: Callable[..., None]) -> None:
-    """Register subclasses of `genflow.Reward`: ``register(name, target, environment=NAME)``."""
+    """Register subclasses of `genflow.Reward` with ``register(name, target, environment=NAME)``."""
 
 
 @hookspec
 def register_policies(register: Register) -> None:
-    """Register subclasses of `genflow.PolicyArch`: network architectures of the forward policy."""
+    """Register subclasses of `genflow.PolicyArch`, the network architectures of the forward policy."""
 
 
 @hookspec
 def register_encoders(register: Register) -> None:
-    """Register subclasses of `genflow.Encoder`: autoencoders of weights."""
+    """Register subclasses of `genflow.Encoder`, the autoencoders of policy weights."""
 
 
 @hookspec
 def register_denoisers(register: Register) -> None:
-    """Register subclasses of `genflow.Denoiser`: networks of the conditional latent diffusion model."""
+    """Register subclasses of `genflow.Denoiser`, the networks of the conditional latent diffusion model."""
 
 
 @hookspec
 def register_metrics(register: Register) -> None:
-    """Register subclasses of `genflow.Metric`: one number a policy."""
+    """Register subclasses of `genflow.Metric`, which compute a number for each policy."""
 
 
 @hookspec

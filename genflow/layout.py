@@ -17,7 +17,7 @@ from genflow.errors import GenflowError
 
 
 class UnitDescriptions:
-    """What each of U units of an axis means: amounts, and names of categories."""
+    """Descriptions of the U units of an axis, by numeric amounts and by categories."""
 
     def __init__(
         self,
@@ -25,17 +25,17 @@ class UnitDescriptions:
         categories: Mapping[str, Tensor] | None = None,
         coordinates: Tensor | None = None,
     ) -> None:
-        """Describe units, in every structure of an environment by the same columns and categories.
+        """Describe units by columns and categories that all structures of an environment share.
 
         Args:
-            amounts: (U, G) numbers; or a function that returns them, called when they are first read, for
-                where describing costs more than training a policy. It needs `coordinates`.
-            categories: name -> (U,) int64, which of several kinds each unit is, e.g. ``{"dimension": ...}``.
-            coordinates: (U, F) where each unit lies, for smooth functions: near rows mean near units.
-                By default the amounts, followed by the numbers of the categories.
+            amounts: (U, G) numbers, or a function that returns them and is called when they are first read.
+                A function is for amounts that are expensive to compute, and requires `coordinates`.
+            categories: name -> (U,) int64 category of each unit, e.g. ``{"dimension": ...}``.
+            coordinates: (U, F) coordinates in which similar units are close to each other. By default they
+                are the amounts, followed by the numbers of the categories.
 
         Raises:
-            GenflowError: a table is of another shape or type, or holds what is not finite.
+            GenflowError: a table has another shape or type, or numbers that are not finite.
         """
         self._make = amounts
         self.categories = dict(categories or {})
@@ -58,12 +58,12 @@ class UnitDescriptions:
             _ = self.amounts
 
     def __len__(self) -> int:
-        """U."""
+        """Return the number of units U."""
         return len(self.coordinates)
 
     @cached_property
     def amounts(self) -> Tensor:
-        """(U, G) float32."""
+        """The amounts of all units, (U, G) float32."""
         amounts = _table("amounts", self._make() if callable(self._make) else self._make)
         if len(amounts) != len(self):
             raise GenflowError(f"{len(amounts)} rows of amounts for {len(self)} units")
@@ -81,12 +81,13 @@ def _table(what: str, values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class WeightLayout:
-    """Where each parameter tensor of a policy lies in one flat vector, and what its axes mean.
+    """The position of each parameter of a policy in one flat vector, and the meaning of its axes.
 
     Attributes:
         shapes: parameter name (as in ``state_dict()``) -> shape, in the order of the flat vector.
-        axes: parameter name -> one label an axis, e.g. ``("hidden1", "input")``; equal labels share units.
-        units: axis label -> what its units mean, for ``"input"`` and ``"action"``; hidden units mean nothing.
+        axes: parameter name -> a label for each axis, e.g. ``("hidden1", "input")``. Axes with the same label
+            have the same units.
+        units: axis label -> descriptions of its units, for ``"input"`` and ``"action"`` but not hidden units.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -97,7 +98,12 @@ class WeightLayout:
     def of(
         cls, module: nn.Module, axes: Mapping[str, tuple[str, ...]], units: Mapping[str, UnitDescriptions]
     ) -> WeightLayout:
-        """Read the layout off a built module; `axes` labels every parameter's axes.
+        """Create the layout of a module.
+
+        Args:
+            module: a network, of which only names and shapes are read.
+            axes: parameter name -> a label for each axis.
+            units: axis label -> descriptions of its units.
 
         Raises:
             ValueError: a label is missing, or the descriptions of units do not fit their axis.
@@ -119,7 +125,7 @@ class WeightLayout:
         return sum(prod(shape) for shape in self.shapes.values())
 
     def slices(self) -> dict[str, slice]:
-        """Name -> its place in the flat vector."""
+        """Return the slice of each parameter in the flat vector, by name."""
         places, start = {}, 0
         for name, shape in self.shapes.items():
             places[name] = slice(start, start + prod(shape))
@@ -127,11 +133,11 @@ class WeightLayout:
         return places
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Stacked tensors {name: (M, *shape)} -> (M, D)."""
+        """Flatten stacked parameters {name: (M, *shape)} to weights (M, D)."""
         return torch.cat([tensors[name].reshape(len(tensors[name]), -1) for name in self.shapes], dim=1)
 
     def unflatten(self, weights: Tensor) -> dict[str, Tensor]:
-        """(M, D) -> {name: (M, *shape)}, views where possible.
+        """Split weights (M, D) into stacked parameters {name: (M, *shape)}, as views where possible.
 
         Raises:
             ValueError: `weights` is not (M, D).

@@ -1,4 +1,4 @@
-"""Measuring populations with every metric that fits, without naming one."""
+"""Evaluation of populations with the registered metrics, without naming any of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from genflow.registry import registry
 
 
 def exact_metrics() -> dict[str, Metric]:
-    """Every registered exact metric that needs nothing but the policy itself, as configured by default."""
+    """Return the exact metrics that depend on one policy only, with their default options."""
     return {
         name: metric
         for name, metric in all_metrics().items()
@@ -25,10 +25,9 @@ def exact_metrics() -> dict[str, Metric]:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Every registered metric with its default configuration; unusable ones are left out.
+    """Return every usable registered metric with its default options.
 
-    Primary ones come first, then the exact ones, then the sampled ones, last those that compare policies with
-    each other.
+    The order is primary metrics, exact metrics, sampled metrics, and metrics that compare policies.
     """
     metrics: dict[str, Metric] = {}
     for name in registry().names("metric"):
@@ -43,24 +42,24 @@ def all_metrics() -> dict[str, Metric]:
 
 
 def primary_metrics() -> dict[str, Metric]:
-    """The metrics that progress bars show."""
+    """Return the primary exact metrics, which progress bars show."""
     return {name: metric for name, metric in exact_metrics().items() if metric.primary}
 
 
 def figures_of(population: Population) -> dict[str, float]:
-    """Mean of the primary metrics, for a progress bar."""
+    """Return the mean of each primary metric over a population."""
     return {name: float(values.mean()) for name, values in values_of(population, primary_metrics()).items()}
 
 
 def values_of(
     population: Population, metrics: Mapping[str, Metric], checkpoints: Population | None = None
 ) -> dict[str, Tensor]:
-    """Each metric's (M,) float64 values, a few policies at a time where distributions are large.
+    """Compute the values (M,) of each metric in float64, in parts where distributions are large.
 
     Args:
-        population: what to measure.
-        metrics: by name.
-        checkpoints: what metrics with `reference` compare with, of the same structure.
+        population: the policies to measure.
+        metrics: name -> metric.
+        checkpoints: policies of the same structure, for metrics with `reference`.
     """
 
     def values(metric: Metric, part: Population) -> Tensor:
@@ -77,9 +76,9 @@ def values_of(
 
 
 def measure(population: Population) -> Population:
-    """Write each member's exact metrics into its provenance, where the task can be enumerated.
+    """Add exact metrics to the provenance of each policy, if the task can be enumerated.
 
-    A member that diverged has none.
+    Policies that diverged in training get none.
     """
     members = population.provenance.get("members")
     if not members or not population.structure.solution.enumerable:

@@ -1,4 +1,4 @@
-"""Noise schedules and samplers of the latent diffusion model, from diffusers. The denoiser is any network.
+"""Noise schedules and samplers of the latent diffusion model, which diffusers implements.
 
 Shapes: B latents, Z their size, C conditions.
 """
@@ -20,34 +20,38 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 
 
 class NoiseOptions(Schema):
-    """The forward process and what the denoiser predicts; diffusers' names."""
+    """The forward diffusion process and the target of the denoiser, with the names of diffusers."""
 
-    timesteps: int = Field(default=1000, ge=2, le=100_000, description="Noise levels of the forward process.")
+    timesteps: int = Field(
+        default=1000, ge=2, le=100_000, description="The number of noise levels of the forward process."
+    )
     betas: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = Field(
-        default="squaredcos_cap_v2", description="How the variance of the added noise grows over the levels."
+        default="squaredcos_cap_v2", description="The schedule of the noise variance over the levels."
     )
     prediction: Literal["epsilon", "v_prediction", "sample"] = Field(
-        default="v_prediction", description="What the denoiser predicts: the noise, v, or the clean latent."
+        default="v_prediction",
+        description="What the denoiser predicts, i.e. the noise, v or the clean latent.",
     )
 
 
 class SamplingOptions(Schema):
-    """The reverse process."""
+    """The reverse diffusion process, which samples latents."""
 
-    sampler: Sampler = Field(default="ddpm", description="How a step of the reverse process is taken.")
-    steps: int = Field(default=100, ge=1, le=100_000, description="Steps of the reverse process.")
+    sampler: Sampler = Field(default="ddpm", description="The sampler of the reverse process.")
+    steps: int = Field(default=100, ge=1, le=100_000, description="The number of sampling steps.")
     guidance: float = Field(
         default=1.0,
         ge=0,
-        description="Above 1 it strengthens the condition, after a training with `drop_condition`.",
+        description="The scale of classifier-free guidance. A scale other than 1 needs a model that was"
+        " trained with `drop_condition`.",
     )
 
 
 @lru_cache(maxsize=16)
 def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
-    """The diffusers scheduler of a noise process, built once.
+    """Return the diffusers scheduler of a noise process and a sampler, which is built once.
 
-    Latents are normalised, and not clipped to [-1, 1].
+    It does not clip samples to [-1, 1], because latents are normalised to unit variance.
     """
     import diffusers
 
@@ -67,10 +71,7 @@ def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
 
 
 def _levels(process: Any, noise: NoiseOptions) -> int:
-    """How many different noise levels a scheduler can step through.
-
-    Asked for more, DPM-Solver++ divides by zero.
-    """
+    """Return the most steps that a scheduler can take, because DPM-Solver++ divides by zero with more."""
     bound = process.config.get("lambda_min_clipped")
     return noise.timesteps if bound is None else int((process.lambda_t >= bound).sum()) - 1
 
@@ -86,16 +87,15 @@ def sample_latents(
     """Draw (num, Z) normalised latents for one condition (C,).
 
     Args:
-        denoiser: on the device of `condition`, where everything is computed.
+        denoiser: the denoiser, on the device of `condition`.
         condition: (C,).
-        num: latents.
-        noise: the process that the denoiser has learned to reverse.
-        sampling: how to reverse it.
-        rng: all randomness; one on the CPU gives the same numbers for every device.
+        num: number of latents.
+        noise: the forward process of the denoiser's training.
+        sampling: sampler, steps and guidance.
+        rng: generator of all random numbers. One on the CPU gives the same latents on every device.
     """
-    process = copy.copy(
-        scheduler(noise, sampling.sampler)
-    )  # stepping changes it, and other threads may be sampling
+    # a copy, because stepping changes the scheduler and other threads may be sampling
+    process = copy.copy(scheduler(noise, sampling.sampler))
     process.set_timesteps(min(sampling.steps, _levels(process, noise)), device=condition.device)
     extra = {"generator": rng} if sampling.sampler in ("ddpm", "dpm++") else {}
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def sample_latents(
         )
         for t, predict in zip(process.timesteps, predictions, strict=True):
             z = process.step(predict(z), t, z, **extra).prev_sample
-    return z.clone()  # an ordinary tensor, which autograd can use
+    return z.clone()  # a clone is no inference tensor, so autograd can use it
 
 
 def _guided(conditional: Prediction, free: Prediction, guidance: float) -> Prediction:

@@ -1,4 +1,4 @@
-"""The main job, top to bottom: zoo, autoencoder, latent diffusion, generation, evaluation.
+"""The whole job, from training a zoo to evaluating the generated policies.
 
 OUT/zoo/<structure>/        train_zoo           populations trained from scratch
 OUT/autoencoder/            train_autoencoder   weights <-> latents
@@ -21,8 +21,8 @@ from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.evaluation.baselines import baselines, comparable, reference
 from genflow.evaluation.evaluate import choose_metrics, evaluate
-from genflow.evaluation.findings import EVALUATION
 from genflow.evaluation.report import write_report
+from genflow.evaluation.report_data import EVALUATION
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
@@ -42,18 +42,18 @@ from genflow.training.loop import NON_IDENTITY_FIELDS
 
 @float32_default()
 def run(config: Config, out: Path | str, progress: Progress | None = None) -> list[dict[str, Any]]:
-    """The whole job: train, generate for known and unknown structures, compare, report.
+    """Run all stages: train, generate for known and unknown structures, evaluate and report.
 
     Args:
-        config: see `load_config`.
+        config: all options, see `load_config`.
         out: the output folder.
-        progress: where to report to.
+        progress: the progress reporter.
 
     Returns:
-        One entry for each population and baseline, see `evaluate`.
+        An entry for each population and baseline, see `evaluate`.
 
     Raises:
-        GenflowError: something in the configuration is impossible, or `out` holds another run.
+        GenflowError: the configuration is invalid, or `out` holds another run.
     """
     out, progress = Path(out), progress or Progress()
     known, unknown = check(config)
@@ -81,13 +81,13 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
 
 @float32_default()
 def check(config: Config) -> tuple[list[Structure], list[Structure]]:
-    """Refuse an impossible configuration before the first stage writes anything.
+    """Raise an error for an invalid configuration before the first stage writes anything.
 
     Returns:
         The structures to train on, and those that are only generated.
 
     Raises:
-        GenflowError: a structure, plugin, option, metric or device is wrong.
+        GenflowError: a structure, plugin, option, metric or device is invalid.
     """
     encoder_cls, encoder_config = resolve_component(config, "encoder")
     known = config.training_structures()
@@ -109,10 +109,10 @@ def check(config: Config) -> tuple[list[Structure], list[Structure]]:
 def compare(
     config: Config, populations: Sequence[Population], zoo: Zoo | None, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Measure populations and the baselines of their structures: one entry each, grouped by structure.
+    """Evaluate populations and the baselines of their structures.
 
-    `seen` of a structure's entries is that of its generated population, by provenance; without one, whether
-    the zoo has it.
+    The entries are grouped by structure. ``seen`` is the same in all entries of a structure: that of its
+    generated population, or without one, whether the zoo contains the structure.
     """
     options = config.evaluation
     structures = list(dict.fromkeys(population.structure for population in populations))
@@ -141,12 +141,16 @@ def compare(
 def load_for_evaluation(
     folder: Path, zoo_folder: Path | None, env: str | None, structures: Sequence[str]
 ) -> tuple[list[Population], Zoo | None]:
-    """The populations in a folder, and the zoo that their baselines come from.
+    """Load the populations in a folder, and the zoo that their baselines come from.
 
-    Those of `env` and `structures` if given.
+    Args:
+        folder: a population, a zoo or a run.
+        zoo_folder: the zoo; None means the zoo in `folder`, if there is one.
+        env: load only populations of this environment, if given.
+        structures: load only populations of these structures, if given.
 
     Raises:
-        GenflowError: there is no population left, or one is unusable.
+        GenflowError: no population matches, or one cannot be loaded.
     """
     if env is not None:
         registry().load("environment", env)
@@ -175,10 +179,10 @@ def load_for_evaluation(
 def evaluate_folder(
     config: Config, populations: Sequence[Population], zoo: Zoo | None, out: Path | None, progress: Progress
 ) -> list[dict[str, Any]]:
-    """`compare`, with the result written to ``OUT/evaluation.json`` if a folder is given.
+    """Evaluate populations as `compare` does, and write ``OUT/evaluation.json`` if a folder is given.
 
     Raises:
-        GenflowError: a named metric does not fit, or `out` holds another run.
+        GenflowError: a named metric does not apply, or `out` holds another run.
     """
     for structure in {population.structure for population in populations}:
         choose_metrics(structure, config.evaluation.metrics, bool(comparable(structure, zoo)))
@@ -196,7 +200,7 @@ def evaluate_folder(
 
 
 def write_evaluation(out: Path, entries: list[dict[str, Any]], config: Config) -> None:
-    """Write ``evaluation.json``."""
+    """Write the entries, the configuration and the versions to ``evaluation.json``."""
     write_json(
         out / EVALUATION,
         {"entries": entries, "config": config.model_dump(mode="json"), "versions": versions()},

@@ -1,4 +1,4 @@
-"""`Population`: M policies of one structure, the noun that flows through the whole house.
+"""`Population`: M policies of one structure, which all stages exchange.
 
 Shapes: M policies, D parameters a policy, B states, s inputs, A actions.
 """
@@ -24,25 +24,25 @@ from genflow.structure import Structure
 if TYPE_CHECKING:
     from gfn.estimators import DiscretePolicyEstimator
 
-#: numbers of exact distributions held at once
+#: the most numbers of exact distributions that are held at once
 MAX_DISTRIBUTION = 2**26
-#: activations of a layer held at once in an exact evaluation, which fit a processor's cache
+#: the most activations of a layer in an exact evaluation, which fit into a processor's cache
 MAX_FLOATS = 2**19
-#: bytes of the distributions and trajectories of all populations that are kept for further metrics
+#: the most bytes of distributions and trajectories of all populations that are cached for further metrics
 CACHE_BYTES = 2**30
 _cache = ByteCache(CACHE_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """M policies of one structure: one (M, D) float32 matrix, its layout, and where they come from.
+    """M policies of one structure, stored as a float32 matrix (M, D) with their provenance.
 
     Attributes:
-        structure: the task and the architecture.
-        weights: (M, D), float32 on the CPU whatever was given.
-        provenance: JSON-able: ``source`` (trained, generated, random, mean, nearest, perturbed),
-            ``training_structures`` (fields of every structure that was trained on to make these), ``members``
-            (a dict a policy), and more.
+        structure: the task and the architecture of the policies.
+        weights: (M, D), converted to float32 on the CPU.
+        provenance: a JSON-serialisable dict that says how the policies were made. Among its keys are
+            ``source`` (e.g. trained, generated or random), ``training_structures`` (the fields of every
+            structure that was trained on) and ``members`` (a dict for each policy).
     """
 
     structure: Structure
@@ -57,23 +57,23 @@ class Population:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone: what was computed from them is neither copied nor pickled."""
+        """Return the fields only, so that cached results are neither copied nor pickled."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @classmethod
     def from_modules(
         cls, structure: Structure, modules: Sequence[nn.Module], provenance: Mapping[str, Any] | None = None
     ) -> Population:
-        """Stack separately built or trained networks."""
+        """Create a population from separate networks."""
         states = [module.state_dict() for module in modules]
         stacked = {name: torch.stack([state[name] for state in states]) for name in structure.layout.shapes}
         return cls(structure, structure.layout.flatten(stacked), provenance or {})
 
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
-        """Make `num` untrained networks.
+        """Create `num` untrained policies.
 
-        Their weights are the architecture's own initialisation and the environment's initial preferences.
+        Their weights are those of the architecture's initialisation plus the environment's initial logits.
         """
         with seeded_cpu(seed):
             modules = [structure.module() for _ in range(num)]
@@ -85,18 +85,18 @@ class Population:
 
     @property
     def layout(self) -> WeightLayout:
-        """Names, shapes and meaning of the parameters."""
+        """The layout of the weights."""
         return self.structure.layout
 
     @property
     def source(self) -> str:
-        """Where the policies come from, for tables and reports."""
+        """The name of the policies' source, for tables and reports."""
         return str(self.provenance.get("source", "trained"))
 
     @property
     def seen(self) -> bool:
-        """Whether this structure was trained on to make these policies, by provenance."""
-        # those of the first edition have fields of other rewards beside their own
+        """Whether the provenance says that this structure was trained on to make these policies."""
+        # files of the first edition also hold the fields of other rewards
         own = self.structure.fields()
         trained_on = self.provenance.get("training_structures", [])
         return any(all(key in other and other[key] == own[key] for key in own) for other in trained_on)
@@ -105,7 +105,7 @@ class Population:
         return len(self.weights)
 
     def __getitem__(self, index: int | slice) -> Population:
-        """A population of one, or a slice; ``population[i].to_estimator()`` is a torchgfn policy."""
+        """Return a population of the policies at an index or slice, e.g. ``population[i].to_estimator()``."""
         if isinstance(index, int):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"policy {index} of {len(self)}")
@@ -120,7 +120,7 @@ class Population:
         return (self[i] for i in range(len(self)))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The policy's ``state_dict()`` names, each tensor with a leading M."""
+        """Return the parameters by their ``state_dict()`` names, as tensors (M, *shape)."""
         return self.layout.unflatten(self.weights)
 
     @cached_property
@@ -128,7 +128,7 @@ class Population:
         return self.structure.module()
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Action logits of every policy: (B, s) shared or (M, B, s) -> (M, B, A), unmasked."""
+        """Return unmasked action logits (M, B, A) for inputs (B, s), shared by all policies, or (M, B, s)."""
         return self.structure.arch.forward(self._module, self.state_dict(), inputs)
 
     @cached_property
@@ -136,20 +136,20 @@ class Population:
         return self.structure.forward_with_cache(self._module, self.state_dict())
 
     def trace(self, states: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Action logits of every policy in torchgfn states (B, *state_shape) or (M, B, *state_shape).
+        """Return action logits in torchgfn states (B, *state_shape) or (M, B, *state_shape).
 
-        Without a graph, prepared once for many calls, as `rollouts.sample` takes it.
+        There is no autograd graph. This method has the signature that `rollouts.sample` needs.
 
         Returns:
-            (M, B, A) logits, and nothing kept.
+            Logits (M, B, A), and an empty cache.
         """
         return self._tracer(states)[0], ()
 
     def terminal_distribution(self, max_floats: int = MAX_FLOATS) -> Tensor:
-        """(M, S) float64: exact probability of each terminal state, computed once.
+        """Return the exact probability of each terminal state (M, S) in float64, which is cached.
 
         Args:
-            max_floats: activations of a layer held at once.
+            max_floats: the most activations of a layer that are held at once.
 
         Raises:
             GenflowError: the task is too large to enumerate.
@@ -166,9 +166,9 @@ class Population:
         return _cache.get(self, ("terminal_distribution", max_floats), compute)
 
     def parts(self) -> Iterator[Population]:
-        """Slices whose exact distributions fit in memory, one at a time.
+        """Yield slices of the population whose exact distributions fit in memory.
 
-        The population itself where all of them fit.
+        If all of them fit together, the only slice is the population itself.
         """
         solution = self.structure.solution
         size = len(self)
@@ -180,12 +180,12 @@ class Population:
             yield from (self[start : start + size] for start in range(0, len(self), size))
 
     def rollouts(self, num: int, seed: int = 0, epsilon: float = 0.0) -> Rollouts:
-        """`num` trajectories of each policy, sampled once for the same arguments.
+        """Sample `num` trajectories of each policy, which are cached.
 
         Args:
-            num: trajectories a policy.
-            seed: of everything random.
-            epsilon: share of the steps that are uniformly random.
+            num: number of trajectories of each policy.
+            seed: seed of all random numbers.
+            epsilon: probability that an action is uniformly random.
         """
 
         def draw() -> Rollouts:
@@ -195,10 +195,10 @@ class Population:
         return _cache.get(self, ("rollouts", num, seed, epsilon), draw)
 
     def module(self) -> nn.Module:
-        """The network of a population of one, with its weights.
+        """Return the network of a population with one policy.
 
         Raises:
-            ValueError: there is more than one policy.
+            ValueError: the population does not have exactly one policy.
         """
         if len(self) != 1:
             raise ValueError(f"this population has {len(self)} policies; take one, e.g. population[0]")
@@ -207,12 +207,12 @@ class Population:
         return module
 
     def to_estimator(self) -> DiscretePolicyEstimator:
-        """torchgfn's forward policy estimator of a population of one.
+        """Return torchgfn's estimator of the forward policy, for a population with one policy.
 
         Use it with the environment of ``structure.environment.make()``.
 
         Raises:
-            ValueError: there is more than one policy.
+            ValueError: the population does not have exactly one policy.
         """
         from gfn.estimators import DiscretePolicyEstimator
 

@@ -1,4 +1,4 @@
-"""Precision is explicit: what is built here is float32, whatever torch's default dtype is."""
+"""A context that makes float32 the default dtype, whatever the user has set."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def float32_default() -> Iterator[None]:
-    """Meanwhile modules and tensors are made in float32; the user's default dtype is put back.
+    """Make float32 torch's default dtype inside the context, and restore the user's afterwards.
 
-    As a decorator it covers a whole stage: what a plugin builds there is float32 too.
+    As a decorator it covers a whole stage, including the modules that plugins build.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)

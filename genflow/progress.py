@@ -1,4 +1,4 @@
-"""Progress on stderr: live bars with the figures that matter on a terminal, elsewhere short notes."""
+"""Progress on standard error, with live bars on a terminal and short messages elsewhere."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from genflow.distributed.world import world
 
 
 class Bar:
-    """One task's bar; does nothing without a terminal."""
+    """The progress bar of one task, which does nothing without a terminal."""
 
     def __init__(self, live: Any = None, task: Any = None) -> None:
         self._live, self._task = live, task
 
     def advance(self, **figures: float) -> None:
-        """Count one step and show its figures."""
+        """Advance by one step and show its figures."""
         if self._live is not None:
             self._live.update(
                 self._task,
@@ -26,15 +26,15 @@ class Bar:
             )
 
     def set(self, done: int) -> None:
-        """Show how many steps are done."""
+        """Set the number of finished steps."""
         if self._live is not None:
             self._live.update(self._task, completed=done)
 
 
 class Progress:
-    """Where long work reports to. `quiet` says nothing at all (``--json``).
+    """Progress reporter of long tasks, which shows no bars or notes if it is `quiet`, as with ``--json``.
 
-    Workers other than rank 0 write to their logs.
+    Workers other than rank 0 only write to their logs.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -44,20 +44,20 @@ class Progress:
         self._live: Any = None
 
     def note(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line unless `quiet`, and log it."""
         self._world.log(text)
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
-        """A line that the user must see, `quiet` or not."""
+        """Print a warning even if `quiet`, and log it."""
         self._world.log(f"warning: {text}")
         if self._world.is_rank_zero:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
     def bar(self, label: str, total: int, start: int = 0) -> Iterator[Bar]:
-        """A bar for `total` steps; inside of another one it is shown below it until it ends."""
+        """Show a bar for `total` steps, below the bar of the enclosing context if there is one."""
         if not self._terminal:
             yield Bar()
             return

@@ -1,8 +1,8 @@
-"""Plugins and names: entry points of group ``genflow`` -> names -> lazy ``"module:Class"`` targets.
+"""The registry of plugins, which entry points of group ``genflow`` provide.
 
-Each plugin is loaded on its own. One that is broken contributes nothing, is listed with its error, and stops
-only a command that asks for one of its names. No plugin's classes, and no torch, are imported before a name
-is used.
+A plugin registers names with targets ``"module:Class"``, which are imported only when a name is used. So
+listing plugins imports neither their classes nor torch. A plugin that cannot be loaded contributes nothing
+and is listed with its error. Only a command that asks for one of its names fails.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass
 class Plugin:
-    """One entry point: what it provides, or why it does not."""
+    """A plugin with the names that it provides, or the error for which it cannot be used."""
 
     name: str
     distribution: str | None
@@ -53,7 +53,7 @@ class Plugin:
     error: str | None = None
 
     def provides(self) -> dict[str, list[str]]:
-        """Kind -> names, without those of a plugin in error."""
+        """Return the names of each kind, or nothing for a plugin with an error."""
         return (
             {kind: sorted(names) for kind, names in self.targets.items() if names}
             if self.error is None
@@ -61,7 +61,7 @@ class Plugin:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The entry that ``list-plugins --json`` prints."""
+        """Return the entry that ``list-plugins --json`` prints."""
         return {
             "name": self.name,
             "version": self.version,
@@ -72,13 +72,13 @@ class Plugin:
 
 
 class Registry:
-    """All plugins and the names they provide."""
+    """All plugins and the names that they provide."""
 
     def __init__(self, points: list[EntryPoint], disabled: set[str]) -> None:
         self._hooks = pluggy.PluginManager(hookspecs.PROJECT)
         self._hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
-        # genflow's own first, then by name: who wins a name does not depend on the order of installation
+        # a fixed order, so that the winner of a name does not depend on the order of installation
         for point in sorted(points, key=lambda p: (_origin(p.dist)[0] != OWN_DISTRIBUTION, p.name, p.value)):
             plugin = Plugin(point.name, *_origin(point.dist))
             try:
@@ -89,14 +89,16 @@ class Registry:
             except GenflowError as error:
                 plugin.error = str(error)
             self.plugins.append(plugin)
-        #: names in GENFLOW_DISABLE_PLUGINS that are no plugin's
+        #: names in GENFLOW_DISABLE_PLUGINS that no plugin has
         self.unknown_disabled = sorted(disabled - {p.name for p in self.plugins})
 
     def add_file(self, path: Path) -> None:
-        """Load a file as a plugin for this process, importable under its stem. A user names it, never a file.
+        """Load a Python file as a plugin for this process, importable under its stem.
+
+        The path must come from the user and never from a file, because this runs the code.
 
         Raises:
-            GenflowError: there is no such file, its name cannot be a module's, or it fails as any plugin may.
+            GenflowError: the file does not exist, has no valid module name, or fails to load as a plugin.
         """
         name = path.stem
         if not path.is_file():
@@ -138,10 +140,10 @@ class Registry:
         self._register(module, point.value, plugin)
 
     def _register(self, module: Any, where: str, plugin: Plugin) -> None:
-        """Take in a module's hooks.
+        """Register the hooks of a module.
 
         Raises:
-            GenflowError: it has none, or one that is wrong; `where` names the module.
+            GenflowError: the module has no hooks, or an invalid one. `where` names the module.
         """
         same = self._hooks.get_name(module)
         if same is not None:
@@ -206,14 +208,14 @@ class Registry:
                 raise GenflowError(f"{hook} failed: {type(error).__name__}: {error}") from error
 
     def _call(self, hook: str, module: Any, **arguments: Any) -> None:
-        """Call one plugin's hook, if it has it, through pluggy."""
+        """Call a hook of one plugin through pluggy, if the plugin implements it."""
         others = [other for other in self._hooks.get_plugins() if other is not module]
         self._hooks.subset_hook_caller(hook, others)(**arguments)
 
     def names(self, kind: str, environment: str | None = None) -> list[str]:
-        """Every usable name of a kind, sorted.
+        """Return the usable names of a kind, sorted.
 
-        Rewards are those of one environment, or ``environment:name``.
+        Without an environment, the names of rewards are ``environment:name``.
         """
         usable = (plugin for plugin in self.plugins if plugin.error is None)
         found = sorted(name for plugin in usable for name in plugin.targets.get(kind, {}))
@@ -221,11 +223,11 @@ class Registry:
         return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
 
     def load(self, kind: str, name: str, environment: str | None = None) -> type[Any]:
-        """Import the class registered as `name`.
+        """Import the class that is registered under a name.
 
         Raises:
-            GenflowError: the name is unknown or its plugin is broken or disabled, its module cannot be
-                imported, or the class does not implement the kind's interface.
+            GenflowError: the name is unknown, its plugin cannot be used, its module cannot be imported, or
+                the class does not implement the interface of its kind.
         """
         asked, name = name, _key(name, environment)
         broken = None
@@ -242,14 +244,14 @@ class Registry:
         failed = [plugin.name for plugin in self.plugins if plugin.error is not None]
         hint = f" (not usable: {', '.join(failed)}; see `genflow list-plugins`)" if failed else ""
         whose = f" of environment {environment!r}" if environment is not None else ""
-        from genflow.schema import brief  # with pydantic, which listing plugins spares
+        from genflow.schema import brief  # imports pydantic, which listing plugins does not need
 
         asked = brief(asked)
         known = did_you_mean(asked, self.names(kind, environment))
         raise GenflowError(f"unknown {kind} {asked!r}{whose}{known}{hint}")
 
     def check(self) -> None:
-        """Import every target and put what fails into its plugin's `error`. Imports torch."""
+        """Import every target, torch included, and record failures as the error of their plugin."""
         for plugin in self.plugins:
             for kind, names in plugin.targets.items() if plugin.error is None else ():
                 for name, target in names.items():
@@ -259,16 +261,16 @@ class Registry:
                         plugin.error = str(error)
 
     def add_commands(self, cli: click.Group) -> None:
-        """Let each plugin add its commands.
+        """Let each plugin add its commands to the command line.
 
-        One that fails, or takes a name that is there, is put in error.
+        A plugin that fails, or that replaces an existing command, gets an error and adds nothing.
         """
         for plugin in self.plugins:
             module = self._hooks.get_plugin(plugin.name) if plugin.error is None else None
             if module is None:
                 continue
             before = dict(cli.commands)
-            # those of genflow itself are listed, but loaded late and so not in cli.commands
+            # built-in commands are loaded lazily, so they are not in cli.commands
             known = cli.list_commands(click.Context(cli))
             try:
                 with _stdout_to_stderr():
@@ -285,19 +287,19 @@ class Registry:
 
 
 def _key(name: str, environment: str | None) -> str:
-    """How names are kept: two environments may have rewards of the same name."""
+    """Return the registry's key of a name, as two environments may have rewards of the same name."""
     return name if environment is None else f"{environment}:{name}"
 
 
-@cache  # importlib.metadata parses a distribution's whole file, README included, each time it is asked
+@cache  # importlib.metadata parses the whole metadata file at every access
 def _origin(distribution: Distribution | None) -> tuple[str | None, str | None]:
-    """Name and version."""
+    """Return the name and the version of a distribution."""
     metadata = distribution.metadata if distribution else None
     return (metadata["Name"], metadata["Version"]) if metadata else (None, None)
 
 
 def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
-    """What a plugin prints goes to standard error; standard output belongs to the command's result."""
+    """Send what a plugin prints to standard error, because standard output is for a command's result."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
@@ -328,8 +330,8 @@ def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[An
 
 @cache
 def default_name(kind: str) -> str:
-    """The plugin name that ``defaults.toml`` uses for a kind where none is given."""
-    import tomllib  # not needed to list plugins, as is what comes with resources
+    """Return the default name of a kind in ``defaults.toml``."""
+    import tomllib  # not needed to list plugins
     from importlib import resources
 
     return str(tomllib.loads(resources.files("genflow").joinpath("defaults.toml").read_text())[kind])
@@ -337,6 +339,6 @@ def default_name(kind: str) -> str:
 
 @cache
 def registry() -> Registry:
-    """The registry of this process, built from the installed entry points on first use."""
+    """Return the registry of this process, which is built from the installed entry points on first use."""
     disabled = {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
     return Registry(list(entry_points(group=GROUP)), disabled)

@@ -1,6 +1,6 @@
-"""Sampling trajectories with a whole population of policies at once.
+"""Sampling of trajectories with all policies of a population at once.
 
-Trajectories that are in the same state share one evaluation of the policy, and finished ones drop out.
+Trajectories in the same state share one evaluation of the policy, and finished trajectories are dropped.
 
 Shapes: M policies, B trajectories each, T steps of the longest, U evaluated states a policy, K rows a policy
 (a row is one step of one trajectory; rows are ordered by trajectory, then by step), R trajectories still
@@ -24,10 +24,9 @@ from genflow.interfaces.transitions import Transitions
 #: `PolicyArch.backward` needs, (M, U, ...) each
 Trace = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 MAX_STEPS = 10_000
-#: steps whose random numbers are drawn at once, and the most of these numbers
+#: the most steps whose random numbers are drawn at once, and the most numbers in one draw
 NOISE_STEPS, MAX_NOISE = 16, 2**20
-#: sharing states, or dropping finished trajectories, must spare this share of the rows to be worth its own
-#: cost
+#: the fraction of rows that sharing states or dropping trajectories must save to outweigh its own cost
 WORTHWHILE = 0.1
 TINY, LOWEST = 1e-30, -1e30
 
@@ -37,19 +36,18 @@ class Rollouts:
     """B trajectories of each of M policies.
 
     Attributes:
-        transitions: the task's.
-        states: (M, U, *state_shape) states that the policies were evaluated in; one may stand for several
-            rows.
-        logits: (M, U, A) of the policies there.
-        cache: what `PolicyArch.backward` needs, (M, U, ...) each.
-        index: (M, K) the place of each row's state in `states`.
-        masks: (M, K, A) allowed actions; padding rows allow every action.
-        actions: (M, K) action taken.
+        transitions: the transitions of the task.
+        states: (M, U, *state_shape) states in which the policies were evaluated. Several rows may share one.
+        logits: (M, U, A) logits of the policies in these states.
+        cache: tensors (M, U, ...) that `PolicyArch.backward` needs.
+        index: (M, K) index in `states` of each row's state.
+        masks: (M, K, A) allowed actions. Padding rows allow every action.
+        actions: (M, K) actions taken.
         valid: (M, K) False for padding rows.
-        exits: (M, K) whether the row's action is exit.
-        log_pb: (M, K) log P_B of the step under a uniform backward policy; 0 for exit.
+        exits: (M, K) whether the action is exit.
+        log_pb: (M, K) log P_B of the step under a uniform backward policy, 0 for exit.
         places: (M, K) trajectory * T + step, for `pad`.
-        log_reward: (M, B) of the terminal states.
+        log_reward: (M, B) log R of the terminal states.
         final: (M, B, *state_shape) terminal states.
         length: T.
     """
@@ -71,28 +69,28 @@ class Rollouts:
 
     @cached_property
     def inputs(self) -> Tensor:
-        """(M, K, s) policy inputs of each row's state."""
+        """Policy inputs (M, K, s) of each row's state."""
         return self.transitions.inputs(self.rows(self.states).flatten(0, 1)).unflatten(0, self.index.shape)
 
     def rows(self, values: Tensor) -> Tensor:
-        """Values (M, U, ...) of evaluated states -> (M, K, ...) of rows."""
+        """Expand values (M, U, ...) of evaluated states to the rows (M, K, ...)."""
         return _rows(values, self.index)
 
     def log_pf(self, logits: Tensor) -> Tensor:
-        """(M, K, A) logits -> (M, K) log P_F of the actions taken, 0 for padding rows."""
+        """Return log P_F (M, K) of the actions taken from logits (M, K, A), 0 for padding rows."""
         log_probs = logits.masked_fill(~self.masks, -torch.inf).log_softmax(dim=-1)
         taken = log_probs.gather(-1, self.actions[..., None]).squeeze(-1)
         return taken.masked_fill(~self.valid, 0.0)
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum row values (M, K) over each trajectory: (M, B)."""
+        """Sum row values (M, K) over each trajectory, which gives (M, B)."""
         trajectory = self.places // self.length
         return values.new_zeros(self.log_reward.shape).scatter_add(
             1, trajectory, values.masked_fill(~self.valid, 0.0)
         )
 
     def pad(self, values: Tensor) -> Tensor:
-        """Row values (M, K) -> (M, B, T), 0 after a trajectory's end."""
+        """Arrange row values (M, K) as (M, B, T), with 0 after the end of a trajectory."""
         members, trajectories = self.log_reward.shape
         flat = values.new_zeros(members, trajectories * self.length)
         return flat.scatter_add(1, self.places, values.masked_fill(~self.valid, 0.0)).reshape(
@@ -104,17 +102,17 @@ class Rollouts:
 def sample(
     transitions: Transitions, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator
 ) -> Rollouts:
-    """Sample shape = (M, B) trajectories; with probability `epsilon` a step is uniformly random.
+    """Sample B trajectories of each of M policies.
 
     Args:
-        transitions: the task's.
-        trace: the policies, e.g. ``population.trace``.
+        transitions: the transitions of the task.
+        trace: evaluates the policies, e.g. ``population.trace``.
         shape: (M, B).
-        epsilon: share of random actions.
-        rng: all randomness; everything is computed on its device.
+        epsilon: probability that an action is uniformly random among the allowed ones.
+        rng: generator of all random numbers. Everything is computed on its device.
 
     Raises:
-        GenflowError: a trajectory does not end or comes to a dead end, or a reward is not a positive number.
+        GenflowError: a trajectory does not end or reaches a dead end, or a reward is not positive and finite.
     """
     device, exit_action = rng.device, transitions.n_actions - 1
     start = transitions.initial_state
@@ -136,9 +134,9 @@ def sample(
         scores = logits if index is None else _rows(logits, index)
         if explored is not None:
             scores = scores.masked_fill(explored[:, :under_way], 0.0)
-        # the largest of logits + Gumbel noise is a draw from their softmax (Maddison et al. 2014); one of a
-        # policy that has diverged to NaN is any allowed action, so that its loss is NaN, which the training
-        # loop explains. -infinity must not tie with the forbidden
+        # the argmax of logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014). A policy
+        # whose logits are NaN takes some action, and the training loop then reports its loss of NaN. The
+        # clamp keeps logits of -infinity above those of forbidden actions
         best, actions = (
             (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).max(-1)
         )
@@ -155,7 +153,9 @@ def sample(
             )
         )
         n_evaluated += distinct.shape[1]
-        most = int(moving.sum(1).amax().masked_fill(stuck.any(), -1))  # one message from the device
+        most = int(
+            moving.sum(1).amax().masked_fill(stuck.any(), -1)
+        )  # one transfer from the device for both results
         if most < 0:
             raise exact.dead_end(states[stuck][0])
         if not most:
@@ -165,13 +165,13 @@ def sample(
             states, actions, moving, trajectory = (
                 _rows(values, ahead) for values in (states, actions, moving, trajectory)
             )
-        # whoever has exited stays where it is, as padding
+        # finished trajectories repeat their exit, as padding
         states = transitions.step(states, actions.masked_fill(~moving, exit_action))
     raise GenflowError(f"a trajectory did not end within {MAX_STEPS} steps")
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Gather (M, R, ...) at (M, K) -> (M, K, ...)."""
+    """Gather values (M, R, ...) at indices (M, K), which gives (M, K, ...)."""
     wide = index.reshape(*index.shape, *[1] * (values.ndim - 2))
     return values.gather(1, wide.expand(-1, -1, *values.shape[2:]))
 
@@ -179,24 +179,25 @@ def _rows(values: Tensor, index: Tensor) -> Tensor:
 def _noise(
     shape: tuple[int, int], n_actions: int, epsilon: float, rng: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """For each step Gumbel noise (M, B, A), and which trajectories explore (M, B, 1)."""
+    """Yield for each step Gumbel noise (M, B, A), and a mask (M, B, 1) of trajectories that explore."""
     n_steps = max(1, min(NOISE_STEPS, MAX_NOISE // (shape[0] * shape[1] * (n_actions + 1))))
     while True:
         uniform = torch.rand(
             n_steps, *shape, n_actions + 1, generator=rng, device=rng.device, dtype=torch.float32
         )
-        # a draw of exactly 0 would forbid an action, and might leave none
+        # a draw of exactly 0 would give an allowed action noise of -infinity
         gumbel = uniform[..., :-1].clamp(min=TINY).log_().neg_().log_().neg_()
         explored = uniform[..., -1:] < epsilon
         yield from ((gumbel[i], explored[i] if epsilon else None) for i in range(n_steps))
 
 
 def _distinct(transitions: Transitions, states: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
-    """Distinct states (M, U, *state_shape) of each policy, and where each trajectory's is among them.
+    """Find the distinct states (M, U, *state_shape) of each policy.
 
-    The places are (M, R); None: its own.
+    The second result is the index (M, R) of each trajectory's state among them, or None if all states are
+    kept.
     """
-    if step == 0:  # all are in the initial state
+    if step == 0:  # all trajectories are in the initial state
         return states[:, :1], torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
     keys = transitions.state_ids(states)
     if keys is None:
@@ -209,7 +210,7 @@ def _distinct(transitions: Transitions, states: Tensor, step: int) -> tuple[Tens
         return states, None
     index = torch.empty_like(rank).scatter_(1, order, rank)
     wide = index.reshape(*index.shape, *[1] * (states.ndim - 2)).expand_as(states)
-    # a policy with fewer states than another is padded with initial ones
+    # policies with fewer distinct states than others are padded with initial states
     distinct = transitions.initial_state.expand(len(states), size, *states.shape[2:]).clone()
     return distinct.scatter_(1, wide, states), index
 
@@ -220,7 +221,7 @@ def _in_order(
     evaluated: list[tuple[Tensor, ...]],
     steps: list[tuple[Tensor, ...]],
 ) -> Rollouts:
-    """Put the rows in order, those of each policy's first trajectory first, and the padding last."""
+    """Build the rollouts, with the rows of each policy sorted by trajectory and step and padding last."""
     length, trajectories = len(steps), shape[1]
     states, logits, *cache = (torch.cat(parts, 1) for parts in zip(*evaluated, strict=True))
     row_states, index, masks, actions, valid, trajectory = (

@@ -1,4 +1,4 @@
-"""Frozen, validated configurations: every set of options is a `Schema`, and every bad value is one line."""
+"""`Schema`, the base of all options, and validation that reports an invalid value in one line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pydantic import (
 
 from genflow.errors import GenflowError, did_you_mean
 
-#: keys of an object
+#: the most keys of an object
 MAX_KEYS = 200
-#: characters of a name
+#: the most characters of a name
 MAX_NAME = 150
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
@@ -29,16 +29,16 @@ _REPR.maxlevel = 3
 
 
 def brief(value: Any, limit: int = 200) -> str:
-    """Text, or how any value is written, for a message: short, with no character that a terminal obeys."""
+    """Write a value for a message, shortened and without control characters."""
     text = value if isinstance(value, str) else _REPR.repr(value)
     text = "".join(char if char.isprintable() else " " for char in text[: limit + 1])
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 class Schema(BaseModel):
-    """Base of all configurations: immutable, unknown keys refused."""
+    """Base of all options, immutable and without unknown keys."""
 
-    #: former name of a field -> where it is now, from the root of the configuration; refused with the new one
+    #: former name of a field -> its new dotted key, which the error for the former name mentions
     renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,8 +46,7 @@ class Schema(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _not_too_long(cls, values: Any) -> Any:
-        # before items are looked at: each bad one is an error of its own, of which a file must not make
-        # millions
+        # checked before the items, because pydantic creates an error for each invalid item of a file
         if isinstance(values, dict):
             if cls.model_config.get("extra") == "forbid" and len(values) > MAX_KEYS:
                 raise ValueError(f"an object has more than {MAX_KEYS} keys")
@@ -63,13 +62,13 @@ class Schema(BaseModel):
 
 def _objects(value: Any) -> Any:
     if isinstance(value, list) and not all(isinstance(each, dict) for each in value):
-        raise ValueError("must be a list of objects")  # one error, however many are none
+        raise ValueError("must be a list of objects")  # one error, however many items are invalid
     return value
 
 
-#: what names something, in a file and in a message
+#: a name in a file, which is safe to print in a message
 Name = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%~()-]*$")]
-#: the name of a structure, which may hold lists and tables
+#: the name of a structure, which may contain lists and tables
 StructureName = Annotated[str, Field(max_length=MAX_NAME, pattern=r"^[\w .,:;=+*/%~()\[\]{}'-]*$")]
 #: a list of any JSON objects
 Objects = Annotated[list[dict[str, Any]], BeforeValidator(_objects)]
@@ -81,17 +80,17 @@ S = TypeVar("S", bound=BaseModel)
 def validate(
     model: type[S], values: Mapping[str, Any], where: str, context: Mapping[str, Any] | None = None
 ) -> S:
-    """Build `model` from `values`.
+    """Create an instance of a model from values.
 
     Args:
-        model: the configuration.
-        values: by key.
-        where: leads messages.
-        context: what validators may ask for; ``read_files``: whether a value may name a file to read.
+        model: the schema.
+        values: key -> value.
+        where: prefix of error messages, e.g. the name of a file.
+        context: pydantic's context for validators. Its ``read_files`` says whether a value may name a file to
+            read.
 
     Raises:
-        GenflowError: the first bad value, naming `where` it stands and, for an unknown key, the nearest known
-            one.
+        GenflowError: reports the first invalid value and, for an unknown key, the nearest known one.
     """
     if not isinstance(values, Mapping):
         raise GenflowError(f"{where} must be an object, not {brief(values)}")
@@ -133,17 +132,17 @@ Role = Literal["size", "described", "fixed"]
 
 
 def size(default: Any = ..., **constraints: Any) -> Any:
-    """A field of an environment's `Config` that a generator extrapolates over, such as the height of a grid.
+    """Declare a field of an environment's `Config` that a generator extrapolates over, e.g. a grid's height.
 
     Args:
-        default: as pydantic's `Field`; left out, the field must be given.
-        constraints: as pydantic's `Field`, e.g. ``ge=1``.
+        default: as in pydantic's `Field`. Without a default, the field is required.
+        constraints: as in pydantic's `Field`, e.g. ``ge=1``.
     """
     return _field(default, "size", constraints)
 
 
 def described(default: Any = ..., **constraints: Any) -> Any:
-    """A field that condition or descriptions express, so that a generator learns it where it varied.
+    """Declare a field that the condition or unit descriptions express, so that a generator can learn it.
 
     Args:
         default: as for `size`.
@@ -153,7 +152,7 @@ def described(default: Any = ..., **constraints: Any) -> Any:
 
 
 def fixed(default: Any = ..., **constraints: Any) -> Any:
-    """A field that nothing expresses, taken only as it was in training. The default role.
+    """Declare a field that must have the same value as in training, which is the default role.
 
     Args:
         default: as for `size`.
@@ -163,24 +162,24 @@ def fixed(default: Any = ..., **constraints: Any) -> Any:
 
 
 def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) -> Any:
-    """The field that names an environment's registered reward, whose fields then belong to the structure.
+    """Declare the field that names an environment's reward, whose fields also belong to the structure.
 
     Args:
         default: name of a reward that is registered for this environment.
-        role: "described" where units or the condition tell rewards apart.
+        role: "described" if units or the condition distinguish rewards.
         constraints: as for `size`.
     """
     return _field(default, role, constraints, reward=True)
 
 
 def role_of(model: type[BaseModel], key: str) -> Role:
-    """The role that a field declares, "fixed" for one that declares none."""
+    """Return the role that a field declares, by default "fixed"."""
     extra = model.model_fields[key].json_schema_extra
     return cast(Role, extra.get("role", "fixed")) if isinstance(extra, dict) else "fixed"
 
 
 def reward_field(model: type[BaseModel]) -> str | None:
-    """The name of the field that `reward_name` declares, or None."""
+    """Return the name of the field that `reward_name` declares, or None."""
     for key, info in model.model_fields.items():
         if isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("reward"):
             return key
@@ -192,10 +191,13 @@ def _field(default: Any, role: Role, constraints: dict[str, Any], reward: bool =
 
 
 def require_may_read(info: ValidationInfo, path: str) -> None:
-    """Refuse to read a file that is named not by the user, but by a file from somebody else.
+    """Raise an error unless a validator may read the file that a value names.
+
+    Only values from the user may name a file. A saved structure, which may come from somebody else, contains
+    the content instead.
 
     Raises:
-        ValueError: says so; for validators of fields that stand for a file's content.
+        ValueError: the value comes from a saved structure.
     """
     if not (info.context or {}).get("read_files"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed alone, without a change to anybody else's."""
+"""A context for random numbers that depend on a seed only and leave other generators unchanged."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextmanager
 def seeded_cpu(seed: int) -> Iterator[None]:
-    """Meanwhile torch's global generator of the CPU, which initialises modules, starts from a seed.
+    """Seed torch's global CPU generator, which initialises modules, inside the context.
 
-    Its state is put back. `torch.manual_seed` would also reset the generators of all accelerators, for good.
+    Its state is restored afterwards. `torch.manual_seed` would also reset the generators of accelerators.
     """
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

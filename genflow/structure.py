@@ -1,4 +1,4 @@
-"""`Structure`: the numbers that name one task and its policy, the paper's c = [s, h, n, d]."""
+"""`Structure`: one task and its policy architecture, with all options of both."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from genflow.schema import MAX_NAME, Name, Role, Schema, brief, role_of, validat
 from genflow.structure_fields import resolve_fields, reward_fields, split_fields
 from genflow.value_text import to_text
 
-#: characters of a field's value in a name; longer ones, e.g. the content of a file, are named by a digest
+#: the most characters of a field's value in a name. A longer value is replaced by its digest
 MAX_VALUE = 60
-#: the same structure is the same object, so that what was computed for it is found again
+#: equal structures are the same object, so that they share cached results
 _alive: WeakValueDictionary[Any, Structure] = WeakValueDictionary()
 _named: WeakValueDictionary[tuple[str, str, str], Structure] = WeakValueDictionary()
-#: those that were built last stay, although nobody holds them
+#: keeps the structures that were used last alive
 _recent: deque[Structure] = deque(maxlen=16)
 
 
 class _Saved(Schema):
-    """How a structure is written to a file, beside whatever else is in it."""
+    """The part of a file that describes a structure."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -47,9 +47,10 @@ class _Saved(Schema):
 
 
 class Structure:
-    """An environment, its reward and a policy architecture, each with its configuration.
+    """An environment, its reward and a policy architecture, each with its options.
 
-    Made by `build`, `parse` and `from_json`. Equal if the names and all of the configurations are equal.
+    Structures are created by `build`, `parse` and `from_json`. They are equal if their names and all options
+    are equal.
 
     Attributes:
         env: registered name of the environment.
@@ -64,7 +65,7 @@ class Structure:
     _key: tuple[Any, ...]
 
     def __init__(self) -> None:
-        """Refuse: a structure is made by `Structure.build`."""
+        """Raise an error, because structures are created by `Structure.build`."""
         raise TypeError("make a structure with Structure.build(env, fields) or Structure.parse(env, text)")
 
     def __eq__(self, other: object) -> bool:
@@ -77,26 +78,31 @@ class Structure:
         return f"Structure({self.env!r}, {self.name!r}, policy={self.policy!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and pickled by its configuration: torchgfn's environments cannot be."""
+        """Copy and pickle by the options, because torchgfn's environments cannot be pickled."""
         return Structure._of_configs, self._key
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Build from the fields of environment, reward and policy, e.g. ``ndim=4, height=8, width=128``.
+        """Create a structure from the fields of environment, reward and policy, e.g. ``{"ndim": 4}``.
 
-        Fields that stand for a file's content may name a file, which is read now.
+        A field that stands for a file's content may name a file, which is read now.
+
+        Args:
+            env: registered name of the environment.
+            fields: field -> value.
+            policy: registered name of the architecture; None means the default.
 
         Raises:
-            GenflowError: an unknown name or key, or an impossible value.
+            GenflowError: a name or key is unknown, or a value is invalid.
         """
         return cls._of_fields(env, policy, fields, read_files=True)
 
     @classmethod
     def restore(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Build from what `fields` returned, e.g. what somebody else wrote: it names no file to read.
+        """Create a structure from saved `fields`, which may not name a file to read.
 
         Raises:
-            GenflowError: as `build`.
+            GenflowError: as for `build`.
         """
         return cls._of_fields(env, policy, fields, read_files=False)
 
@@ -104,12 +110,12 @@ class Structure:
     def of(
         cls, environment: Environment, arch: PolicyArch, env: str = "own", policy: str = "own"
     ) -> Structure:
-        """Build from components, registered or not, e.g. an environment that a notebook has just defined.
+        """Create a structure from components that need not be registered, e.g. in a notebook.
 
         Args:
             environment: the task.
             arch: the architecture of its policies.
-            env: name of the environment; what is saved can only be loaded where a plugin registers it.
+            env: name of the environment. Saved files can only be loaded where a plugin registers the name.
             policy: name of the architecture, likewise.
         """
         reward = environment.reward
@@ -132,7 +138,7 @@ class Structure:
 
     @classmethod
     def _of_configs(cls, env: str, policy: str, *parts: Any) -> Structure:
-        """From the classes and configurations of environment, reward and policy, as `_key` holds them."""
+        """Create a structure from the classes and options of environment, reward and policy, as in `_key`."""
         found = _alive.get((env, policy, *parts))
         if found is not None:
             return found
@@ -142,12 +148,13 @@ class Structure:
 
     @classmethod
     def parse(cls, env: str, text: str, policy: str | None = None) -> Structure:
-        """Parse ``PRESET``, ``key=value,...``, ``PRESET,key=value,...``, or the `name` of one in use.
+        """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``.
 
-        Lists are written ``a+b`` or ``[a,b]``, tables ``{key:value}``; see `genflow.value_text`.
+        Lists are written ``a+b`` or ``[a,b]`` and tables ``{key:value}``, see `genflow.value_text`. The text
+        may also be the `name` of a structure in use.
 
         Raises:
-            GenflowError: an unknown preset or key, or a value that does not fit.
+            GenflowError: a preset or key is unknown, or a value is invalid.
         """
         known = _named.get((env, policy or default_name("policy"), text))
         if known is not None:
@@ -175,34 +182,36 @@ class Structure:
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:
-        """The configurations of environment, reward and policy."""
+        """The options of environment, reward and policy."""
         return tuple(config for config in self._key[-3:] if config is not None)
 
     def fields(self) -> dict[str, Any]:
-        """All fields of all configurations, JSON-able."""
+        """Return the fields of environment, reward and policy, JSON-serialisable."""
         return {
             key: value for config in self._configs for key, value in config.model_dump(mode="json").items()
         }
 
     def known_fields(self) -> set[str]:
-        """The fields of this structure, and those that it would have with another reward."""
+        """Return the names of all fields, including those of the environment's other rewards."""
         own = set(self.fields())
         return own if self.environment.reward is None else own | reward_fields(self.env)
 
     def roles(self) -> dict[str, Role]:
-        """The role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
+        """Return the role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
         return {
             key: role_of(type(config), key) for config in self._configs for key in type(config).model_fields
         }
 
     def fixed_fields(self) -> dict[str, Any]:
-        """The fields that nothing expresses, e.g. the kind of reward: a generator cannot vary them."""
+        """Return the fields whose role is "fixed", which a generator cannot vary."""
         roles = self.roles()
         return {key: value for key, value in self.fields().items() if roles[key] == "fixed"}
 
     @cached_property
     def name(self) -> str:
-        """Short unique name, usable as a folder: the policy's size, and fields that are not at their default.
+        """A short unique name that is a valid folder name.
+
+        It consists of the policy's size and of the fields that differ from their default.
 
         Raises:
             GenflowError: another structure in use has the same name.
@@ -219,7 +228,7 @@ class Structure:
         if len(name) > MAX_NAME:
             name = name[: MAX_NAME - 17] + "-" + _digest(name)[1:]
         other = _named.get((self.env, self.policy, name))
-        # a class that a notebook has defined anew takes the name over
+        # a class that a notebook has redefined takes over the name
         if other is not None and other != self and other._key[2:5] == self._key[2:5]:
             raise GenflowError(
                 f"two different structures have the name {name!r}: "
@@ -229,7 +238,7 @@ class Structure:
         return name
 
     def transitions(self, device: torch.device | str = "cpu") -> Transitions:
-        """How the task's states change on a device, built once for each."""
+        """Return the task's transitions on a device, built once for each device."""
         device = torch.device(device)
         made: dict[torch.device, Transitions] = self.__dict__.setdefault("_transitions", {})
         if device not in made:
@@ -238,12 +247,12 @@ class Structure:
 
     @cached_property
     def solution(self) -> ExactSolution:
-        """What can be computed exactly."""
+        """The exact solution of the task."""
         return self.environment.exact_solution(self.transitions())
 
     @cached_property
     def gallery(self) -> Gallery:
-        """How the task's objects are named, ranked and drawn."""
+        """The gallery that names, ranks and draws the task's objects."""
         return self.environment.gallery(self.transitions())
 
     @cached_property
@@ -253,9 +262,9 @@ class Structure:
 
     @cached_property
     def initial_bias(self) -> Tensor | None:
-        """(D,) `Environment.initial_logits` at the biases of the outputs, 0 elsewhere.
+        """`Environment.initial_logits` at the output biases and 0 elsewhere, (D,).
 
-        None: there are no such preferences.
+        It is None if the environment has no initial logits.
         """
         logits = self.environment.initial_logits()
         if logits is None:
@@ -267,15 +276,16 @@ class Structure:
         return bias
 
     def module(self) -> nn.Module:
-        """A freshly initialised policy network, in float32."""
+        """Build a freshly initialised policy network in float32."""
         with float32_default():
             return self.arch.build(len(self.layout.units["input"]), len(self.layout.units["action"]))
 
     def observe(self, states: Tensor) -> Tensor:
-        """What `PolicyArch.forward_with_cache` reads in states (B, *state_shape) or (M, B, *state_shape).
+        """Convert states (B, *state_shape) or (M, B, *state_shape) for `PolicyArch.forward_with_cache`.
 
         Returns:
-            (..., s) inputs, or (..., k) indices of those that are 1 where task and architecture can.
+            The indices (..., k) of the inputs that are 1 if task and architecture support them, or else the
+            inputs (..., s).
         """
         transitions = self.transitions(states.device)
         indices = transitions.one_hot_indices(states) if self.arch.takes_one_hot_indices else None
@@ -285,20 +295,20 @@ class Structure:
         return transitions.inputs(states.flatten(0, len(leading) - 1)).unflatten(0, leading)
 
     def forward_with_cache(self, module: nn.Module, weights: Mapping[str, Tensor]) -> Trace:
-        """`PolicyArch.forward_with_cache` of {name: (M, *shape)} weights, from states, for `rollouts`."""
+        """Return `PolicyArch.forward_with_cache` as a function of states, as `rollouts.sample` needs it."""
         trace = self.arch.forward_with_cache(module, weights)
         return lambda states: trace(self.observe(states))
 
     def condition(self) -> Tensor:
-        """(C,) float32: the environment's numbers, then the policy's.
+        """Return the condition (C,) in float32, the environment's numbers followed by the policy's.
 
-        The paper's c = [s, h, n, d], and what else the task needs.
+        It extends the paper's c = [s, h, n, d] by further numbers of the task.
         """
         numbers = {**self.environment.condition(), **self.arch.condition()}
         return torch.tensor(list(numbers.values()), dtype=torch.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """Return the JSON-serialisable form that `from_json` reads."""
         return {"env": self.env, "policy": self.policy, "structure": self.fields()}
 
     @classmethod
@@ -306,7 +316,7 @@ class Structure:
         """Rebuild a saved structure.
 
         Raises:
-            GenflowError: the data is malformed or names something that is not installed.
+            GenflowError: the data is invalid or names something that is not installed.
         """
         saved = validate(_Saved, data, "a saved structure")
         return cls.restore(saved.env, saved.structure, saved.policy)

@@ -1,4 +1,4 @@
-"""Which component of a structure each field belongs to, and what a user's text for it means."""
+"""Assignment of fields to the components of a structure, and parsing of their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genflow.registry import registry
 from genflow.schema import brief, reward_field, validate
 from genflow.value_text import from_text
 
-#: environment, reward (or None) and policy architecture: their classes, then their configurations
+#: the classes of environment, reward (or None) and policy architecture, followed by their options
 Parts = tuple[Any, Any, Any, Any, Any, Any]
 _SCALARS = {str, int, float, bool, NoneType, Literal}
 
@@ -21,17 +21,17 @@ _SCALARS = {str, int, float, bool, NoneType, Literal}
 def resolve_fields(
     env: str, policy: str, fields: Mapping[str, Any], read_files: bool, texts: Set[str] = frozenset()
 ) -> Parts:
-    """Find the classes that names stand for, and make their configurations of the fields of all together.
+    """Load the components of a structure, and build their options from one set of fields.
 
     Args:
         env: registered name of the environment.
         policy: registered name of the architecture.
-        fields: of environment, reward and architecture.
-        read_files: whether a value may name a file to read; else the fields are a saved structure's.
-        texts: keys whose values somebody typed, to be read as the field wants them.
+        fields: the fields of environment, reward and architecture.
+        read_files: whether a value may name a file to read, which is False for saved structures.
+        texts: keys of values that the user typed, which are parsed by the type of the field.
 
     Raises:
-        GenflowError: an unknown name or key, or an impossible value.
+        GenflowError: a name or key is unknown, or a value is invalid.
     """
     env_cls, arch_cls = registry().load("environment", env), registry().load("policy", policy)
     where, context = f"structure of {env!r}", {"read_files": read_files}
@@ -70,18 +70,18 @@ def resolve_fields(
 
 
 def reward_fields(env: str) -> set[str]:
-    """The fields of all registered rewards of an environment."""
+    """Return the fields of all registered rewards of an environment."""
     rewards = (registry().load("reward", name, environment=env) for name in registry().names("reward", env))
     return {key for reward in rewards for key in reward.Config.model_fields}
 
 
 def _typed(model: type[BaseModel], key: str, text: str, where: str) -> Any:
-    """A text as the model wants it, a list or table where the field takes one."""
+    """Parse a text by the type of a field, as a list or table if the field accepts one."""
     kinds = _kinds(model.model_fields[key].annotation)
     try:
         return from_text(
             text,
-            # where a text is possible, a+b is one
+            # a+b is a string if the field accepts strings
             sequence=bool(kinds & {tuple, list}) and str not in kinds,
             optional=NoneType in kinds,
             brackets=not kinds <= _SCALARS,
@@ -91,7 +91,7 @@ def _typed(model: type[BaseModel], key: str, text: str, where: str) -> Any:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The classes that an annotation allows, e.g. {tuple, NoneType} for ``tuple[int, ...] | None``."""
+    """Return the classes of an annotation, e.g. {tuple, NoneType} for ``tuple[int, ...] | None``."""
     origin = get_origin(annotation) or annotation
     if origin in (Union, UnionType):
         return set().union(*map(_kinds, get_args(annotation)))
@@ -99,7 +99,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 
 def split_fields(text: str) -> list[str]:
-    """Split at commas that are not inside brackets."""
+    """Split a text at the commas that are not inside brackets."""
     parts, depth = [""], 0
     for char in text:
         depth += (char in "[({") - (char in "])}")

@@ -1,8 +1,8 @@
-"""Values as short texts, as they stand in a structure's name and after ``--structure key=``, and back.
+"""Conversion of values to short texts and back, for names of structures and ``--structure key=value``.
 
-Numbers and names stand as they are; a list of several is ``a+b+c``; what is nested, or has one item, has
-brackets: ``[[0+1]+[1+0]]``; a table is ``{key:value+key:value}``. Commas may stand for ``+`` inside brackets,
-and ``=`` for ``:``.
+Numbers and names are written as they are. A list of several items is ``a+b+c``. A nested list, or one with a
+single item, has brackets, as in ``[[0+1]+[1+0]]``. A table is ``{key:value+key:value}``. Inside brackets, a
+comma may replace ``+``, and ``=`` may replace ``:``.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from urllib.parse import quote, unquote
 
 from genflow.errors import GenflowError
 
-#: what separates items: not the sign of an exponent, as in 1e+5
+#: a separator of items, but not the sign of an exponent as in 1e+5
 _SEPARATOR = re.compile(r"(?:(?<![0-9][eE])|(?<=%[0-9][eE]))[+,]")
 _END = re.compile(rf"[\]\)}},]|{_SEPARATOR.pattern}")
-#: how a text of no characters is written within a list
+#: the empty string as an item of a list
 EMPTY = "''"
 _EXPONENT = re.compile(r"[0-9][eE]$")
 _INTEGER, _NUMBER = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-#: how the absence of a value is written
+#: the texts for None
 _NOTHING = ("None", "null")
-#: what is no text
+#: texts that are not read as strings
 _LITERAL = re.compile(rf"{_NUMBER.pattern}|[Tt]rue|[Ff]alse|None|null")
 
 
 def to_text(value: Any) -> str:
-    """Write a JSON-able value so that `from_text` reads it, with no character that a folder may not have."""
+    """Write a JSON-serialisable value as a text that `from_text` reads and that is a valid folder name."""
     if (
         isinstance(value, tuple | list)
         and len(value) > 1
@@ -49,7 +49,7 @@ def _nested(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    # a name may hold any character, which must neither leave the folder nor be read as something else
+    # characters such as / are escaped, because the text becomes part of a path
     inner = text.strip(" ")
     if not inner:
         return "%20" * len(text)
@@ -58,7 +58,7 @@ def _quoted(text: str) -> str:
 
 
 def _item_text(text: str) -> str:
-    """A text within a list or table, where it must not be read as a number, nor its end as an exponent."""
+    """Write a string inside a list or table, escaped if it would be read as a number or an exponent."""
     if not text:
         return EMPTY
     if _LITERAL.fullmatch(text) or _EXPONENT.search(text):
@@ -67,16 +67,16 @@ def _item_text(text: str) -> str:
 
 
 def from_text(text: str, sequence: bool = False, optional: bool = False, brackets: bool = True) -> Any:
-    """Read a value.
+    """Parse the text of a value.
 
     Args:
-        text: see the module.
-        sequence: whether ``a+b`` is a list of two; else it is one text.
-        optional: whether ``None`` is the absence of a value; else it is a text.
-        brackets: whether what begins with a bracket is a list or table; else it is a text.
+        text: a text in the format of this module.
+        sequence: whether ``a+b`` is a list of two items, or else one string.
+        optional: whether ``None`` is None, or else a string.
+        brackets: whether a text that begins with a bracket is a list or table, or else a string.
 
     Raises:
-        GenflowError: a bracket is not closed, or something follows it.
+        GenflowError: a bracket is not closed, or text follows the closing bracket.
     """
     text = text.strip()
     if brackets and text[:1] in ("[", "{", "("):
@@ -96,7 +96,7 @@ def _parse(text: str) -> Any:
 
 
 def _item(text: str) -> tuple[Any, str]:
-    """The value at the start of a text, and what follows it."""
+    """Parse the value at the start of a text, and return it with the rest."""
     text = text.lstrip()
     if text[:1] in ("[", "("):
         items, rest = [], text[1:].lstrip()
@@ -121,7 +121,7 @@ def _item(text: str) -> tuple[Any, str]:
 
 
 def _next(text: str, rest: str, closing: str) -> str:
-    """What follows the separator between two items."""
+    """Skip the separator between two items and return the rest."""
     rest = rest.lstrip()
     if rest[:1] and rest[0] in "+,":
         return rest[1:].lstrip()

@@ -26,11 +26,11 @@ from oracles import grid, lively
 from safetensors.torch import save
 
 from genflow import Generator, GenflowError, Population, Structure, Zoo
-from genflow.evaluation import chapters, pictures
+from genflow.evaluation import pictures, report_sections
 from genflow.evaluation.baselines import transplant
 from genflow.evaluation.evaluate import table
-from genflow.evaluation.findings import read_findings
 from genflow.evaluation.report import write_report
+from genflow.evaluation.report_data import read_report_data
 from genflow.generator import FORMAT, Card, EncoderCard
 from genflow.noise import NoiseOptions, SamplingOptions
 from genflow.registry import registry
@@ -227,7 +227,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
     "conv1d": (lambda folder: make_generator(folder, "conv1d"), load_generator),
     "coordinate": (lambda folder: make_generator(folder, "coordinate"), load_generator),
     "autoencoder": (make_autoencoder, load_encoder),
-    "findings": (make_run, read_findings),
+    "findings": (make_run, read_report_data),
     "report": (make_run, lambda folder: write_report(folder, folder.parent / "written")),
 }
 
@@ -484,7 +484,7 @@ def fuzz(kind: str, folder: Path, seeds: range) -> dict[bool, int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_spoilt_files_load_to_something_valid_or_are_refused(attacked, monkeypatch, kind):
     monkeypatch.setattr(pictures, "DPI", 20)
-    monkeypatch.setattr(chapters, "MAX_STATES", 0)  # distributions take most of a report's time
+    monkeypatch.setattr(report_sections, "MAX_STATES", 0)  # distributions take most of a report's time
     with limited():
         counted = fuzz(kind, attacked / kind, range(CASES[kind]))
     assert all(counted.values())  # else the fuzzer does not reach what it should
@@ -549,12 +549,12 @@ def test_a_zoo_does_not_lead_elsewhere(attacked, tmp_path):
     (zoo / "again").symlink_to("3")
     assert len(Zoo(zoo).structures) == 2  # nothing is found twice
     (zoo / "out").symlink_to("/etc")
-    for load in (Zoo, read_findings):
+    for load in (Zoo, read_report_data):
         assert "leads out of" in (refusal(load, zoo) or "")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "zoo").symlink_to(attacked / "zoo")
     assert "leads out of" in (refusal(Zoo, tmp_path / "run") or "")
-    for name, load in (("generator", Generator.from_pretrained), ("autoencoder", read_findings)):
+    for name, load in (("generator", Generator.from_pretrained), ("autoencoder", read_report_data)):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).symlink_to(attacked / "findings" / name)
         assert "leads out of" in (refusal(load, tmp_path / name) or "")
@@ -833,7 +833,7 @@ def test_an_encoder_of_another_task_is_refused(attacked, changes, why):
 @pytest.mark.parametrize("seed", [10**30, 2**31, -1, "3", 0.5])
 def test_a_report_takes_no_impossible_seed(attacked, seed):
     spoil(attacked / "findings" / "evaluation.json", config={"seed": seed})
-    assert read_findings(attacked / "findings").seed is None
+    assert read_report_data(attacked / "findings").seed is None
 
 
 def test_half_precision_and_double_precision_are_read(attacked):
@@ -975,7 +975,7 @@ def test_a_report_holds_no_script_of_the_files(attacked, tmp_path, monkeypatch):
 def test_odd_numbers_do_not_stop_a_report(attacked, tmp_path, monkeypatch, file, changes):
     monkeypatch.setattr(pictures, "DPI", 20)
     monkeypatch.setattr(pictures, "MAX_CURVES", 3)
-    monkeypatch.setattr(chapters, "MAX_STATES", 0)
+    monkeypatch.setattr(report_sections, "MAX_STATES", 0)
     spoil(attacked / "findings" / file, **changes)
     with bounded():
         assert write_report(attacked / "findings", tmp_path / "report.html").read_text().count("<img") < 9
@@ -1014,7 +1014,7 @@ def test_many_structures_and_sources_fit_a_report(attacked, tmp_path, monkeypatc
     spoil(attacked / "findings" / "evaluation.json", entries=[
         {**ENTRY, "name": f"n{i}", "source": f"s{i}", "metrics": {"js": {"mean": i}}} for i in range(1500)
     ])  # fmt: skip
-    monkeypatch.setattr(chapters, "MAX_STATES", 0)
+    monkeypatch.setattr(report_sections, "MAX_STATES", 0)
     with bounded():
         assert (
             "The first 200 of 1500 are drawn"
@@ -1023,7 +1023,8 @@ def test_many_structures_and_sources_fit_a_report(attacked, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "load", [Generator.from_pretrained, Zoo, load_population, load_autoencoder, read_findings, write_report]
+    "load",
+    [Generator.from_pretrained, Zoo, load_population, load_autoencoder, read_report_data, write_report],
 )
 def test_a_folder_that_cannot_be_looked_at_is_refused(tmp_path, load):
     """As one that this user may not open, which a test of the superuser's cannot show."""

@@ -1,1 +1,1 @@
-"""The command line: each module holds one group of commands, which parse, call one function and print."""
+"""The command line, in which each command parses its options, calls one function and prints its result."""

@@ -10,7 +10,13 @@ from genflow.cli.options import CommandOptions, common, emit
 
 
 def print_table(entries, as_json, metrics=()):
-    """Print the comparison: JSON with everything, or a table of `metrics` (default: the brief ones)."""
+    """Print the comparison as JSON, or as a table of some metrics.
+
+    Args:
+        entries: as `genflow.evaluate` returns them.
+        as_json: print every entry in full.
+        metrics: columns of the table; empty means the metrics that are marked `brief`.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -26,7 +32,7 @@ def print_table(entries, as_json, metrics=()):
         drawn.add_row(*map(escape, row), end_section=following is None or following[0] != row[0])
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width: never cut a number
+        console = Console(width=200)  # a pipe reports 80 columns, which would truncate numbers
     console.print(drawn)
 
 

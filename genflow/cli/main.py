@@ -1,4 +1,4 @@
-"""``genflow``: the click group, its lazily loaded commands, and what an error looks like."""
+"""The ``genflow`` command: its click group, its lazily imported subcommands and its error messages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from genflow.distributed.process_group import INTERRUPTED, is_rank_zero, is_supe
 from genflow.distributed.world import WorkerLost
 from genflow.errors import GenflowError, did_you_mean
 
-#: command -> (module, short help); modules are imported when their command is run, so that --help starts at
-#: once
+#: command -> (module, short help). A module is imported only when its command runs, so --help is fast
 COMMANDS = {
     "run": ("genflow.cli.train", "Run the whole job of a TOML file."),
     "train-zoo": ("genflow.cli.train", "Train a zoo of policies from scratch."),
@@ -33,7 +32,7 @@ COMMANDS = {
 
 
 class Commands(click.Group):
-    """Built-in commands by lazy import, plus those of plugins."""
+    """A click group of the built-in commands, imported lazily, and the commands of plugins."""
 
     def _load_plugins(self) -> None:
         if not self.__dict__.get("_plugins_loaded"):
@@ -43,7 +42,7 @@ class Commands(click.Group):
             registry().add_commands(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Built-in commands in the order of the work, then those of plugins."""
+        """List the built-in commands in the order in which they are used, then those of plugins."""
         self._load_plugins()
         return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
 
@@ -58,7 +57,7 @@ class Commands(click.Group):
         return self.commands[name]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The help of the group, without importing any command."""
+        """Write the list of commands for --help without importing the built-in ones."""
         rows = [(name, help_text) for name, (_, help_text) in COMMANDS.items()]
         extra = [name for name in self.list_commands(ctx) if name not in COMMANDS]
         rows += [(name, self.commands[name].get_short_help_str()) for name in extra]
@@ -80,7 +79,7 @@ def _load_plugins(context: click.Context, option: click.Parameter, files: tuple[
     "--plugin",
     multiple=True,
     metavar="FILE.py",
-    is_eager=True,  # before commands are looked up, which it may add
+    is_eager=True,  # the plugin may add commands, so it is loaded before they are looked up
     expose_value=False,
     callback=_load_plugins,
     help="Load a file of your own as a plugin for this run; before the command, repeatable.",
@@ -97,11 +96,13 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line.
 
-    It exits with status 0, 2 for a mistake of the user's (one line on stderr), 130 when interrupted, and 1
-    when workers failed.
+    The exit status is 0 on success, 2 for a user error (one line on stderr), 130 after an interruption and
+    1 when workers failed.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that what is open is closed
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # handled as Ctrl-C, so that open files and locks are released
     try:
         cli.main(
             args=args, prog_name="genflow", standalone_mode=False, obj=sys.argv[1:] if args is None else args
@@ -130,6 +131,6 @@ def main(args: list[str] | None = None) -> Any:
 
 
 def _fail(message: str) -> None:
-    if is_rank_zero():  # all workers meet the same mistake
+    if is_rank_zero():  # every worker raises the same error
         click.echo(f"genflow: {' '.join(message.split())}", err=True)
     sys.exit(report_status(2))

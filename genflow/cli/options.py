@@ -1,4 +1,4 @@
-"""The options that commands share, and how they become a `Config`."""
+"""The options that commands share, and how a `Config` is built from them."""
 
 from __future__ import annotations
 
@@ -78,7 +78,10 @@ class CommandOptions:
     file: Path | None = None
 
     def configure(self, **more: Any) -> Config:
-        """Build the configuration; `more` are a command's own options by their dotted key, and win.
+        """Build the configuration from the shared options and a command's own.
+
+        Args:
+            more: the command's own options by dotted key, which override the shared ones.
 
         Raises:
             GenflowError: see `load_config`.
@@ -89,23 +92,23 @@ class CommandOptions:
         return load_config(self.file, **{**given, **dict(parse_override(text) for text in self.overrides)})
 
     def progress(self) -> Progress:
-        """Progress that is silent with --json."""
+        """Return the progress reporter, which prints nothing with --json."""
         from genflow.progress import Progress
 
         return Progress(quiet=self.as_json)
 
     def emit(self, data: Any, text: str) -> None:
-        """Print the result: JSON, or a line for a person."""
+        """Print the result as JSON with --json, and as text otherwise."""
         emit(self.as_json, data, text)
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the shared options, which reach the command as one argument `options`."""
+    """Add the shared options to a command, which receives them as one argument named `options`."""
     return common_without_file(_FILE(function))
 
 
 def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the shared options to a command whose TOML file is an argument."""
+    """Add the shared options except --config, for a command that takes its TOML file as an argument."""
 
     @functools.wraps(function)
     def command(nproc_per_node, nnodes, rdzv_endpoint, max_restarts, **arguments):
@@ -125,10 +128,10 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def output_root(config: Config, out: Path | None) -> Path:
-    """The folder of all stages.
+    """Return the output folder, in which every stage has a folder of its own.
 
     Raises:
-        GenflowError: it is a file, or holds the run of another command.
+        GenflowError: the path is a file, or the folder holds the run of another command.
     """
     from genflow.storage.files import read_json
     from genflow.storage.runs import MANIFEST
@@ -142,7 +145,7 @@ def output_root(config: Config, out: Path | None) -> Path:
 
 
 def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress) -> Zoo:
-    """The zoo that --zoo names, else the one under the output folder, collected first if it is missing.
+    """Open the zoo that --zoo names, or train one under the output folder if none is named.
 
     Raises:
         GenflowError: the zoo is unusable, is of another environment, or lacks a structure that was asked for.
@@ -167,7 +170,7 @@ def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress
 
 
 def emit(as_json: bool, data: Any, text: str) -> None:
-    """Print the result: JSON, or a line for a person."""
+    """Print the result as JSON if `as_json`, and as text otherwise."""
     import json
 
     from genflow.storage.files import finite

@@ -1,4 +1,4 @@
-"""``genflow list-plugins``. Imports no torch unless ``--check`` is given."""
+"""``genflow list-plugins``, which does not import torch unless ``--check`` is given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
 
     root = context.find_root().command
     if isinstance(root, click.Group):
-        root.list_commands(context)  # lets plugins add their commands, so that one that fails is listed too
+        root.list_commands(context)  # runs register_commands, so that its failures are listed too
     if check:
         registry().check()
     for name in registry().unknown_disabled:

@@ -43,7 +43,7 @@ def run(options: CommandOptions, config_file):
 @common
 @click.option("--num", type=int, metavar="N", help="Policies a structure.")
 def train_zoo(options: CommandOptions, num):
-    """Train a zoo: policies for each structure, from scratch. One folder a structure is written to --out.
+    """Train a zoo of policies from scratch, with one folder for each structure under --out.
 
     \b
     Example:
@@ -67,7 +67,7 @@ def train_zoo(options: CommandOptions, num):
 
 
 def _start(options: CommandOptions, zoo_folder):
-    """What the stages after the zoo begin with: configuration, progress, output folder and the zoo itself."""
+    """Return the configuration, progress reporter, output folder and zoo for a stage that needs a zoo."""
     from genflow.stages import common as common_stage
 
     config, progress = options.configure(), options.progress()
@@ -90,7 +90,7 @@ def train_ae(options: CommandOptions, zoo_folder):
     Example:
       genflow train-ae --env hypergrid --zoo runs/zoo --out runs/mine
     """
-    from genflow.evaluation.findings import AUTOENCODER
+    from genflow.evaluation.report_data import AUTOENCODER
     from genflow.stages import autoencoder as autoencoder_stage
     from genflow.storage.files import read_json
 
@@ -113,7 +113,7 @@ def train_ae(options: CommandOptions, zoo_folder):
     help="Trained autoencoder; without it one is trained under --out.",
 )
 def train_ldm(options: CommandOptions, zoo_folder, autoencoder):
-    """Train the latent diffusion model; zoo and autoencoder are made first if they are missing.
+    """Train the latent diffusion model, after making the zoo and the autoencoder if they are missing.
 
     \b
     Example:
@@ -137,10 +137,10 @@ def train_ldm(options: CommandOptions, zoo_folder, autoencoder):
 @click.argument("generator_folder", type=click.Path(path_type=Path), metavar="GENERATOR")
 @common
 def export(options: CommandOptions, generator_folder):
-    """Write a generator as it ships: half the size, with a measured model card.
+    """Write a generator for distribution, in half precision and with a measured model card.
 
-    The card says how good it is on structures it has never seen. It is measured on the structures that it was
-    selected on, and on those of --structure, else the configuration's `test_structures`.
+    The card states its quality on structures that it was not trained on. It is measured on its selection
+    structures, and on those of --structure or else the configuration's `test_structures`.
 
     \b
     Example:

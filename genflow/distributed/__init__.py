@@ -1,1 +1,1 @@
-"""Workers: one process, every GPU of a machine, or many machines, with the same code."""
+"""Worker processes, so that the same code runs in one process, on several GPUs or on several machines."""

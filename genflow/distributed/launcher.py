@@ -26,15 +26,15 @@ from genflow.distributed.process_group import (
 )
 from genflow.errors import GenflowError
 
-#: seconds that stopped workers have to write their checkpoints
+#: seconds that workers have to write their checkpoints after a signal to stop
 SHUTDOWN_TIMEOUT = 120
-#: seconds that whoever listens at the endpoint has to answer
+#: seconds to wait for an answer from the process that listens at the rendezvous endpoint
 PROBE_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """torchrun's options of the same names; None: not given."""
+    """The launch options, named as in torchrun, with None for an option that was not given."""
 
     nproc_per_node: str | None = None
     nnodes: str | None = None
@@ -43,14 +43,14 @@ class LaunchOptions:
 
     @property
     def given(self) -> bool:
-        """Whether workers are asked for."""
+        """Whether any of the options was given, so that workers must be launched."""
         return self != LaunchOptions()
 
     def processes(self) -> int:
-        """Workers on this machine.
+        """Return the number of workers on this machine.
 
         Raises:
-            GenflowError: no number, or no GPU.
+            GenflowError: the option is not a valid number, or asks for GPUs that the machine does not have.
         """
         import torch
 
@@ -69,10 +69,10 @@ class LaunchOptions:
         return int(wanted)
 
     def nodes(self) -> tuple[int, int]:
-        """Fewest and most machines.
+        """Return the smallest and the largest number of machines.
 
         Raises:
-            GenflowError: not MIN or MIN:MAX, or several without an endpoint.
+            GenflowError: the option is not N or MIN:MAX, or several machines have no endpoint to meet at.
         """
         wanted = self.nnodes or "1"
         match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", wanted)
@@ -86,10 +86,10 @@ class LaunchOptions:
         return low, high
 
     def endpoint(self) -> str:
-        """Where the machines meet.
+        """Return the address of the rendezvous, as HOST:PORT.
 
         Raises:
-            GenflowError: not HOST:PORT.
+            GenflowError: the option is not HOST:PORT.
         """
         wanted = self.rdzv_endpoint or "localhost:0"
         host, colon, port = wanted.rpartition(":")
@@ -99,21 +99,23 @@ class LaunchOptions:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Refuse an endpoint where something else listens; torch would wait for its answer for ever.
+    """Raise an error if a program other than a torch store listens at the rendezvous endpoint.
+
+    Without this check, torch would wait for an answer indefinitely.
 
     Raises:
-        GenflowError: nothing that answers as torch's store does within some seconds.
+        GenflowError: the listener did not answer as a torch store within `PROBE_SECONDS`.
     """
     host, port = endpoint.rpartition(":")[0].strip("[]"), int(endpoint.rpartition(":")[2])
     try:
         socket.create_connection((host, port), timeout=PROBE_SECONDS).close()
     except (OSError, OverflowError):
-        return  # nobody is there yet, or a machine that is not reached: the agent waits, and says so
+        return  # nothing listens yet; the agent waits, and reports it if that fails
     from torch.distributed import TCPStore
 
     answered = threading.Event()
@@ -134,17 +136,17 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     """Run ``genflow ARGUMENTS`` on workers, through torch's elastic agent.
 
     Returns:
-        The exit status: that of the command, 130 after a signal, 1 when the workers failed more often than
-            `max_restarts`.
+        The exit status of the command, 130 after a signal, or 1 when the workers failed more often than
+        `max_restarts`.
 
     Raises:
-        GenflowError: an option is wrong, or the machines cannot meet.
+        GenflowError: an option is invalid, or the rendezvous fails.
     """
     low, high = options.nodes()
     endpoint, processes = options.endpoint(), options.processes()
     check_network_interface()
     check_endpoint(endpoint)
-    # a store of a failed round would greet the next one with stale addresses
+    # otherwise the store of a failed attempt would give the next attempt stale addresses
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     import logging
@@ -154,9 +156,8 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.disable(
-        logging.ERROR
-    )  # this process is the agent alone, and what it says of failures we say ourselves
+    # this process only runs the agent, and its failures are reported below
+    logging.disable(logging.ERROR)
     local = endpoint.rpartition(":")[0] in ("localhost", "127.0.0.1")
     folder = Path(tempfile.mkdtemp(prefix="genflow-"))
     status = folder / "status"
@@ -168,7 +169,7 @@ def launch(options: LaunchOptions, arguments: Sequence[str]) -> int:
         min_nodes=low,
         max_nodes=high,
         nproc_per_node=processes,
-        # machines that run different commands do not meet; how many workers each has is its own business
+        # only machines with the same command may join, whatever their number of workers
         run_id=hashlib.sha256(
             re.sub(r"--nproc-per-node[= ]\S+", "", " ".join(arguments)).encode()
         ).hexdigest()[:16],

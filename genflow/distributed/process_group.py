@@ -1,7 +1,7 @@
-"""Joining the process group: what the environment tells a worker, and how it leaves.
+"""How a worker joins the process group that its environment variables describe, and how it leaves.
 
-torch's elastic agent starts workers, and starts them again after a failure; work goes on from the run
-directory, which all machines must see.
+torch's elastic agent starts the workers, and restarts them after a failure. Work then resumes from the run
+directory, which must be visible on all machines.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from genflow.distributed.world import ALONE, HEARTBEAT_SECONDS, World, raise_wor
 from genflow.errors import GenflowError
 
 INTERRUPTED = "genflow: interrupted; give the same command again to go on"
-#: environment variables of our agent's workers: its process, the folder where they leave their exit statuses,
-#: and set where there may be several machines
+#: environment variables that our agent sets for its workers: its process id, the folder for their exit
+#: statuses, and the largest number of machines if it is above one
 AGENT_PID, STATUS_FOLDER, SEVERAL_NODES = "GENFLOW_AGENT", "GENFLOW_STATUS", "GENFLOW_MACHINES"
-#: a file beside that folder, there once workers have been started
+#: a file beside the status folder, created once workers have started
 RENDEZVOUS_DONE = "rendezvous-done"
 _PR_SET_PDEATHSIG = 1
-#: what `_count_gpus` has found; nothing outside of a process group
+#: the result of `_count_gpus`, or this default outside of a process group
 _counted = {"workers": 1, "gpus": 0, "crowded_workers": 0, "fewest_gpus": 0}
 
 
 def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process was started as a worker: by our agent, torchrun or the like."""
+    """Whether this process was started as a worker, e.g. by our agent or by torchrun."""
     return "RANK" in environ and "WORLD_SIZE" in environ
 
 
 def slurm_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """torchrun's variables from those of a Slurm job step of several tasks; {} outside of one.
+    """Translate the variables of a Slurm job step into those of torchrun.
 
-    What the user sets of MASTER_ADDR and MASTER_PORT stays.
+    MASTER_ADDR and MASTER_PORT keep the values that the user has set. Outside of a job step with several
+    tasks the result is empty.
     """
     if int(environ.get("SLURM_STEP_NUM_TASKS", "1")) < 2 or "SLURM_PROCID" not in environ:
         return {}
-    # the first of e.g. "gpu[03-07,12],login1"
+    # the first node of a list such as "gpu[03-07,12],login1"
     first = re.match(r"([^\[,]+)(?:\[(\d+))?", environ.get("SLURM_STEP_NODELIST", "localhost"))
     number = int(environ.get("SLURM_JOB_ID", "0")) * 31 + int(environ.get("SLURM_STEP_ID", "0"))
     return {
@@ -60,11 +61,11 @@ def slurm_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 @contextlib.contextmanager
 def join_process_group() -> Iterator[World]:
-    """Join the workers that the environment tells of; alone if it tells of none.
+    """Join the process group that the environment variables describe, or run alone without one.
 
     Raises:
-        WorkerLost: the others cannot be reached.
-        GenflowError: GLOO_SOCKET_IFNAME names an interface that is not there.
+        WorkerLost: the other workers cannot be reached.
+        GenflowError: GLOO_SOCKET_IFNAME names an interface that this machine does not have.
     """
     global _counted
     if not is_worker():
@@ -78,7 +79,7 @@ def join_process_group() -> Iterator[World]:
 
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if local_rank == 0 and STATUS_FOLDER in os.environ:
-        # what an attempt before this one has left; nobody ends before all have joined
+        # remove the statuses of an earlier attempt; no worker ends before all have joined
         folder = Path(os.environ[STATUS_FOLDER])
         for left in folder.iterdir():
             left.unlink()
@@ -90,10 +91,9 @@ def join_process_group() -> Iterator[World]:
     with raise_worker_lost():
         store, rank, size = next(dist.rendezvous("env://"))
         if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-            # it outlives a restart, and still holds what the last attempt said; but machines do not count
-            # restarts alike
+            # the agent's store outlives a restart, so each attempt needs keys of its own
             store = dist.PrefixStore(f"attempt-{attempt}", store)
-        # tensors on the CPU are summed by gloo; NCCL is not touched before one on a GPU is
+        # gloo reduces CPU tensors, and NCCL starts only when a GPU tensor is reduced
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
             store=dist.PrefixStore("torch", store),
@@ -117,16 +117,16 @@ def join_process_group() -> Iterator[World]:
             workers.shutdown_barrier()
             raise
         workers.shutdown_barrier()
-    # after a failure the others may be gone, and a clean end would wait for them
+    # not in a finally clause: after a failure this would wait for workers that are gone
     dist.destroy_process_group()
 
 
 def _count_gpus(local_rank: int) -> dict[str, int]:
-    """How workers and GPUs are spread over the machines; all workers learn the same, through gloo.
+    """Find out by an all-reduce how workers and GPUs are distributed over the machines.
 
     Returns:
-        Most workers of a machine, most GPUs of one, and of the machines with more workers than GPUs (0 if
-        there is none) the most workers and the fewest GPUs.
+        The largest number of workers and of GPUs on a machine; and among the machines with more workers than
+        GPUs, the largest number of workers (0 without such a machine) and the smallest number of GPUs.
     """
     import torch
     import torch.distributed as dist
@@ -140,13 +140,13 @@ def _count_gpus(local_rank: int) -> dict[str, int]:
 
 
 def require_gpu_for_each_worker(device: str) -> None:
-    """Refuse GPUs where a machine has more workers than GPUs: NCCL takes one GPU a worker.
+    """Raise an error if the workers of a machine outnumber its GPUs, because NCCL needs a GPU for each.
 
     Args:
-        device: as it is configured, e.g. "auto" or "cuda".
+        device: the configured device, e.g. "auto" or "cuda".
 
     Raises:
-        GenflowError: on all workers alike, so that none waits for another.
+        GenflowError: there are too few GPUs. All workers raise it, so that none waits for another.
     """
     if device == "cpu" or not _counted["gpus"]:
         return
@@ -161,10 +161,10 @@ def require_gpu_for_each_worker(device: str) -> None:
 
 
 def check_network_interface() -> None:
-    """Refuse a network interface that this machine does not have before gloo fails on every worker.
+    """Check GLOO_SOCKET_IFNAME before gloo fails on every worker.
 
     Raises:
-        GenflowError: GLOO_SOCKET_IFNAME names one.
+        GenflowError: the variable names a network interface that this machine does not have.
     """
     wanted = os.environ.get("GLOO_SOCKET_IFNAME", "")
     there = [name for _, name in socket.if_nameindex()]
@@ -181,35 +181,35 @@ def _keep_sending_heartbeats(workers: World) -> None:
         time.sleep(HEARTBEAT_SECONDS)
         try:
             workers.send_heartbeat()
-        except RuntimeError:  # the store is gone, and with it those who listen
+        except RuntimeError:  # the store is closed, so nobody reads heartbeats any more
             return
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is rank 0, or alone; known without joining the others."""
+    """Whether this process has rank 0 or runs alone, which does not need a process group."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def is_supervised() -> bool:
-    """Whether our agent started this process, and speaks for it when it is stopped."""
+    """Whether our agent started this process, and prints the message when it is interrupted."""
     return AGENT_PID in os.environ and is_worker()
 
 
 def was_restarted() -> bool:
-    """Whether these workers were started again after a failure, as far as this machine knows."""
+    """Whether the agent of this machine has restarted its workers after a failure."""
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def may_replace_workers() -> bool:
-    """Whether workers before these may still be ending: after a restart, or those of other machines."""
+    """Whether workers of an earlier attempt may still be running, here or on other machines."""
     return was_restarted() or SEVERAL_NODES in os.environ
 
 
 def report_status(status: int) -> int:
-    """The status to end this process with, for its command to end with `status`.
+    """Return the exit status of this process that makes the whole command exit with `status`.
 
-    Our agent takes any other than 0 for a failure that another try may mend; its workers leave theirs
-    in a file.
+    Our agent restarts workers that exit with a status other than 0. So its workers write the status to a
+    file, from which the agent reads it, and exit with 0.
     """
     folder = os.environ.get(STATUS_FOLDER)
     if folder is None or not is_worker():
@@ -219,7 +219,7 @@ def report_status(status: int) -> int:
 
 
 def _die_with_agent() -> None:
-    """Without an agent nobody would stop this worker, and it would keep the run directory locked."""
+    """Kill this worker when its agent dies, so that it does not keep the run directory locked."""
     agent = os.environ.get(AGENT_PID)
     if agent is None or sys.platform != "linux":
         return

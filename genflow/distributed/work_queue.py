@@ -1,4 +1,4 @@
-"""Pieces of work that workers take one by one, through a store of torch.distributed."""
+"""A queue of tasks that workers share through a store of torch.distributed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from genflow.errors import GenflowError
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-#: seconds after which a worker that waits for others looks again
+#: the longest interval in seconds at which a waiting worker polls the store
 MAX_POLL_SECONDS = 0.5
 
 
 class WorkQueue:
-    """Pieces of work that workers take one by one, the costliest first; each is taken once.
-
-    The store is torch.distributed's: any object with its ``add``, ``set``, ``get`` and ``wait``.
-    """
+    """A queue from which workers take tasks one by one, the most expensive first and each only once."""
 
     def __init__(self, store: Store, name: str, costs: Sequence[float]) -> None:
+        """Create the queue, with the same arguments on every worker.
+
+        Args:
+            store: a torch.distributed store that all workers share.
+            name: prefix of the queue's keys in the store.
+            costs: relative cost of each task.
+        """
         self._store, self._name = store, name
         self._order = sorted(range(len(costs)), key=lambda i: -costs[i])
 
     def take(self) -> int | None:
-        """The next piece, or None when there is none left.
+        """Take the next task and return its index, or None when no task is left.
 
         Raises:
-            GenflowError: another worker's piece has failed.
+            GenflowError: a task of another worker has failed.
         """
         if self._store.check([self._key("over")]):
             self._raise_failure()
@@ -38,24 +42,27 @@ class WorkQueue:
         return self._order[place] if place < len(self._order) else None
 
     def finish(self, index: int, result: Any) -> None:
-        """Hand in the JSON-able result of a piece."""
+        """Store the JSON-serialisable result of a task."""
         self._store.set(self._key(index), json.dumps(result))
         if self._store.add(self._key("done"), 1) == len(self._order):
             self._store.set(self._key("over"), "")
 
     def fail(self, error: GenflowError) -> None:
-        """Stop the others at their next piece."""
+        """Record that a task has failed, which makes every other worker raise the error at its next call."""
         self._store.set(self._key("over"), str(error))
 
     def done(self) -> int:
-        """How many pieces are finished."""
+        """Return the number of finished tasks."""
         return self._store.add(self._key("done"), 0)
 
     def results(self, while_waiting: Callable[[], None] = lambda: None) -> list[Any]:
-        """Wait for every piece; `while_waiting` is called now and then meanwhile.
+        """Wait for all tasks and return their results in order.
+
+        Args:
+            while_waiting: called at every poll of the store.
 
         Raises:
-            GenflowError: a piece has failed.
+            GenflowError: a task has failed.
         """
         if self._order:
             wait_for_key(self._store, self._key("over"), while_waiting)
@@ -71,9 +78,9 @@ class WorkQueue:
 
 
 def wait_for_key(store: Store, key: str, while_waiting: Callable[[], None] = lambda: None) -> None:
-    """Wait for a key of a store: the store's own wait would not let Ctrl-C through."""
+    """Wait for a key of a store by polling, because the store's own wait cannot be interrupted by Ctrl-C."""
     began = time.monotonic()
     while not store.check([key]):
         while_waiting()
-        # a short wait is noticed at once, a long one does not burden the store
+        # poll less often the longer the wait, to spare the store
         time.sleep(min(MAX_POLL_SECONDS, 0.005 + 0.1 * (time.monotonic() - began)))

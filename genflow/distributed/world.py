@@ -1,8 +1,8 @@
-"""`World`: this worker among others.
+"""`World`: this worker, its rank among all workers, and the operations that they do together.
 
-A command runs on every worker. What only one of them may do (writing a result) is `World.on_rank_zero`,
-independent pieces of work are `World.map_dynamic`, sums over a batch that is dealt out are
-`World.all_reduce`; alone, a worker does all of it itself. How a process becomes a worker: process_group.py.
+A command runs on every worker. `World.on_rank_zero` is for what only one worker may do, such as writing a
+result. `World.map_dynamic` is for independent tasks, and `World.all_reduce` sums over a distributed batch. A
+worker that is alone does everything itself. A process becomes a worker in ``process_group.py``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,26 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 T = TypeVar("T")
-#: seconds between two heartbeats of a worker, and after which one without them counts as lost
+#: seconds between two heartbeats of a worker, and seconds without one after which it counts as lost
 HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT = 5.0, 60.0
-#: added to the heartbeats of a worker that has gone with good reason
+#: added to the heartbeat counter of a worker that has left properly
 DEPARTED = 2**40
 
 
 class WorkerLost(Exception):
-    """Another worker is gone; the agent starts all of them again."""
+    """Another worker cannot be reached, so the agent must restart all of them."""
 
 
 @dataclass
 class World:
-    """This worker among `size` of them; `rank` 0 is the one that writes and shows progress."""
+    """This worker's place in the process group, and the collective operations.
+
+    Attributes:
+        rank: number of this worker; rank 0 writes files and shows progress.
+        size: number of workers, torch's world size.
+        local_rank: number of this worker on its machine.
+        store: the store that all workers share; None for a worker that is alone.
+    """
 
     rank: int = 0
     size: int = 1
@@ -53,18 +60,18 @@ class World:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this worker writes and shows progress."""
+        """Whether this worker is the one that writes files and shows progress."""
         return self.rank == 0
 
     def rows(self, count: int) -> slice:
-        """This worker's rows of `count`; those of all workers are contiguous and differ by at most one."""
+        """Return this worker's contiguous share of `count` rows, nearly equal for all workers."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over the workers, in place; every worker must call it.
+        """Sum a tensor over all workers in place, which every worker must call.
 
         Raises:
-            WorkerLost: a worker is gone.
+            WorkerLost: a worker cannot be reached.
         """
         if self.size > 1:
             import torch.distributed as dist
@@ -74,7 +81,15 @@ class World:
         return tensor
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
-        """Rank 0 does it while the others wait; all return its JSON-able result or raise its error."""
+        """Call a function on rank 0 while the other workers wait.
+
+        Returns:
+            The function's result, on every worker; with several workers it must be JSON-serialisable.
+
+        Raises:
+            GenflowError: the function raised it on rank 0; every worker raises it.
+            WorkerLost: a worker cannot be reached.
+        """
         if self.store is None:
             return work()
         key = self._next_key("on_rank_zero")
@@ -101,18 +116,20 @@ class World:
         cost: Callable[[Any], float] = lambda item: 0.0,
         on_progress: Callable[[int], None] = lambda done: None,
     ) -> list[Any]:
-        """Each item is done by one worker, whichever is free.
-
-        All return the JSON-able results, in the order of the items.
+        """Apply a function to every item, each on the next worker that is free.
 
         Args:
             items: the same list on every worker.
-            work: what to do with an item.
-            cost: the costliest items are begun first, so that no long one is left to the end.
-            on_progress: told how many items are done, from time to time.
+            work: the function; its results must be JSON-serialisable.
+            cost: relative cost of an item. The most expensive items start first.
+            on_progress: called from time to time with the number of finished items.
+
+        Returns:
+            The results in the order of the items, on every worker.
 
         Raises:
-            GenflowError: that of the first item that failed; the other workers finish what they have begun.
+            GenflowError: raised by the first item that failed. The other workers finish their current item.
+            WorkerLost: a worker cannot be reached.
         """
         if self.store is None:
             results: dict[int, Any] = {}
@@ -145,11 +162,11 @@ class World:
 
     @contextlib.contextmanager
     def log_to(self, folder: Path) -> Iterator[None]:
-        """Meanwhile this worker's notes go to ``folder/rank-N.log`` too.
+        """Also write this worker's messages to ``folder/rank-N.log`` inside the context.
 
-        Of other workers than rank 0, all that they say on standard error goes there.
+        The standard error of workers other than rank 0 goes to their log alone.
         """
-        if self.size == 1 or self._log is not None:  # an outer run directory has the log
+        if self.size == 1 or self._log is not None:  # the log of an outer run directory is open
             yield
             return
         path = folder / f"rank-{self.rank}.log"
@@ -178,21 +195,21 @@ class World:
     def log(self, text: str) -> None:
         """Write a line to this worker's log, if it has one."""
         if self._log is not None:
-            with contextlib.suppress(OSError):  # a full disk shows where it matters
+            with contextlib.suppress(OSError):  # a full disk is reported when results are written
                 os.write(self._log, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n".encode())
 
     def send_heartbeat(self) -> None:
-        """Say that this worker lives, once."""
+        """Increment this worker's heartbeat counter in the store."""
         assert self.store is not None
         self.store.add(f"heartbeat/{self.rank}", 1)
 
     def check_heartbeats(self) -> None:
-        """While rank 0 waits for others: none of them may have been silent for long.
+        """Check on rank 0 that every worker has sent a heartbeat recently.
 
-        A machine that is cut off closes no connection, and the work it took would never be finished.
+        A machine that loses its network closes no connection, so rank 0 would wait for its task forever.
 
         Raises:
-            WorkerLost: one has been.
+            WorkerLost: a worker has sent none for `HEARTBEAT_TIMEOUT` seconds.
         """
         now = time.monotonic()
         checked_lately = self._last_heartbeats and now - self._last_check < HEARTBEAT_SECONDS
@@ -208,9 +225,9 @@ class World:
                 raise WorkerLost(f"worker {rank} has been silent for {HEARTBEAT_TIMEOUT} seconds")
 
     def shutdown_barrier(self) -> None:
-        """Leave, with a result or with a mistake that all have met.
+        """Wait on rank 0 until all workers are done, after a success or an error that all of them raise.
 
-        Rank 0 goes last, as it may hold the store that others still read.
+        Rank 0 leaves last, because it may host the store that others still read.
         """
         assert self.store is not None
         with raise_worker_lost():
@@ -221,7 +238,7 @@ class World:
                 wait_for_key(self.store, "all departed", self.check_heartbeats)
 
     def _next_key(self, kind: str) -> str:
-        """The same key on all workers for the same use of the store: all make the same uses in order."""
+        """Return a new key, the same on all workers because all make the same calls in the same order."""
         self._keys_used += 1
         return f"{kind}/{self._keys_used}"
 
@@ -231,19 +248,19 @@ class World:
             self.store.set(key, json.dumps(outcome))
 
 
-#: a worker that is alone, whatever the process belongs to
+#: a single worker, even if the process belongs to a group
 ALONE = World()
 _current = ALONE
 
 
 def world() -> World:
-    """The workers that this process belongs to; alone outside of `join_process_group`."""
+    """Return the current `World`, which is a single worker outside of `join_process_group`."""
     return _current
 
 
 @contextlib.contextmanager
 def use_world(workers: World) -> Iterator[World]:
-    """Meanwhile `world()` is this one."""
+    """Make `world()` return this one inside the context."""
     global _current
     before, _current = _current, workers
     try:
@@ -253,13 +270,13 @@ def use_world(workers: World) -> Iterator[World]:
 
 
 def as_single_worker() -> contextlib.AbstractContextManager[World]:
-    """Work that one worker does on its own must not wait for the others."""
+    """Make `world()` a single worker inside the context, for work that must not wait for other workers."""
     return use_world(ALONE)
 
 
 @contextlib.contextmanager
 def raise_worker_lost() -> Iterator[None]:
-    """What goes wrong between workers goes wrong because one of them is gone."""
+    """Turn a RuntimeError of torch.distributed into `WorkerLost`."""
     try:
         yield
     except RuntimeError as error:

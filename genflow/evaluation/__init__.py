@@ -1,1 +1,1 @@
-"""Baselines, exact and sampled evaluation, and the HTML report."""
+"""Evaluation of populations and their baselines, and the HTML report."""

@@ -1,9 +1,12 @@
-"""What generated policies are compared with: populations that need no generator.
+"""Baselines that generated policies are compared with, none of which needs a generator.
 
-random: untrained. uniform: all weights 0, so every allowed action is as likely. mean: the average of a
-structure's checkpoints.
-nearest: checkpoints of the nearest other structure. perturbed: checkpoints plus Gaussian noise. For a
-structure that the zoo lacks, "mean" and "perturbed" start from the nearest structure's checkpoints too.
+- random: untrained policies.
+- uniform: one policy whose weights are all 0, so that every allowed action is equally likely.
+- mean: one policy whose weights are the mean of the structure's checkpoints.
+- nearest: the checkpoints of the nearest other structure, transplanted.
+- perturbed: the structure's checkpoints plus Gaussian noise.
+
+For a structure that is not in the zoo, "mean" and "perturbed" use the transplanted nearest checkpoints.
 """
 
 from __future__ import annotations
@@ -20,26 +23,26 @@ from genflow.population import Population
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
 
-#: distances between units of two structures that are held at once
+#: the most pairwise distances between units that are held in memory at once
 MAX_PAIRS = 2**24
 
 
 def baselines(
     structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float
 ) -> list[Population]:
-    """Build the named baselines.
+    """Build the named baselines for a structure.
 
-    Those that need a zoo, or another structure in it, are left out where there is none.
+    A baseline that needs checkpoints which the zoo does not have is left out.
 
     Args:
-        structure: the task.
+        structure: the structure that the baselines are for.
         zoo: trained populations, or None.
-        names: of random, uniform, mean, nearest, perturbed.
-        num: policies of each (one for "mean" and "uniform").
-        seed: of the randomness.
-        noise: of "perturbed", relative to each tensor's standard deviation.
+        names: any of random, uniform, mean, nearest and perturbed.
+        num: number of policies of each baseline; "mean" and "uniform" always have one.
+        seed: seed of the random numbers.
+        noise: standard deviation of the noise of "perturbed", relative to that of each tensor.
     """
-    own, near = _own(structure, zoo), _nearest(structure, zoo)
+    own, near = _population_of(structure, zoo), _transplanted_nearest(structure, zoo)
     base = own or near
     makers: dict[str, Callable[[], Population | None]] = {
         "random": lambda: Population.initialised(structure, num, seed),
@@ -69,7 +72,7 @@ def baselines(
 
 
 def comparable(structure: Structure, zoo: Zoo | None) -> list[Population]:
-    """The populations of a zoo that have the environment and the policy of a structure."""
+    """Return the populations of a zoo with the same environment and policy architecture as a structure."""
     return (
         [
             p
@@ -82,19 +85,22 @@ def comparable(structure: Structure, zoo: Zoo | None) -> list[Population]:
 
 
 def reference(structure: Structure, zoo: Zoo | None) -> Population | None:
-    """The checkpoints that policies of a structure are compared with.
+    """Return the checkpoints that policies of a structure are compared with.
 
-    Its own, else the nearest other structure's, transplanted.
+    They are the structure's own, or else those of the nearest other structure, transplanted. The result is
+    None if the zoo has neither.
     """
-    own = _own(structure, zoo)
-    return own[:] if own else _nearest(structure, zoo)  # a copy: what metrics keep with it goes with it
+    own = _population_of(structure, zoo)
+    return (
+        own[:] if own else _transplanted_nearest(structure, zoo)
+    )  # a copy, so that what metrics cache for it is freed with it
 
 
-def _own(structure: Structure, zoo: Zoo | None) -> Population | None:
+def _population_of(structure: Structure, zoo: Zoo | None) -> Population | None:
     return next((p for p in comparable(structure, zoo) if p.structure == structure), None)
 
 
-def _nearest(structure: Structure, zoo: Zoo | None) -> Population | None:
+def _transplanted_nearest(structure: Structure, zoo: Zoo | None) -> Population | None:
     others = [p for p in comparable(structure, zoo) if p.structure != structure]
     return (
         transplant(min(others, key=lambda p: distance(p.structure, structure)), structure) if others else None
@@ -102,7 +108,7 @@ def _nearest(structure: Structure, zoo: Zoo | None) -> Population | None:
 
 
 def perturb(population: Population, noise: float, seed: int) -> Population:
-    """Add Gaussian noise of `noise` times each tensor's standard deviation."""
+    """Add Gaussian noise with a standard deviation of `noise` times that of each tensor."""
     rng = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, tensor in population.state_dict().items():
@@ -112,10 +118,10 @@ def perturb(population: Population, noise: float, seed: int) -> Population:
 
 
 def transplant(population: Population, structure: Structure) -> Population:
-    """The same policies on another structure: each unit takes the weights of the nearest unit of the source.
+    """Carry policies over to another structure, where each unit copies the nearest unit of the source.
 
-    Input and action units are matched by their coordinates, hidden units by their index; hidden units that
-    the source lacks get zero weights, which leaves the function as it is.
+    Input and action units are matched by their coordinates, hidden units by their index. Hidden units that
+    the source does not have get zero weights, which do not change the network's function.
     """
     source, target = population.layout, structure.layout
     tensors = {}
@@ -124,7 +130,7 @@ def transplant(population: Population, structure: Structure) -> Population:
             size = target.shapes[name][axis]
             if label in target.units:
                 there, here = source.units[label].coordinates, target.units[label].coordinates
-                # some at a time: two large grids have billions of pairs
+                # in parts, because two large grids have billions of pairs
                 index = torch.cat(
                     [
                         torch.cdist(part, there).argmin(1)
@@ -140,7 +146,7 @@ def transplant(population: Population, structure: Structure) -> Population:
 
 
 def _resize(tensor: Tensor, axis: int, size: int) -> Tensor:
-    """Cut or zero-pad one axis."""
+    """Truncate or zero-pad one axis to a size."""
     kept = tensor.narrow(axis, 0, min(size, tensor.shape[axis]))
     if kept.shape[axis] == size:
         return kept

@@ -1,4 +1,4 @@
-"""Measuring populations: one entry a population, ready for tables, JSON and the report."""
+"""Evaluation of populations, with one entry for each that tables, JSON and the report share."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from genflow.structure import Structure
 def choose_metrics(
     structure: Structure, names: Sequence[str] = (), reference: bool = False
 ) -> dict[str, Metric]:
-    """The named metrics, or all that fit the structure.
+    """Return the named metrics, or all metrics that apply to the structure.
 
     Args:
-        structure: of the policies.
-        names: registered names; empty: all that fit.
-        reference: whether there are checkpoints to compare with.
+        structure: the structure of the policies.
+        names: registered names; an empty list means all metrics that apply.
+        reference: whether there are checkpoints for metrics that compare with them.
 
     Raises:
-        GenflowError: a name is unknown, or a named metric does not fit, e.g. is exact where the task is too
-            large to enumerate.
+        GenflowError: a name is unknown, or a named metric does not apply, e.g. an exact metric on a task
+            that is too large to enumerate.
     """
     known = all_metrics()
     if not names:
@@ -38,9 +38,8 @@ def choose_metrics(
     chosen = {}
     for name in names:
         if name not in known:
-            known[name] = (
-                registry().load("metric", name).from_config({}, f"metric {name!r}")
-            )  # says why it is not usable
+            # raises the error that says why the metric is not usable
+            known[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")
         if not known[name].fits(structure):
             instead = f"use one of these: {', '.join(choose_metrics(structure, (), reference))}"
             if known[name].exact:
@@ -63,19 +62,20 @@ def evaluate(
     """Measure a population.
 
     Args:
-        population: what to measure.
-        metrics: registered names; empty: all that fit.
+        population: the policies to measure.
+        metrics: registered names; an empty list means all metrics that apply.
         checkpoints: policies of the same structure that the generator was trained on, for metrics that
             compare with them.
 
     Returns:
-        ``{"env", "structure", "source", "seen", "num", "metrics": {name: {"mean", "min", "max"}},
-        "seconds"}``; `seen` is whether the structure was trained on, by provenance; `seconds` is what it took
-        to make the population, ``"budget"`` what was spent on training it and ``"started_from"`` the source
-        of its start, if it was trained.
+        A dict with the keys ``env``, ``structure``, ``name``, ``policy``, ``source``, ``seen``, ``num``,
+        ``metrics`` ({name: {"mean", "min", "max"}}), ``seconds``, ``budget`` and ``started_from``. ``seen``
+        says whether the structure was trained on, according to the provenance. ``seconds`` is the time to
+        make the population. For trained policies, ``budget`` is the cost of the training and
+        ``started_from`` the source of their starting weights.
 
     Raises:
-        GenflowError: see `choose_metrics`; or the checkpoints are of another structure.
+        GenflowError: as for `choose_metrics`, or the checkpoints are of another structure.
     """
     structure = population.structure
     if checkpoints is not None and checkpoints.structure != structure:
@@ -103,18 +103,18 @@ def evaluate(
 
 
 def brief_metrics() -> list[str]:
-    """Names of the metrics that a short table shows."""
+    """Return the names of the metrics that the table of a terminal shows."""
     return [name for name, metric in all_metrics().items() if metric.brief]
 
 
 def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the comparison table: an entry a row, the means of its metrics."""
+    """Return the header and the rows of the comparison table, with the mean metrics of each entry."""
     entries = list(entries)
     shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
     header = ["structure", "seen", "source", "num", *shown, "seconds", "budget"]
     rows = []
     for entry in entries:
-        figures = [number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
+        figures = [format_number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
         budget = entry.get("budget")
         spent = f"{budget['objective']}, {budget['steps']} steps of {budget['batch_size']}" if budget else ""
         spent += f", from {entry['started_from']}" if entry.get("started_from") else ""
@@ -126,13 +126,13 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
                 entry["source"],
                 str(entry["num"]),
                 *figures,
-                number(entry["seconds"]),
+                format_number(entry["seconds"]),
                 spent,
             ]
         )
     return header, rows
 
 
-def number(value: float | None) -> str:
-    """Three significant digits, or a dash for a value that is missing."""
+def format_number(value: float | None) -> str:
+    """Format a number with three significant digits, and a missing one or NaN as a dash."""
     return "-" if value is None or math.isnan(value) else f"{value:.3g}"

@@ -1,6 +1,6 @@
-"""Pictures of the report, as PNG bytes.
+"""The pictures of the report, as the bytes of PNG files.
 
-Only matplotlib's object interface is used, so nothing global changes.
+Only matplotlib's object interface is used, so that no global state changes.
 
 Shapes: S states, n coordinates of a state, K policies, (R, C) a weight matrix.
 """
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 DPI = 150
-#: colour and marker of each source of policies; others take the next one in `OTHERS`
+#: source of policies -> colour and marker; another source gets the next colour of `OTHERS`
 SOURCES = {
     "target": ("black", "_"),
     "trained": ("#2166ac", "o"),
@@ -47,32 +47,32 @@ OTHERS = (
     "#8c510a",
     "#444444",
 )
-#: coordinates with more values than this are not drawn
+#: the most values of a coordinate whose marginal distribution is drawn
 MAX_VALUES = 512
-#: points of a rank plot, and lines that still get a legend
+#: the most points of a rank plot, and the most lines of a plot with a legend
 MAX_POINTS, MAX_LEGEND = 1500, len(OTHERS)
-#: characters of a label
+#: the most characters of a label
 MAX_TEXT = 60
-#: lines of an overview, sources in it, and pictures of one fine-tuning
+#: the most rows of an overview, sources in it, and pictures of one fine-tuning
 MAX_ROWS, MAX_MARKS, MAX_CURVES = 200, 24, 24
-#: a palette of this many colours keeps a picture small
+#: size of the palette, which keeps files small
 COLOURS = 256
-#: a weight matrix is drawn with at most this many rows and columns
+#: the most rows and columns of a weight matrix that are drawn
 MAX_UNITS = 256
 
 
 def png(figure: Figure) -> bytes:
-    """Render a figure."""
+    """Render a figure as a PNG."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # a name may hold a character that the font lacks
+        # matplotlib warns of characters that the font does not have
         warnings.simplefilter("ignore")
         figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
     return shrink(buffer.getvalue())
 
 
 def shrink(picture: bytes) -> bytes:
-    """The same picture with a palette."""
+    """Reduce a PNG to a palette, which makes it smaller."""
     small = io.BytesIO()
     Image.open(io.BytesIO(picture)).convert("RGB").quantize(
         COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
@@ -81,9 +81,13 @@ def shrink(picture: bytes) -> bytes:
 
 
 def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> bytes:
-    """One line a structure, one mark a source of policies: (label, {source: value}).
+    """Draw a metric with a row for each structure and a mark for each source of policies.
 
-    Logarithmic if all values are positive.
+    The scale is logarithmic if all values are positive.
+
+    Args:
+        rows: (label, {source: value}) of each structure.
+        metric: label of the axis.
     """
     sources = list(dict.fromkeys(source for _, values in rows for source in values))[:MAX_MARKS]
     figure = Figure(figsize=(6.2, 1.3 + 0.3 * len(rows)), layout="constrained")
@@ -112,13 +116,14 @@ def overview(rows: Sequence[tuple[str, Mapping[str, float]]], metric: str) -> by
 
 
 def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | None:
-    """The marginal over the first two coordinates of each distribution, or over the only one.
-
-    None if there is nothing to draw.
+    """Draw the marginal of each distribution over the first two coordinates, or over the only one.
 
     Args:
-        states: (S, n) integers, else there is nothing to draw.
-        distributions: label -> (S,); the colour scale follows the first one, the target.
+        states: (S, n) integers.
+        distributions: label -> (S,). The first one, the target, sets the colour scale.
+
+    Returns:
+        A PNG, or None if the states have no integer coordinates or too many values of one.
     """
     if states.ndim != 2 or states.is_floating_point() or not states.shape[1]:
         return None
@@ -139,7 +144,7 @@ def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | No
             .index_add_(0, index, distribution.double())
             .reshape(sizes)
         )
-    # room above the target's peak tells too much from just right
+    # the margin shows probabilities that are above the peak of the target
     highest = 1.25 * float(next(iter(tables.values())).max())
     image = None
     for axes, (label, table) in zip(grid.flat, tables.items(), strict=False):
@@ -169,9 +174,10 @@ def marginals(states: Tensor, distributions: Mapping[str, Tensor]) -> bytes | No
 
 
 def ranks(distributions: Mapping[str, Tensor]) -> bytes:
-    """The first distribution, the target, in falling order, and what the others give to the same states.
+    """Draw probability against the rank of a state under the target, on logarithmic axes.
 
-    (S,) each, log-log.
+    Args:
+        distributions: label -> (S,). The first one is the target.
     """
     target = next(iter(distributions.values()))
     order = torch.argsort(target, descending=True, stable=True)
@@ -228,9 +234,12 @@ def ranks(distributions: Mapping[str, Tensor]) -> bytes:
 def curves(
     lines: Mapping[str, Sequence[tuple[float, float]]], ylabel: str, logarithmic: bool = True
 ) -> bytes:
-    """Histories: label -> (step, value); `logarithmic` is dropped if a value is not positive.
+    """Draw learning curves, with a legend if there are at most `MAX_LEGEND` of them.
 
-    A legend for few lines only.
+    Args:
+        lines: label -> (step, value) pairs.
+        ylabel: label of the vertical axis.
+        logarithmic: use a logarithmic scale, provided that all values are positive.
     """
     figure = Figure(figsize=(5.2, 3.7), layout="constrained")
     axes = figure.add_subplot()
@@ -261,14 +270,17 @@ def curves(
 
 
 def matrices(groups: Mapping[str, Tensor], ylabel: str, xlabel: str) -> bytes:
-    """Weight matrices of several groups of policies, a row each: label -> (K, R, C).
+    """Draw weight matrices on one symmetric colour scale, with a row for each group of policies.
 
-    One symmetric colour scale.
+    Args:
+        groups: label -> (K, R, C).
+        ylabel: label of the rows of a matrix.
+        xlabel: label of its columns.
     """
     columns = max(len(group) for group in groups.values())
     figure = Figure(figsize=(8.2, 0.9 + 1.75 * len(groups)), layout="constrained")
     grid = figure.subplots(len(groups), columns, squeeze=False, sharex=True, sharey=True)
-    # a few large weights must not bleach the rest
+    # a quantile, because a few large weights would make all others look pale
     shown = {label: group[:, :MAX_UNITS, :MAX_UNITS].float() for label, group in groups.items()}
     reach = max(float(group.abs().flatten().quantile(0.995)) for group in shown.values()) or 1.0
     image = None
@@ -297,10 +309,7 @@ def _frame(axes: Axes) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text of a sensible length that matplotlib can draw.
-
-    It does not read it as a formula, and does not leave it out of a legend.
-    """
+    """Shorten a label, and escape what matplotlib would read as a formula or leave out of a legend."""
     text = " ".join(text.encode("utf-8", "replace").decode().split())
     text = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
     return " " * text.startswith("_") + text.replace("$", r"\$")

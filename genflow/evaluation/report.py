@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with everything in it, to read, to keep and to send."""
+"""The report of a run, which is one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from genflow.evaluation import chapters, pictures
-from genflow.evaluation.evaluate import number
-from genflow.evaluation.findings import SOURCES, Entry, Figures, Findings, read_findings
+from genflow.evaluation import pictures, report_sections
+from genflow.evaluation.evaluate import format_number
+from genflow.evaluation.report_data import SOURCES, Entry, MetricSummary, ReportData, read_report_data
 from genflow.measure import primary_metrics
 from genflow.storage.files import write_bytes
 
 REPORT = "report.html"
-#: a table with more columns shows those that lead, and all of them where it is unfolded
+#: a table with more columns shows the primary and brief metrics, and all columns when it is unfolded
 MAX_COLUMNS = 20
 
 STYLE = """
@@ -51,7 +51,7 @@ img { display: block; max-width: 100%; height: auto; }
 figure.wide img { min-width: 38rem; }
 figcaption { font-size: .88rem; margin-top: .2rem; }
 """
-#: of the chapter of objects, and only where there is one
+#: the style of the section of best objects, left out without that section
 OBJECTS_STYLE = """
 h4 { margin: 1.2rem 0 .5rem; font-size: .9rem; font-weight: 600; }
 .objects { display: grid; grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); gap: .8rem; }
@@ -67,28 +67,28 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a run, of a fine-tuning, or of a folder with populations or an evaluation.
 
     Args:
-        folder: what `genflow run`, `finetune`, `train-zoo`, `generate` or `evaluate` wrote.
-        out: the file to write, if it ends in ``.html``, else the folder to write ``report.html`` to; None:
+        folder: the output of `genflow run`, `finetune`, `train-zoo`, `generate` or `evaluate`.
+        out: the file to write if it ends in ``.html``, or else the folder for ``report.html``. None means
             `folder`.
 
     Returns:
-        The file written.
+        The path of the report.
 
     Raises:
-        GenflowError: there is nothing to show, or a file is broken.
+        GenflowError: the folder has nothing to report, or a file is invalid.
     """
-    findings = read_findings(Path(folder))
-    objects = chapters.best_objects(findings)
+    data = read_report_data(Path(folder))
+    objects = report_sections.best_objects(data)
     made = {
-        "Comparison": _comparison(findings),
+        "Comparison": _comparison(data),
         **({"Best objects": objects} if objects else {}),
-        "Target and learned distributions": chapters.distributions(findings),
-        "Fine-tuning": chapters.finetuning(findings),
-        "Training": chapters.training(findings),
-        "Weights": chapters.weights(findings),
+        "Target and learned distributions": report_sections.distributions(data),
+        "Fine-tuning": report_sections.finetuning(data),
+        "Training": report_sections.training(data),
+        "Weights": report_sections.weights(data),
     }
     sections = [(f"part{i}", title, body) for i, (title, body) in enumerate(made.items()) if body]
-    envs = sorted({e.env for e in findings.evaluation.entries} | {s.structure.env for s in findings.saved})
+    envs = sorted({e.env for e in data.evaluation.entries} | {s.structure.env for s in data.saved})
     title = escape(f"GFlowNet policies: {', '.join(envs)}" if envs else "GFlowNet policies")
     style = STYLE + (OBJECTS_STYLE if objects else "")
     links = " ".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in sections)
@@ -96,7 +96,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n"
-        f"{_summary(findings)}{_facts(findings)}"
+        f"{_summary(data)}{_versions_and_configuration(data)}"
         f"<nav>{links}</nav>\n"
         + "".join(
             f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n'
@@ -106,18 +106,18 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     )
     path = Path(folder if out is None else out)
     path = path if path.suffix == ".html" else path / REPORT
-    # a JSON file may hold half a surrogate pair, which has no UTF-8
+    # a JSON file may contain half a surrogate pair, which UTF-8 cannot encode
     write_bytes(path, page.encode("utf-8", "replace"))
     return path
 
 
-def _summary(findings: Findings) -> str:
-    """The figures that matter, in plain words."""
-    headline, groups = _headline(findings), findings.evaluation.groups()
-    if headline is None:
-        structures = {s.structure.name for s in findings.saved}
+def _summary(data: ReportData) -> str:
+    """Write the summary in sentences, with the most important figures."""
+    metric, groups = _summary_metric(data), data.evaluation.groups()
+    if metric is None:
+        structures = {s.structure.name for s in data.saved}
         what = (
-            f"policies for {_count(len(structures), 'structure')}"
+            f"policies for {_count_of(len(structures), 'structure')}"
             if structures
             else "the history of a training"
         )
@@ -126,38 +126,40 @@ def _summary(findings: Findings) -> str:
         lines = []
     else:
         lead = (
-            f"<p>Policies for {_count(len(groups), 'structure')}, compared by <b>{escape(headline)}</b>:"
-            f" {escape(_describe(findings, headline))}. Figures are means over structures.</p>"
+            f"<p>Policies for {_count_of(len(groups), 'structure')}, compared by <b>{escape(metric)}</b>:"
+            f" {escape(_describe_metric(data, metric))}. Figures are means over structures.</p>"
         )
         unseen = [entries for entries in groups.values() if not entries[0].seen]
         seen = [entries for entries in groups.values() if entries[0].seen]
         lines = [
-            _verdict(findings, headline, unseen, "that the generator was <b>not</b> trained on"),
-            _verdict(findings, headline, seen, "that the generator was trained on"),
-            _costs(findings),
+            _generated_beside_baselines(data, metric, unseen, "that the generator was <b>not</b> trained on"),
+            _generated_beside_baselines(data, metric, seen, "that the generator was trained on"),
+            _generation_and_training_time(data),
         ]
-    for (_, name), group in chapters.finetunings(findings).items():
+    for (_, name), group in report_sections.finetuned_by_structure(data).items():
         for saved in group:
             ends = {key: points for key in saved.training.history if (points := saved.training.points(key))}
             figures = [
-                f"{escape(key)} {_short(points[0][1])} → <b>{_short(points[-1][1])}</b>"
+                f"{escape(key)} {_three_digits(points[0][1])} → <b>{_three_digits(points[-1][1])}</b>"
                 for key, points in ends.items()
             ]
-            steps = _count(max((int(points[-1][0]) for points in ends.values()), default=0), "step")
+            steps = _count_of(max((int(points[-1][0]) for points in ends.values()), default=0), "step")
             lines.append(
                 f"{escape(name)}, {escape(saved.label)}, {steps}, first → last value: {', '.join(figures)}."
             )
     return lead + "<ul>" + "".join(f"<li>{line}</li>" for line in lines if line) + "</ul>\n"
 
 
-def _verdict(findings: Findings, metric: str, groups: Sequence[Sequence[Entry]], words: str) -> str:
-    """Generated policies against their rivals, on some structures."""
+def _generated_beside_baselines(
+    data: ReportData, metric: str, groups: Sequence[Sequence[Entry]], words: str
+) -> str:
+    """Compare the mean metric of generated policies with that of the baselines, in one sentence."""
     chosen = [{e.source: v for e in entries if (v := e.value(metric)) is not None} for entries in groups]
     chosen = [values for values in chosen if "generated" in values]
     if not chosen:
         return ""
-    lower = metric in findings.metrics and findings.metrics[metric].better == "lower"
-    rivals = []
+    lower = metric in data.metrics and data.metrics[metric].better == "lower"
+    others = []
     for source, phrase in (
         ("trained", "trained from scratch"),
         ("nearest", "copied from the nearest structure"),
@@ -166,42 +168,46 @@ def _verdict(findings: Findings, metric: str, groups: Sequence[Sequence[Entry]],
         pairs = [(values["generated"], values[source]) for values in chosen if source in values]
         if pairs:
             wins = sum(own < other if lower else own > other for own, other in pairs)
-            beaten = f" (generated is better on {wins} of {len(pairs)})" if metric in findings.metrics else ""
-            rivals.append(f"{phrase} <b>{_short(sum(other for _, other in pairs) / len(pairs))}</b>{beaten}")
+            beaten = f" (generated is better on {wins} of {len(pairs)})" if metric in data.metrics else ""
+            others.append(
+                f"{phrase} <b>{_three_digits(sum(other for _, other in pairs) / len(pairs))}</b>{beaten}"
+            )
     own = sum(values["generated"] for values in chosen) / len(chosen)
-    figures = ", ".join([f"generated <b>{_short(own)}</b>", *rivals])
-    return f"On {_count(len(chosen), 'structure')} {words}: {figures}."
+    figures = ", ".join([f"generated <b>{_three_digits(own)}</b>", *others])
+    return f"On {_count_of(len(chosen), 'structure')} {words}: {figures}."
 
 
-def _costs(findings: Findings) -> str:
-    """Seconds to generate against seconds to train."""
+def _generation_and_training_time(data: ReportData) -> str:
+    """Compare the seconds to generate policies with the seconds to train them, in one sentence."""
     made = {}
     for source in ("generated", "trained"):
         timed = [
             (e.seconds, e.num)
-            for e in findings.evaluation.entries
+            for e in data.evaluation.entries
             if e.source == source and e.seconds is not None
         ]
         if not timed:
             return ""
         low, high = min(num for _, num in timed), max(num for _, num in timed)
-        policies = _count(high, "policy", "policies") if low == high else f"{low} to {high} policies"
-        made[source] = f"<b>{_short(sum(seconds for seconds, _ in timed) / len(timed))} s</b> ({policies})"
-    once = {"zoo": sum(s.training.seconds or 0 for s in findings.saved if s.folder.parent.name == "zoo")}
+        policies = _count_of(high, "policy", "policies") if low == high else f"{low} to {high} policies"
+        made[source] = (
+            f"<b>{_three_digits(sum(seconds for seconds, _ in timed) / len(timed))} s</b> ({policies})"
+        )
+    once = {"zoo": sum(s.training.seconds or 0 for s in data.saved if s.folder.parent.name == "zoo")}
     once |= {
-        "autoencoder": findings.autoencoder.seconds or 0,
-        "diffusion model": findings.generator.seconds or 0,
+        "autoencoder": data.autoencoder.seconds or 0,
+        "diffusion model": data.generator.seconds or 0,
     }
-    spent = ", ".join(f"{name} {_short(seconds)} s" for name, seconds in once.items() if seconds)
+    spent = ", ".join(f"{name} {_three_digits(seconds)} s" for name, seconds in once.items() if seconds)
     more = f" Not counted is what the generator itself cost, once: {spent}." if spent else ""
     times = f"{made['generated']} to generate, {made['trained']} to train from scratch"
     return f"Time for one structure, mean: {times}.{more}"
 
 
-def _facts(findings: Findings) -> str:
-    """Versions, seed and configuration, folded away."""
-    versions = findings.evaluation.versions or findings.manifest.get("versions") or {}
-    config = findings.evaluation.config or findings.manifest.get("config") or {}
+def _versions_and_configuration(data: ReportData) -> str:
+    """Write the versions, the seed and the configuration in a folded element."""
+    versions = data.evaluation.versions or data.manifest.get("versions") or {}
+    config = data.evaluation.config or data.manifest.get("config") or {}
     if not (versions or config):
         return ""
     listed = (
@@ -211,42 +217,42 @@ def _facts(findings: Findings) -> str:
     )
     return (
         f"<details><summary>Versions, seed and configuration</summary><p>{escape(listed)}; seed"
-        f" {findings.seed}</p>"
+        f" {data.seed}</p>"
         f"<pre>{escape(json.dumps(config, indent=1, ensure_ascii=False))}</pre></details>\n"
     )
 
 
-def _comparison(findings: Findings) -> str:
-    """The overview picture, the table of all entries, and what its columns mean."""
-    headline, groups, entries = _headline(findings), findings.evaluation.groups(), findings.evaluation.entries
-    if headline is None:
+def _comparison(data: ReportData) -> str:
+    """Write the overview picture, the table of all entries and the explanation of its columns."""
+    metric, groups, entries = _summary_metric(data), data.evaluation.groups(), data.evaluation.entries
+    if metric is None:
         return ""
     rows = []
     for group in sorted(groups.values(), key=lambda group: group[0].seen):
-        values = {e.source: v for e in group if (v := e.value(headline)) is not None}
+        values = {e.source: v for e in group if (v := e.value(metric)) is not None}
         if values:
             rows.append((f"{group[0].name}{'' if group[0].seen else ' (unseen)'}", values))
-    better = findings.metrics[headline].better if headline in findings.metrics else ""
+    better = data.metrics[metric].better if metric in data.metrics else ""
     side = {"lower": " Further left is better.", "higher": " Further right is better."}.get(better, "")
     more = (
         f" The first {pictures.MAX_ROWS} of {len(rows)} are drawn." if len(rows) > pictures.MAX_ROWS else ""
     )
-    caption = f"Mean {headline} of the policies from each source, one line for each structure.{more}{side}"
-    picture = chapters.figure(pictures.overview(rows[: pictures.MAX_ROWS], headline), caption, caption)
+    caption = f"Mean {metric} of the policies from each source, one line for each structure.{more}{side}"
+    picture = report_sections.figure(pictures.overview(rows[: pictures.MAX_ROWS], metric), caption, caption)
 
     present = {name for e in entries for name in e.metrics}
-    columns = [name for name in findings.metrics if name in present] + sorted(present - set(findings.metrics))
-    table = _table(findings, columns)
+    columns = [name for name in data.metrics if name in present] + sorted(present - set(data.metrics))
+    table = _table(data, columns)
     leading = [
         name
         for name in columns
-        if name in findings.metrics and (findings.metrics[name].primary or findings.metrics[name].brief)
+        if name in data.metrics and (data.metrics[name].primary or data.metrics[name].brief)
     ]
     if leading and len(columns) > MAX_COLUMNS:
         folded = (
             f"<details style='margin: .5rem 0'><summary>All {len(columns)} columns</summary>{table}</details>"
         )
-        table = _table(findings, leading) + folded
+        table = _table(data, leading) + folded
     note = (
         "<p>Mean over the policies; below it the smallest and the largest value. The best mean for a"
         " structure is bold on green."
@@ -259,28 +265,29 @@ def _comparison(findings: Findings) -> str:
     )
     terms = {
         "num": "number of policies",
-        **{name: _describe(findings, name) for name in columns},
+        **{name: _describe_metric(data, name) for name in columns},
         "seconds": "what it took to make these policies; for trained ones the training",
     }
-    return f"{picture}{note}{table}<h3>Sources</h3>{_terms(sources)}{hint}<h3>Columns</h3>{_terms(terms)}"
+    legend = f"<h3>Sources</h3>{_definition_list(sources)}{hint}<h3>Columns</h3>{_definition_list(terms)}"
+    return f"{picture}{note}{table}{legend}"
 
 
-def _table(findings: Findings, columns: Sequence[str]) -> str:
-    """All entries, some columns."""
+def _table(data: ReportData, columns: Sequence[str]) -> str:
+    """Write the table of all entries with the given metrics as columns."""
     header = "".join(
         f'<th scope="col">{escape(name)}</th>' for name in ("source", "num", *columns, "seconds")
     )
-    bodies = "".join(_rows(findings, group, columns) for group in findings.evaluation.groups().values())
+    bodies = "".join(_rows(data, group, columns) for group in data.evaluation.groups().values())
     return f'<div class="scroll" tabindex="0"><table><thead><tr>{header}</tr></thead>{bodies}</table></div>'
 
 
-def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) -> str:
-    """One structure of the table."""
+def _rows(data: ReportData, group: Sequence[Entry], columns: Sequence[str]) -> str:
+    """Write the rows of one structure in the table."""
     best = {}
     for name in columns:
         values = [v for e in group if (v := e.value(name)) is not None]
-        if values and name in findings.metrics:
-            best[name] = min(values) if findings.metrics[name].better == "lower" else max(values)
+        if values and name in data.metrics:
+            best[name] = min(values) if data.metrics[name].better == "lower" else max(values)
     tag = f'<span class="tag">{escape(group[0].env)}, {"seen" if group[0].seen else "unseen"}</span>'
     lines = [
         f'<tr class="group"><th colspan="{len(columns) + 3}" scope="rowgroup">'
@@ -289,48 +296,46 @@ def _rows(findings: Findings, group: Sequence[Entry], columns: Sequence[str]) ->
     for e in group:
         cells = []
         for name in columns:
-            figures, value = e.metrics.get(name, Figures()), e.value(name)
-            low, high = ("-" if v is None else _short(v) for v in (figures.min, figures.max))
+            figures, value = e.metrics.get(name, MetricSummary()), e.value(name)
+            low, high = ("-" if v is None else _three_digits(v) for v in (figures.min, figures.max))
             spread = f"<small>{low} to {high}</small>" if e.num > 1 and value is not None else ""
             title = f"mean {figures.mean}, min {figures.min}, max {figures.max}"
             mark = ' class="best"' if value is not None and value == best.get(name) else ""
-            cells.append(f'<td{mark} title="{escape(title)}">{number(value)}{spread}</td>')
+            cells.append(f'<td{mark} title="{escape(title)}">{format_number(value)}{spread}</td>')
         lines.append(
             f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}'
-            f"<td>{number(e.seconds)}</td></tr>"
+            f"<td>{format_number(e.seconds)}</td></tr>"
         )
     return f"<tbody>{''.join(lines)}</tbody>\n"
 
 
-def _headline(findings: Findings) -> str | None:
-    """The metric that the summary speaks of.
+def _summary_metric(data: ReportData) -> str | None:
+    """Return the metric of the summary, which is the first primary one that was measured.
 
-    The first primary one that was measured, else the first measured one.
+    Without such a metric it is the first one that was measured, or None.
     """
-    present = {name for e in findings.evaluation.entries for name in e.metrics if e.value(name) is not None}
-    measured = [name for name in findings.metrics if name in present] + sorted(
-        present - set(findings.metrics)
-    )
+    present = {name for e in data.evaluation.entries for name in e.metrics if e.value(name) is not None}
+    measured = [name for name in data.metrics if name in present] + sorted(present - set(data.metrics))
     return next((name for name in primary_metrics() if name in measured), next(iter(measured), None))
 
 
-def _describe(findings: Findings, name: str) -> str:
-    """The first line of a metric's documentation, and which direction is good."""
-    if name not in findings.metrics:
+def _describe_metric(data: ReportData, name: str) -> str:
+    """Return the first line of a metric's docstring, and which direction is better."""
+    if name not in data.metrics:
         return "a metric that is not installed here"
-    metric = findings.metrics[name]
+    metric = data.metrics[name]
     first = (inspect.getdoc(type(metric)) or name).splitlines()[0].rstrip(".")
     return f"{first}; {metric.better} is better"
 
 
-def _terms(terms: dict[str, str]) -> str:
+def _definition_list(terms: dict[str, str]) -> str:
     pairs = (f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
     return f"<dl>{''.join(pairs)}</dl>"
 
 
-def _short(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _count(n: int, one: str, many: str = "") -> str:
+def _count_of(n: int, one: str, many: str = "") -> str:
     return f"{n:,} {one if n == 1 else many or f'{one}s'}"

@@ -1,1 +1,1 @@
-"""The interfaces that plugins implement, one file a kind."""
+"""The interfaces that plugins implement, with a module for each kind."""

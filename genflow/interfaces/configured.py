@@ -1,4 +1,4 @@
-"""A component that is built from validated options."""
+"""`Configured`: the base of components that are built from validated options."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from genflow.schema import Schema, validate
 
 
 class Configured:
-    """A component that is built from a frozen, validated `Config`."""
+    """Base of components that are built from an immutable, validated `Config`."""
 
     class Config(Schema):
-        """Options of this component; unknown keys are refused."""
+        """The options of this component, where an unknown key is an error."""
 
     def __init__(self, config: Any = None) -> None:
         super().__init__()
@@ -20,9 +20,13 @@ class Configured:
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any], where: str = "") -> Self:
-        """Build from plain values.
+        """Build the component from the values of its options.
+
+        Args:
+            values: option -> value.
+            where: prefix of error messages, by default the name of the class.
 
         Raises:
-            GenflowError: a value is wrong or a key unknown; `where` leads the message.
+            GenflowError: a value is invalid or a key is unknown.
         """
         return cls(validate(cls.Config, values, where or cls.__name__))

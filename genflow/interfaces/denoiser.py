@@ -14,15 +14,12 @@ from torch import Tensor, nn
 
 from genflow.interfaces.configured import Configured
 
-#: latents (B, Z) -> what the denoiser says of them (B, Z), at one step and under one condition
+#: latents (B, Z) -> prediction of the denoiser (B, Z), at a given step and condition
 Prediction = Callable[[Tensor], Tensor]
 
 
 class Denoiser(Configured, nn.Module, ABC):
-    """Network of the conditional latent diffusion model.
-
-    Noise schedules and samplers are not its business.
-    """
+    """Network of the conditional latent diffusion model, independent of noise schedules and samplers."""
 
     def __init__(self, config: Any = None, *, latent_size: int, condition_size: int) -> None:
         super().__init__(config)
@@ -37,10 +34,10 @@ class Denoiser(Configured, nn.Module, ABC):
         """
 
     def prepare(self, t: Tensor, condition: Tensor) -> Sequence[Prediction]:
-        """`forward` at each of the steps t (N,) under one condition (C,), as N functions (B, Z) -> (B, Z).
+        """Return `forward` at each of the steps t (N,) and one condition (C,), as N functions of the latents.
 
-        Sampling calls these; override it where something does not depend on the latents and is better done
-        once.
+        Sampling calls these functions. Override this method to compute once what does not depend on the
+        latents.
         """
         return [partial(self._predict, t=step, condition=condition) for step in t]
 

@@ -1,4 +1,4 @@
-"""`Encoder`: an autoencoder of policy weights, and `Starts`: where the members of its zoo start from.
+"""`Encoder`, an autoencoder of policy weights, and `Starts`, the initial weights of the policies in a zoo.
 
 Shapes: M policies, D parameters a policy, Z latent size, C conditions.
 """
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from genflow.population import Population
     from genflow.structure import Structure
 
-#: (B, ...) -> standard normal numbers (B, ...) for these policies of a batch, the same whichever worker has
-#: them
+#: returns standard normal noise of the shape of its argument (B, ...), which does not depend on how a batch
+#: is divided among workers
 Noise = Callable[[Tensor], Tensor]
 
 
 class Starts:
-    """Where the members of a zoo start from, by default the architecture's own initialisation."""
+    """The initial weights of the policies in a zoo, by default those of the architecture."""
 
     def facts(self) -> dict[str, Any]:
-        """What they depend on beside `tensors`, JSON-able: part of the zoo's identity."""
+        """Return JSON-serialisable options that the initial weights depend on, part of the zoo's identity."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is stored with the zoo, so that it is not drawn anew."""
+        """Return random tensors that the initial weights depend on, which are stored with the zoo."""
         return {}
 
     def weights(self, untrained: Population, seed: int) -> Tensor:
-        """(M, D) starting weights.
+        """Return the initial weights (M, D) of the policies of one structure.
 
         Args:
             untrained: M policies as `Population.initialised` makes them.
-            seed: of the members' own randomness.
+            seed: seed of the random numbers that differ between policies.
         """
         return untrained.weights
 
@@ -47,29 +47,29 @@ class Starts:
 class Encoder(Configured, nn.Module, ABC):
     """Autoencoder of policy weights.
 
-    `for_zoo` sizes and normalises it, the training loop calls `reconstruct` on batches, and everything that
-    `decode` needs is in `spec` and ``state_dict()``.
+    `for_zoo` sets its sizes and normalisation, and the training loop calls `reconstruct` on batches.
+    Everything that `decode` needs is in `spec` and ``state_dict()``.
     """
 
-    #: Z
+    #: Z, the size of a latent.
     latent_size: int
 
     @classmethod
     def starts(
         cls, config: Any, structures: Sequence[Structure], stored: Mapping[str, Tensor] | None = None
     ) -> Starts:
-        """Where a zoo of these structures starts from.
+        """Return the initial weights for a zoo of these structures.
 
         Args:
             config: options of the encoder.
-            structures: of the zoo.
-            stored: `Starts.tensors` of a zoo that was begun.
+            structures: the structures of the zoo.
+            stored: the stored `Starts.tensors` of a zoo that is resumed or read.
         """
         return Starts()
 
     @classmethod
     def objective(cls) -> type[Any] | None:
-        """A subclass of `genflow.AutoencoderObjective` with losses of its own; None: the plain ones."""
+        """Return a subclass of `genflow.AutoencoderObjective`, or None for the default losses."""
         return None
 
     @classmethod
@@ -77,62 +77,62 @@ class Encoder(Configured, nn.Module, ABC):
     def for_zoo(
         cls, config: Any, populations: list[Population], starts: Mapping[str, Tensor] | None = None
     ) -> Self:
-        """An untrained encoder that fits a zoo: its sizes, and its normalisation as buffers.
+        """Build an untrained encoder with the sizes of a zoo, and its normalisation as buffers.
 
         Args:
             config: options of the encoder.
-            populations: the zoo.
-            starts: `Starts.tensors` of the zoo, if it has some.
+            populations: the populations of the zoo.
+            starts: the stored `Starts.tensors` of the zoo, if any.
         """
 
     @abstractmethod
     def spec(self) -> dict[str, Any]:
-        """JSON-able facts that `from_spec` needs."""
+        """Return the JSON-serialisable values that `from_spec` needs."""
 
     @classmethod
     @abstractmethod
     def from_spec(cls, config: Any, spec: dict[str, Any]) -> Self:
-        """Rebuild a module of the same shape, before its ``state_dict()`` is loaded."""
+        """Build a module of the same shape, into which its ``state_dict()`` is then loaded."""
 
     @abstractmethod
     def encode(self, population: Population) -> Tensor:
-        """(M, D) weights of one structure -> (M, Z) latents, without noise."""
+        """Encode the weights (M, D) of one structure as latents (M, Z), without noise."""
 
     @abstractmethod
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
-        """(M, Z) latents -> (M, D) weights for a layout and its condition (C,).
+        """Decode latents (M, Z) to weights (M, D) for a layout and its condition (C,).
 
         Raises:
-            GenflowError: the layout is outside what this encoder can decode.
+            GenflowError: this encoder cannot decode to the layout.
         """
 
     def decode_all(self, items: Sequence[tuple[Tensor, WeightLayout, Tensor]]) -> list[Tensor]:
-        """`decode` for several structures, each (latents, layout, condition).
+        """Decode latents for several structures, each given as (latents, layout, condition).
 
-        Override it where one pass can make them all.
+        Override this method if one pass can decode all of them.
         """
         return [self.decode(*item) for item in items]
 
     def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
-        """Latents with the noise that training adds; by default none."""
+        """Add the noise of training to latents, by default none."""
         return latents
 
     def loss_weight(self, layout: WeightLayout) -> float:
-        """How much a policy of this layout counts in the mean loss on weights; by default all alike."""
+        """Return the weight of a policy of this layout in the mean loss on weights, by default 1."""
         return 1.0
 
     def check(self, layout: WeightLayout) -> None:
-        """Refuse a layout that `decode` cannot make; by default all are fine.
+        """Raise an error for a layout that `decode` does not support, by default none.
 
         Raises:
-            GenflowError: says what this encoder covers.
+            GenflowError: the layout is not supported; the message says what is.
         """
 
     @abstractmethod
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
-        """One training pass over the B policies of several populations, with the encoder's own noise.
+        """Encode and decode the B policies of several populations for a training step, with noise.
 
         Returns:
-            (B,) the loss on weights of each policy, and for each population its reconstructed weights (M, D),
-            with gradient.
+            The loss on weights of each policy (B,), and the reconstructed weights (M, D) of each population,
+            both with gradients.
         """

@@ -1,4 +1,4 @@
-"""`Environment`: one GFlowNet task, the part that its author must write.
+"""`Environment`: the definition of one GFlowNet task.
 
 Shapes: A actions (the last is exit), s inputs.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Units(NamedTuple):
-    """What the inputs of a policy mean, s units, and its actions, A units of which the last is exit."""
+    """Descriptions of the s inputs of a policy and of its A actions, of which the last is exit."""
 
     inputs: UnitDescriptions
     actions: UnitDescriptions
@@ -34,26 +34,29 @@ class Units(NamedTuple):
 class Environment(ABC):
     """One GFlowNet task on a torchgfn `DiscreteEnv` with a uniform backward policy.
 
-    Its author writes a `Config` and three methods. What makes a task fast, exact or pretty are objects of
-    their own, each with a default that works through torchgfn.
+    A subclass defines a `Config` and the three abstract methods. Fast transitions, exact solutions and
+    pictures are separate objects, each with a default that works through torchgfn.
     """
 
     #: Named structures: preset name -> fields of the environment, its reward and the policy.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    #: Presets that a zoo is trained on when none is named.
+    #: Presets that a zoo is trained on if no structure is named.
     default_structures: ClassVar[tuple[str, ...]] = ()
-    #: Generators that ship, ``"package:folder"`` each; the first that covers a structure serves it.
+    #: Pretrained generators as ``"package:folder"``. The first one that covers a structure is used.
     pretrained: ClassVar[tuple[str, ...]] = ()
 
     class Config(Schema):
-        """Options of this task; each says its role: `genflow.size`, `genflow.described`, `genflow.fixed`."""
+        """Options of this task.
+
+        The role of each is declared by `genflow.size`, `genflow.described` or `genflow.fixed`.
+        """
 
     def __init__(self, config: Any = None, reward: Reward | None = None) -> None:
-        """Build from options.
+        """Create the task from its options.
 
         Args:
-            config: of this class's `Config`.
-            reward: the one that the config's `genflow.reward_name` field names; None without such a field.
+            config: an instance of this class's `Config`.
+            reward: the reward that the `genflow.reward_name` field names, or None without such a field.
         """
         self.config = config if config is not None else self.Config()
         self.reward = reward
@@ -63,32 +66,36 @@ class Environment(ABC):
         """Build the torchgfn environment and the preprocessor whose output is the policy's input.
 
         Raises:
-            GenflowError: there can be no such task.
+            GenflowError: the options describe an impossible task.
         """
 
     @abstractmethod
     def condition(self) -> dict[str, float]:
-        """The environment's part of c, e.g. ``{"state_dim": s, "height": h, "ndim": n}``."""
+        """Return the task's part of the condition, e.g. ``{"state_dim": s, "height": h, "ndim": n}``."""
 
     @abstractmethod
     def units(self) -> Units:
-        """What every input and every action means, for networks that make weights."""
+        """Describe every input and every action, for encoders that generate weights from descriptions."""
 
     def initial_logits(self) -> Tensor | None:
-        """(A,) what an untrained policy prefers, added to the biases of its outputs; None: nothing.
+        """Return logits (A,) that are added to the output biases of untrained policies, or None.
 
-        Where hundreds of actions stand against one exit, untrained policies would never stop.
+        They help where hundreds of actions compete with one exit, so that untrained policies would hardly
+        ever stop.
         """
         return None
 
     def transitions(self, device: torch.device) -> Transitions:
-        """How states change, on a device; override it for speed."""
+        """Return the transitions of states on a device, which may be overridden with faster ones."""
         return Transitions(self.make, device)
 
     def exact_solution(self, transitions: Transitions) -> ExactSolution:
-        """What can be computed exactly; override it to tell the number of states, for exact metrics."""
+        """Return the exact solution of the task.
+
+        Override this method at least to state the number of states, which exact metrics need.
+        """
         return ExactSolution(transitions)
 
     def gallery(self, transitions: Transitions) -> Gallery:
-        """How objects are named, ranked and drawn."""
+        """Return the gallery that names, ranks and draws objects."""
         return PlainGallery(transitions)

@@ -1,4 +1,4 @@
-"""`ExactSolution`: what can be computed exactly where all states can be listed.
+"""`ExactSolution`: the quantities of a task that can be computed exactly by enumerating its states.
 
 Shapes: S states, A actions (the last is exit).
 """
@@ -17,44 +17,48 @@ from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 
 T = TypeVar("T")
-#: Above this many states a task counts as too large to enumerate.
+#: The most states of a task that is enumerated.
 MAX_STATES = 2_000_000
-#: graphs, flows and experts: training by distillation asks those of hundreds of structures in turn
+#: graphs, flows and experts; distillation uses those of hundreds of structures in turn
 _cache = ByteCache(share_of_memory(1 / 3))
 
 
 class ExactSolution:
-    """The graph, the target and the optimal policy of a task, by default by enumerating it.
+    """The graph, the target and the optimal policy of a task, by default by enumeration.
 
-    A task overrides what it can do faster, or for structures that are too large to list. Results are kept in
-    a cache that is bounded in bytes.
+    A task may override what it can compute faster, or without enumeration. Results are kept in a cache of
+    bounded size.
     """
 
     def __init__(self, transitions: Transitions, n_states: int | None = None) -> None:
-        """Solve a task.
+        """Create the solution, whose parts are computed when they are first read.
 
         Args:
-            transitions: of the task, on the CPU.
-            n_states: S, or None if it is not known, which rules exact results out.
+            transitions: the transitions of the task, on the CPU.
+            n_states: S, or None if it is not known, so that nothing can be computed exactly.
         """
         self.transitions = transitions
         self._n_states = n_states
 
     @property
     def n_states(self) -> int | None:
-        """S, or None if it is not known."""
+        """The number of states S, or None if it is not known."""
         return self._n_states
 
     @property
     def enumerable(self) -> bool:
-        """Whether exact metrics can be computed."""
+        """Whether the states can be enumerated, which exact metrics need."""
         return self.n_states is not None and self.n_states <= MAX_STATES
 
     def require_enumerable(self, what: str, instead: str) -> None:
-        """Refuse an exact computation on a task that is too large for it.
+        """Raise an error if the task is too large to enumerate.
+
+        Args:
+            what: the computation that needs all states, in the message.
+            instead: what to do instead, in the message.
 
         Raises:
-            GenflowError: says what to do `instead`.
+            GenflowError: the task has too many states, or an unknown number of them.
         """
         if not self.enumerable:
             size = f"{self.n_states:,}" if self.n_states is not None else "an unknown number of"
@@ -64,12 +68,12 @@ class ExactSolution:
             )
 
     def kept(self, name: str, make: Callable[[], T]) -> T:
-        """A result under a name, computed once while the cache has room for it."""
+        """Return the result with a name from the cache, or compute it."""
         return _cache.get(self, name, make)
 
     @property
     def graph(self) -> exact.StateGraph:
-        """Every state; their order is the order of `target`."""
+        """The graph of all states, in the order that `target` uses."""
         return self.kept("graph", self._enumerate)
 
     def _enumerate(self) -> exact.StateGraph:
@@ -77,7 +81,7 @@ class ExactSolution:
         return exact.enumerate_states(self.transitions.env, MAX_STATES)
 
     def log_reward(self) -> Tensor:
-        """(S,) float64 log R, -infinity where a trajectory may not end."""
+        """Return log R of every state (S,) in float64, -infinity where a trajectory may not end."""
         return self.kept("log_reward", self._log_reward)
 
     def _log_reward(self) -> Tensor:
@@ -87,28 +91,28 @@ class ExactSolution:
         return log_reward
 
     def log_partition(self) -> float:
-        """Log of the sum of rewards over all terminal states."""
+        """Return log Z, the logarithm of the sum of rewards over all terminal states."""
         return float(self.log_reward().logsumexp(0))
 
     def target(self) -> Tensor:
-        """(S,) float64: R(x) / Z."""
+        """Return the target distribution R(x) / Z as (S,) float64."""
         return self.log_reward().softmax(0)
 
     def optimal_flows(self) -> exact.Flows:
-        """The flows, and the policy, that sample the target exactly."""
+        """Return the flows, and the policy, that sample the target exactly."""
         return self.kept("flows", lambda: exact.optimal_flows(self.graph, self.log_reward()))
 
     def require_expert(self) -> None:
-        """Refuse a task whose optimal policy cannot be computed.
+        """Raise an error if the optimal policy of the task cannot be computed.
 
         Raises:
-            GenflowError: says what to do instead.
+            GenflowError: it cannot; the message says what to do instead.
         """
         self.require_enumerable("the optimal policy", "use a balance objective, e.g. zoo.objective=tb")
 
     @property
     def expert(self) -> exact.Expert:
-        """Draws states with the optimal policy there; symmetries may allow it for far larger structures."""
+        """The expert, which draws states with the optimal policy in each."""
         return self.kept("expert", self._expert)
 
     def _expert(self) -> exact.Expert:

@@ -1,4 +1,4 @@
-"""`Gallery`: how objects of a task are named, ranked and drawn.
+"""`Gallery`: the names, scores and pictures of the objects of a task.
 
 Shapes: B terminal states, (B, *state_shape).
 """
@@ -14,38 +14,38 @@ from genflow.interfaces.transitions import Transitions
 
 
 class Gallery(ABC):
-    """How a report shows the objects of a task."""
+    """The names, scores and pictures with which a report shows the objects of a task."""
 
-    #: What `scores` are, in a few words, e.g. ``"reward"``.
+    #: A short description of `scores`, e.g. ``"reward"``.
     score: str
-    #: Whether `draw` makes pictures.
+    #: Whether `draw` is implemented.
     pictures: ClassVar[bool] = False
 
     @abstractmethod
     def names(self, states: Tensor) -> list[str]:
-        """B names, equal for states that are the same object, which is shown once.
+        """Return the names of the B objects, equal for states that are the same object.
 
-        ``""`` for a state that is not to be shown.
+        The name of a state that must not be shown is ``""``.
         """
 
     @abstractmethod
     def scores(self, states: Tensor) -> Tensor:
-        """(B,) float64, finite: by how much people would rank them; the highest are shown."""
+        """Return finite scores (B,) in float64, by which objects are ranked and the best are shown."""
 
     def draw(self, states: Tensor) -> list[bytes]:
-        """B PNGs of states that have a name, where there are `pictures`.
+        """Draw B states as PNGs, if `pictures` is set.
 
-        Those that are seen side by side come at once, so that all can be of one size and scale.
+        States that are shown side by side are drawn in one call, so that they can share a size and a scale.
         """
         raise TypeError(f"{type(self).__name__} draws no pictures")
 
     def places(self, states: Tensor) -> Tensor | None:
-        """(B, n) int64 places along axes, for pictures of distributions; None: states are no places."""
+        """Return integer coordinates (B, n) for pictures of distributions, or None if states have none."""
         return None
 
 
 class PlainGallery(Gallery):
-    """The default: named by the numbers of the state, ranked by the reward, placed along its axes."""
+    """The default gallery, which names objects by their state's numbers and ranks them by reward."""
 
     score = "reward"
 
@@ -53,14 +53,14 @@ class PlainGallery(Gallery):
         self._transitions = transitions
 
     def names(self, states: Tensor) -> list[str]:
-        """The state's numbers, e.g. ``"3+0+7"``."""
+        """Return the numbers of each state, e.g. ``"3+0+7"``."""
         return ["+".join(map(str, row)) for row in states.flatten(1).tolist()]
 
     def scores(self, states: Tensor) -> Tensor:
-        """R(x)."""
+        """Return the reward R(x) of each state."""
         return self._transitions.log_reward(states).exp()
 
     def places(self, states: Tensor) -> Tensor | None:
-        """The state's numbers where they are whole, and none of them negative."""
+        """Return the states themselves if they are vectors of integers >= 0, or else None."""
         whole = not states.is_floating_point() and states.ndim == 2 and int(states.amin()) >= 0
         return states if whole else None

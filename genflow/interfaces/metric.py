@@ -1,4 +1,4 @@
-"""`Metric`: one number a policy.
+"""`Metric`: a measurement that yields one number for each policy.
 
 Shapes: M policies.
 """
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 
 class Metric(Configured, ABC):
-    """One number a policy."""
+    """A measurement that yields one number for each policy of a population."""
 
-    #: Which direction is good: ``"lower"`` or ``"higher"``.
+    #: Which values are better, ``"lower"`` or ``"higher"``.
     better: ClassVar[str]
-    #: Whether every state must be enumerated.
+    #: Whether the metric enumerates all states.
     exact: ClassVar[bool] = False
-    #: Whether progress bars show it, and tables and summaries lead with it.
+    #: Whether the metric is shown in progress bars and first in tables and summaries.
     primary: ClassVar[bool] = False
-    #: Whether the short table of a terminal shows it.
+    #: Whether the metric is shown in the table of a terminal.
     brief: ClassVar[bool] = False
-    #: Whether a value depends on the other policies, so that a population must be measured as a whole.
+    #: Whether a value depends on the other policies, so that the population must be measured as a whole.
     joint: ClassVar[bool] = False
-    #: Whether it is called as ``metric(population, checkpoints)``, with the zoo's policies of the same
-    #: structure.
+    #: Whether the metric is called as ``metric(population, checkpoints)``, where the checkpoints are policies
+    #: of the same structure from a zoo.
     reference: ClassVar[bool] = False
 
     def fits(self, structure: Structure) -> bool:
-        """Whether policies of this structure can be measured."""
+        """Return whether policies of this structure can be measured."""
         return structure.solution.enumerable or not self.exact
 
     @abstractmethod
     def __call__(self, population: Population, *args: Any, **kwargs: Any) -> Tensor:
-        """(M,) float64 values, NaN where a policy has none.
+        """Return the values (M,) in float64, NaN for a policy that has none.
 
-        Only metrics with `reference` take more than the population.
+        Only metrics with `reference` take an argument beside the population.
         """

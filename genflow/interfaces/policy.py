@@ -18,27 +18,30 @@ from genflow.layout import WeightLayout
 
 
 class PolicyArch(Configured, ABC):
-    """An architecture of the forward policy: a family of networks from state features to action logits."""
+    """An architecture of the forward policy, a network from state features to action logits."""
 
-    #: Whether `forward_with_cache` reads indices of ones where a task's inputs are 0 but for k ones.
+    #: Whether `forward_with_cache` accepts indices of ones for tasks whose inputs are 0 except for k ones.
     takes_one_hot_indices: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
-        """A freshly initialised network (B, n_inputs) -> (B, n_outputs)."""
+        """Build a freshly initialised network (B, n_inputs) -> (B, n_outputs)."""
 
     @abstractmethod
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """Parameter name -> label of each axis: ``"input"`` of inputs, ``"action"`` of outputs, else free."""
+        """Return a label for each axis of each parameter, by parameter name.
+
+        The label of inputs is ``"input"`` and that of outputs is ``"action"``. Others are free.
+        """
 
     @abstractmethod
     def condition(self) -> dict[str, float]:
-        """The architecture's part of c, e.g. ``{"width": d}``."""
+        """Return the architecture's part of the condition, e.g. ``{"width": d}``."""
 
     def layout(self, environment: Environment) -> WeightLayout:
-        """The layout of this architecture's weights for an environment."""
+        """Return the layout of this architecture's weights for an environment."""
         units = environment.units()
-        with torch.device("meta"):  # shapes only: nothing is allocated, no random numbers are drawn
+        with torch.device("meta"):  # only shapes are needed, so nothing is allocated or drawn
             module = self.build(len(units.inputs), len(units.actions))
         return WeightLayout.of(module, self.axes(), {"input": units.inputs, "action": units.actions})
 
@@ -48,10 +51,10 @@ class PolicyArch(Configured, ABC):
         Args:
             module: a network of this architecture, whose own weights are not read.
             weights: {name: (M, *shape)}.
-            x: (B, s) shared by all networks or (M, B, s).
+            x: inputs (B, s) shared by all networks, or (M, B, s).
 
         Returns:
-            (M, B, outputs)
+            Logits (M, B, outputs).
         """
         single = lambda w, inputs: torch.func.functional_call(module, w, (inputs,))  # noqa: E731
         return torch.func.vmap(single, in_dims=(0, 0 if x.ndim == 3 else None))(dict(weights), x)
@@ -59,18 +62,16 @@ class PolicyArch(Configured, ABC):
     def forward_with_cache(
         self, module: nn.Module, weights: Mapping[str, Tensor]
     ) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
-        """Prepare `forward` for many calls with the same weights, each keeping what `backward` needs of it.
-
-        No graph of autograd is built.
+        """Prepare `forward` for many calls with the same weights, without an autograd graph.
 
         Args:
             module: as in `forward`.
             weights: as in `forward`.
 
         Returns:
-            A function of x as in `forward`, or with `takes_one_hot_indices` of (B, k) or (M, B, k) int64
-            indices of the inputs that are 1. It returns logits (M, B, outputs)
-            and the cache, tensors (M, B, ...).
+            A function of x as in `forward`. With `takes_one_hot_indices`, x may also be the int64 indices
+            (B, k) or (M, B, k) of the inputs that are 1. The function returns logits (M, B, outputs) and the
+            cache that `backward` needs, as tensors (M, B, ...).
         """
         weights = {name: tensor.detach() for name, tensor in weights.items()}
 
@@ -89,16 +90,17 @@ class PolicyArch(Configured, ABC):
         grad_logits: Tensor,
         out_grads: Mapping[str, Tensor],
     ) -> None:
-        """Back-propagate a loss from the logits of a pass of `forward_with_cache` to the weights.
+        """Back-propagate a loss from the logits of `forward_with_cache` to the weights.
 
-        By default autograd does the pass again, which an architecture whose cache holds its layers spares.
+        The default repeats the forward pass with autograd. An architecture whose cache holds the activations
+        of its layers can avoid that.
 
         Args:
             module: as in `forward`.
             weights: as in `forward`.
-            cache: of the pass, or of several passes joined along their second axis.
-            grad_logits: (M, B, outputs) gradient of a loss by its logits.
-            out_grads: {name: (M, *shape)}, overwritten with the gradient of the loss by the weights.
+            cache: the cache of one pass, or those of several passes concatenated along the second axis.
+            grad_logits: (M, B, outputs) gradient of the loss with respect to the logits.
+            out_grads: {name: (M, *shape)}, overwritten with the gradient with respect to the weights.
         """
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
         with torch.enable_grad():

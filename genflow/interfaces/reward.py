@@ -1,4 +1,4 @@
-"""`Reward`: what an environment pays for a finished object."""
+"""`Reward`: the reward of an environment for a finished object."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from genflow.interfaces.configured import Configured
 
 
 class Reward(Configured, ABC):
-    """A reward of one environment; the environment's `reward` field names it."""
+    """A reward of one environment, chosen by the environment's field of kind `genflow.reward_name`."""
 
-    #: Registered name of the environment that it belongs to.
+    #: Registered name of the environment that the reward belongs to.
     environment: ClassVar[str]
-    #: Whether a score takes long, so that scores are counted, kept and dealt out to workers.
+    #: Whether a score takes long to compute, so that scores are counted, cached and shared among workers.
     expensive: ClassVar[bool] = False
 
     def __init__(self, config: Any = None, task: Any = None) -> None:
-        """Build from options.
+        """Create the reward from its options.
 
         Args:
-            config: of this class's `Config`.
-            task: the `Config` of the environment that it is paid in.
+            config: an instance of this class's `Config`.
+            task: the `Config` of the environment that uses the reward.
         """
         super().__init__(config)
         self.task = task
 
     @abstractmethod
     def score(self, objects: Any) -> Sequence[float] | Tensor:
-        """Scores of a batch of finished objects in their natural form, one number each.
+        """Score a batch of finished objects.
 
         Args:
-            objects: what the environment makes: RDKit molecules for ``molecule``, positions (B, n) int64 for
-                ``hypergrid``.
+            objects: B objects in the form that the environment defines, e.g. RDKit molecules for ``molecule``
+                and positions (B, n) int64 for ``hypergrid``.
 
         Returns:
-            B numbers in the environment's range: R(x) > 0 for ``hypergrid``, 0 to 1 for ``molecule``.
+            B numbers in the range that the environment defines, e.g. from 0 to 1 for ``molecule`` and
+            R(x) > 0 for ``hypergrid``.
         """
 
     def is_mode(self, objects: Any) -> Tensor | None:
-        """(B,) bool: which of these objects are modes, or None: this reward does not say."""
+        """Return which objects are modes, as (B,) bool, or None if this reward does not define modes."""
         return None

@@ -1,4 +1,4 @@
-"""`Transitions`: how the states of a task change, and what they are worth, as tensor operations.
+"""`Transitions`: masks, steps, inputs and rewards of the states of a task, as tensor operations.
 
 Shapes: B states, A actions (the last is exit), s inputs. States are torchgfn's tensors (..., *state_shape)
 with any leading shape unless (B, *state_shape) is written.
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Transitions:
-    """A task's tensor operations on one device, by default torchgfn's.
+    """The tensor operations of a task on one device, by default torchgfn's.
 
-    A task overrides those that a few tensor operations do faster. What a method returns is on the device of
-    the states that it is given.
+    A task may override any of them with faster ones. A method returns tensors on the device of the states
+    that it is given.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Transitions:
         make: Callable[[torch.device], tuple[DiscreteEnv, Preprocessor]],
         device: torch.device | str = "cpu",
     ) -> None:
-        """Bind to a device.
+        """Create the transitions on a device.
 
         Args:
-            make: `Environment.make`; called when torchgfn's environment is first needed.
-            device: where states are.
+            make: `Environment.make`, called when torchgfn's environment is first needed.
+            device: the device of the states.
         """
         self._make = make
         self.device = torch.device(device)
@@ -55,24 +55,24 @@ class Transitions:
 
     @property
     def n_actions(self) -> int:
-        """A, with exit."""
+        """The number of actions A, including exit."""
         return self.env.n_actions
 
     @property
     def initial_state(self) -> Tensor:
-        """The state that every trajectory starts from (*state_shape)."""
+        """The state (*state_shape) that every trajectory starts from."""
         return self.env.s0
 
     def forward_masks(self, states: Tensor) -> Tensor:
-        """States (..., *state_shape) -> allowed actions (..., A) bool."""
+        """Return the allowed actions (..., A) in states (..., *state_shape), as bool."""
         return self.env.States(states).forward_masks
 
     def n_parents(self, states: Tensor) -> Tensor:
-        """States (..., *state_shape) -> (...) number of states that lead to each."""
+        """Return the number of parents (...) of states (..., *state_shape)."""
         return self.env.States(states).backward_masks.sum(-1)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """States (..., *state_shape) after allowed actions (...); exit leaves a state as it is."""
+        """Apply allowed actions (...) to states (..., *state_shape), where exit does not change a state."""
         moving = actions != self.n_actions - 1
         stepped = states.clone()
         if moving.any():
@@ -81,31 +81,31 @@ class Transitions:
         return stepped
 
     def state_ids(self, states: Tensor) -> Tensor | None:
-        """States (..., *state_shape) -> (...) int64, different for different states.
+        """Return a unique number (...) in int64 for states (..., *state_shape).
 
-        None: this task does not number them.
+        The result is None if the task does not number its states.
         """
         return None
 
     def inputs(self, states: Tensor) -> Tensor:
-        """States (B, *state_shape) -> policy inputs (B, s) float32."""
+        """Return the policy inputs (B, s) of states (B, *state_shape), as float32."""
         return self.preprocessor(self.env.States(states)).float()
 
     def one_hot_indices(self, states: Tensor) -> Tensor | None:
-        """Which inputs are 1, where inputs are 0 but for k ones: (..., *state_shape) -> (..., k) int64.
+        """Return the indices (..., k) in int64 of the inputs that are 1, for states (..., *state_shape).
 
-        None: inputs are not of that kind.
+        The result is None unless exactly k inputs are 1 and all others 0.
         """
         return None
 
     @torch.no_grad()
     def log_reward(self, states: Tensor) -> Tensor:
-        """Terminal states (B, *state_shape) -> (B,) float64 log R(x), without a graph."""
+        """Return log R(x) of terminal states (B, *state_shape) as (B,) float64, without an autograd graph."""
         return self.env.log_reward(self.env.States(states)).detach().double()
 
     def is_mode(self, states: Tensor) -> Tensor | None:
-        """Terminal states (B, *state_shape) -> (B,) bool, which are modes of the reward.
+        """Return which terminal states (B, *state_shape) are modes of the reward, as (B,) bool.
 
-        None: this task does not say.
+        The result is None if the task does not define modes.
         """
         return None

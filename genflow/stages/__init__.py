@@ -1,1 +1,1 @@
-"""The stages of the main job. Each owns a folder, resumes in it, and is skipped when it is complete."""
+"""The stages of a run, each of which has a folder, resumes in it and is skipped once it is complete."""

@@ -1,4 +1,4 @@
-"""Training the autoencoder of weights on a zoo."""
+"""The stage that trains the autoencoder of weights on a zoo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from genflow.config import Config
 from genflow.distributed.world import world
-from genflow.evaluation.findings import AUTOENCODER
+from genflow.evaluation.report_data import AUTOENCODER
 from genflow.generator import EncoderCard
 from genflow.interfaces.encoder import Encoder
 from genflow.measure import primary_metrics, values_of
@@ -33,13 +33,13 @@ from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.loop import train
 
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
-#: reconstructions are measured up to this many states: a large zoo would take longer than the training
+#: the most states of a structure whose reconstructions are measured, which would take long for larger ones
 MEASURED_STATES = 70_000
 
 
 @float32_default()
 def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
-    """Train the autoencoder of weights on a zoo, and measure what reconstruction does to its members.
+    """Train the autoencoder of weights on a zoo, and measure the reconstructed policies.
 
     Raises:
         GenflowError: `out` holds another run, or the training fails.
@@ -93,9 +93,9 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
 
 
 def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> list[dict[str, Any]]:
-    """The median primary metrics of a zoo's members and of their reconstructions.
+    """Return the median primary metrics of a zoo's policies and of their reconstructions.
 
-    Only structures of up to MEASURED_STATES states are measured.
+    Only structures of up to `MEASURED_STATES` states are measured.
     """
 
     def entry(population: Population) -> dict[str, Any]:
@@ -123,10 +123,10 @@ def _measurable(structure: Structure) -> bool:
 
 @float32_default()
 def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
-    """Load what `train_autoencoder` wrote.
+    """Load the encoder and the card that `train_autoencoder` wrote.
 
     Raises:
-        GenflowError: it is missing or unusable.
+        GenflowError: a file is missing or invalid.
     """
     path = inside(folder, AUTOENCODER)
     card = validate(EncoderCard, read_json(path).get("encoder", {}), f"{path}: encoder")

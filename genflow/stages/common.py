@@ -1,4 +1,4 @@
-"""What stages share: components, checks before anything is trained, fingerprints."""
+"""Functions that the stages share, for components, checks before training and fingerprints."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 def resolve_component(config: Config, kind: Literal["encoder", "denoiser"]) -> tuple[type[Any], Any]:
-    """The class and the validated options of the encoder or the denoiser that is configured.
+    """Return the class and the validated options of the configured encoder or denoiser.
 
     Raises:
-        GenflowError: the name or an option is wrong.
+        GenflowError: the name is unknown, or an option is invalid.
     """
     section, options = (
         ("autoencoder", config.autoencoder) if kind == "encoder" else ("diffusion", config.diffusion)
@@ -39,10 +39,10 @@ def resolve_component(config: Config, kind: Literal["encoder", "denoiser"]) -> t
 
 
 def check_components(config: Config) -> None:
-    """Refuse a wrong encoder, denoiser or device before anything is trained.
+    """Raise an error for an invalid encoder, denoiser or device before anything is trained.
 
     Raises:
-        GenflowError: says which.
+        GenflowError: one of them is invalid.
     """
     resolve_component(config, "encoder")
     resolve_component(config, "denoiser")
@@ -52,18 +52,18 @@ def check_components(config: Config) -> None:
 def check_plan(
     config: Config, known: Sequence[Structure], unknown: Sequence[Structure] = ()
 ) -> list[Structure]:
-    """Refuse a plan for the stages after the zoo before anything is trained.
+    """Check the options of the stages after the zoo before anything is trained.
 
     Args:
         config: all options.
         known: the structures to train on.
-        unknown: more structures that the generator will be asked for.
+        unknown: further structures that the generator will be asked for.
 
     Returns:
-        The structures that recipes are chosen on.
+        The selection structures.
 
     Raises:
-        GenflowError: a component, a range or a structure is wrong.
+        GenflowError: a component is invalid, or a structure is not covered.
     """
     check_components(config)
     selected = config.validation_structures(known)
@@ -82,27 +82,27 @@ def map_with_progress(
     label: str,
     cost: Callable[[T], float] = lambda item: 0.0,
 ) -> list[Any]:
-    """`World.map_dynamic` with a bar that counts the items."""
+    """Apply a function to all items by `World.map_dynamic`, with a progress bar."""
     with progress.bar(label, len(items)) as bar:
         return world().map_dynamic(items, work, cost, bar.set)
 
 
 def estimated_cost(structure: Structure) -> float:
-    """What a structure costs relative to others, roughly.
+    """Estimate the cost of a structure relative to others, as parameters times inputs.
 
-    Its parameters times its inputs, which trajectories grow with.
+    The number of inputs stands for the length of trajectories.
     """
     return structure.layout.size * len(structure.layout.units["input"])
 
 
 def zoo_digest(zoo: Zoo) -> str:
-    """A fingerprint of a zoo's structures and weights."""
+    """Return a fingerprint of a zoo's structures and weights."""
     names = json.dumps([structure.to_json() for structure in zoo.structures], sort_keys=True)
     return hashlib.sha256((names + digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[:16]
 
 
 def digest(*tensors: torch.Tensor) -> str:
-    """A fingerprint of some tensors."""
+    """Return a fingerprint of tensors."""
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -110,10 +110,11 @@ def digest(*tensors: torch.Tensor) -> str:
 
 
 def seeded(seed: int, build: Callable[[], Any]) -> Any:
-    """Build a module whose initial weights depend on the seed alone."""
+    """Build a module whose initial weights depend on the seed only."""
     with seeded_cpu(seed):
         return build()
 
 
 def dump(options: Any) -> dict[str, Any]:
+    """Return the options that identify a run, without those that may change when it is resumed."""
     return options.model_dump(mode="json", exclude=NON_IDENTITY_FIELDS)

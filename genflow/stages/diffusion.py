@@ -1,4 +1,4 @@
-"""Training the latent diffusion model, and writing the generator.
+"""The stage that trains the latent diffusion model and writes the generator.
 
 Shapes: M policies, Z latent size, C conditions.
 """
@@ -41,7 +41,7 @@ from genflow.training.loop import train
 
 @float32_default()
 def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, progress: Progress) -> Generator:
-    """Train the latent diffusion model on a zoo's latents, and join it with the autoencoder to a generator.
+    """Train the latent diffusion model on the latents of a zoo, and return the generator.
 
     Raises:
         GenflowError: `out` holds another run, the autoencoder is missing, or the training fails.
@@ -111,9 +111,8 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             },
         )
         generator = Generator(full, encoder, denoiser.eval(), mean, std)
-        world().on_rank_zero(
-            lambda: generator.save_pretrained(out)
-        )  # before it is measured, which must not lose it
+        # saved before it is measured, so that a failure there does not lose it
+        world().on_rank_zero(lambda: generator.save_pretrained(out))
         quality = measure_quality(
             generator, selected, "selection", config.evaluation.num, config.seed, progress
         )
@@ -133,10 +132,7 @@ def measure_quality(
     seed: int,
     progress: Progress,
 ) -> list[Quality]:
-    """Mean primary metrics of generated policies, as entries of a model card's `quality`.
-
-    On structures that can be enumerated.
-    """
+    """Measure generated policies on the structures that can be enumerated, for a model card's `quality`."""
 
     def entry(structure: Structure) -> dict[str, Any]:
         metrics: dict[str, float | None] = {**figures_of(generator.generate(structure, num, seed))}
@@ -153,12 +149,12 @@ def measure_quality(
 
 @float32_default()
 def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
-    """Write a generator as it ships: float16, without its training history, and measured.
+    """Write a generator for distribution, in float16 and without its training history.
 
-    On its selection and on the test structures.
+    It is measured on its selection structures and on the test structures.
 
     Raises:
-        GenflowError: a test structure was trained or selected on or is not covered, or a file cannot be
+        GenflowError: a test structure was trained on, was selected on or is not covered, or a file cannot be
             written.
     """
     generator = Generator.from_pretrained(folder).rounded()

@@ -1,4 +1,4 @@
-"""Generating populations, and training them further."""
+"""The stages that generate populations and fine-tune them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from genflow.training.finetune import STARTS, finetune
 def load_generators(config: Config, folder: Path | None, structures: Sequence[Structure]) -> list[Generator]:
     """Load the generator for each structure.
 
-    That in `folder`, else the first that covers the structure of those that ship with the environment and of
-    that in the default run folder.
+    It is the one in `folder` if given. Otherwise it is the first that covers the structure, among the
+    pretrained ones of the environment and the one in the default run folder.
 
     Raises:
-        GenflowError: there is none, or none covers a structure.
+        GenflowError: no generator is found, or none covers a structure.
     """
     device = config.torch_device()
     places = [folder] if folder is not None else shipped(config.env)
@@ -46,10 +46,10 @@ def load_generators(config: Config, folder: Path | None, structures: Sequence[St
 
 
 def _covering(generators: Mapping[str, Generator], structure: Structure) -> Generator:
-    """The first that covers a structure.
+    """Return the first generator that covers a structure.
 
     Raises:
-        GenflowError: none does; says of each, by its folder's name, what it covers.
+        GenflowError: none does; the message says why for each generator.
     """
     refusals = {}
     for place, generator in generators.items():
@@ -75,7 +75,7 @@ def generate(
 ) -> list[Population]:
     """Generate a population for each structure with its generator.
 
-    In `out` itself for one structure, else in a folder each.
+    A single population is written to `out` itself, and several to a folder each.
 
     Raises:
         GenflowError: `out` holds another run, or a generator does not cover its structure.
@@ -108,7 +108,7 @@ def generate(
             for generator, structure in zip(generators, structures, strict=True):
                 if warning := generator.caution(structure):
                     progress.warn(warning)
-            if len(structures) < world().size:  # each is made by all workers together
+            if len(structures) < world().size:  # all workers generate each population together
                 for index in range(len(structures)):
                     make(index)
             else:
@@ -133,10 +133,12 @@ def generate(
 def finetune_both(
     config: Config, population: Population, out: Path, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Fine-tune a population, and the same budget from a random start; both are written under `out`.
+    """Fine-tune a population, and train policies from a random start with the same budget.
+
+    Both populations are written under `out`.
 
     Returns:
-        One entry each: ``{"name", "figures", "history"}``.
+        An entry ``{"name", "figures", "history"}`` for each.
 
     Raises:
         GenflowError: `out` holds another run, or the training fails.

@@ -1,4 +1,4 @@
-"""Training a zoo: populations of each structure, from scratch."""
+"""The stage that trains a zoo, a population of each structure from scratch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from genflow.training.policies import train_members
 def train_zoo(
     config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress
 ) -> Zoo:
-    """Train `options.num` policies for each structure, from scratch.
+    """Train `options.num` policies for each structure from scratch.
 
     Raises:
         GenflowError: `out` holds another run, or a training fails.
@@ -67,7 +67,7 @@ def train_zoo(
         def collect(index: int) -> str | None:
             structure, folder = structures[index], out / structures[index].name
             if (folder / FACTS).exists():
-                remove_checkpoints(folder)  # of a run that was killed before it could
+                remove_checkpoints(folder)  # left over from a run that was killed
                 return None
             population = train_members(
                 structure,
@@ -92,7 +92,7 @@ def train_zoo(
             range(len(structures)), collect, progress, "zoo", lambda index: estimated_cost(structures[index])
         )
         for line in lines:
-            if world().is_rank_zero and line not in said and line is not None:  # another worker's
+            if world().is_rank_zero and line not in said and line is not None:  # trained by another worker
                 progress.note(line)
         run.update(complete=True)
     return Zoo(out)
@@ -101,7 +101,7 @@ def train_zoo(
 def _stored_starts(
     encoder_cls: type[Encoder], encoder_config: Any, structures: Sequence[Structure], out: Path
 ) -> Starts:
-    """Where the zoo in `out` starts from, drawn by one worker and read by all."""
+    """Return the initial weights of the zoo, whose random tensors rank 0 draws and all workers read."""
 
     def write() -> None:
         tensors = encoder_cls.starts(encoder_config, structures).tensors()

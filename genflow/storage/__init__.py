@@ -1,1 +1,1 @@
-"""What is kept on disk: checked and atomic files, run directories, populations and zoos."""
+"""Files on disk: atomic writes and checked reads, run directories, populations and zoos."""

@@ -1,4 +1,4 @@
-"""Files that are written atomically, and checked when they are read."""
+"""Functions that write files atomically and check them when they are read."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any, BinaryIO
 
 from genflow.errors import GenflowError
 
-#: most that a JSON file holds, in bytes, values and levels; a population of 100,000 trained policies has 39
-#: MB and 1,200,000
+#: the most bytes, values and levels of a JSON file; that of 100,000 trained policies has 39 MB and 1,200,000
+#: values
 MAX_JSON, MAX_VALUES, MAX_DEPTH = 2**26, 2_000_000, 64
-#: most bytes of the header of a safetensors file, some 60,000 tensors
+#: the most bytes of the header of a safetensors file, enough for some 60,000 tensors
 MAX_HEADER = 2**22
 TEMPORARY_SUFFIX = ".tmp"
-#: where a file is: text, or a path
+#: the path of a file
 StrPath = str | os.PathLike[str]
 
 
 def write_bytes(path: StrPath, data: bytes) -> None:
-    """Write to a temporary name, sync, rename: a reader sees the old file or the whole new one.
+    """Write a file atomically, so that a reader sees either the old content or all of the new.
 
     Raises:
         GenflowError: the file cannot be written.
@@ -40,7 +40,7 @@ def write_bytes(path: StrPath, data: bytes) -> None:
         os.replace(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)  # the new name, too, must outlive a power cut
+            os.fsync(folder)  # makes the new name survive a power failure
         finally:
             os.close(folder)
     except OSError as error:
@@ -50,7 +50,7 @@ def write_bytes(path: StrPath, data: bytes) -> None:
 
 
 def write_json(path: StrPath, data: Any) -> None:
-    """Write JSON atomically; NaN and infinity become null."""
+    """Write a JSON file atomically, with NaN and infinity as null."""
     write_bytes(path, (json.dumps(finite(data), indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -58,12 +58,12 @@ def read_json(path: StrPath) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        GenflowError: there is no such file, or it holds no JSON object or one that is too large.
+        GenflowError: the file does not exist, is too large, or does not contain a JSON object.
     """
     try:
         with _open_regular_file(path, MAX_JSON) as file:
             text = file.read()
-        # parsed, a value takes far more memory than its two characters
+        # checked before parsing, because a parsed value takes far more memory than its text
         if sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES:
             raise GenflowError(f"{path} holds more than {MAX_VALUES:,} values")
         data = json.loads(text)
@@ -90,19 +90,19 @@ def write_tensors(
 
 
 def tensor_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
-    """What `write_tensors` writes."""
+    """Return the content of the file that `write_tensors` writes."""
     from safetensors.torch import save
 
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, dict(metadata or {}))
 
 
 def read_tensors(path: StrPath) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read a safetensors file: tensors and metadata. Never unpickles.
+    """Read the tensors and the metadata of a safetensors file, which never unpickles.
 
-    They are views of the file, which takes no memory before it is used.
+    The tensors are views of the memory-mapped file.
 
     Raises:
-        GenflowError: there is no such file, or it is truncated or of another format.
+        GenflowError: the file does not exist, is truncated or has another format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -118,7 +118,7 @@ def read_tensors(path: StrPath) -> tuple[dict[str, Any], dict[str, str]]:
             return tensors, file.metadata() or {}
     except FileNotFoundError:
         raise GenflowError(f"cannot read {path}: no such file") from None
-    # torch refuses what safetensors lets pass in several ways, e.g. a size of 2**63 with a TypeError
+    # torch raises various errors for what safetensors accepts, e.g. a TypeError for a size of 2**63
     except (
         SafetensorError,
         ArithmeticError,
@@ -136,7 +136,7 @@ def read_tensors(path: StrPath) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _open_regular_file(path: StrPath, most: float = math.inf) -> BinaryIO:
-    """Open a file for reading: a pipe or a device might never end, or do something when it is opened."""
+    """Open a regular file for reading, because reading a pipe or a device might never end."""
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):
         raise GenflowError(f"cannot read {path}: it is no file")
@@ -146,7 +146,7 @@ def _open_regular_file(path: StrPath, most: float = math.inf) -> BinaryIO:
 
 
 def finite(data: Any) -> Any:
-    """JSON-able data with NaN and infinity, which JSON cannot say, as None."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, Mapping):

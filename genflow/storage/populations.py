@@ -1,7 +1,7 @@
-"""Populations on disk: ``population.safetensors`` and ``population.json`` in one folder.
+"""Populations on disk, each a folder with ``population.safetensors`` and ``population.json``.
 
-The tensors have the policy's ``state_dict()`` names, each with a leading M; the JSON holds environment,
-structure, policy and provenance.
+The tensors have the names of the policy's ``state_dict()`` and the shapes (M, *shape). The JSON file holds
+environment, structure, policy and provenance.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from genflow.structure import Structure
 TENSORS = "population.safetensors"
 FACTS = "population.json"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-#: how deep `find_populations` looks: a run directory holds zoo/<structure>/
+#: the levels of folders that `find_populations` searches, as a run directory has zoo/<structure>/
 DEPTH = 3
 
 
 class Budget(Schema):
-    """What a training spent."""
+    """The budget of a training run."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -38,7 +38,7 @@ class Budget(Schema):
 
 
 class Provenance(Schema):
-    """The keys of a provenance that other code reads; a population may carry more."""
+    """The keys of a provenance that genflow reads, beside which a population may have others."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -51,7 +51,7 @@ class Provenance(Schema):
 
 
 def save_population(population: Population, folder: Path | str) -> None:
-    """Write a population; the JSON comes last, so a folder with it is whole."""
+    """Write a population, the JSON file last, so that a folder which has it is complete."""
     folder = Path(folder)
     write_tensors(folder / TENSORS, population.state_dict(), {"format": "genflow-population-1"})
     write_json(
@@ -64,7 +64,7 @@ def load_population(folder: Path | str) -> Population:
     """Read a population.
 
     Raises:
-        GenflowError: a file is missing, truncated or foreign, or tensors do not fit structure or each other.
+        GenflowError: a file is missing, truncated or of another format, or its tensors do not fit.
     """
     folder = Path(folder)
     structure, facts = read_facts(folder)
@@ -97,11 +97,10 @@ def load_population(folder: Path | str) -> Population:
 
 
 def finite_float(tensor: Tensor, where: str) -> Tensor:
-    """A tensor of a file as float32, itself if it is that already.
+    """Convert a tensor of a file to float32.
 
     Raises:
-        GenflowError: it holds other numbers than float16, bfloat16, float32 or float64, or some that are not
-            finite.
+        GenflowError: its dtype is not float16, bfloat16, float32 or float64, or a number is not finite.
     """
     if tensor.dtype in FLOATS and torch.isfinite(tensor := tensor.float()).all():
         return tensor
@@ -109,11 +108,12 @@ def finite_float(tensor: Tensor, where: str) -> Tensor:
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file or a folder in a folder, which may itself be a symbolic link.
+    """Return the path of a name in a folder, after a check that it does not lead out of the folder.
+
+    The author of a folder must not choose which files are read elsewhere. The folder itself may be a link.
 
     Raises:
-        GenflowError: it is a link that leads out of the folder: who made it must not choose what is read
-            elsewhere.
+        GenflowError: the path is a symbolic link that leads out of the folder.
     """
     path = folder / name
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
@@ -122,12 +122,13 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_facts(folder: Path | str) -> tuple[Structure, dict[str, Any]]:
-    """Read what ``population.json`` says, without the weights.
+    """Read ``population.json`` without the weights.
 
-    The structure, and the whole object with a checked provenance.
+    Returns:
+        The structure, and the JSON object with a validated provenance.
 
     Raises:
-        GenflowError: the file is missing or malformed, or names something that is not installed.
+        GenflowError: the file is missing or invalid, or names something that is not installed.
     """
     path = inside(Path(folder), FACTS)
     facts = read_json(path)
@@ -139,13 +140,13 @@ def read_facts(folder: Path | str) -> tuple[Structure, dict[str, Any]]:
 
 
 def find_populations(folder: Path | str) -> list[Path]:
-    """Folders at or under `folder` that hold a population, sorted.
+    """Find the folders that hold a population, `folder` itself or folders inside it, sorted.
 
     Raises:
-        GenflowError: `folder` does not exist or cannot be read, or something in it leads out of it.
+        GenflowError: the folder does not exist or cannot be read, or a link in it leads out of it.
     """
     folder = Path(folder)
-    if not os.path.isdir(folder):  # Path's own raises for what may not be looked at
+    if not os.path.isdir(folder):  # Path.is_dir raises for a path without permission
         raise GenflowError(f"{folder} is no folder; give one that holds {FACTS}, a zoo or a run")
     level, found = [folder], []
     try:
@@ -158,9 +159,10 @@ def find_populations(folder: Path | str) -> list[Path]:
 
 
 def _within(path: Path, folder: Path) -> bool:
-    """Whether a path is a folder to look into.
+    """Return whether a path is a folder that must be searched.
 
-    One that is a link to another in `folder` is not: it is found there, and links go round.
+    A link to another folder in `folder` is not followed, because its target is searched anyway and links may
+    form a cycle.
     """
     if path.name.startswith(".") or not path.is_dir():
         return False

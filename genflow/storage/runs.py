@@ -1,4 +1,4 @@
-"""Run directories: what was run is written beside what came out; two runs never share a folder."""
+"""Run directories, which record the configuration beside the results and belong to one run each."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, 
 
 MANIFEST = "run.json"
 FORMAT = "genflow-run-2"
-#: where workers keep their logs, one each
+#: the folder of the workers' logs
 LOGS = "logs"
-#: seconds that workers which were started again wait for the lock of those before them
+#: seconds that restarted workers wait for the lock of the workers before them
 LOCK_WAIT_SECONDS = 60.0
 _LOCK = ".lock"
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in ("genflow", "torch", "torchgfn", "diffusers", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
@@ -38,11 +38,11 @@ def versions() -> dict[str, str]:
 
 
 class RunDirectory:
-    """A folder that belongs to one task with one configuration.
+    """A folder that belongs to one run with one configuration.
 
-    Use as ``with RunDirectory.open(...) as run``: it is locked meanwhile. The same task may open it again, to
-    resume or to find that it is `complete`; another one is refused. Of several workers the first holds the
-    lock and writes.
+    It is locked inside ``with RunDirectory.open(...) as run``. The same run may open it again, to resume or
+    to find that it is `complete`, and any other run is an error. Of several workers, rank 0 holds the lock
+    and writes.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -52,10 +52,16 @@ class RunDirectory:
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: StrPath, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
-        """Create or re-open a run directory, and hold its lock.
+        """Create or reopen a run directory, and hold its lock inside the context.
+
+        Args:
+            path: the folder.
+            stage: kind of run, e.g. "zoo".
+            config: JSON-serialisable values that identify the run.
+            seed: seed of the run.
 
         Raises:
-            GenflowError: the folder holds another run, other files, or is in use.
+            GenflowError: the folder holds another run or other files, or is in use.
         """
         path = Path(path)
         identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
@@ -66,7 +72,7 @@ class RunDirectory:
                 with world().log_to(path / LOGS):
                     yield cls(path, manifest)
             except Exception:
-                # a run that failed before it made anything leaves nothing behind
+                # remove the folder if the run failed before it produced anything
                 if (
                     world().is_rank_zero
                     and made
@@ -80,22 +86,22 @@ class RunDirectory:
 
     @property
     def complete(self) -> bool:
-        """Whether the task was finished before."""
+        """Whether the run has finished."""
         return bool(self.manifest["complete"])
 
     def update(self, **facts: Any) -> None:
-        """Add facts to the manifest."""
+        """Add values to the manifest."""
         self.manifest.update(facts)
         world().on_rank_zero(lambda: write_json(self.path / MANIFEST, self.manifest))
 
 
 @contextlib.contextmanager
 def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Hold the lock of a run directory, and find or write its manifest."""
+    """Hold the lock of a run directory, and yield its manifest, which is written if it is missing."""
     import torch
 
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    unfinished = f".{MANIFEST}{TEMPORARY_SUFFIX}"  # of a run that was killed as it began
+    unfinished = f".{MANIFEST}{TEMPORARY_SUFFIX}"  # left over from a run that was killed as it began
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST)
         if "format" not in manifest:
@@ -119,13 +125,15 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
         _remove_temporary_files(path)
         if not (path / MANIFEST).exists():
             facts = {"format": FORMAT, "digest": digest, "versions": versions(), "complete": False}
-            facts["matmul_precision"] = torch.get_float32_matmul_precision()  # of products on a GPU
+            facts["matmul_precision"] = (
+                torch.get_float32_matmul_precision()
+            )  # affects matrix products on a GPU
             write_json(path / MANIFEST, {**identity, **facts})
         yield read_json(path / MANIFEST)
 
 
 def _remove_temporary_files(path: Path) -> None:
-    """Remove what a run that was killed while it wrote has left, but not inside of other runs."""
+    """Remove temporary files of a run that was killed, except inside of other runs."""
     for folder in (
         path,
         *(child for child in path.iterdir() if child.is_dir() and not (child / MANIFEST).exists()),
@@ -135,22 +143,21 @@ def _remove_temporary_files(path: Path) -> None:
 
 
 def acquire_lock(path: Path) -> AcquireReturnProxy:
-    """Lock a folder at once or not at all.
+    """Lock a folder, without waiting unless these workers replace others that may still be ending.
 
-    Only workers that may replace others wait, until the last of those has ended. The file stays:
-    removing it would let a third command lock another one of the same name.
+    The lock file is never removed, because another command could then lock a new file of the same name.
 
     Returns:
-        What releases the lock when its ``with`` ends.
+        A context manager that releases the lock.
 
     Raises:
-        GenflowError: another command has it, or the folder cannot be written.
+        GenflowError: another command holds the lock, or the folder cannot be written.
     """
     lock = FileLock(path / _LOCK)
     try:
         path.mkdir(parents=True, exist_ok=True)
         held = lock.acquire(timeout=LOCK_WAIT_SECONDS if may_replace_workers() else 0, poll_interval=0.1)
-        (path / _LOCK).touch()  # its time says when this run began
+        (path / _LOCK).touch()  # its modification time records when the run began
         return held
     except Timeout:
         raise GenflowError(

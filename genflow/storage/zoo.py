@@ -1,4 +1,4 @@
-"""`Zoo`: many populations on disk, one folder a structure."""
+"""`Zoo`: the trained populations of many structures on disk, in a folder each."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STARTS = "starts.safetensors"
 
 
 class Zoo:
-    """Many populations on disk, loaded when they are asked for."""
+    """The trained populations of many structures on disk, loaded when they are first read."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Open a zoo, or the ``zoo`` inside a run directory.
+        """Open a zoo, or the ``zoo`` folder of a run directory.
 
         Raises:
-            GenflowError: there is no population in it.
+            GenflowError: the folder has no population.
         """
         folder = Path(folder)
         self.folder = inside(folder, "zoo") if os.path.isdir(folder / "zoo") else folder
@@ -37,7 +37,7 @@ class Zoo:
 
     @property
     def populations(self) -> list[Population]:
-        """All populations, one a structure, in the order of their folders.
+        """The populations, one for each structure, in the order of their folders.
 
         Raises:
             GenflowError: a population cannot be read.
@@ -48,25 +48,25 @@ class Zoo:
 
     @property
     def structures(self) -> list[Structure]:
-        """The structures that have a population."""
+        """The structures of the populations."""
         return [population.structure for population in self.populations]
 
     @property
     def starts(self) -> dict[str, Tensor]:
-        """What its members' starts were made of, see `Starts.tensors`; empty for one of the first edition."""
+        """The stored `Starts.tensors` of the zoo, empty for one of the first edition."""
         return read_starts(self.folder)
 
     def get(self, structure: Structure) -> Population | None:
-        """The population of a structure, or None."""
+        """Return the population of a structure, or None."""
         return next((p for p in self.populations if p.structure == structure), None)
 
     def only(self, structures: Sequence[Structure]) -> Zoo:
-        """The same zoo, restricted to some structures."""
+        """Return the same zoo restricted to some structures."""
         zoo = Zoo(self.folder)
         zoo._loaded = [p for p in self.populations if p.structure in structures]
         return zoo
 
 
 def read_starts(folder: Path) -> dict[str, Tensor]:
-    """The tensors that a zoo's starts are made of, if any are stored."""
+    """Read the stored `Starts.tensors` of a zoo, empty if there are none."""
     return read_tensors(inside(folder, STARTS))[0] if os.path.exists(folder / STARTS) else {}

@@ -1,4 +1,4 @@
-"""Training the autoencoder of weights on a zoo: a loss on weights, and optionally one on the policies.
+"""Training of the autoencoder, with a loss on weights and optionally one on the decoded policies.
 
 Shapes: M policies, D parameters, B states or policies of a batch, s inputs, A actions, Z latent size.
 """
@@ -23,25 +23,13 @@ from genflow.training.averaging import moving_average
 from genflow.training.loop import GraphTrainee, Schedule
 from genflow.training.objectives import distillation
 
-#: trajectories a policy, and share of random actions, that fill the pool of states on which policies are
-#: compared
+#: trajectories of each policy, and probability of a random action, that produce the states for the KL
 POOL_TRAJECTORIES = 32
 POOL_EPSILON = 0.1
 
 
 class AutoencoderOptions(Schedule):
-    """How the autoencoder is trained.
-
-    `encoder`: a registered name.
-    `options`: the encoder's own.
-    `batch_size`: policies a step.
-    `per_structure`: policies of a structure in a step; None: drawn from the whole zoo.
-    `weight_loss_scale`: what the encoder's loss on weights is multiplied by; the paper's plain recipe has
-        this alone.
-    `kl_scale`: what the mean KL of the decoded policies from their references is multiplied by; 0: none.
-    `states`: states a policy and step on which policies are compared.
-    `ema`: decay of averaged parameters, which are the ones kept; 0: the last ones.
-    """
+    """How the autoencoder is trained."""
 
     renamed: ClassVar[dict[str, str]] = {
         "weights": "autoencoder.weight_loss_scale",
@@ -52,17 +40,25 @@ class AutoencoderOptions(Schedule):
         "floor": "autoencoder.options.normaliser_floor",
     }
 
-    encoder: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    steps: int = Field(default=500, ge=1)
-    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
-    clip: float | None = Field(default=1.0, gt=0)
-    batch_size: int = Field(default=32, ge=2)
-    per_structure: int | None = Field(default=None, ge=1)
-    weight_loss_scale: float = Field(default=1.0, ge=0)
-    kl_scale: float = Field(default=0.0, ge=0)
-    states: int = Field(default=256, ge=1)
-    ema: float = Field(default=0.0, ge=0, lt=1)
+    encoder: str = Field(description="Registered name of the encoder.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The encoder's own options.")
+    steps: int = Field(default=500, ge=1, description="The number of optimiser steps.")
+    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="The peak learning rate.")
+    clip: float | None = Field(default=1.0, gt=0, description="The norm to which gradients are clipped.")
+    batch_size: int = Field(default=32, ge=2, description="The number of policies in a step.")
+    per_structure: int | None = Field(
+        default=None, ge=1, description="Policies of each structure in a step; None draws from the whole zoo."
+    )
+    weight_loss_scale: float = Field(
+        default=1.0, ge=0, description="The weight of the loss on weights, the only loss of the paper."
+    )
+    kl_scale: float = Field(
+        default=0.0, ge=0, description="The weight of the KL of decoded policies from their references."
+    )
+    states: int = Field(default=256, ge=1, description="States of each structure in a step for the KL.")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="Decay of averaged parameters; 0 keeps the last parameters."
+    )
 
     @model_validator(mode="after")
     def _losses_fit_together(self) -> AutoencoderOptions:
@@ -77,14 +73,14 @@ class AutoencoderOptions(Schedule):
 
 @dataclass(frozen=True, eq=False)
 class StatePool:
-    """States that a structure's policies visit: inputs (B, s) and allowed actions (B, A)."""
+    """States that a structure's policies visit, as inputs (B, s) and allowed actions (B, A)."""
 
     inputs: Tensor
     masks: Tensor
 
     @classmethod
     def of(cls, population: Population, rng: torch.Generator, device: str) -> StatePool:
-        """The states on exploring trajectories of the population's own policies, with their frequency."""
+        """Sample trajectories of the population's policies with exploration, and keep all their states."""
         transitions = population.structure.transitions()
         shape = (len(population), POOL_TRAJECTORIES)
         rollouts = sample(transitions, population.trace, shape, POOL_EPSILON, rng)
@@ -92,15 +88,15 @@ class StatePool:
         return cls(inputs.to(device), masks.to(device))
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` states with replacement."""
+        """Draw `count` states with replacement."""
         index = torch.randint(len(self.inputs), (count,), generator=rng, device=self.inputs.device)
         return self.inputs[index], self.masks[index]
 
 
 class AutoencoderObjective:
-    """The losses of an autoencoder: on weights, and the KL from each member's own policy.
+    """The losses of an autoencoder, by default on weights and on the KL of decoded policies.
 
-    An encoder may bring a subclass with losses of its own, see `Encoder.objective`.
+    An encoder may provide a subclass with other losses, see `Encoder.objective`.
     """
 
     def __init__(
@@ -121,10 +117,15 @@ class AutoencoderObjective:
 
     @classmethod
     def check(cls, config: Any, options: AutoencoderOptions, structures: Sequence[Structure]) -> None:
-        """Refuse, before anything is trained, what does not fit together; `config` are the encoder's options.
+        """Check the options before anything is trained.
+
+        Args:
+            config: the encoder's options.
+            options: the options of the training.
+            structures: the structures of the zoo.
 
         Raises:
-            GenflowError: says what to change.
+            GenflowError: the options do not fit together; the message says what to change.
         """
 
     @property
@@ -134,33 +135,35 @@ class AutoencoderObjective:
 
     @property
     def visits_own_states(self) -> bool:
-        """Whether policies are compared on states that the members visit."""
+        """Whether policies are compared on states that the zoo's policies visit."""
         return True
 
     def tensors(self) -> dict[str, Tensor]:
-        """What changes while training, beside the encoder."""
+        """Return the tensors that change in training, beside those of the encoder, for checkpoints."""
         return {}
 
     def latents(
         self, picked: Sequence[tuple[int, Population]], chance: float, rng: torch.Generator
     ) -> Tensor | None:
-        """(B, Z) latents to decode instead of the batch's own, whose weights then do not count; or None.
+        """Return latents (B, Z) to decode instead of those of the batch, or None for the batch's own.
+
+        A step with other latents has no loss on weights.
 
         Args:
-            picked: the batch: number of a structure, and its policies.
-            chance: a uniform number from 0 to 1, the same on all workers.
-            rng: the same on all workers.
+            picked: the batch, as (index of a structure, its policies).
+            chance: a uniform random number from 0 to 1, the same on all workers.
+            rng: a generator in the same state on all workers.
         """
         return None
 
     def reference(
         self, index: int, population: Population, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, float]:
-        """What the decoded policies of a structure are compared with.
+        """Return the reference policies that the decoded policies of a structure are compared with.
 
         Returns:
-            (B, s) inputs, (B, A) allowed actions, (B, A) or (M, B, A) reference policies, and what their KL
-            counts.
+            Inputs (B, s), allowed actions (B, A), reference policies (B, A) or (M, B, A), and a factor of the
+            KL.
         """
         layout = population.layout
         inputs, masks = self._pools[index].draw(self.options.states, rng)
@@ -170,7 +173,7 @@ class AutoencoderObjective:
         return inputs, masks, own.masked_fill(~masks, -torch.inf).softmax(-1), 1.0
 
     def kl(self, index: int, population: Population, weights: Tensor, rng: torch.Generator) -> Tensor:
-        """(M,) mean over states of KL(reference policy || policy with the given weights)."""
+        """Return the mean over states of KL(reference policy || decoded policy), as (M,)."""
         inputs, masks, reference, scale = self.reference(index, population, rng)
         arch, layout = population.structure.arch, population.layout
         logits = arch.forward(self._modules[index], layout.unflatten(weights), inputs)
@@ -179,12 +182,12 @@ class AutoencoderObjective:
     def normalise(
         self, picked: Sequence[tuple[int, Population]], values: Mapping[int, Tensor]
     ) -> Mapping[int, Tensor]:
-        """The KLs as they count: place of a structure in the batch -> (M,), for this worker's rows."""
+        """Rescale the KLs (M,) of this worker's rows by their index in the batch, by default not at all."""
         return values
 
 
 class AutoencoderTrainee(GraphTrainee):
-    """An encoder and the zoo it learns."""
+    """An encoder in training, with its zoo and its objective."""
 
     def __init__(
         self,
@@ -205,11 +208,11 @@ class AutoencoderTrainee(GraphTrainee):
         self.average = moving_average(self.encoder, options.ema) if options.ema else None
 
     def groups(self) -> list[dict[str, Any]]:
-        """All of the encoder's parameters."""
+        """Return one group of all parameters of the encoder."""
         return [{"params": list(self.encoder.parameters())}]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The encoder's state, its average, and what the objective keeps."""
+        """Return the tensors of the encoder, of its average and of the objective."""
         average = self.average.state_dict() if self.average else {}
         parts = {"now": self.encoder.state_dict(), "objective": self.objective.tensors(), "average": average}
         return {
@@ -217,19 +220,19 @@ class AutoencoderTrainee(GraphTrainee):
         }
 
     def result(self) -> Encoder:
-        """The encoder with the parameters that are kept."""
+        """Return the trained encoder, with averaged parameters if they are configured."""
         if self.average:
             self.encoder.load_state_dict(self.average.module.state_dict())
         return self.encoder.eval()
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The weighted sum of the encoder's loss on weights and the KL of its policies."""
+        """Compute the weighted sum of the loss on weights and the KL of the decoded policies."""
         options, objective = self.options, self.objective
         picked = self._pick(rng)
         batch = sum(len(population) for _, population in picked)
         rows = self.world.rows(batch)
         own = _rows_of(picked, rows)
-        # numbers that one worker needs come from generators of their own: `rng` goes on alike on all
+        # separate generators for numbers that differ between workers, so that `rng` stays the same on all
         forks = [_fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
         latents = objective.latents(picked, float(torch.rand(1, generator=rng, device=rng.device)), rng)
@@ -259,12 +262,12 @@ class AutoencoderTrainee(GraphTrainee):
         return loss, {"loss": loss.item(), **figures}
 
     def after_step(self, step: int) -> None:
-        """Average the parameters."""
+        """Update the average of the parameters."""
         if self.average:
             self.average.update_parameters(self.encoder)
 
     def _pick(self, rng: torch.Generator) -> list[tuple[int, Population]]:
-        """A batch of policies without replacement, grouped by structure."""
+        """Draw a batch of policies without replacement, grouped by structure."""
         size, each = self.options.batch_size, self.options.per_structure
         ends = self._counts.cumsum(0)
         if each is None:
@@ -288,12 +291,12 @@ class AutoencoderTrainee(GraphTrainee):
 
 
 def objective_of(encoder_cls: type[Encoder]) -> type[AutoencoderObjective]:
-    """The losses that an encoder is trained with."""
+    """Return the class of the objective that an encoder is trained with."""
     return encoder_cls.objective() or AutoencoderObjective
 
 
 def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tuple[int, Population]]:
-    """Those rows of a batch: place of a structure in the batch -> what it is, and its policies among them."""
+    """Return the part of a batch in a range of rows, by the position of each structure in the batch."""
     own, first = {}, 0
     for place, (index, population) in enumerate(picked):
         start, stop = max(rows.start - first, 0), min(rows.stop - first, len(population))
@@ -304,14 +307,14 @@ def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tup
 
 
 def _fork(rng: torch.Generator) -> torch.Generator:
-    """A generator that is seeded by another one."""
+    """Create a generator that is seeded by another one."""
     return torch.Generator(rng.device).manual_seed(
         int(torch.randint(2**62, (), generator=rng, device=rng.device))
     )
 
 
 def _normal(like: Tensor, *, batch: int, rows: slice, rng: torch.Generator) -> Tensor:
-    """Standard normal numbers of some rows of a batch, drawn for all of it."""
+    """Draw standard normal noise for a whole batch, and return that of some rows."""
     return torch.randn(batch, *like.shape[1:], generator=rng, device=rng.device)[rows].to(like.device)
 
 

@@ -1,4 +1,4 @@
-"""The moving average of a module's parameters, which is what some trainings keep."""
+"""The exponential moving average (EMA) of a module's parameters."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def moving_average(module: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving average of a module's parameters and buffers.
+    """Create an exponential moving average of a module's parameters and buffers.
 
-    Early averages forget faster, so that the start does not linger: the n-th update keeps n / (n + 9), at
-    most `decay`. Whole numbers, such as counts of batches, are taken over as they are.
+    The n-th update uses a decay of min(`decay`, n / (n + 9)), so that the initial parameters are soon
+    forgotten. Integer buffers, such as counts of batches, are copied.
 
     Args:
-        module: what to average; the copy starts as it is.
-        decay: how much of the average an update keeps.
+        module: the module, with whose current parameters the average starts.
+        decay: the fraction of the average that an update keeps.
     """
 
     def update(averaged: list[Tensor], current: list[Tensor], _: Tensor | int) -> None:
-        # read from the buffer, which lies on the CPU: the argument may lie where reading it would wait
+        # the buffer is on the CPU, whereas reading the argument might wait for a device
         updates = int(average.n_averaged)
         if averaged[0].is_floating_point():
             torch._foreach_lerp_(averaged, current, 1 - min(decay, updates / (updates + 9)))
@@ -27,5 +27,5 @@ def moving_average(module: nn.Module, decay: float) -> AveragedModel:
             torch._foreach_copy_(averaged, current)
 
     average = AveragedModel(module, multi_avg_fn=update, use_buffers=True)  # type: ignore[arg-type]
-    average.n_averaged.fill_(1)  # type: ignore[operator]  # the start counts as the first
+    average.n_averaged.fill_(1)  # type: ignore[operator]  # the initial parameters count as the first update
     return average.requires_grad_(False)

@@ -1,7 +1,7 @@
-"""Checkpoints of a training: atomic, checked, the last few kept.
+"""Checkpoints of a training run, which are written atomically and verified when they are read.
 
-A checkpoint is ``checkpoint-<step>-<digest>.safetensors``; the digest is of all its bytes, so that one that
-was cut short or changed is known from its name, and the one before it is used.
+A checkpoint is ``checkpoint-<step>-<digest>.safetensors``. The digest covers all bytes of the file, so that a
+truncated or modified checkpoint is detected and the one before it is used.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NAME = re.compile(r"checkpoint-(\d+)-([0-9a-f]{16})\.safetensors")
 
 
 class Checkpoints:
-    """The checkpoints in a folder."""
+    """The checkpoints in a folder, of which the last few are kept."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
         self._good: list[Path] = []
 
     def save(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Write a checkpoint, then remove those that are too many.
+        """Write a checkpoint, then remove the oldest ones.
 
         Raises:
-            GenflowError: it cannot be written, e.g. because the disk is full; those before it stay.
+            GenflowError: it cannot be written, e.g. because the disk is full. Earlier ones are kept.
         """
         data = tensor_bytes(tensors, {"format": FORMAT, "facts": json.dumps({**facts, "step": step})})
         path = self._folder / f"checkpoint-{step:09}-{_digest(data)}.safetensors"
@@ -46,11 +46,11 @@ class Checkpoints:
 
     @property
     def last(self) -> Path | None:
-        """The newest one that was found whole or written."""
+        """The newest valid checkpoint that was found or written, or None."""
         return self._good[-1] if self._good else None
 
     def find(self) -> tuple[str | None, list[str]]:
-        """The name of the newest one that is whole, and a line for each newer one that is not."""
+        """Return the name of the newest valid checkpoint, and a message for each newer invalid one."""
         whole, refused = [], []
         for path in sorted(self._folder.glob(PATTERN), reverse=True):
             why = _flaw(path)
@@ -62,17 +62,17 @@ class Checkpoints:
         return (whole[0].name if whole else None), refused
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and facts of one that `find` has named.
+        """Read the tensors and the facts of a checkpoint that `find` has returned.
 
         Raises:
-            GenflowError: it cannot be read.
+            GenflowError: the file cannot be read.
         """
         tensors, metadata = read_tensors(self._folder / name)
         return tensors, json.loads(metadata["facts"])
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove all checkpoints of a finished training."""
+    """Remove all checkpoints of a finished training run."""
     for path in folder.glob(PATTERN):
         path.unlink(missing_ok=True)
 
@@ -82,7 +82,7 @@ def _digest(data: bytes) -> str:
 
 
 def _flaw(path: Path) -> str | None:
-    """What is wrong with a checkpoint."""
+    """Return why a checkpoint is invalid, or None."""
     named = _NAME.fullmatch(path.name)
     if named is None:
         return "is not of this version of genflow"

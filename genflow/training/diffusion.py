@@ -20,29 +20,34 @@ from genflow.training.loop import GraphTrainee, Schedule
 class DiffusionOptions(Schedule):
     """How the denoiser is trained."""
 
-    denoiser: str = Field(description="Registered name of the network.")
-    options: dict[str, Any] = Field(default_factory=dict, description="The network's own options.")
-    steps: int = Field(default=2000, ge=1, description="How many steps of the optimiser to take.")
-    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="The peak of the learning rate.")
+    denoiser: str = Field(description="Registered name of the denoiser.")
+    options: dict[str, Any] = Field(default_factory=dict, description="The denoiser's own options.")
+    steps: int = Field(default=2000, ge=1, description="The number of optimiser steps.")
+    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="The peak learning rate.")
     clip: float | None = Field(
-        default=1.0, gt=0, description="The largest norm of a gradient; a longer one is shortened to it."
+        default=1.0, gt=0, description="The norm to which gradients are clipped; None does not clip them."
     )
-    batch_size: int = Field(default=32, ge=1, description="Latents a step.")
+    batch_size: int = Field(default=32, ge=1, description="The number of latents in a step.")
     ema: float = Field(
-        default=0.995, ge=0, lt=1, description="Decay of the averaged weights, which are the ones kept."
+        default=0.995,
+        ge=0,
+        lt=1,
+        description="Decay of the exponential moving average of the weights, which is kept.",
     )
     drop_condition: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Fraction of latents trained without a condition, for classifier-free guidance.",
+        description="Probability of dropping the condition in training, for classifier-free guidance.",
     )
-    noise: NoiseOptions = Field(default=NoiseOptions(), description="The forward process.")
-    sampling: SamplingOptions = Field(default=SamplingOptions(), description="The reverse process.")
+    noise: NoiseOptions = Field(default=NoiseOptions(), description="Options of the forward process.")
+    sampling: SamplingOptions = Field(
+        default=SamplingOptions(), description="Options of the reverse process."
+    )
 
 
 class DiffusionTrainee(GraphTrainee):
-    """A denoiser, its averaged copy, and the normalised latents it learns."""
+    """A denoiser in training, with its moving average and the normalised latents."""
 
     def __init__(
         self,
@@ -60,17 +65,17 @@ class DiffusionTrainee(GraphTrainee):
         self.average = moving_average(self.denoiser, options.ema)
 
     def groups(self) -> list[dict[str, Any]]:
-        """All of the denoiser's parameters."""
+        """Return one group of all parameters of the denoiser."""
         return [{"params": list(self.denoiser.parameters())}]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The denoiser's state and its average."""
+        """Return the tensors of the denoiser and of its average."""
         return {f"now.{n}": t for n, t in self.denoiser.state_dict().items()} | {
             f"average.{n}": t for n, t in self.average.state_dict().items()
         }
 
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Ho et al. 2020's simple loss, the paper's eq. 3, with t uniform."""
+        """Compute the simple loss of Ho et al. 2020, the paper's eq. 3, at uniformly drawn steps t."""
         device = self.latents.device
         index = torch.randint(len(self.latents), (self.options.batch_size,), generator=rng, device=device)
         z, condition = self.latents[index], self.conditions[index]
@@ -93,5 +98,5 @@ class DiffusionTrainee(GraphTrainee):
         return z if self.options.noise.prediction == "sample" else self._scheduler.get_velocity(z, noise, t)
 
     def after_step(self, step: int) -> None:
-        """Average the weights."""
+        """Update the average of the weights."""
         self.average.update_parameters(self.denoiser)

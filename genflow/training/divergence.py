@@ -1,4 +1,4 @@
-"""Members of a stacked population that have diverged: found, and kept as they were; the others learn on.
+"""Detection of policies that have diverged in training, which are then frozen while the others continue.
 
 Shapes: M policies.
 """
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class Divergence:
-    """Who of M members has diverged: its loss or its gradient was not finite.
+    """Keeps track of which of M policies had a loss or a gradient that was not finite.
 
     Attributes:
-        at: (M,) int64 the step (1-based) at which each diverged; 0: it has not.
+        at: (M,) int64, the step (1-based) at which each policy diverged, or 0.
     """
 
     def __init__(self, members: int, device: str | torch.device) -> None:
@@ -24,19 +24,19 @@ class Divergence:
 
     @property
     def learning(self) -> Tensor:
-        """(M,) bool: who has not diverged."""
+        """(M,) bool, True for policies that have not diverged."""
         return self.at == 0
 
     def find(self, step: int, losses: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-        """Mark those that diverge at a step (1-based), before the optimiser takes it.
+        """Mark the policies that diverge at a step, before the optimiser takes it.
 
         Args:
-            step: its number.
+            step: number of the step (1-based).
             losses: (M,).
             parameters: (M, ...) each, with their gradients.
 
         Returns:
-            (M,) bool: who is new among them.
+            (M,) bool, True for policies that have diverged at this step.
         """
         finite = losses.isfinite()
         for parameter in parameters:
@@ -47,7 +47,7 @@ class Divergence:
         return new
 
     def freeze(self, parameters: Sequence[Tensor]) -> None:
-        """Remember those that have diverged as they are; their gradients become 0."""
+        """Save the parameters of diverged policies, and set their gradients to 0."""
         rows = self.at.nonzero()[:, 0]
         for parameter in parameters:
             if parameter.grad is not None:
@@ -55,7 +55,7 @@ class Divergence:
         self._frozen = rows, [parameter.detach()[rows] for parameter in parameters]
 
     def restore(self, parameters: Sequence[Tensor]) -> None:
-        """Put back what `freeze` remembered: the optimiser's momentum has moved it."""
+        """Restore the parameters that `freeze` saved, because the optimiser's momentum has changed them."""
         if self._frozen is not None:
             rows, values = self._frozen
             for parameter, value in zip(parameters, values, strict=True):

@@ -1,4 +1,4 @@
-"""Fine-tuning: training that starts from a population, beside the same from a random start.
+"""Fine-tuning of a population, and the same training from a random start for comparison.
 
 Source: the paper's Fig. 4.
 """
@@ -20,18 +20,18 @@ from genflow.training.policies import train_population
 class FinetuneOptions(PolicyOptions):
     """How populations are fine-tuned."""
 
-    steps: int = Field(default=200, ge=1, description="How many steps of the optimiser to take.")
-    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="The peak of the learning rate.")
+    steps: int = Field(default=200, ge=1, description="The number of optimiser steps.")
+    lr: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="The peak learning rate.")
     log_z_start: Literal["zero", "estimate"] = Field(
         default="estimate",
-        description="log Z is estimated first: a good start is soon lost to one that is far off.",
+        description="The initial log Z; an estimate keeps a wrong log Z from spoiling good policies.",
     )
     compare: bool = Field(
-        default=True, description="Whether to train from a random start, too, with the same budget."
+        default=True, description="Whether to train from a random start with the same budget, for comparison."
     )
 
 
-#: what is trained, by the name of its folder
+#: names of the two trainings and of their folders
 STARTS = ("finetuned", "from_random")
 
 
@@ -48,16 +48,16 @@ def finetune(
     """Train a population further, or untrained policies of its structure with the same budget.
 
     Args:
-        population: where "finetuned" starts.
-        name: of STARTS.
-        options: the training.
-        seed: of everything random.
-        folder: where checkpoints lie.
-        progress: where to report to.
-        device: to compute on.
+        population: the starting point of "finetuned".
+        name: one of `STARTS`.
+        options: the options of the training.
+        seed: seed of all random numbers.
+        folder: the folder for checkpoints.
+        progress: the progress reporter.
+        device: the torch device.
 
     Returns:
-        The trained policies; their curves are in ``provenance["history"]``.
+        The trained policies, with their learning curves in ``provenance["history"]``.
 
     Raises:
         GenflowError: the loss is not finite, or the objective does not fit the task.

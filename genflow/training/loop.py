@@ -1,10 +1,10 @@
-"""The one training loop: resumable, deterministic, on one worker or many, with checkpoints and a bar.
+"""The training loop, which is deterministic, resumes from checkpoints and runs on one worker or many.
 
-What is trained is a `Trainee`; how long, with which learning rate and where the checkpoints lie is the loop's
-business.
+A `Trainee` defines the parameters and their gradients. The loop applies the optimiser and the learning rate
+schedule, and writes checkpoints.
 
-Several workers draw the same random numbers and hold the same parameters; each computes the gradient of its
-rows of the batch, and all take the step of the sum. So a checkpoint is the same for any number of workers.
+All workers draw the same random numbers and hold the same parameters. Each computes the gradient of its rows
+of the batch, and the gradients are summed. So a checkpoint does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -31,42 +31,48 @@ from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
 from genflow.training.state import History, TrainingState
 
-#: fields of a schedule that decide nothing about what comes out, so that they may change when a run goes on
+#: fields of a schedule that do not affect results, so that they may change when a run resumes
 NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints"}
 
 
 class Schedule(Schema):
-    """How long and how fast to learn."""
+    """The length, the learning rate and the optimiser of a training run."""
 
-    steps: int = Field(ge=1, description="How many steps of the optimiser to take.")
-    lr: float = Field(gt=0, allow_inf_nan=False, description="The peak of the learning rate.")
+    steps: int = Field(ge=1, description="The number of optimiser steps.")
+    lr: float = Field(gt=0, allow_inf_nan=False, description="The peak learning rate.")
     warmup: float = Field(
-        default=0.02, ge=0, le=1, description="Fraction of the steps over which the rate rises linearly."
+        default=0.02,
+        ge=0,
+        le=1,
+        description="Fraction of the steps in which the rate rises linearly to its peak.",
     )
     decay: float = Field(
         default=1.0,
         ge=0,
         le=1,
-        description="Fraction of the steps, the last, over which it falls as a cosine.",
+        description="Fraction of the steps, at the end, in which the rate falls along a cosine.",
     )
     final_rate: float = Field(
-        default=0.01, ge=0, le=1, description="What it falls to, as a fraction of its peak."
+        default=0.01, ge=0, le=1, description="The final learning rate as a fraction of its peak."
     )
     clip: float | None = Field(
-        default=None, gt=0, description="The largest norm of a gradient; a longer one is shortened to it."
+        default=None, gt=0, description="The norm to which gradients are clipped; None does not clip them."
     )
     optimizer: Literal["adam", "adamw"] = Field(
-        default="adam", description="torch's optimiser: Adam, or AdamW with its default weight decay."
+        default="adam", description="The optimiser, Adam or AdamW with torch's default weight decay."
     )
     checkpoint_seconds: float = Field(
-        default=60.0, gt=0, description="A checkpoint is written this often; may change when a run goes on."
+        default=60.0, gt=0, description="Seconds between checkpoints; may change when a run resumes."
     )
     keep_checkpoints: int = Field(
-        default=2, ge=1, le=1000, description="So many checkpoints are kept; may change when a run goes on."
+        default=2,
+        ge=1,
+        le=1000,
+        description="The number of checkpoints that are kept; may change when a run resumes.",
     )
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step (0-based) as a fraction of the peak."""
+        """Return the learning rate of a step (0-based) as a fraction of the peak."""
         done = (step + 1) / self.steps
         if done < self.warmup:
             return done / self.warmup
@@ -79,43 +85,47 @@ class Schedule(Schema):
 
 
 class Trainee(ABC):
-    """Something that the loop can train, by default on one worker."""
+    """A model that the loop can train, by default on one worker."""
 
     @property
     def world(self) -> World:
-        """The workers that train it together."""
+        """The workers that train together."""
         return ALONE
 
     @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups; ``lr_scale`` multiplies the schedule's learning rate for its group."""
+        """Return the optimiser's parameter groups, whose ``lr_scale`` multiplies the learning rate."""
 
     @abstractmethod
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
-        """Put the gradients where the optimiser reads them; all randomness comes from `rng`.
+        """Compute the gradients of a step, and store them in the ``grad`` of the parameters.
+
+        Args:
+            step: number of the step (0-based).
+            rng: generator of all random numbers.
 
         Returns:
-            The loss, and figures for the history.
+            The loss, and named figures for the history.
         """
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that changes while training, as tensors that a checkpoint may be copied into."""
+        """Return all tensors that change in training, into which a checkpoint can be copied."""
 
     def clip(self, max_norm: float) -> None:
-        """Scale the gradients down to a norm of at most `max_norm`."""
+        """Clip the gradients to a norm of at most `max_norm`."""
         torch.nn.utils.clip_grad_norm_([p for group in self.groups() for p in group["params"]], max_norm)
 
     def after_step(self, step: int) -> None:
-        """Called after each optimiser step, e.g. for averages and snapshots."""
+        """Run after each optimiser step, e.g. to update an average."""
 
     def figures(self) -> dict[str, float]:
-        """Figures that are too costly for every step; called some fifty times in a run."""
+        """Return figures that are too expensive for every step, about fifty times in a run."""
         return {}
 
 
 class GraphTrainee(Trainee):
-    """A trainee whose gradients are found by autograd, and whose batches are divided among the workers."""
+    """A trainee whose gradients come from autograd, and whose batches are divided among the workers."""
 
     @property
     def world(self) -> World:
@@ -124,10 +134,10 @@ class GraphTrainee(Trainee):
 
     @abstractmethod
     def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """The scalar to minimise, and figures for the history beside it.
+        """Compute the scalar loss, and further named figures for the history.
 
-        Both are the part that comes from this worker's rows (`world.rows`) of the batch. All workers draw the
-        numbers of the whole batch from `rng`; their parts add up to what one worker finds alone.
+        Both are sums over this worker's rows of the batch (`World.rows`). All workers draw the random numbers
+        of the whole batch from `rng`, and their sums add up to the result of a single worker.
         """
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
@@ -151,17 +161,17 @@ def train(
     label: str,
     device: str | torch.device = "cpu",
 ) -> tuple[dict[str, list[list[float]]], float]:
-    """Train until `schedule.steps`, from the newest whole checkpoint in `folder` if there is one.
+    """Train for `schedule.steps` steps, starting from the newest valid checkpoint in `folder` if any.
 
     The caller removes the checkpoints.
 
     Returns:
-        The history (figure -> [[step, value], ...]) and the seconds spent, interruptions left out.
+        The history (figure -> [[step, value], ...]), and the seconds of training without interruptions.
 
     Raises:
-        GenflowError: the loss is not finite, or a checkpoint does not fit or cannot be written. The last good
-            one stays.
-        KeyboardInterrupt: after a checkpoint was written.
+        GenflowError: the loss is not finite, or a checkpoint does not fit or cannot be written. The last
+            valid checkpoint is kept.
+        KeyboardInterrupt: the training was interrupted, and a checkpoint was written.
     """
     rng = torch.Generator(device=device).manual_seed(seed)
     groups = trainee.groups()
@@ -202,7 +212,7 @@ def train(
                 for name, figure in shown.items():
                     history.points.setdefault(name, []).append([step, figure])
             bar.advance(**{**figures, **shown})
-            stopping = stopping or (workers.size == 1 and stop.requested)  # during this very step
+            stopping = stopping or (workers.size == 1 and stop.requested)  # the signal came during this step
             if stopping or due:
                 seconds = time.monotonic() - began
                 workers.on_rank_zero(lambda: state.save(checkpoints, step, seconds))  # noqa: B023  called at once
@@ -224,18 +234,18 @@ def all_reduce_step(
     stopping: bool,
     due: bool,
 ) -> tuple[float, dict[str, float], bool, bool]:
-    """Add up the gradients and figures of all workers in one all-reduce; one that is asked to stop stops all.
+    """Sum the gradients, the loss and the figures of all workers in one all-reduce.
 
     Args:
-        workers: who takes part.
-        optimizer: whose parameters' gradients are added up in place.
+        workers: the workers that train together.
+        optimizer: the optimiser of the parameters whose gradients are summed in place.
         value: this worker's part of the loss.
-        figures: its part of the figures.
-        stopping: whether it was asked to stop.
-        due: whether it wants a checkpoint.
+        figures: this worker's part of the figures.
+        stopping: whether this worker was asked to stop.
+        due: whether this worker asks for a checkpoint.
 
     Returns:
-        The last four, of all workers.
+        The sums of loss and figures, and whether any worker must stop or asks for a checkpoint.
     """
     if workers.size == 1:
         return value, figures, stopping, due
@@ -251,10 +261,10 @@ def all_reduce_step(
     total = workers.all_reduce(torch.cat([*parts, parts[0].new_tensor(numbers)]))
     *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
     value, *sums = rest.tolist()
-    *means, stopped, dued = sums[: len(figures) + 2]
+    *means, any_stopping, any_due = sums[: len(figures) + 2]
     for p, part, used in zip(params, parts, sums[len(figures) + 2 :], strict=True):
-        p.grad = part.view_as(p) if used else None  # the optimiser leaves alone what has no gradient
-    return value, dict(zip(figures, means, strict=True)), bool(stopped), bool(dued)
+        p.grad = part.view_as(p) if used else None  # the optimiser skips parameters without a gradient
+    return value, dict(zip(figures, means, strict=True)), bool(any_stopping), bool(any_due)
 
 
 @dataclass
@@ -264,7 +274,7 @@ class _Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop between two steps; the second acts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop after the step, while a second acts at once."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -286,8 +296,8 @@ def graceful_stop() -> Iterator[_Stop]:
 def _restore(
     state: TrainingState, checkpoints: Checkpoints, workers: World, progress: Progress
 ) -> tuple[int, float]:
-    """Take up the newest whole checkpoint: the step to go on with, and the seconds spent before."""
-    # one worker looks, so that all take the same
+    """Restore the newest valid checkpoint, and return its step and the seconds spent before."""
+    # rank 0 searches, so that all workers use the same checkpoint
     name, refused = workers.on_rank_zero(checkpoints.find)
     for line in refused:
         progress.warn(f"{line}; {f'going on from {name}, the one before it' if name else 'starting again'}")

@@ -1,7 +1,7 @@
-"""torchgfn's losses for a whole population at once, and distillation of exact flows.
+"""torchgfn's losses for all policies of a population at once, and distillation of the optimal policy.
 
-Each balance objective returns one loss a policy, (M,), equal to torchgfn's loss for that policy alone on the
-same trajectories (mean reduction, squared residuals, uniform backward policy).
+Each balance objective returns a loss for each policy, (M,), equal to torchgfn's loss for that policy alone on
+the same trajectories (mean reduction, squared residuals, uniform backward policy).
 
 Shapes as in `rollouts`: M policies, B trajectories, T steps, K rows.
 """
@@ -13,31 +13,31 @@ from torch import Tensor
 
 from genflow.rollouts import Rollouts
 
-#: objectives that need a learned log flow of states
+#: objectives that learn a log flow of states
 WITH_STATE_FLOW = ("db", "subtb")
 SUBTB_LAMBDA = 0.9
-#: share of the distilled states that is drawn uniformly; the rest by visit probability
+#: fraction of the distilled states that is drawn uniformly, while the rest is drawn by visit probability
 UNIFORM = 0.25
 
 
 def trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_z: Tensor) -> Tensor:
-    """Trajectory balance of each policy (Malkin et al. 2022, eq. 14).
+    """Compute the trajectory balance loss of each policy (Malkin et al. 2022).
 
-    Mean over trajectories of (log Z + log P_F - log P_B - log R)^2.
+    It is the mean over trajectories of (log Z + log P_F - log P_B - log R)^2.
 
     Args:
         rollouts: the trajectories.
         log_pf: (M, K) log P_F of each step.
-        log_z: (M,).
+        log_z: (M,) learned log Z.
     """
     score = log_z[:, None] + rollouts.total(log_pf - rollouts.log_pb) - rollouts.log_reward
     return score.square().mean(1)
 
 
 def detailed_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Tensor:
-    """Detailed balance of each policy (Bengio et al. 2023, section 3.2).
+    """Compute the detailed balance loss of each policy (Bengio et al. 2023).
 
-    Mean over steps of (log F(s) + log P_F - log F(s') - log P_B)^2, F(s_f) = R.
+    It is the mean over steps of (log F(s) + log P_F - log F(s') - log P_B)^2, with F(s') = R for an exit.
 
     Args:
         rollouts: the trajectories.
@@ -49,9 +49,10 @@ def detailed_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Te
 
 
 def sub_trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor) -> Tensor:
-    """Sub-trajectory balance of each policy (Madan et al. 2023).
+    """Compute the sub-trajectory balance loss of each policy (Madan et al. 2023).
 
-    Every sub-trajectory of k steps is weighted by lambda^k within its trajectory ("geometric_within").
+    A sub-trajectory of k steps has a weight proportional to lambda^k within its trajectory, which torchgfn
+    calls "geometric_within".
 
     Args:
         rollouts: the trajectories.
@@ -72,13 +73,13 @@ def sub_trajectory_balance(rollouts: Rollouts, log_pf: Tensor, log_flow: Tensor)
 
 
 def _next_log_flow(rollouts: Rollouts, log_flow: Tensor) -> Tensor:
-    """log F of each row's next state: the next row's, or log R where the row exits."""
+    """Return log F of each row's next state, which is log R where the row exits."""
     log_reward = rollouts.log_reward.gather(1, rollouts.places // rollouts.length)
     return torch.where(rollouts.exits, log_reward, log_flow.roll(-1, dims=1))
 
 
 def distillation(logits: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
-    """The mean over states of KL(optimal policy || policy), of each policy.
+    """Compute the mean over states of KL(optimal policy || policy) for each policy.
 
     Args:
         logits: (M, B, A).

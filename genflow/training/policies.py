@@ -1,4 +1,4 @@
-"""Training M policies of one structure together, as one stacked population.
+"""Training of M policies of one structure together, with stacked weights.
 
 Shapes: M policies, D parameters, B trajectories or states a step, K rows, S states, A actions.
 """
@@ -28,23 +28,22 @@ from genflow.training.divergence import Divergence
 from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 
-#: trajectories a policy that log Z is estimated from
+#: trajectories of each policy for the estimate of log Z
 LOG_Z_TRAJECTORIES = 256
-#: members computed together on a CPU: more spill from the cache, fewer are all overhead
+#: policies computed together on a CPU; more do not fit into the cache, and fewer cost overhead
 CACHED_MEMBERS = 16
-#: exact figures are shown while training up to this many states
+#: the most states of a task whose exact metrics are shown in training
 CHEAP_STATES = 10_000
 
 
 class PopulationTrainee(Trainee):
-    """M policies under one objective; the losses are summed, so each learns exactly as it would alone.
+    """M policies in training, whose losses are summed, so that each learns exactly as it would alone.
 
-    A few members at a time sample, and are back-propagated from what sampling has computed already. A member
-    whose loss or gradient is not finite has diverged: it stays as it was before that step, and the others
-    learn on.
+    On a CPU, blocks of a few policies are processed in turn. The backward pass reuses the activations of
+    sampling. A policy whose loss or gradient is not finite has diverged: it keeps its weights from before
+    that step, and the others continue.
 
-    On CUDA, trajectory balance adds up the steps of a trajectory by `scatter_add`, in no fixed order, so that
-    a run repeats to rounding only.
+    On CUDA, runs are reproducible up to rounding only, because `scatter_add` sums in no fixed order.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class PopulationTrainee(Trainee):
         self.weights = {
             n: _leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
         }
-        # on a CPU a few members at a time, whose weights and layers stay in the cache
+        # small blocks on a CPU, so that weights and activations stay in the cache
         block = CACHED_MEMBERS if torch.device(device).type == "cpu" else self.members
         self.blocks = [
             slice(first, min(first + block, self.members)) for first in range(0, self.members, block)
@@ -83,13 +82,13 @@ class PopulationTrainee(Trainee):
             self._flow_module = _flow_module(structure).to(device)
         if options.objective == "distill":
             structure.solution.require_expert()
-        # the checkpoint of step steps-1-j*every is row j
+        # row j is the checkpoint after step steps - 1 - j * every
         self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size, dtype=torch.float32)
         self._every, self._warn = every, warn
         self.divergence = Divergence(self.members, device)
 
     def groups(self) -> list[dict[str, Any]]:
-        """Weights, log Z and state flows."""
+        """Return the parameter groups of weights, log Z and state flows."""
         groups: list[dict[str, Any]] = [{"params": list(self.weights.values())}]
         if self.options.objective == "tb":
             groups.append({"params": [self.log_z], "lr_scale": self.options.log_z_rate})
@@ -98,7 +97,7 @@ class PopulationTrainee(Trainee):
         return groups
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, log Z, state flows, the checkpoints taken so far, and who has diverged."""
+        """Return weights, log Z, state flows, checkpoints so far, and which policies have diverged."""
         tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {
             f"flow.{n}": t for n, t in self.flow.items()
         }
@@ -106,9 +105,9 @@ class PopulationTrainee(Trainee):
         return tensors | own
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
-        """The gradient of the members' losses, summed; the figures are means over the members that learn.
+        """Compute the gradients, and return means over the policies that have not diverged.
 
-        Where all members have diverged, the loss is NaN.
+        If all policies have diverged, the loss is NaN.
         """
         if self.options.objective == "distill":
             drawn = self._draw(rng)
@@ -118,7 +117,7 @@ class PopulationTrainee(Trainee):
         values = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
         lost_M = self.divergence.find(step + 1, values["loss"], self._parameters())
         learning_M = self.divergence.learning
-        # one message from the device tells all that the host wants to know
+        # one transfer from the device for all results
         sums = [torch.where(learning_M, value, 0.0).sum() for value in values.values()]
         learning, lost, *totals = torch.stack([learning_M.sum(), lost_M.sum(), *sums]).tolist()
         if not learning:
@@ -138,7 +137,7 @@ class PopulationTrainee(Trainee):
 
     @torch.no_grad()
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
-        """(M,) what minimises the trajectory balance loss of the policies as they are."""
+        """Estimate the log Z (M,) that minimises the trajectory balance loss of the initial policies."""
         trace = self.structure.forward_with_cache(self._module, self.weights)
         rollouts = sample(
             self.transitions, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng
@@ -147,7 +146,7 @@ class PopulationTrainee(Trainee):
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).mean(1).float()
 
     def _balance(self, own: slice, step: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """A block's losses and rewards (m,); its gradients are put in place."""
+        """Compute the gradients of a block in place, and return its losses and rewards (m,)."""
         options, arch = self.options, self.structure.arch
         weights = _values(self.weights, own)
         shape = (own.stop - own.start, options.batch_size)
@@ -173,7 +172,7 @@ class PopulationTrainee(Trainee):
         return {"loss": losses.detach(), "reward": rollouts.log_reward.exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """What is observed in drawn states (B, ...), allowed actions and optimal policies (B, A)."""
+        """Draw policy inputs (B, ...), allowed actions (B, A) and optimal policies (B, A)."""
         states, masks, optimal = self.structure.solution.expert.draw(
             self.options.batch_size, objectives.UNIFORM, rng
         )
@@ -182,7 +181,7 @@ class PopulationTrainee(Trainee):
         )
 
     def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
-        """A block's losses (m,); its gradients are put in place."""
+        """Compute the gradients of a block in place, and return its losses (m,)."""
         weights = _values(self.weights, own)
         logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
         losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
@@ -191,7 +190,7 @@ class PopulationTrainee(Trainee):
         return losses.detach()
 
     def clip(self, max_norm: float) -> None:
-        """Clip each member by its own norm, so that it still learns as it would alone."""
+        """Clip the gradient of each policy separately, so that it learns as it would alone."""
         grads = [p.grad.reshape(self.members, -1) for p in self._parameters() if p.grad is not None]
         norm_M = torch.stack([grad.square().sum(1) for grad in grads]).sum(0).sqrt()
         scale_M = (max_norm / (norm_M + 1e-6)).clamp(max=1.0)
@@ -199,14 +198,14 @@ class PopulationTrainee(Trainee):
             grad.mul_(scale_M[:, None])
 
     def after_step(self, step: int) -> None:
-        """Put back the members that have diverged, and keep the dense checkpoints of the last steps."""
+        """Restore the policies that have diverged, and keep the checkpoints of the last steps."""
         self.divergence.restore(self._parameters())
         behind = self.options.steps - 1 - step
         if behind % self._every == 0 and behind // self._every < len(self.snapshots):
             self.snapshots[behind // self._every] = self._flat()
 
     def figures(self) -> dict[str, float]:
-        """The primary exact metric where it is cheap."""
+        """Return the mean primary metrics if the task is small."""
         solution = self.structure.solution
         if not solution.enumerable or (solution.n_states or 0) > CHEAP_STATES:
             return {}
@@ -214,7 +213,7 @@ class PopulationTrainee(Trainee):
             learning = self.divergence.learning.cpu()
             return figures_of(Population(self.structure, self._flat()[learning]))
         except GenflowError:
-            return {}  # a policy has diverged, which is found out at the next step
+            return {}  # a policy has diverged, which the next step detects
 
     def _flat(self) -> Tensor:
         return self.structure.layout.flatten(
@@ -223,30 +222,30 @@ class PopulationTrainee(Trainee):
 
 
 def _leaf(tensor: Tensor) -> Tensor:
-    """A parameter with a place for its gradient."""
+    """Create a leaf tensor with a gradient of zeros."""
     tensor = tensor.detach().requires_grad_()
     tensor.grad = torch.zeros_like(tensor)
     return tensor
 
 
 def _values(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
-    """A block's part of the parameters, without a graph."""
+    """Return the parameters of a block without an autograd graph."""
     return {name: parameter.detach()[own] for name, parameter in parameters.items()}
 
 
 def _grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
-    """Where the gradients of a block belong."""
+    """Return views of the gradients of a block."""
     return {name: cast(Tensor, parameter.grad)[own] for name, parameter in parameters.items()}
 
 
 def _flow_module(structure: Structure) -> torch.nn.Module:
-    """The policy's architecture with one output, log F, in float32."""
+    """Build a network of the policy's architecture with the single output log F, in float32."""
     with float32_default():
         return structure.arch.build(len(structure.layout.units["input"]), 1)
 
 
 def _state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:
-    """Weights (M, *shape) of a log-flow network a member."""
+    """Initialise stacked weights (M, *shape) of a log-flow network for each policy."""
     with seeded_cpu(seed + 1):
         states = [_flow_module(structure).state_dict() for _ in range(members)]
     return {name: torch.stack([state[name] for state in states]) for name in states[0]}
@@ -264,15 +263,15 @@ def train_population(
     checkpoints: int = 1,
     every: int = 1,
 ) -> Population:
-    """Train (M, D) starting weights; checkpoints and the resumable state lie in `folder`.
+    """Train policies from initial weights (M, D), with resumable checkpoints in `folder`.
 
     Returns:
-        A population of M * checkpoints members, the last step's first. ``provenance`` holds seconds, budget,
-        history and, for each member, its run, step and exact metrics; one that diverged has the step at which
-        it did, ``diverged_at``, instead of metrics.
+        A population of M * checkpoints policies, those of the last step first. Its provenance holds seconds,
+        budget, history and, for each policy, its run, step and exact metrics. A policy that diverged has the
+        step ``diverged_at`` instead of metrics.
 
     Raises:
-        GenflowError: the objective does not fit the task, or every policy has diverged.
+        GenflowError: the objective does not fit the task, or all policies have diverged.
     """
     trainee = PopulationTrainee(
         structure,
@@ -327,7 +326,7 @@ def train_members(
     progress: Progress,
     device: str = "cpu",
 ) -> Population:
-    """Train the `options.num` members of one structure of a zoo from where the encoder has them start."""
+    """Train the `options.num` policies of one structure of a zoo from the initial weights of `starts`."""
     runs, checkpoints = options.split()
     with threads(options.threads):
         start = starts.weights(Population.initialised(structure, runs, seed), seed)
@@ -340,7 +339,7 @@ def train_members(
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Compute with so many threads meanwhile."""
+    """Set the number of torch's threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,4 +1,4 @@
-"""What a training carries from step to step, written to checkpoints and read back."""
+"""The state of a training run, which is saved to checkpoints and restored from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genflow.training.checkpoints import Checkpoints
 
 
 class History:
-    """Figures over the steps: name -> [[step, mean since the last point], ...]."""
+    """Learning curves, as name -> [[step, mean since the last point], ...]."""
 
     def __init__(self, every: int) -> None:
         self.every = every
@@ -32,24 +32,24 @@ class History:
             self._sums = {}
 
     def facts(self) -> dict[str, Any]:
-        """What `restore` reads, JSON-able."""
+        """Return the JSON-serialisable state that `restore` reads."""
         return {"history": self.points, "sums": self._sums}
 
     def restore(self, facts: Mapping[str, Any]) -> None:
-        """Go on from saved facts."""
+        """Restore the state that `facts` returned."""
         self.points = facts["history"]
         self._sums = {name: (total, count) for name, (total, count) in facts["sums"].items()}
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Everything that a checkpoint holds.
+    """Everything that a checkpoint contains.
 
     Attributes:
-        tensors: gives what the trainee changes; a checkpoint is copied into these.
-        optimizer: with its slots.
-        rng: of all randomness.
-        history: the figures so far.
+        tensors: returns the tensors of the trainee, into which a checkpoint is copied.
+        optimizer: the optimiser with its state.
+        rng: the generator of all random numbers.
+        history: the learning curves so far.
     """
 
     tensors: Callable[[], Mapping[str, Tensor]]
@@ -58,10 +58,15 @@ class TrainingState:
     history: History
 
     def save(self, checkpoints: Checkpoints, step: int, seconds: float) -> None:
-        """Write a checkpoint after so many steps and seconds.
+        """Write a checkpoint.
+
+        Args:
+            checkpoints: the folder of checkpoints.
+            step: number of steps so far.
+            seconds: seconds of training so far.
 
         Raises:
-            GenflowError: it cannot be written.
+            GenflowError: the checkpoint cannot be written.
         """
         tensors = {f"model.{name}": tensor for name, tensor in self.tensors().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
@@ -71,13 +76,14 @@ class TrainingState:
         checkpoints.save(step, tensors, facts)
 
     def restore(self, checkpoints: Checkpoints, name: str) -> tuple[int, float]:
-        """Take up a checkpoint.
+        """Restore the state of a checkpoint.
 
         Returns:
-            The step to go on with, and the seconds spent before.
+            The next step, and the seconds of training before it.
 
         Raises:
-            GenflowError: it is of another run, or of another kind of device, whose random numbers differ.
+            GenflowError: the checkpoint is of another run, or of another type of device, whose random numbers
+                differ.
         """
         tensors, facts = checkpoints.read(name)
         device, own = facts.get("device", self.rng.device.type), self.rng.device.type
@@ -110,7 +116,7 @@ class TrainingState:
 
 
 def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
-    # copy_ would broadcast, and a fused optimiser reads past the end of a shorter slot
+    # copy_ would broadcast, and a fused optimiser would read beyond the end of a smaller tensor
     if tensors[name].shape != like.shape:
         raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(like.shape)}")
     return tensors[name]

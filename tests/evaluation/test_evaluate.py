@@ -11,7 +11,7 @@ from oracles import grid, lively
 
 import genflow.population
 from genflow import GenflowError, Population, Zoo, evaluate, load_config
-from genflow.evaluation.evaluate import choose_metrics, number, table
+from genflow.evaluation.evaluate import choose_metrics, format_number, table
 from genflow.evaluation.report import write_report
 from genflow.measure import all_metrics, exact_metrics, values_of
 from genflow.pipeline import compare, evaluate_folder
@@ -119,8 +119,8 @@ def test_missing_values_are_dashes_and_null(zoo, tmp_path):
     mean = next(entry for entry in entries if entry["source"] == "mean")
     assert (
         math.isnan(mean["metrics"]["diversity"]["mean"])
-        and number(math.nan) == number(None) == "-"
-        and number(0.0) == "0"
+        and format_number(math.nan) == format_number(None) == "-"
+        and format_number(0.0) == "0"
     )
     header, rows = table(entries, ["js", "diversity", "cka"])
     cells = {row[header.index("source")]: row[header.index("js") :][:3] for row in rows}

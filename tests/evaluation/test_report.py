@@ -14,8 +14,8 @@ from PIL import Image
 
 import genflow
 from genflow import Gallery, GenflowError, Population, Structure, load_config
-from genflow.evaluation import chapters
-from genflow.evaluation.evaluate import choose_metrics, number
+from genflow.evaluation import report_sections
+from genflow.evaluation.evaluate import choose_metrics, format_number
 from genflow.evaluation.report import write_report
 from genflow.progress import Progress
 from genflow.stages.generate import finetune_both
@@ -153,10 +153,10 @@ def test_table_holds_the_numbers_of_the_evaluation(run, page):
     for row, expected in zip(rows, entries, strict=True):
         shown = dict(zip(header, row, strict=True))
         assert (shown["source"]["text"], shown["num"]["text"]) == (expected["source"], str(expected["num"]))
-        assert shown["seconds"]["text"] == number(expected["seconds"])
+        assert shown["seconds"]["text"] == format_number(expected["seconds"])
         assert set(header[2:-1]) >= set(expected["metrics"])
         for name, figures in expected["metrics"].items():
-            assert shown[name]["text"] == number(figures["mean"])
+            assert shown[name]["text"] == format_number(figures["mean"])
             assert (
                 shown[name]["title"] == f"mean {figures['mean']}, min {figures['min']}, max {figures['max']}"
             )
@@ -400,8 +400,8 @@ def test_draws_the_best_different_objects_of_what_each_source_samples(gallery, t
         assert [name for name, *_ in row] == [f'<script>alert("{a}")</script>\'&{b}' for a, b in best]
         assert f"{num} policies, {len(pairs)} different objects" in page.text
         mean = sum(max(state) + min(state) / 100 for state in sampled) / 512
-        assert f"mean score of all samples {number(mean)}" in page.text
-        assert all(number(b + a / 100) in page.text for a, b in best)
+        assert f"mean score of all samples {format_number(mean)}" in page.text
+        assert all(format_number(b + a / 100) in page.text for a, b in best)
         assert best[-1][1] < 38, "a weak test if the best of all are always found"
 
 
@@ -421,7 +421,7 @@ def test_a_source_of_nothing_that_can_be_shown_has_an_empty_row(gallery, tmp_pat
 
 
 def test_a_bounded_number_of_structures_is_drawn_and_the_report_says_so(gallery, tmp_path, monkeypatch):
-    monkeypatch.setattr(chapters, "MAX_STRUCTURES", 2)
+    monkeypatch.setattr(report_sections, "MAX_STRUCTURES", 2)
     for name in (SEEN[0], UNSEEN, WIDE):
         save_population(Population.initialised(Structure.parse("hypergrid", name), 1, 0), tmp_path / name)
     page = Page(write_report(tmp_path))

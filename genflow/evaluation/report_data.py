@@ -1,4 +1,4 @@
-"""What lies in a folder: the material of the report."""
+"""Reads and checks the files of a folder that a report is made of."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from genflow.storage.populations import FACTS, find_populations, inside, load_po
 from genflow.storage.runs import MANIFEST
 from genflow.structure import Structure
 
-#: rows and metrics of the table, points of a curve, and sources of a structure's policies that are shown
+#: the most table rows, metrics, points of a curve, and sources of policies of a structure
 MAX_ENTRIES, MAX_METRICS, MAX_POINTS, MAX_SOURCES = 2000, 64, 100_000, 12
-#: characters of a text
+#: the most characters of a string
 MAX_TEXT = 10_000
-#: numbers nearer to 0, and their inverses, are left out of pictures
+#: matplotlib cannot draw numbers that are smaller than this or larger than its inverse
 MIN_DRAWN = 1e-30
 EVALUATION = "evaluation.json"
 AUTOENCODER = "autoencoder.json"
 
-#: source of policies -> what it means, in the order in which they are shown
+#: source of policies -> its explanation, in the order of display
 SOURCES = {
     "trained": "trained from scratch on the structure itself",
     "generated": "made by the generator; no training on the structure afterwards",
@@ -45,13 +45,13 @@ SOURCES = {
 
 
 class _Lenient(Schema):
-    """Read from a file: keys that the report does not use are none of its business."""
+    """A schema of a file that ignores the keys which the report does not use."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Figures(_Lenient):
-    """A metric over the policies of a population; None stands for a number that is not finite."""
+class MetricSummary(_Lenient):
+    """Mean, smallest and largest value of a metric over a population, None where it is not finite."""
 
     mean: float | None = None
     min: float | None = None
@@ -59,7 +59,7 @@ class Figures(_Lenient):
 
 
 def _drawable(value: float | None) -> TypeGuard[float]:
-    """Whether it is a number, and one that matplotlib's axes can reach."""
+    """Whether a value is a finite number in the range that matplotlib can draw."""
     return (
         value is not None
         and math.isfinite(value)
@@ -74,7 +74,7 @@ def _points(value: Any) -> Any:
     if not pairs or not all(
         isinstance(step, int | float) and isinstance(figure, int | float | None) for step, figure in value
     ):
-        raise ValueError("must be a list of [step, number]")  # one error, however many are none
+        raise ValueError("must be a list of [step, number]")  # one error, however many points are invalid
     return value
 
 
@@ -84,32 +84,31 @@ def _short(value: Any) -> Any:
     return value
 
 
-#: history of one figure
+#: the history of one quantity, as (step, value) pairs
 Curve = Annotated[list[tuple[float, float | None]], BeforeValidator(_points), Field(max_length=MAX_POINTS)]
-#: any text of a file, e.g. the name of something that is not installed here; pydantic's own limit would
-#: refuse half a surrogate pair
+#: any string of a file. pydantic's own length limit would refuse half a surrogate pair
 Text = Annotated[str, BeforeValidator(_short)]
 
 
 class Entry(_Lenient):
-    """One population or baseline of ``evaluation.json``."""
+    """The entry of one population or baseline in ``evaluation.json``."""
 
     env: Text
     name: Text
     source: Text
     seen: bool
     num: int
-    metrics: dict[Text, Figures] = Field(max_length=MAX_METRICS)
+    metrics: dict[Text, MetricSummary] = Field(max_length=MAX_METRICS)
     seconds: float | None = None
 
     def value(self, metric: str) -> float | None:
-        """The mean, if it is a number that can be drawn."""
-        mean = self.metrics.get(metric, Figures()).mean
+        """Return the mean of a metric, or None if it is missing or cannot be drawn."""
+        mean = self.metrics.get(metric, MetricSummary()).mean
         return mean if _drawable(mean) else None
 
 
 class Evaluation(_Lenient):
-    """``evaluation.json``."""
+    """The content of ``evaluation.json``."""
 
     entries: tuple[Entry, ...] = Field(default=(), max_length=MAX_ENTRIES)
     config: dict[str, Any] = Field(default_factory=dict)
@@ -122,7 +121,7 @@ class Evaluation(_Lenient):
         return self
 
     def groups(self) -> dict[tuple[str, str], list[Entry]]:
-        """The entries of each structure, in the order of the file."""
+        """Group the entries by (environment, structure name), in the order of the file."""
         grouped: dict[tuple[str, str], list[Entry]] = {}
         for entry in self.entries:
             grouped.setdefault((entry.env, entry.name), []).append(entry)
@@ -130,13 +129,13 @@ class Evaluation(_Lenient):
 
 
 class Training(_Lenient):
-    """The curves of a training and what it cost."""
+    """The learning curves of a training run and its duration in seconds."""
 
     history: dict[Text, Curve] = Field(default_factory=dict)
     seconds: float | None = None
 
     def points(self, name: str) -> list[tuple[float, float]]:
-        """The points of a curve that can be drawn."""
+        """Return the points of a curve that can be drawn."""
         return [
             (step, value)
             for step, value in self.history.get(name, [])
@@ -145,8 +144,8 @@ class Training(_Lenient):
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A population on disk; its weights are read when they are drawn."""
+class SavedPopulation:
+    """A population on disk whose weights are read only when they are needed."""
 
     folder: Path
     structure: Structure
@@ -155,50 +154,50 @@ class Saved:
 
     @property
     def label(self) -> str:
-        """Where the policies come from."""
+        """The name of the policies' source in the report."""
         if self.finetuned:
             return "random start" if self.provenance["started_from"] == "random" else "fine-tuned"
         return str(self.provenance.get("source", "trained"))
 
     @property
     def finetuned(self) -> bool:
-        """Whether this is one of the results of a fine-tuning."""
+        """Whether the population is a result of fine-tuning, or of the random start beside it."""
         return "started_from" in self.provenance
 
     @property
     def seen(self) -> bool:
-        """Whether the structure was trained on to make these policies."""
+        """Whether the policies' training, or that of their generator, included this structure."""
         return self.structure.fields() in self.provenance.get("training_structures", [])
 
     def load(self, limit: int) -> Population:
-        """At most `limit` of the policies."""
+        """Load the first `limit` policies."""
         return load_population(self.folder)[:limit]
 
 
-Fits = Callable[[Structure, Mapping[str, Saved]], bool]
+Fits = Callable[[Structure, Mapping[str, SavedPopulation]], bool]
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportData:
     """Everything in a folder that a report can show."""
 
     manifest: Mapping[str, Any]
     evaluation: Evaluation
-    saved: Sequence[Saved]
+    saved: Sequence[SavedPopulation]
     autoencoder: Training
     generator: Training
     metrics: Mapping[str, Metric]
 
     @property
     def seed(self) -> int | None:
-        """The seed of the run, if it is known."""
+        """The seed of the run, or None if it is not known."""
         seed = self.evaluation.config.get("seed", self.manifest.get("seed"))
         return seed if isinstance(seed, int) and 0 <= seed < 2**31 else None
 
-    def populations(self) -> dict[Structure, dict[str, Saved]]:
-        """The saved populations of each structure by label: trained, generated, others."""
+    def populations(self) -> dict[Structure, dict[str, SavedPopulation]]:
+        """Group the saved populations by structure and then by label, in the order of `SOURCES`."""
         order = list(SOURCES)
-        grouped: dict[Structure, dict[str, Saved]] = {}
+        grouped: dict[Structure, dict[str, SavedPopulation]] = {}
         for saved in sorted(
             self.saved, key=lambda s: (order.index(s.label) if s.label in order else len(order), s.label)
         ):
@@ -208,15 +207,15 @@ class Findings:
         return grouped
 
     def seen(self, structure: Structure) -> bool | None:
-        """Whether the generator was trained on a structure; None if nothing tells."""
+        """Whether the generator was trained on a structure, or None if the files do not say."""
         told = [e.seen for e in self.evaluation.entries if (e.env, e.name) == (structure.env, structure.name)]
         told += [s.seen for s in self.saved if s.structure == structure and s.label == "generated"]
         return told[0] if told else None
 
-    def choose(self, limit: int, fits: Fits) -> list[tuple[Structure, dict[str, Saved]]]:
-        """At most `limit` of the structures that fit.
+    def choose(self, limit: int, fits: Fits) -> list[tuple[Structure, dict[str, SavedPopulation]]]:
+        """Choose at most `limit` of the structures that pass the filter `fits`.
 
-        Unseen and others come by turns, those with generated policies first.
+        Unseen and other structures alternate, and those with generated policies come first.
         """
         fitting = sorted(
             (item for item in self.populations().items() if fits(*item)),
@@ -227,17 +226,19 @@ class Findings:
         return [item for item in chain.from_iterable(zip_longest(unseen, others)) if item is not None][:limit]
 
 
-def read_findings(folder: Path) -> Findings:
-    """Read a run, a fine-tuning, a zoo, or a folder with populations or an evaluation.
+def read_report_data(folder: Path) -> ReportData:
+    """Read the folder of a run, a fine-tuning or a zoo, or any with populations or an evaluation.
 
     Raises:
-        GenflowError: there is nothing to show, or a file is broken.
+        GenflowError: the folder has nothing to report, or a file is invalid.
     """
     saved = []
     for path in find_populations(folder):
         structure, facts = read_facts(path)
         provenance = facts["provenance"]
-        saved.append(Saved(path, structure, provenance, validate(Training, provenance, str(path / FACTS))))
+        saved.append(
+            SavedPopulation(path, structure, provenance, validate(Training, provenance, str(path / FACTS)))
+        )
     evaluation = validate(Evaluation, *_read(folder, EVALUATION))
     autoencoder = validate(Training, *_read(folder, AUTOENCODER, f"autoencoder/{AUTOENCODER}"))
     card, where = _read(folder, CARD, f"generator/{CARD}")
@@ -247,10 +248,10 @@ def read_findings(folder: Path) -> Findings:
             f"{folder} holds no population and no {EVALUATION}: nothing to report; make a run with `genflow"
             " run --out DIR`"
         )
-    return Findings(_read(folder, MANIFEST)[0], evaluation, saved, autoencoder, generator, all_metrics())
+    return ReportData(_read(folder, MANIFEST)[0], evaluation, saved, autoencoder, generator, all_metrics())
 
 
 def _read(folder: Path, *names: str) -> tuple[dict[str, Any], str]:
-    """The first of the files that is there, and its path for messages."""
+    """Read the first of the files that exists, and return its content and its path for error messages."""
     path = next((inside(folder, name) for name in names if exists(folder / name)), None)
     return (read_json(path), str(path)) if path else ({}, "")

@@ -1,6 +1,6 @@
-"""The chapters of the report that are made of pictures.
+"""The sections of the report that consist of pictures.
 
-Each returns HTML, empty if there is nothing to show.
+The function of a section returns HTML, which is empty if there is nothing to show.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ import torch
 from torch import Tensor
 
 from genflow.evaluation import pictures
-from genflow.evaluation.evaluate import number
-from genflow.evaluation.findings import Findings, Saved
+from genflow.evaluation.evaluate import format_number
+from genflow.evaluation.report_data import ReportData, SavedPopulation
 from genflow.interfaces.gallery import Gallery
 from genflow.measure import primary_metrics
 from genflow.population import Population
 from genflow.structure import Structure
 
-#: structures larger than this, and structures beyond this many, are not drawn
+#: the most states of a structure that is drawn, and the most structures that are drawn
 MAX_STATES, MAX_STRUCTURES = 100_000, 8
-#: policies among which the median one is sought
+#: the most policies of a population among which the median policy is chosen
 MAX_POLICIES = 16
-#: structures whose weights are drawn, tensors of each, policies of each source
-MAX_WEIGHTS, MAX_TENSORS, MATRICES = 2, 4, 4
-#: trajectories from each source, among which the best objects are sought, and how many of these are drawn
+#: the most structures whose weights are drawn, tensors of a structure, and policies of a source
+MAX_WEIGHTS, MAX_TENSORS, MAX_MATRICES = 2, 4, 4
+#: trajectories that are sampled from each source, and how many of their best objects are drawn
 MAX_SAMPLED, MAX_OBJECTS = 512, 8
 
 
-def distributions(findings: Findings) -> str:
-    """What the policies sample, beside the target."""
+def distributions(data: ReportData) -> str:
+    """Show the distributions that the policies sample from, beside the target."""
 
-    def small(structure: Structure, _: Mapping[str, Saved]) -> bool:
+    def small(structure: Structure, _: Mapping[str, SavedPopulation]) -> bool:
         return structure.solution.enumerable and (structure.solution.n_states or 0) <= MAX_STATES
 
-    chosen = findings.choose(MAX_STRUCTURES, small)
+    chosen = data.choose(MAX_STRUCTURES, small)
     if not chosen:
         return ""
-    judge = next(iter(primary_metrics()), None)
+    metric_name = next(iter(primary_metrics()), None)
     choice = (
-        f"the one with the median {escape(judge)} of its population"
-        if judge
+        f"the one with the median {escape(metric_name)} of its population"
+        if metric_name
         else "the first of its population"
     )
-    total = len(findings.populations())
+    total = len(data.populations())
     count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
     intro = f"<p>{count}Exact probabilities. From each source one policy is shown, {choice}.</p>"
-    return intro + "".join(_distribution(findings, structure, saved) for structure, saved in chosen)
+    return intro + "".join(_distribution(data, structure, saved) for structure, saved in chosen)
 
 
-def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, Saved]) -> str:
+def _distribution(data: ReportData, structure: Structure, saved: Mapping[str, SavedPopulation]) -> str:
     policies = {label: s.load(MAX_POLICIES) for label, s in saved.items()}
-    policies["random"] = Population.initialised(structure, MATRICES, findings.seed or 0)
+    policies["random"] = Population.initialised(structure, MAX_MATRICES, data.seed or 0)
     shown = {"target": structure.solution.target()}
     figures: list[str] = []
     for label, population in policies.items():
         index = 0
         for name, metric in list(primary_metrics().items())[:1]:
             values = metric(population)
-            # the lower median, so that it is a policy's own value
+            # the lower median, which is the value of an actual policy
             index = int(values.argsort()[(len(population) - 1) // 2])
             figures.append(
-                f"{label} {number(float(values[index]))}"
+                f"{label} {format_number(float(values[index]))}"
                 if figures
-                else f"{name}: {label} {number(float(values[index]))}"
+                else f"{name}: {label} {format_number(float(values[index]))}"
             )
         shown[label] = population.terminal_distribution()[index]
     names = ", ".join(shown)
@@ -88,15 +88,15 @@ def _distribution(findings: Findings, structure: Structure, saved: Mapping[str, 
         " above it a state comes too often,"
         f" below it too seldom; at the lower edge it hardly comes at all.{'' if left else measured}",
     )
-    return f"<h3>{heading(findings, structure)}</h3><div class='pictures'>{left or ''}{right}</div>"
+    return f"<h3>{heading(data, structure)}</h3><div class='pictures'>{left or ''}{right}</div>"
 
 
-def best_objects(findings: Findings) -> str:
-    """The objects with the highest scores of those that the policies sample."""
-    chosen = findings.choose(MAX_STRUCTURES, lambda structure, _: structure.gallery.pictures)
+def best_objects(data: ReportData) -> str:
+    """Show the sampled objects with the highest scores."""
+    chosen = data.choose(MAX_STRUCTURES, lambda structure, _: structure.gallery.pictures)
     if not chosen:
         return ""
-    total = sum(structure.gallery.pictures for structure in findings.populations())
+    total = sum(structure.gallery.pictures for structure in data.populations())
     count = f"{len(chosen)} of {total} structures are shown. " if len(chosen) < total else ""
     intro = (
         f"<p>{count}Each source samples {MAX_SAMPLED} trajectories with a fixed seed, as many from each of"
@@ -104,37 +104,42 @@ def best_objects(findings: Findings) -> str:
         f" objects among them the {MAX_OBJECTS} with the highest score are drawn, each above its score and"
         " its name.</p>"
     )
-    return intro + "".join(_best_objects(findings, structure, saved) for structure, saved in chosen)
+    return intro + "".join(_best_objects(data, structure, saved) for structure, saved in chosen)
 
 
-def _best_objects(findings: Findings, structure: Structure, saved: Mapping[str, Saved]) -> str:
-    gallery, seed = structure.gallery, findings.seed or 0
+def _best_objects(data: ReportData, structure: Structure, saved: Mapping[str, SavedPopulation]) -> str:
+    gallery, seed = structure.gallery, data.seed or 0
     rows = {label: pick_best(gallery, s.load(MAX_POLICIES), seed) for label, s in saved.items()}
     if "random" not in rows:
-        rows["random"] = pick_best(gallery, Population.initialised(structure, MATRICES, seed), seed)
+        rows["random"] = pick_best(gallery, Population.initialised(structure, MAX_MATRICES, seed), seed)
     drawn = iter(gallery.draw(torch.cat([row.states for row in rows.values()])))
     blocks = []
     for label, row in rows.items():
         figures = [
             f'<figure><img alt="{escape(name)}" src="{_data(pictures.shrink(next(drawn)))}">'
-            f"<figcaption><b>{number(score)}</b> {escape(name)}</figcaption></figure>\n"
+            f"<figcaption><b>{format_number(score)}</b> {escape(name)}</figcaption></figure>\n"
             for name, score in zip(row.names, row.scores, strict=True)
         ]
         policies = f"{row.num} {'policy' if row.num == 1 else 'policies'}"
-        caption = (
-            f"{policies}, {row.different} different objects, mean score of all samples {number(row.mean)}"
-        )
+        mean = format_number(row.mean)
+        caption = f"{policies}, {row.different} different objects, mean score of all samples {mean}"
         blocks.append(
             f'<h4>{escape(label)} <span class="tag">{caption}</span></h4>'
             f'<div class="objects">{"".join(figures)}</div>'
         )
-    return f"<h3>{heading(findings, structure)}</h3><p>Score: {escape(gallery.score)}.</p>{''.join(blocks)}"
+    return f"<h3>{heading(data, structure)}</h3><p>Score: {escape(gallery.score)}.</p>{''.join(blocks)}"
 
 
-class Best(NamedTuple):
-    """The best objects of `num` policies, best first; their states (K, *state_shape).
+class BestObjects(NamedTuple):
+    """The best objects that a population samples, in falling order of score.
 
-    Of all samples: how many differ, the mean score.
+    Attributes:
+        names: names of the K best objects.
+        scores: their scores.
+        states: their terminal states (K, *state_shape).
+        num: number of policies.
+        different: number of different objects among all samples.
+        mean: mean score of all samples.
     """
 
     names: list[str]
@@ -145,10 +150,10 @@ class Best(NamedTuple):
     mean: float
 
 
-def pick_best(gallery: Gallery, population: Population, seed: int) -> Best:
-    """The `MAX_OBJECTS` best different objects among `MAX_SAMPLED`."""
+def pick_best(gallery: Gallery, population: Population, seed: int) -> BestObjects:
+    """Find the `MAX_OBJECTS` best distinct objects among `MAX_SAMPLED` samples of a population."""
     final = population.rollouts(math.ceil(MAX_SAMPLED / len(population)), seed).final
-    # the first ones of every policy
+    # as many trajectories from each policy
     states = final.transpose(0, 1).flatten(0, 1)[:MAX_SAMPLED]
     names, scores = gallery.names(states), gallery.scores(states)
     found: dict[str, int] = {}
@@ -157,12 +162,14 @@ def pick_best(gallery: Gallery, population: Population, seed: int) -> Best:
             found.setdefault(names[index], index)
     best = list(found.values())[:MAX_OBJECTS]
     shown = [names[index] for index in best]
-    return Best(shown, scores[best].tolist(), states[best], len(population), len(found), float(scores.mean()))
+    return BestObjects(
+        shown, scores[best].tolist(), states[best], len(population), len(found), float(scores.mean())
+    )
 
 
-def training(findings: Findings) -> str:
-    """Loss curves of the zoo, the autoencoder and the diffusion model."""
-    zoo = [s for s in findings.saved if not s.finetuned and s.training.history]
+def training(data: ReportData) -> str:
+    """Show the learning curves of the zoo, the autoencoder and the diffusion model."""
+    zoo = [s for s in data.saved if not s.finetuned and s.training.history]
     caption = "Policies trained from scratch: {} over the steps, mean of a structure's policies."
     parts = [
         _curves({s.structure.name: s.training.points(name) for s in zoo}, name, caption.format(name))
@@ -171,12 +178,12 @@ def training(findings: Findings) -> str:
     for label, model, caption in (
         (
             "autoencoder loss",
-            findings.autoencoder,
+            data.autoencoder,
             "Autoencoder of the weights: loss and its parts over the steps. It should have levelled out.",
         ),
         (
             "diffusion loss",
-            findings.generator,
+            data.generator,
             "Latent diffusion model: loss over the steps. It should have levelled out.",
         ),
     ):
@@ -184,26 +191,24 @@ def training(findings: Findings) -> str:
     return f'<div class="pictures">{"".join(parts)}</div>' if any(parts) else ""
 
 
-def finetunings(findings: Findings) -> dict[tuple[Path, str], list[Saved]]:
-    """The results of fine-tuning, those that belong together in one list."""
-    grouped: dict[tuple[Path, str], list[Saved]] = {}
-    for saved in findings.saved:
+def finetuned_by_structure(data: ReportData) -> dict[tuple[Path, str], list[SavedPopulation]]:
+    """Group the populations of fine-tuning by their common folder and structure name."""
+    grouped: dict[tuple[Path, str], list[SavedPopulation]] = {}
+    for saved in data.saved:
         if saved.finetuned and saved.training.history:
             grouped.setdefault((saved.folder.parent, saved.structure.name), []).append(saved)
     return grouped
 
 
-def finetuning(findings: Findings) -> str:
-    """Curves of fine-tuning against a random start."""
+def finetuning(data: ReportData) -> str:
+    """Show the learning curves of fine-tuning beside those from a random start."""
     blocks = []
-    for (_, name), group in finetunings(findings).items():
+    for (_, name), group in finetuned_by_structure(data).items():
         drawn = []
         for key in list(dict.fromkeys(key for saved in group for key in saved.training.history))[
             : pictures.MAX_CURVES
         ]:
-            better = (
-                "lower" if key == "loss" else findings.metrics[key].better if key in findings.metrics else ""
-            )
+            better = "lower" if key == "loss" else data.metrics[key].better if key in data.metrics else ""
             side = f" {better.capitalize()} is better." if better else ""
             caption = (
                 f"{key} over the steps, mean of the policies, with the same budget from each start.{side}"
@@ -220,13 +225,11 @@ def finetuning(findings: Findings) -> str:
     return "".join(blocks)
 
 
-def weights(findings: Findings) -> str:
-    """Weight matrices of several policies of each source."""
+def weights(data: ReportData) -> str:
+    """Show weight matrices of several policies of each source."""
     blocks = []
-    for structure, saved in findings.choose(
-        MAX_WEIGHTS, lambda _, saved: "generated" in saved or len(saved) > 1
-    ):
-        states = {label: s.load(MATRICES).state_dict() for label, s in saved.items()}
+    for structure, saved in data.choose(MAX_WEIGHTS, lambda _, saved: "generated" in saved or len(saved) > 1):
+        states = {label: s.load(MAX_MATRICES).state_dict() for label, s in saved.items()}
         shapes = {name: shape for name, shape in structure.layout.shapes.items() if len(shape) == 2}
         drawn = [
             figure(
@@ -245,7 +248,7 @@ def weights(findings: Findings) -> str:
             )
             for name, shape in list(shapes.items())[:MAX_TENSORS]
         ]
-        blocks.append(f"<h3>{heading(findings, structure)}</h3>{''.join(drawn)}")
+        blocks.append(f"<h3>{heading(data, structure)}</h3>{''.join(drawn)}")
     intro = (
         "<p>Each picture has one colour scale, symmetric around 0. Compare the strength and the texture of"
         " the rows;"
@@ -255,7 +258,7 @@ def weights(findings: Findings) -> str:
 
 
 def figure(png: bytes, alt: str, caption: str, wide: bool = False) -> str:
-    """A picture with its caption; `alt` is read out where the picture is not seen."""
+    """Embed a PNG with its caption and its alternative text for screen readers."""
     return (
         f'<figure{" class=wide" if wide else ""}><div><img alt="{escape(alt)}" src="{_data(png)}"></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
@@ -266,9 +269,9 @@ def _data(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def heading(findings: Findings, structure: Structure) -> str:
-    """A structure's name, and whether it was seen."""
-    seen = {True: "seen", False: "unseen", None: ""}[findings.seen(structure)]
+def heading(data: ReportData, structure: Structure) -> str:
+    """Return a structure's name as HTML, with a tag that says whether the generator was trained on it."""
+    seen = {True: "seen", False: "unseen", None: ""}[data.seen(structure)]
     return f'{escape(structure.name)} <span class="tag">{seen}</span>'
 
 
