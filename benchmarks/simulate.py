@@ -1,249 +1,50 @@
 """A thousand workers, simulated on the scheduler that real ones use.
 
-That is `genflow.distributed.work_queue.WorkQueue`, on a store in memory, with the time made up.
+The simulation is in `fleet.py`: the queue is `genflow.distributed.work_queue.WorkQueue` on a store in memory,
+and the time is made up. Durations are drawn with replacement from those that `scaling.py` recorded, and scaled
+to a real budget.
 
-The durations are those that `scaling.py` recorded, drawn with replacement and scaled to a real budget. What
-is simulated is who waits for
-whom: the order of the pieces, the end of a run, and failures after which all workers start again. Networks,
-disks and the store are taken to be fast; what 1,000 workers ask of the store is counted beside what it was
-measured to answer. At the end a step of data-parallel training is calculated for numbers of GPUs that nobody
-has tried.
+What is simulated is who waits for whom: the order of the pieces, the end of a run, and failures after which
+all workers start again. Networks, disks and the store are taken to be fast. What 1,000 workers ask of the
+store is counted and written beside what it was measured to answer. At the end a step of data-parallel
+training is calculated for numbers of GPUs that nobody has tried.
 
     python benchmarks/simulate.py --out benchmarks/results
 """
 
 from __future__ import annotations
 
-import heapq
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import click
-from matplotlib.figure import Figure as Canvas
-from report import number, table
-from torch.distributed import HashStore
+from fleet import (
+    HOPELESS,
+    HOUR,
+    Task,
+    availability,
+    bootstrap,
+    bound,
+    calls,
+    dealt,
+    efficiency,
+    largest,
+    queued,
+    recorded,
+    step_seconds,
+    with_failures,
+)
+from simulation_report import picture, text
 
-from genflow.distributed.work_queue import MAX_POLL_SECONDS, WorkQueue
-from genflow.distributed.world import HEARTBEAT_SECONDS
-from genflow.evaluation.pictures import OTHERS, png
 from genflow.storage.files import write_bytes, write_json
 
-#: calls of the store that a piece makes, from take() to finish() and the count of what is done
-CALLS_A_PIECE = 5
-#: calls that a worker makes each time it looks whether the others are done
-CALLS_A_LOOK = 2
-#: a run that takes this many times as long as without failures will not end
-HOPELESS = 20.0
-HOUR = 3600.0
 #: how often a small fleet is simulated at most
 MOST_RUNS = 20
-
-
-@dataclass(frozen=True)
-class Task:
-    """A piece of work: what the scheduler believes that it costs, and how long it takes."""
-
-    cost: float
-    seconds: float
-
-
-def recorded(facts: dict[str, Any], steps: int) -> list[Task]:
-    """The pieces that `scaling.py` recorded, each as often as it was run, scaled to `steps` of training.
-
-    What is not training (starting policies, exact metrics, writing) is taken as it was.
-    """
-    scale = steps / facts["options"]["zoo_steps"]
-    return [
-        Task(task["expense"], scale * trained + occupied - trained)
-        for task in facts["tasks"]
-        for trained, occupied in zip(task["seconds"], task["occupied"], strict=True)
-    ]
-
-
-def bootstrap(tasks: Sequence[Task], number_of: int, seed: int) -> list[Task]:
-    """So many of them, drawn with replacement."""
-    return random.Random(seed).choices(tasks, k=number_of)
-
-
-def bound(seconds: Sequence[float], workers: int) -> float:
-    """No schedule is faster: all workers busy to the end, or the longest piece."""
-    return max(sum(seconds) / workers, max(seconds, default=0.0))
-
-
-def dealt(seconds: Sequence[float], workers: int) -> float:
-    """When the last worker ends if pieces are dealt out one after the other, beforehand."""
-    return max(sum(seconds[worker::workers]) for worker in range(workers))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a simulated run went: its end, how often each piece was finished, and failures."""
-
-    makespan: float
-    finished: list[int]
-    failures: int = 0
-
-
-class Pieces:
-    """Workers that take pieces of one queue until there are none; the time is whatever the pieces say."""
-
-    def __init__(
-        self,
-        costs: Sequence[float],
-        seconds: Sequence[float],
-        workers: int,
-        start: float,
-        name: str,
-        store: Any,
-    ) -> None:
-        self._queue, self._seconds = WorkQueue(store, name, costs), seconds
-        #: (end, tie, worker, piece, begin) of what is under way
-        self.running: list[tuple[float, int, int, int, float]] = []
-        self._ties = count()
-        for worker in range(min(workers, len(costs))):
-            self._begin(worker, start)
-
-    def step(self) -> tuple[float, int]:
-        """The next end of a piece, and which; its worker takes another one."""
-        end, _, worker, piece, _ = heapq.heappop(self.running)
-        self._queue.finish(piece, None)
-        self._begin(worker, end)
-        return end, piece
-
-    def _begin(self, worker: int, now: float) -> None:
-        piece = self._queue.take()
-        if piece is not None:
-            heapq.heappush(self.running, (now + self._seconds[piece], next(self._ties), worker, piece, now))
-
-
-def queued(costs: Sequence[float], seconds: Sequence[float], workers: int) -> Outcome:
-    """Workers take the costliest piece that is left, by `costs`; nothing fails."""
-    return with_failures(costs, seconds, workers)
-
-
-def with_failures(
-    costs: Sequence[float],
-    seconds: Sequence[float],
-    workers: int,
-    *,
-    mtbf: float = math.inf,
-    restart: float = 0.0,
-    checkpoint: float = 60.0,
-    seed: int = 0,
-) -> Outcome:
-    """The same, while each worker fails at random and all of them start again, as the elastic agent has it.
-
-    Args:
-        costs, seconds: of the pieces.
-        workers: how many.
-        mtbf: mean seconds between two failures of a worker.
-        restart: seconds until all workers are at work again; a failure meanwhile begins it anew.
-        checkpoint: seconds between two checkpoints. The worker that failed loses what came after its last
-            one; the others lose nothing, since they write one when they are stopped.
-        seed: of the failures.
-
-    Returns:
-        The outcome; its makespan is infinite where the run would not end in `HOPELESS` times its least time.
-    """
-    rng, store = random.Random(seed), HashStore()
-    left, finished = list(seconds), [0] * len(seconds)
-    limit = HOPELESS * max(bound(seconds, workers), 1e-9)
-    clock, failures = 0.0, 0
-    while open_pieces := [piece for piece, times in enumerate(finished) if not times]:
-        failure = clock + _gap(rng, mtbf, workers)
-        pieces = Pieces(
-            [costs[i] for i in open_pieces],
-            [left[i] for i in open_pieces],
-            workers,
-            clock,
-            f"attempt-{failures}",
-            store,
-        )
-        while pieces.running and pieces.running[0][0] <= failure:
-            clock, piece = pieces.step()
-            finished[open_pieces[piece]] += 1
-        if not pieces.running:
-            break
-        victim = rng.randrange(workers)
-        for _, _, worker, piece, began in pieces.running:
-            lost = (failure - began) % checkpoint if worker == victim else 0.0
-            left[open_pieces[piece]] -= failure - began - lost
-        clock, failures = failure, failures + 1
-        while (gap := _gap(rng, mtbf, workers)) < restart and clock < limit:
-            clock, failures = clock + gap, failures + 1
-        clock += restart
-        if clock > limit:
-            return Outcome(math.inf, finished, failures)
-    return Outcome(clock, finished, failures)
-
-
-def _gap(rng: random.Random, mtbf: float, workers: int) -> float:
-    return rng.expovariate(1.0) * mtbf / workers
-
-
-def efficiency(seconds: Sequence[float], workers: int, makespan: float) -> float:
-    """The share of the workers' time that went into pieces."""
-    return sum(seconds) / (workers * makespan)
-
-
-def availability(workers: float, mtbf: float, restart: float, interval: float = 0.0) -> float:
-    """The share of the time that goes into work that is kept, where each failure stops everyone.
-
-    A restart, which a failure may interrupt, leaves exp(-restart workers / mtbf). With an `interval` between
-    checkpoints, all lose what came after the last one, as data-parallel training does (Daly 2006, a
-    checkpoint taking no time).
-    """
-    rate = workers / mtbf
-    kept = rate * interval / math.expm1(rate * interval) if interval else 1.0
-    return kept * math.exp(-rate * restart)
-
-
-def largest(mtbf: float, restart: float, loss: float = 0.1) -> float:
-    """From how many workers on restarts cost more than a share `loss` of the time."""
-    return -math.log1p(-loss) * mtbf / restart
-
-
-def calls(workers: int) -> float:
-    """Calls of the store a second while all of these workers wait, heartbeats included."""
-    return workers * (CALLS_A_LOOK / MAX_POLL_SECONDS + 1 / HEARTBEAT_SECONDS)
-
-
-def step_seconds(
-    workers: int,
-    *,
-    serial: float,
-    parallel: float,
-    rows: int,
-    message: float,
-    bandwidth: float = math.inf,
-    latency: float = 0.0,
-) -> float:
-    """A step of data-parallel training, calculated.
-
-    What every worker does, its share of the rows, and one all-reduce after it.
-
-    Args:
-        workers: how many.
-        serial: seconds of what every worker does in full.
-        parallel: seconds of all rows on one worker.
-        rows: in a batch; the worker with most of them is waited for.
-        message: bytes of the gradients.
-        bandwidth: bytes a second that a worker sends and receives in a ring.
-        latency: seconds of one hop; a message takes 2 log2(workers) of them.
-    """
-    own = math.ceil(rows / workers) / rows * parallel
-    travel = 2 * (workers - 1) / workers * message / bandwidth + 2 * math.ceil(math.log2(workers)) * latency
-    return serial + own + travel
-
-
 #: how the pieces come to the workers: name -> what the queue is told that each costs; the pieces lie smallest
 #: first, as lists are written
 ORDERS: dict[str, Callable[[Sequence[Task], random.Random], list[float]]] = {
@@ -256,7 +57,7 @@ DEALT = "dealt out beforehand, in turn"
 
 
 def orders(tasks: Sequence[Task], workers: int, sizes: Sequence[int], seed: int) -> list[dict[str, Any]]:
-    """Every order at every number of structures: makespan, and efficiency beside what is possible."""
+    """Simulate every order at every number of structures: the makespan, its bound and the efficiency."""
     entries = []
     for size in sizes:
         drawn = sorted(bootstrap(tasks, size, seed), key=lambda task: task.cost)
@@ -281,7 +82,9 @@ def failing(
     each: int,
     seed: int,
 ) -> list[dict]:
-    """Efficiency with failures over that without, at `each` structures a worker, beside the closed form.
+    """Simulate failures: the efficiency over that without them, beside the closed form.
+
+    Every fleet has `each` structures for each worker.
 
     Small fleets run several times, so that they meet failures too.
     """
@@ -318,7 +121,7 @@ GPU_ROWS = 20.0
 
 
 def calculated(shares: dict[str, Any]) -> list[dict[str, Any]]:
-    """A step of each training on GPUs that nobody has tried, from what `scaling.py` measured on one core.
+    """Calculate a step of each training on GPUs that nobody has tried, from figures of one core.
 
     "as it is" deals out the batch, "grown" gives each worker as many rows as one had; `gain` is in rows a
     second over one GPU.
@@ -358,110 +161,12 @@ def calculated(shares: dict[str, Any]) -> list[dict[str, Any]]:
     return entries
 
 
-def picture(done: dict[str, Any]) -> bytes:
-    """A PNG: how far each order is from what is possible, and what failures leave."""
-    canvas = Canvas(figsize=(8.5, 3.6), layout="constrained")
-    left, right = canvas.subplots(1, 2)
-    for colour, name in zip(OTHERS, [*ORDERS, DEALT], strict=False):
-        points = [(e["structures"], e["efficiency"]) for e in done["orders"] if e["order"] == name]
-        left.plot(*zip(*points, strict=True), marker=".", linewidth=1, color=colour, label=name)
-    sizes = sorted({(e["structures"], e["efficiency"] * e["over_bound"]) for e in done["orders"]})
-    left.plot(
-        *zip(*sizes, strict=True), color="black", linewidth=0.8, linestyle=":", label="no order is better"
-    )
-    left.set(xscale="log", xlabel="structures", ylabel="efficiency", ylim=(0, 1.03))
-    left.set_title(f"{done['workers']:,} workers, no failures", fontsize=9)
-    hours = sorted({e["mtbf_hours"] for e in done["failures"]})
-    for colour, mtbf in zip(OTHERS, hours, strict=False):
-        found = [e for e in done["failures"] if e["mtbf_hours"] == mtbf]
-        most = max(e["workers"] for e in found)
-        grid = [most ** (step / 100) for step in range(101)]
-        right.plot(
-            grid,
-            [availability(size, mtbf * HOUR, done["restart"]) for size in grid],
-            linewidth=0.8,
-            color=colour,
-        )
-        points = [(e["workers"], e["share"]) for e in found if "share" in e]
-        right.plot(
-            *(zip(*points, strict=True) if points else ((), ())), ".", color=colour, label=f"{mtbf:,.0f} h"
-        )
-    right.set(xscale="log", xlabel="workers", ylabel="share of the time without failures", ylim=(0, 1.03))
-    right.set_title(f"failures, {done['restart']:g} s a restart; lines: closed form", fontsize=9)
-    for panel in (left, right):
-        panel.legend(
-            fontsize=6, frameon=False, title="MTBF of a worker" if panel is right else None, title_fontsize=6
-        )
-        panel.tick_params(labelsize=7)
-    return png(canvas)
-
-
-def text(done: dict[str, Any]) -> str:
-    """The tables."""
-    lines = [
-        f"== {done['workers']:,} workers; pieces of {done['tasks']['mean']:.1f} s on average, "
-        f"{done['tasks']['longest']:.1f} at most"
-    ]
-    rows = [
-        (
-            f"{e['structures']:,}",
-            e["order"],
-            number(e["makespan"]),
-            number(e["bound"]),
-            f"{e['over_bound']:.3f}",
-            f"{e['efficiency']:.3f}",
-        )
-        for e in done["orders"]
-    ]
-    lines += table(("structures", "order", "makespan s", "bound s", "over bound", "efficiency"), rows)
-    lines += ["", f"== failures: {done['restart']:g} s a restart, {done['each']} structures a worker"]
-    rows = [
-        (f"{e['workers']:,}", f"{e['mtbf_hours']:,.0f}", f"{e['failures']:.1f}" if "failures" in e else "",
-         f"{e['share']:.3f}" if "share" in e else "does not end", f"{e['expected']:.3f}")
-        for e in done["failures"]
-    ]  # fmt: skip
-    lines += table(("workers", "MTBF h", "failures a run", "share", "closed form"), rows)
-    lines += [
-        "",
-        "== workers from which on restarts cost more than 10 %; and failures a day of 1,000 workers",
-    ]
-    rows = [
-        (f"{e['mtbf_hours']:,.0f}", f"{e['failures_a_day']:,.1f}",
-         *(f"{size:,.0f}" for size in e["zoo"].values()),
-         *(f"{size:,.0f}" for size in e["data_parallel"].values()))
-        for e in done["limits"]
-    ]  # fmt: skip
-    restarts = list(done["limits"][0]["zoo"])
-    lines += table(
-        ("MTBF h", "failures/day", *(f"zoo {r} s" for r in restarts), *(f"training {r} s" for r in restarts)),
-        rows,
-    )
-    store = done["store"]
-    measured = f"{store['measured']:,.0f}" if store["measured"] else "not measured yet"
-    lines += [
-        "",
-        f"== store: {store['waiting']:,.0f} calls/s while {done['workers']:,} workers wait; "
-        f"measured here: {measured}",
-    ]
-    if done["calculated"]:
-        lines += ["", "== a step of data-parallel training, calculated, not measured"]
-        rows = [
-            (e["training"], e["link"], e["batch"], f"{e['rows']:,}",
-             *(f"{1e3 * e[k]:.2f}" for k in ("one_gpu", "seconds", "all_reduce")), f"{e['gain']:.1f}")
-            for e in done["calculated"]
-        ]  # fmt: skip
-        lines += table(
-            ("training", "on", "batch", "rows", "one GPU ms", "step ms", "all-reduce ms", "gain"), rows
-        )
-    return "\n".join(lines)
-
-
 def limits(
     hours: Sequence[float], restarts: Sequence[float], checkpoint: float, workers: int
 ) -> list[dict[str, Any]]:
-    """For each MTBF: failures a day, and from how many workers on a tenth of the time is lost.
+    """For each mean time between failures: failures a day, and the workers at which a tenth is lost.
 
-    Of a zoo, and of data-parallel training.
+    The latter for a zoo and for data-parallel training.
     """
     # data-parallel training loses half an interval more, to first order
     return [
@@ -479,7 +184,7 @@ def simulate(
     tasks: Sequence[Task], scaling: dict[str, Any], *, workers: int, sizes: Sequence[int],
     fleet: Sequence[int], hours: Sequence[float], restart: float, each: int, seed: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything; `scaling` holds the parts that `scaling.py` has measured, or nothing."""
+    """Run all simulations; `scaling` holds the parts that `scaling.py` has measured, or nothing."""
     seconds = [task.seconds for task in tasks]
     parts = scaling.get("parts", {})
     return {

@@ -14,7 +14,10 @@ from click.testing import CliRunner
 SOURCE = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(SOURCE))  # scripts, not a package
 
+import fleet  # noqa: E402
 import scaling  # noqa: E402
+import scaling_statistics  # noqa: E402
+import scaling_steps  # noqa: E402
 import simulate  # noqa: E402
 
 UNEVEN = [float(x) for x in random.Random(3).choices(range(1, 90), k=200)]
@@ -32,30 +35,32 @@ SHARE = {"rows": 32, "serial_seconds": 0.01, "parallel_seconds": 0.09, "bytes": 
 @pytest.mark.parametrize("serial", [0.0, 0.05, 0.5, 1.0])
 @pytest.mark.parametrize("workers", [2, 8, 1000])
 def test_karp_flatt_finds_amdahls_fraction(serial, workers):
-    assert scaling.karp_flatt(scaling.amdahl(serial, workers), workers) == pytest.approx(serial, abs=1e-12)
+    assert scaling_statistics.karp_flatt(
+        scaling_statistics.amdahl(serial, workers), workers
+    ) == pytest.approx(serial, abs=1e-12)
 
 
 def test_a_line_is_found():
-    assert scaling.line([1, 0.5, 0.25], [1.3, 0.8, 0.55]) == pytest.approx((0.3, 1.0))
+    assert scaling_statistics.line([1, 0.5, 0.25], [1.3, 0.8, 0.55]) == pytest.approx((0.3, 1.0))
 
 
 def test_rank_correlation():
-    assert scaling.ranks([3, 1, 3, 9]) == [1.5, 0, 1.5, 3]
-    assert scaling.rank_correlation([1, 2, 3, 4], [10, 20, 30, 99]) == pytest.approx(1)
-    assert scaling.rank_correlation([1, 2, 3, 4], [9, 5, 2, -7]) == pytest.approx(-1)
+    assert scaling_statistics.ranks([3, 1, 3, 9]) == [1.5, 0, 1.5, 3]
+    assert scaling_statistics.rank_correlation([1, 2, 3, 4], [10, 20, 30, 99]) == pytest.approx(1)
+    assert scaling_statistics.rank_correlation([1, 2, 3, 4], [9, 5, 2, -7]) == pytest.approx(-1)
     # by hand: 1 - 6 (1 + 1) / (4 * 15), and with a tie Pearson's on [0.5, 0.5, 2] and [0, 1, 2]
-    assert scaling.rank_correlation([1, 2, 3, 4], [2, 1, 3, 4]) == pytest.approx(0.8)
-    assert scaling.rank_correlation([1, 1, 2], [1, 2, 3]) == pytest.approx(1.5 / (1.5 * 2) ** 0.5)
+    assert scaling_statistics.rank_correlation([1, 2, 3, 4], [2, 1, 3, 4]) == pytest.approx(0.8)
+    assert scaling_statistics.rank_correlation([1, 1, 2], [1, 2, 3]) == pytest.approx(1.5 / (1.5 * 2) ** 0.5)
 
 
 def test_a_worker_of_many_sends_what_is_counted():
     import torch
 
-    alone, other = scaling.OneOfMany(0, 1), scaling.OneOfMany(3, 4)
+    alone, other = scaling_steps.OneOfMany(0, 1), scaling_steps.OneOfMany(3, 4)
     assert torch.equal(other.all_reduce(torch.ones(5)), torch.ones(5))
     alone.all_reduce(torch.ones(5))
     assert (other.messages, alone.messages) == ([20], [])
-    assert [scaling.OneOfMany(rank, 4).rows(10) for rank in (0, 3)] == [slice(0, 2), slice(7, 10)]
+    assert [scaling_steps.OneOfMany(rank, 4).rows(10) for rank in (0, 3)] == [slice(0, 2), slice(7, 10)]
 
 
 def test_new_parts_replace_old_ones(tmp_path):
@@ -67,37 +72,37 @@ def test_new_parts_replace_old_ones(tmp_path):
 
 @pytest.mark.parametrize(("pieces", "workers"), [(1, 1), (7, 3), (12, 4), (3, 8)])
 def test_equal_pieces_end_when_they_must(pieces, workers):
-    outcome = simulate.queued([1.0] * pieces, [2.5] * pieces, workers)
-    assert outcome.makespan == 2.5 * math.ceil(pieces / workers) == simulate.dealt([2.5] * pieces, workers)
+    outcome = fleet.queued([1.0] * pieces, [2.5] * pieces, workers)
+    assert outcome.makespan == 2.5 * math.ceil(pieces / workers) == fleet.dealt([2.5] * pieces, workers)
     assert outcome.finished == [1] * pieces
 
 
 def test_the_costliest_piece_is_taken_first():
     # 5 | 4 + 1 | 3 + 2 on three workers; in ascending order the 5 comes last: 1 + 4, 2 + 5, 3
-    assert simulate.queued([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], 3).makespan == 5
-    assert simulate.queued([0] * 5, [1, 2, 3, 4, 5], 3).makespan == 7
-    assert simulate.dealt([1, 2, 3, 4, 5], 3) == 7
+    assert fleet.queued([1, 2, 3, 4, 5], [1, 2, 3, 4, 5], 3).makespan == 5
+    assert fleet.queued([0] * 5, [1, 2, 3, 4, 5], 3).makespan == 7
+    assert fleet.dealt([1, 2, 3, 4, 5], 3) == 7
 
 
 @pytest.mark.parametrize("workers", [1, 3, 16, 64])
 def test_no_schedule_beats_the_bound_and_lists_stay_below_twice_it(workers):
     for order in (UNEVEN, [0.0] * len(UNEVEN), [-x for x in UNEVEN]):
-        outcome = simulate.queued(order, UNEVEN, workers)
-        least = simulate.bound(UNEVEN, workers)
+        outcome = fleet.queued(order, UNEVEN, workers)
+        least = fleet.bound(UNEVEN, workers)
         assert least <= outcome.makespan < 2 * least  # Graham 1966
         assert outcome.finished == [1] * len(UNEVEN)
-        assert simulate.efficiency(UNEVEN, workers, outcome.makespan) <= 1
+        assert fleet.efficiency(UNEVEN, workers, outcome.makespan) <= 1
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_failures_only_cost(seed):
     made = []
     for mtbf in (math.inf, 40_000, 10_000, 4_000):
-        outcome = simulate.with_failures(UNEVEN, UNEVEN, 8, mtbf=mtbf, restart=30, checkpoint=10, seed=seed)
+        outcome = fleet.with_failures(UNEVEN, UNEVEN, 8, mtbf=mtbf, restart=30, checkpoint=10, seed=seed)
         assert outcome.finished == [1] * len(UNEVEN)
-        assert simulate.efficiency(UNEVEN, 8, outcome.makespan) <= 1
+        assert fleet.efficiency(UNEVEN, 8, outcome.makespan) <= 1
         made.append((outcome.makespan, outcome.failures))
-    calm = simulate.queued(UNEVEN, UNEVEN, 8).makespan
+    calm = fleet.queued(UNEVEN, UNEVEN, 8).makespan
     assert made[0] == (calm, 0)
     assert made == sorted(made)
     for makespan, failures in made:
@@ -109,56 +114,54 @@ def test_a_failure_costs_a_restart_and_what_came_after_the_last_checkpoint():
         def expovariate(self, _):
             return gaps.pop(0)
 
-    one = simulate.with_failures
+    one = fleet.with_failures
     for gap, end in ((25.0, 107.0 + 5), (29.0, 107.0 + 9), (250.0, 100.0)):
         gaps = [gap, 1e9, 1e9]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(simulate.random, "Random", Fixed)
+            patch.setattr(fleet.random, "Random", Fixed)
             outcome = one([1.0], [100.0], 1, mtbf=1.0, restart=7.0, checkpoint=10.0)
         assert outcome.makespan == pytest.approx(end)
         assert outcome.failures == (end > 100)
 
 
 def test_a_run_without_hope_is_given_up():
-    assert simulate.with_failures([1.0] * 50, [100.0] * 50, 10, mtbf=10.0, restart=60.0).makespan == math.inf
+    assert fleet.with_failures([1.0] * 50, [100.0] * 50, 10, mtbf=10.0, restart=60.0).makespan == math.inf
 
 
 def test_many_failures_come_out_as_the_closed_form():
     seconds = [200.0] * 4000
-    outcome = simulate.with_failures(
-        seconds, seconds, 20, mtbf=20 * 100.0, restart=30.0, checkpoint=1.0, seed=1
-    )
-    share = simulate.efficiency(seconds, 20, outcome.makespan)
+    outcome = fleet.with_failures(seconds, seconds, 20, mtbf=20 * 100.0, restart=30.0, checkpoint=1.0, seed=1)
+    share = fleet.efficiency(seconds, 20, outcome.makespan)
     assert outcome.failures > 400
-    assert share == pytest.approx(simulate.availability(20, 20 * 100.0, 30.0), abs=0.03)
+    assert share == pytest.approx(fleet.availability(20, 20 * 100.0, 30.0), abs=0.03)
 
 
 def test_closed_forms():
-    assert simulate.availability(100, math.inf, 60) == 1
-    size = simulate.largest(mtbf=3.6e6, restart=60)
-    assert simulate.availability(size, 3.6e6, 60) == pytest.approx(0.9)
+    assert fleet.availability(100, math.inf, 60) == 1
+    size = fleet.largest(mtbf=3.6e6, restart=60)
+    assert fleet.availability(size, 3.6e6, 60) == pytest.approx(0.9)
     # with few failures half an interval is lost at each
-    assert simulate.availability(10, 1e6, 0, interval=60) == pytest.approx(1 - 10 / 1e6 * 30, rel=1e-6)
-    assert simulate.calls(1000) == 1000 * (2 / 0.5 + 1 / 5)
+    assert fleet.availability(10, 1e6, 0, interval=60) == pytest.approx(1 - 10 / 1e6 * 30, rel=1e-6)
+    assert fleet.calls(1000) == 1000 * (2 / 0.5 + 1 / 5)
 
 
 def test_a_step_is_calculated():
     facts = {"serial": 0.1, "parallel": 0.9, "rows": 30, "message": 8e6}
-    assert simulate.step_seconds(1, **facts, bandwidth=1e6) == pytest.approx(1.0)
-    assert simulate.step_seconds(3, **facts) == pytest.approx(0.1 + 0.3)
-    assert simulate.step_seconds(4, **facts, bandwidth=1e9, latency=1e-3) == pytest.approx(
+    assert fleet.step_seconds(1, **facts, bandwidth=1e6) == pytest.approx(1.0)
+    assert fleet.step_seconds(3, **facts) == pytest.approx(0.1 + 0.3)
+    assert fleet.step_seconds(4, **facts, bandwidth=1e9, latency=1e-3) == pytest.approx(
         0.1 + 0.9 * 8 / 30 + 1.5 * 8e-3 + 4e-3
     )
     # more workers than rows: one row each is all there is
-    assert simulate.step_seconds(500, **facts) == pytest.approx(0.1 + 0.03)
+    assert fleet.step_seconds(500, **facts) == pytest.approx(0.1 + 0.03)
 
 
 def test_seconds_are_scaled_but_for_what_is_no_training():
-    tasks = simulate.recorded(TASKS, steps=1000)
+    tasks = fleet.recorded(TASKS, steps=1000)
     assert len(tasks) == 16
-    assert tasks[0] == simulate.Task(10.0, 10.0 + 0.25) and tasks[1] == simulate.Task(10.0, 15.0 + 0.5)
-    assert set(simulate.bootstrap(tasks, 50, seed=1)) <= set(tasks)
-    assert simulate.bootstrap(tasks, 50, seed=1) == simulate.bootstrap(tasks, 50, seed=1)
+    assert tasks[0] == fleet.Task(10.0, 10.0 + 0.25) and tasks[1] == fleet.Task(10.0, 15.0 + 0.5)
+    assert set(fleet.bootstrap(tasks, 50, seed=1)) <= set(tasks)
+    assert fleet.bootstrap(tasks, 50, seed=1) == fleet.bootstrap(tasks, 50, seed=1)
 
 
 def test_a_small_simulation_is_written(tmp_path):
@@ -174,7 +177,7 @@ def test_a_small_simulation_is_written(tmp_path):
     found = json.loads((tmp_path / "simulation.json").read_text())
     assert len(found["orders"]) == 2 * 5
     assert all(entry["over_bound"] >= 1 - 1e-12 and entry["efficiency"] <= 1 for entry in found["orders"])
-    assert found["store"] == {"waiting": simulate.calls(20), "measured": 9000.0}
+    assert found["store"] == {"waiting": fleet.calls(20), "measured": 9000.0}
     assert {entry["gpus"] for entry in found["calculated"]} == {8, 512}
     assert all(0 < entry["gain"] <= entry["gpus"] for entry in found["calculated"])
     assert (tmp_path / "simulation.png").read_bytes().startswith(b"\x89PNG")
