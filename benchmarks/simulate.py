@@ -1,8 +1,8 @@
 """A thousand workers, simulated on the scheduler that real ones use.
 
 The simulation is in `fleet.py`: the queue is `genflow.distributed.work_queue.WorkQueue` on a store in memory,
-and the time is made up. Durations are drawn with replacement from those that `scaling.py` recorded, and scaled
-to a real budget.
+and the time is made up. Durations are drawn with replacement from those that `scaling.py` recorded, and are
+scaled to a real budget.
 
 What is simulated is who waits for whom: the order of the pieces, the end of a run, and failures after which
 all workers start again. Networks, disks and the store are taken to be fast. What 1,000 workers ask of the
