@@ -5,5 +5,5 @@ import genflow
 
 @genflow.hookimpl
 def register_denoisers(register):
-    """unet1d: the paper's."""
+    """Register `unet1d`, the U-Net of the paper."""
     register("unet1d", "genflow_denoisers.unet1d:UNet1d")

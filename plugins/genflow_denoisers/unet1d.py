@@ -1,12 +1,14 @@
-"""The paper's denoiser.
+"""The paper's denoiser: a U-Net of 1-D convolutions over a latent, told the step and the condition.
 
-A U-Net of 1-D convolutions over the latent, with the structure's embedding added to its features.
+A latent of Z numbers is cut into positions of `patch` numbers each, which are the channels of the first
+convolution. The embedding of step and condition is added to the features of every block.
 
-Sampling asks it many times for a few latents of a handful of positions, where a convolution's own overhead is
-most of its time; `UNet1d.prepare` is the same network as matrix products over windows, with what does not
-depend on the latents done once.
+Sampling asks the network many times for a few latents of a handful of positions, where the overhead of a
+convolution takes most of the time. So `UNet1d.prepare` computes what does not depend on the latents once, and
+expresses each convolution as one matrix product over windows of three neighbouring positions.
 
-Shapes: B latents, Z their size, L positions of a level, C conditions, E embedding size, N steps.
+Shapes: B latents, Z numbers in each, L positions at a level, C numbers in a condition, E in an embedding, N
+steps.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from torch.nn import functional as F
 
 from genflow import Denoiser, Schema
 
+#: the longest period of the sinusoids, in steps (Vaswani et al. 2017)
 MAX_PERIOD = 10_000.0
+#: added to conditions before the logarithm, so that 0 is allowed
 FLOOR = 1e-3
 
 
 def time_embedding(t: Tensor, size: int) -> Tensor:
-    """(B,) steps -> (B, size) sinusoids (Vaswani et al. 2017)."""
+    """Embed steps (B,) as sinusoids (B, size), as in Vaswani et al. (2017)."""
     steps = torch.arange(size // 2, device=t.device, dtype=torch.float32)
     frequencies = torch.exp(-math.log(MAX_PERIOD) * steps / (size // 2))
     angles = t.float()[:, None] * frequencies
@@ -36,9 +40,9 @@ def time_embedding(t: Tensor, size: int) -> Tensor:
 
 
 class StructureEncoder(nn.Module):
-    """The paper's tau: c = [s, h, n, d] -> embedding.
+    """Embeds a condition, which the paper calls tau(c) with c = [s, h, n, d].
 
-    Conditions span decades, so their logarithm is used; below FLOOR they are as 0.
+    Conditions span decades, so the network reads their logarithms. Values far below `FLOOR` count as 0.
     """
 
     def __init__(self, n_conditions: int, size: int) -> None:
@@ -48,7 +52,7 @@ class StructureEncoder(nn.Module):
         self.unconditional = nn.Parameter(torch.zeros(size))
 
     def forward(self, condition: Tensor) -> Tensor:
-        """(B, C) -> (B, E); rows of NaN give the unconditional embedding."""
+        """Embed conditions (B, C) as (B, E); a row with a NaN gets the unconditional embedding."""
         missing = condition.isnan().any(1, keepdim=True)
         return torch.where(
             missing, self.unconditional, self.net((condition.nan_to_num().abs() + FLOOR).log())
@@ -56,7 +60,7 @@ class StructureEncoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions with a residual; the embedding is added between them."""
+    """A residual block of two convolutions, with the embedding added between them."""
 
     def __init__(self, channels_in: int, channels_out: int, embedding: int, groups: int) -> None:
         super().__init__()
@@ -68,48 +72,60 @@ class Block(nn.Module):
         self.skip = nn.Conv1d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """(B, channels_in, L), (B, E) -> (B, channels_out, L)."""
-        h = self.conv1(F.silu(self.norm1(x))) + self.embed(embedding)[..., None]
-        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+        """Map features (B, channels_in, L) under embeddings (B, E) to (B, channels_out, L)."""
+        hidden = self.conv1(F.silu(self.norm1(x))) + self.embed(embedding)[..., None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(hidden)))
 
     def prepare(self, embeddings: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """`forward` under one of the embeddings (N, E), channels last: (B, L, channels_in), step -> (B, L,
-        channels_out).
+        """Return a function that computes `forward` under one of several fixed embeddings.
+
+        Args:
+            embeddings: (N, E), one for each step of sampling.
+
+        Returns:
+            A function of features (B, L, channels_in), channels last, and the number of a step, that returns
+            (B, L, channels_out).
         """
-        first, second, skip = _taps(self.conv1), _taps(self.conv2), self.skip.weight[:, :, 0].T
-        biases = (_bias(self.conv1) + self.embed(embeddings)).unbind()
-        bias = _bias(self.conv2) + _bias(self.skip)
+        taps1, taps2, skip = _taps(self.conv1), _taps(self.conv2), self.skip.weight[:, :, 0].T
+        # the embedding is one more bias of the first convolution, and the skip's bias one of the second
+        biases1 = (_bias(self.conv1) + self.embed(embeddings)).unbind()
+        bias2 = _bias(self.conv2) + _bias(self.skip)
 
         def run(x: Tensor, step: int) -> Tensor:
-            h = torch.addmm(biases[step], _windows(_activated(self.norm1, x)), first).view(*x.shape[:2], -1)
-            skipped = torch.addmm(bias, x.flatten(0, 1), skip)
-            return torch.addmm(skipped, _windows(_activated(self.norm2, h)), second).view(h.shape)
+            hidden = torch.addmm(biases1[step], _windows(_activated(self.norm1, x)), taps1)
+            hidden = hidden.view(*x.shape[:2], -1)
+            skipped = torch.addmm(bias2, x.flatten(0, 1), skip)
+            return torch.addmm(skipped, _windows(_activated(self.norm2, hidden)), taps2).view(hidden.shape)
 
         return run
 
 
 def _activated(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """(B, L, C) -> (B, L, C)."""
+    """Normalise and activate features (B, L, channels), channels last."""
     return F.silu(
         torch.group_norm(x.transpose(1, 2), norm.num_groups, norm.weight, norm.bias, norm.eps)
     ).transpose(1, 2)
 
 
 def _windows(x: Tensor, stride: int = 1) -> Tensor:
-    """(B, L, C) -> (B * L / stride, 3 * C): each position between its neighbours, zeros beyond the ends."""
+    """Put every position beside its two neighbours: (B, L, channels) -> (B * L / stride, 3 * channels).
+
+    Beyond the ends there are zeros, as with the padding of a convolution of length 3.
+    """
     padded = F.pad(x, (0, 0, 1, 1))
     return padded.unfold(1, 3, stride).transpose(2, 3).reshape(-1, 3 * x.shape[2])
 
 
 def _taps(conv: nn.Conv1d) -> Tensor:
-    """(3 * channels_in, channels_out): what `_windows` are multiplied by."""
+    """The matrix (3 * channels_in, channels_out) that makes a convolution a product with `_windows`."""
     return conv.weight.permute(2, 1, 0).flatten(0, 1)
 
 
 def _grown_taps(conv: nn.ConvTranspose1d) -> Tensor:
-    """(3 * channels_in, 2 * channels_out): the two positions that a middle becomes.
+    """The matrix (3 * channels_in, 2 * channels_out) of a transposed convolution of length 4 and stride 2.
 
-    The first reads taps 3 and 1, the other 2 and 0.
+    Each position becomes two, side by side in a row. The first reads taps 3 and 1 of the kernel, the second
+    taps 2 and 0.
     """
     taps = conv.weight.new_zeros(3, conv.in_channels, 2, conv.out_channels)
     taps[[0, 1], :, 0] = conv.weight[:, :, [3, 1]].permute(2, 0, 1)
@@ -122,55 +138,71 @@ def _bias(conv: nn.Conv1d | nn.ConvTranspose1d) -> Tensor:
 
 
 def _groups(channels: int, most: int) -> int:
-    """The largest number of groups that divides the channels and leaves two of them in each, where one row
-    suffices to normalise.
-    """
-    return max(g for g in range(1, most + 1) if channels % g == 0 and (g == 1 or channels // g >= 2))
+    """The largest number of groups, up to `most`, that divides the channels and has two in each."""
+    # one channel at one position has no variance to normalise by
+    return max(
+        groups
+        for groups in range(1, most + 1)
+        if channels % groups == 0 and (groups == 1 or channels // groups >= 2)
+    )
 
 
 class UNet1d(Denoiser):
-    """Four levels down and up, each halving the length and widening the channels."""
+    """A U-Net with a few levels down and up, each of which halves the length."""
 
     class Config(Schema):
-        """`channels` of the levels, `patch` neighbouring latents a position, `embedding` size E, at most
-        `groups` of the normalisation.
-        """
+        """The size of the network."""
 
         channels: tuple[Annotated[int, Field(ge=2, le=4096)], ...] = Field(
-            default=(64, 64, 128, 128), min_length=1, max_length=16
+            default=(64, 64, 128, 128),
+            min_length=1,
+            max_length=16,
+            description="The channels of each level, from the longest to the shortest.",
         )
-        patch: int = Field(default=4, ge=1, le=1024)
-        embedding: int = Field(default=128, ge=2, le=8192, multiple_of=2)
-        groups: int = Field(default=8, ge=1, le=4096)
+        patch: int = Field(
+            default=4,
+            ge=1,
+            le=1024,
+            description="How many neighbouring numbers of a latent make one position.",
+        )
+        embedding: int = Field(
+            default=128,
+            ge=2,
+            le=8192,
+            multiple_of=2,
+            description="The size of the embedding of step and condition.",
+        )
+        groups: int = Field(default=8, ge=1, le=4096, description="The most groups that a normalisation has.")
 
     def __init__(self, config: Any = None, *, latent_size: int, condition_size: int) -> None:
         super().__init__(config, latent_size=latent_size, condition_size=condition_size)
-        c = self.config
-        size, groups = c.embedding, c.groups
+        channels, patch = self.config.channels, self.config.patch
+        size, groups = self.config.embedding, self.config.groups
         self.structure = StructureEncoder(condition_size, size)
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         # a learned channel tells positions apart: the entries of a latent have no natural order
-        self.position = nn.Parameter(0.02 * torch.randn(c.channels[0], self._length()))
-        self.first = nn.Conv1d(c.patch, c.channels[0], 3, padding=1)
-        pairs = list(zip(c.channels, (*c.channels[1:], c.channels[-1]), strict=True))
-        self.down = nn.ModuleList(Block(a, a, size, groups) for a, _ in pairs)
-        self.shrink = nn.ModuleList(nn.Conv1d(a, b, 3, stride=2, padding=1) for a, b in pairs)
-        self.middle = Block(c.channels[-1], c.channels[-1], size, groups)
+        self.position = nn.Parameter(0.02 * torch.randn(channels[0], self._length()))
+        self.first = nn.Conv1d(patch, channels[0], 3, padding=1)
+        # channels of a level and of the next shorter one
+        pairs = list(zip(channels, (*channels[1:], channels[-1]), strict=True))
+        self.down = nn.ModuleList(Block(own, own, size, groups) for own, _ in pairs)
+        self.shrink = nn.ModuleList(nn.Conv1d(own, below, 3, stride=2, padding=1) for own, below in pairs)
+        self.middle = Block(channels[-1], channels[-1], size, groups)
         self.grow = nn.ModuleList(
-            nn.ConvTranspose1d(b, a, 4, stride=2, padding=1) for a, b in reversed(pairs)
+            nn.ConvTranspose1d(below, own, 4, stride=2, padding=1) for own, below in reversed(pairs)
         )
-        self.up = nn.ModuleList(Block(2 * a, a, size, groups) for a, _ in reversed(pairs))
-        self.last = nn.Conv1d(c.channels[0], c.patch, 3, padding=1)
+        self.up = nn.ModuleList(Block(2 * own, own, size, groups) for own, _ in reversed(pairs))
+        self.last = nn.Conv1d(channels[0], patch, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def _length(self) -> int:
-        """L of the first level, a multiple of what the levels halve."""
+        """The positions of the first level: enough for a latent, and divisible as often as there are levels."""
         factor = 2 ** len(self.config.channels)
         return factor * math.ceil(self.latent_size / (self.config.patch * factor))
 
     def forward(self, z_t: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-        """(B, Z), (B,), (B, C) -> (B, Z)."""
+        """Denoise latents (B, Z) at steps (B,) under conditions (B, C); returns (B, Z)."""
         embedding = self.time(time_embedding(t, self.config.embedding)) + self.structure(condition)
         padded = F.pad(z_t, (0, self._length() * self.config.patch - self.latent_size))
         x = self.first(padded.unflatten(1, (-1, self.config.patch)).transpose(1, 2)) + self.position
@@ -185,7 +217,7 @@ class UNet1d(Denoiser):
         return self.last(x).transpose(1, 2).flatten(1)[:, : self.latent_size]
 
     def prepare(self, t: Tensor, condition: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """`forward` at each of the steps t (N,) under one condition (C,), as functions (B, Z) -> (B, Z)."""
+        """Return `forward` at each of the steps t (N,) under one condition (C,), as functions (B, Z) -> (B, Z)."""
         embeddings = self.time(time_embedding(t, self.config.embedding)) + self.structure(condition[None])
         blocks = [cast(Block, block).prepare(embeddings) for block in (*self.down, self.middle, *self.up)]
         shrink = [(_taps(cast(nn.Conv1d, conv)), _bias(cast(nn.Conv1d, conv))) for conv in self.shrink]

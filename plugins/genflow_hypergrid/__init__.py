@@ -5,15 +5,15 @@ import genflow
 
 @genflow.hookimpl
 def register_environments(register):
-    """hypergrid."""
+    """Register `hypergrid`."""
     register("hypergrid", "genflow_hypergrid.environment:Hypergrid")
 
 
 @genflow.hookimpl
 def register_rewards(register):
-    """original, paper: exact product rewards.
+    """Register the rewards of the hypergrid.
 
-    Cosine, sparse, deceptive and three compositional ones: torchgfn's.
+    `original` and `paper` are our own exact product rewards; the others are torchgfn's.
     """
     classes = {
         "original": "Original", "paper": "Paper", "cosine": "Cosine", "sparse": "Sparse",

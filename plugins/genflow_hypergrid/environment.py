@@ -1,4 +1,4 @@
-"""The hypergrid: n counters from 0 to h-1; each action increments one, or exits.
+"""The hypergrid: n counters from 0 to h-1, where an action increments one of them or exits.
 
 Shapes: n dimensions, h positions each, s = n*h one-hot inputs, n+1 actions.
 """
@@ -31,7 +31,7 @@ PAPER = {
     "H*": (25, 4),
 }  # fmt: skip
 DEFAULT_WIDTH = 128
-#: smallest share of the reward that the condition tells from none
+#: smallest fraction of the reward that the condition tells apart from 0
 MIN_SHARE = 1e-6
 
 
@@ -52,14 +52,14 @@ class Hypergrid(Environment):
     reward: Reward
 
     class Config(Schema):
-        """The grid: `ndim` dimensions of `height` positions each, and the name of its `reward`."""
+        """The size of the grid and the name of its reward."""
 
-        ndim: int = size(ge=1, le=64)
-        height: int = size(ge=2, le=1024)
-        reward: str = reward_name("original")
+        ndim: int = size(ge=1, le=64, description="The number of dimensions.")
+        height: int = size(ge=2, le=1024, description="The number of positions of each dimension.")
+        reward: str = reward_name("original", description="The registered name of the reward.")
 
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
-        """A torchgfn HyperGrid whose reward is ours, and its one-hot preprocessor.
+        """Make a torchgfn HyperGrid with this reward, and its one-hot preprocessor.
 
         Inputs are row-major: (dimension, position).
 
@@ -80,16 +80,16 @@ class Hypergrid(Environment):
         log_reward = Hypergrid.transitions(self, torch.device(device)).log_reward
         env = RewardedHyperGrid(n, h, log_reward, device)
         preprocessor = KHotPreprocessor(h, n)
-        preprocessor.target_dtype = (
-            torch.get_default_dtype()
-        )  # its one-hots are integers, which no linear layer takes
+        # its one-hots are integers, which no linear layer takes
+        preprocessor.target_dtype = torch.get_default_dtype()
         return env, preprocessor
 
     def condition(self) -> dict[str, float]:
-        """s, h, n of c = [s, h, n, d], then the reward.
+        """The condition of the networks: s, h and n of the paper's c = [s, h, n, d], then the reward.
 
-        R0, R1, R2, how many positions of a dimension are outer and in the band, and the share of each term in
-        the total reward; 0 for rewards that do not have these terms.
+        The reward is told by R0, R1 and R2, by how many positions of a dimension are in the outer region and
+        in the band, and by the fraction of the total reward that each of the three terms pays. All are 0 for
+        rewards that do not have these terms.
         """
         n, h = self.config.ndim, self.config.height
         condition = {"state_dim": float(n * h), "height": float(h), "ndim": float(n)}
@@ -105,9 +105,12 @@ class Hypergrid(Environment):
         return condition | dict(zip(("background_share", "outer_share", "band_share"), shares, strict=True))
 
     def units(self) -> Units:
-        """Inputs: the dimension, as a category, and what the reward does around a position.
+        """Describe the policy's inputs and actions, so that a network can make weights from their meaning.
 
-        Actions: the dimension.
+        An input stands for a position of a dimension. It has the dimension as a category, and the features of
+        the position (see `features.py`) as amounts. An action has the dimension that it increments as a
+        category, -1 for exit, and whether it is exit as its amount. For n dimensions of h positions there are
+        n*h inputs, in the order of the one-hot preprocessor, and n+1 actions.
         """
         n, h = self.config.ndim, self.config.height
         dimension = torch.arange(n).repeat_interleave(h)
@@ -119,7 +122,7 @@ class Hypergrid(Environment):
             amounts = position_features(*self.reward.regions).repeat(n, 1)
         places = torch.stack([dimension.float(), position, outer, band], dim=1)
         inputs = UnitDescriptions(amounts, {"dimension": dimension}, places)
-        # exit is no dimension
+        # exit increments no dimension
         incremented = torch.tensor([*range(n), -1])
         leave = torch.tensor([0.0] * n + [1.0])[:, None]
         actions = UnitDescriptions(
@@ -128,10 +131,10 @@ class Hypergrid(Environment):
         return Units(inputs, actions)
 
     def transitions(self, device: torch.device) -> GridTransitions:
-        """By index arithmetic."""
+        """The transitions by index arithmetic."""
         return GridTransitions(self.make, device, self.config.ndim, self.config.height, self.reward)
 
     def exact_solution(self, transitions: Transitions) -> GridSolution:
-        """By index arithmetic, and by symmetry."""
+        """The exact solution by index arithmetic, and by symmetry where the reward has one."""
         assert isinstance(transitions, GridTransitions)
         return GridSolution(transitions, self.config.ndim, self.config.height)

@@ -19,12 +19,12 @@ from genflow import Expert, StateGraph, optimal_flows
 
 
 def n_sorted(ndim: int, height: int) -> int:
-    """How many states are sorted."""
+    """The number of states whose positions do not decrease from dimension to dimension."""
     return math.comb(height + ndim - 1, ndim)
 
 
 def sorted_states(ndim: int, height: int) -> Tensor:
-    """(S, n) every non-decreasing row of positions, in lexicographic order."""
+    """Every non-decreasing row of positions (S, n), in lexicographic order."""
     rows = torch.arange(height)[:, None]
     for _ in range(ndim - 1):
         counts = height - rows[:, -1]
@@ -43,12 +43,12 @@ class SortedGraph(StateGraph):
 
     @property
     def n_parents(self) -> Tensor:  # type: ignore[override]
-        """(S,) dimensions that are not at 0."""
+        """How many parents each state has in the full graph, (S,): the dimensions that are not at 0."""
         return (self.states > 0).sum(1)
 
 
 def sorted_graph(ndim: int, height: int) -> SortedGraph:
-    """The graph over sorted states; action i increments the i-th smallest position."""
+    """Build the graph over sorted states, where action i increments the i-th smallest position."""
     states = sorted_states(ndim, height)
     place = height ** torch.arange(ndim - 1, -1, -1)
     key = (states * place).sum(1)

@@ -20,7 +20,7 @@ NEAR = 2.0
 
 
 def position_features(outer: Tensor, band: Tensor) -> Tensor:
-    """(h, G) features of the positions of one dimension, from its two (h,) indicators."""
+    """Features (h, G) of the positions of one dimension, from its two indicators (h,)."""
     height = len(outer)
     k = torch.arange(height).float()
     left = height - 1 - k
@@ -40,7 +40,7 @@ def position_features(outer: Tensor, band: Tensor) -> Tensor:
 
 
 def _outlook(indicator: Tensor) -> list[Tensor]:
-    """What lies ahead of each position.
+    """Features of what lies ahead of each position.
 
     How many rewarded ones, how far the next is, how long the run goes on.
     """
@@ -65,5 +65,5 @@ def _outlook(indicator: Tensor) -> list[Tensor]:
 
 
 def _next(place: Tensor) -> Tensor:
-    """(h,) -> (h,): the least value from each position on."""
+    """The least value from each position on, (h,) -> (h,)."""
     return place.flip(0).cummin(0).values.flip(0)

@@ -34,11 +34,11 @@ class RewardedHyperGrid(HyperGrid):
         self._log_reward = log_reward
 
     def log_reward(self, states: DiscreteStates) -> Tensor:
-        """(*batch_shape,) log R, of torch's default type."""
+        """Log R of states, (*batch_shape,), of torch's default type."""
         tensor = states.tensor
         values = self._log_reward(tensor.reshape(-1, tensor.shape[-1])).reshape(tensor.shape[:-1])
         return values.to(torch.get_default_dtype())
 
     def reward(self, states: DiscreteStates) -> Tensor:
-        """(*batch_shape,) R, of torch's default type."""
+        """R of states, (*batch_shape,), of torch's default type."""
         return self.log_reward(states).exp()

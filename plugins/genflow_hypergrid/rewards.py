@@ -30,7 +30,7 @@ MAX_SPARSE = 9
 
 
 class ProductReward(Reward):
-    """R0 everywhere, R1 more where all positions are outer, R2 more where all are in the band."""
+    """A reward of R0 everywhere, R1 more in the outer regions, and R2 more in the band."""
 
     environment = "hypergrid"
 
@@ -68,7 +68,7 @@ class ProductReward(Reward):
         return torch.tensor([a > edge for a in distance]), torch.tensor([low < a < high for a in distance])
 
     def score(self, objects: Tensor) -> Tensor:
-        """(B, n) positions -> (B,) float64 R, by lookup of the two regions."""
+        """The reward (B,) float64 of positions (B, n), by lookup of the two regions."""
         outer, band = (region.to(objects.device) for region in self.regions)
         c = self.config
         table = [c.R0 + a * c.R1 + b * c.R2 for a in (0, 1) for b in (0, 1)]
@@ -76,13 +76,13 @@ class ProductReward(Reward):
         return torch.tensor(table, dtype=torch.float64, device=objects.device)[place]
 
     def is_mode(self, objects: Tensor) -> Tensor:
-        """(B, n) -> (B,) whether a cell has the largest reward of the grid."""
+        """Whether each of the cells (B, n) has the largest reward of the grid, (B,) bool."""
         # wherever all positions are in a region, so is the diagonal cell of each of them
         diagonal = torch.arange(self.task.height, device=objects.device)[:, None].expand(-1, self.task.ndim)
         return self.score(objects) == self.score(diagonal).max()
 
     def log_masses(self) -> list[float]:
-        """Log of the total reward that each of the three terms pays: R0 h^n, R1 outer^n, R2 band^n."""
+        """The logarithms of the total reward of each term: R0 h^n, R1 outer^n and R2 band^n."""
         c, task = self.config, self.task
         sides = (task.height, *(int(region.sum()) for region in self.regions))
         terms = zip((c.R0, c.R1, c.R2), sides, strict=True)
@@ -97,7 +97,7 @@ class Paper(ProductReward):
     """Positions are x / H, as the paper prints it."""
 
     def divisor(self, height: int) -> int:
-        """H."""
+        """What positions are divided by: H."""
         return height
 
 
@@ -114,7 +114,7 @@ class TorchgfnReward(Reward):
         return self.build()
 
     def build(self) -> Callable[[Tensor], Tensor]:
-        """torchgfn's function for this grid: positions (B, n) -> (B,) R.
+        """Build torchgfn's function for this grid, which maps positions (B, n) to R (B,).
 
         Raises:
             GenflowError: the grid does not fit it, e.g. "conditional_multiscale" needs height 16, 64, 256 or
@@ -145,41 +145,41 @@ class TorchgfnReward(Reward):
 
     @torch.no_grad()
     def score(self, objects: Tensor) -> Tensor:
-        """(B, n) -> (B,) R."""
+        """The reward (B,) of positions (B, n)."""
         return self._function(objects)
 
 
 class Cosine(TorchgfnReward):
-    """torchgfn's "cosine": R0 plus R1 times a product of cosines and a Gaussian."""
+    """The reward "cosine" of torchgfn: R0 plus R1 times a product of cosines and a Gaussian."""
 
     function = "CosineReward"
 
     class Config(Schema):
-        """`R0`, `R1`: the background and the height of the waves."""
+        """The heights of the reward."""
 
-        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD)
-        R1: float = described(0.5, ge=0, le=MAX_REWARD)
+        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD, description="The reward everywhere.")
+        R1: float = described(0.5, ge=0, le=MAX_REWARD, description="The height of the waves.")
 
 
 class Deceptive(TorchgfnReward):
-    """torchgfn's "deceptive": the way to the modes pays less than the rest."""
+    """The reward "deceptive" of torchgfn: the way to the modes pays less than the rest."""
 
     function = "DeceptiveReward"
 
     class Config(Cosine.Config):
-        """`R0`, `R1`, `R2`: see torchgfn."""
+        """The heights of the reward, as torchgfn uses them."""
 
-        R2: float = described(2.0, ge=0, le=MAX_REWARD)
+        R2: float = described(2.0, ge=0, le=MAX_REWARD, description="What a mode pays more.")
 
 
 class Sparse(TorchgfnReward):
-    """torchgfn's "sparse": a few cells pay."""
+    """The reward "sparse" of torchgfn: a few cells pay."""
 
     function = "SparseReward"
 
     @cached_property
     def _function(self) -> Callable[[Tensor], Tensor]:
-        # torchgfn lists all permutations of the dimensions
+        # torchgfn lists all permutations of the dimensions, which are too many for more
         if self.task.ndim > MAX_SPARSE:
             raise GenflowError(
                 f"torchgfn's reward 'sparse' needs ndim of at most {MAX_SPARSE}, not {self.task.ndim}"
@@ -189,24 +189,24 @@ class Sparse(TorchgfnReward):
 
 class _WithPreset(TorchgfnReward):
     class Config(Schema):
-        """`R0`: the background; the rest is torchgfn's "easy" preset."""
+        """The background; torchgfn's "easy" preset gives the rest."""
 
-        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD)
+        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD, description="The reward everywhere.")
 
 
 class BitwiseXor(_WithPreset):
-    """torchgfn's "bitwise_xor"."""
+    """The reward "bitwise_xor" of torchgfn."""
 
     function, preset = "BitwiseXORReward", "bitwise_xor"
 
 
 class MultiplicativeCoprime(_WithPreset):
-    """torchgfn's "multiplicative_coprime"."""
+    """The reward "multiplicative_coprime" of torchgfn."""
 
     function, preset = "MultiplicativeCoprimeReward", "multiplicative_coprime"
 
 
 class ConditionalMultiscale(_WithPreset):
-    """torchgfn's "conditional_multiscale"."""
+    """The reward "conditional_multiscale" of torchgfn."""
 
     function, preset = "ConditionalMultiScaleReward", "conditional_multiscale"

@@ -18,14 +18,21 @@ MAX_SORTED = 2_500_000
 
 
 class GridSolution(ExactSolution):
-    """Of any reward by enumeration; of product rewards, which are symmetric, far beyond it."""
+    """The exact solution of a grid, by enumeration or by the symmetry of a product reward.
+
+    A product reward does not tell dimensions apart, so its optimal policy is known for grids that are far too
+    large to enumerate.
+    """
 
     def __init__(self, transitions: GridTransitions, ndim: int, height: int) -> None:
         super().__init__(transitions, height**ndim)
         self._ndim, self._height, self._reward = ndim, height, transitions.reward
 
     def log_partition(self) -> float:
-        """Log of the sum of rewards, in closed form for product rewards: R0 h^n + R1 outer^n + R2 band^n."""
+        """The logarithm of the sum of all rewards.
+
+        For product rewards it is the closed form R0 h^n + R1 outer^n + R2 band^n.
+        """
         if not isinstance(self._reward, ProductReward):
             return super().log_partition()
         return float(torch.tensor(self._reward.log_masses(), dtype=torch.float64).logsumexp(0))
@@ -50,7 +57,7 @@ class GridSolution(ExactSolution):
         return sorted_expert(self._ndim, self._height, self.transitions.log_reward(graph.states), graph)
 
     def _enumerate(self) -> StateGraph:
-        """All h**n states; the level of a state is the sum of its positions."""
+        """List all h**n states; the level of a state is the sum of its positions."""
         self.require_enumerable("the state graph", "use metrics that sample")
         n, h = self._ndim, self._height
         index = torch.arange(h**n)

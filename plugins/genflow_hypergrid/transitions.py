@@ -16,7 +16,7 @@ from genflow.schema import brief
 
 
 class GridTransitions(Transitions):
-    """Action i increments dimension i, the last one exits."""
+    """Transitions of a grid: action i increments dimension i, and the last action exits."""
 
     def __init__(
         self, make: Callable[..., Any], device: torch.device, ndim: int, height: int, reward: Reward
@@ -34,48 +34,46 @@ class GridTransitions(Transitions):
 
     @property
     def n_actions(self) -> int:
-        """n + 1."""
+        """The number of actions, n + 1."""
         return self._n_actions
 
     @property
     def initial_state(self) -> Tensor:
-        """(n,) zeros."""
+        """The state in which all counters are at 0, (n,)."""
         return self._start
 
     def forward_masks(self, states: Tensor) -> Tensor:
-        """(..., n) -> (..., n+1): every dimension that is not at the top, and exit."""
+        """Which actions are allowed, (..., n) -> (..., n+1): dimensions that are not at the top, and exit."""
         masks = torch.ones(*states.shape[:-1], self._n_actions, dtype=torch.bool, device=states.device)
         torch.lt(states, self.height - 1, out=masks[..., :-1])
         return masks
 
     def n_parents(self, states: Tensor) -> Tensor:
-        """(..., n) -> (...) dimensions that are not at 0."""
+        """How many parents states have, (..., n) -> (...): the dimensions that are not at 0."""
         return (states > 0).sum(-1)
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
-        """(..., n), (...) -> (..., n)."""
+        """The states (..., n) after actions (...), which must be allowed."""
         return states + self._increments[actions]
 
     def state_ids(self, states: Tensor) -> Tensor | None:
-        """(..., n) -> (...) row-major number of the state, where it fits 64 bits."""
+        """The row-major numbers of states, (..., n) -> (...); None where they do not fit 64 bits."""
         return (states * self._weights).sum(-1) if self._numbered else None
 
     def inputs(self, states: Tensor) -> Tensor:
-        """(B, n) -> (B, n*h) one-hot.
-
-        Built in place: the preprocessor's int64 detour costs most of an evaluation.
-        """
+        """The one-hot inputs of states, (B, n) -> (B, n*h)."""
+        # the preprocessor makes int64 first, which would cost most of an evaluation
         size = (self._n_actions - 1) * self.height
         one_hot = torch.zeros(len(states), size, dtype=torch.float32, device=states.device)
         return one_hot.scatter_(1, self.one_hot_indices(states), 1.0)
 
     def one_hot_indices(self, states: Tensor) -> Tensor:
-        """(..., n) -> (..., n) int64: the input of each dimension that is 1."""
+        """The input of each dimension that is 1, (..., n) -> (..., n) int64."""
         return states + self._first_inputs
 
     @torch.no_grad()
     def log_reward(self, states: Tensor) -> Tensor:
-        """(B, n) -> (B,) float64.
+        """Log R of states, (B, n) -> (B,) float64.
 
         Raises:
             GenflowError: the reward returns no numbers, another number of them, or one that is not positive
@@ -103,5 +101,5 @@ class GridTransitions(Transitions):
         return scores.log()
 
     def is_mode(self, states: Tensor) -> Tensor | None:
-        """(B, n) -> (B,) what the reward says."""
+        """Which states are modes by the reward, (B, n) -> (B,); None where it does not say."""
         return self.reward.is_mode(states)

@@ -5,5 +5,5 @@ import genflow
 
 @genflow.hookimpl
 def register_policies(register):
-    """mlp3: the paper's three linear layers."""
+    """Register `mlp3`, the three linear layers of the paper."""
     register("mlp3", "genflow_policies.mlp3:MLP3")

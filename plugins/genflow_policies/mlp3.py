@@ -16,7 +16,7 @@ NEGATIVE_SLOPE = 0.01
 
 
 class Network(nn.Module):
-    """Linear(s, d), LeakyReLU, Linear(d, d), LeakyReLU, Linear(d, outputs)."""
+    """The network of a single policy, with hidden layers of d units."""
 
     def __init__(self, n_inputs: int, width: int, n_outputs: int) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class Network(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., s) -> (..., outputs)."""
+        """Map inputs (..., s) to logits (..., outputs)."""
         return self.net(x)
 
 
 class MLP3(PolicyArch):
-    """Three linear layers of any width d."""
+    """The architecture of three linear layers, of any width d."""
 
     takes_one_hot_indices = True
 
@@ -50,7 +50,7 @@ class MLP3(PolicyArch):
         return Network(n_inputs, self.config.width, n_outputs)
 
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """Rows are outputs, columns inputs, as in `nn.Linear`."""
+        """Name the axes of each parameter: rows are outputs and columns are inputs, as in `nn.Linear`."""
         return {
             "net.0.weight": ("hidden1", "input"),
             "net.0.bias": ("hidden1",),
@@ -61,11 +61,14 @@ class MLP3(PolicyArch):
         }
 
     def condition(self) -> dict[str, float]:
-        """d of c = [s, h, n, d]."""
+        """The width, which is d of the paper's c = [s, h, n, d]."""
         return {"width": float(self.config.width)}
 
     def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """M networks as batched matrix products; states shared by all members make one wide product."""
+        """Compute the logits of M networks by batched matrix products.
+
+        States (B, s) that all members share make one wide product in the first layer.
+        """
         first, bias = weights["net.0.weight"], weights["net.0.bias"]
         if x.ndim == 2:
             members, width, n_inputs = first.shape
@@ -84,9 +87,9 @@ class MLP3(PolicyArch):
     def forward_with_cache(
         self, module: nn.Module, weights: Mapping[str, Tensor]
     ) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
-        """`forward` whose cache is what is observed and both hidden layers.
+        """Return a `forward` that also returns the inputs and both hidden layers, for `backward`.
 
-        Columns of inputs that are 1 are gathered and summed: no product with zeros.
+        Inputs that are given as the indices of ones are gathered and summed instead of multiplied by zeros.
         """
         members, width, n_inputs = weights["net.0.weight"].shape
         # a gather needs the first layer in this order, and products read the second faster; the third has too
@@ -123,11 +126,9 @@ class MLP3(PolicyArch):
         grad_logits: Tensor,
         out_grads: Mapping[str, Tensor],
     ) -> None:
-        """Back-propagation from the cached layers.
-
-        On a CPU one member after the other, whose layers then stay in the processor's cache.
-        """
+        """Write the gradients of all parameters to `out_grads`, from the cached layers."""
         n_inputs = weights["net.0.weight"].shape[2]
+        # on a CPU one member after the other, whose layers then stay in the processor's cache
         block = 1 if grad_logits.device.type == "cpu" else len(grad_logits)
         for start in range(0, len(grad_logits), block):
             own = slice(start, start + block)
