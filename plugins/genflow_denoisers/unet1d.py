@@ -197,7 +197,7 @@ class UNet1d(Denoiser):
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def _length(self) -> int:
-        """The positions of the first level: enough for a latent, and divisible as often as there are levels."""
+        """The positions of the first level: enough for a latent, and halved evenly by every level."""
         factor = 2 ** len(self.config.channels)
         return factor * math.ceil(self.latent_size / (self.config.patch * factor))
 
@@ -217,7 +217,7 @@ class UNet1d(Denoiser):
         return self.last(x).transpose(1, 2).flatten(1)[:, : self.latent_size]
 
     def prepare(self, t: Tensor, condition: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """Return `forward` at each of the steps t (N,) under one condition (C,), as functions (B, Z) -> (B, Z)."""
+        """Return `forward` at each step of t (N,) under one condition (C,), as functions (B, Z) -> (B, Z)."""
         embeddings = self.time(time_embedding(t, self.config.embedding)) + self.structure(condition[None])
         blocks = [cast(Block, block).prepare(embeddings) for block in (*self.down, self.middle, *self.up)]
         shrink = [(_taps(cast(nn.Conv1d, conv)), _bias(cast(nn.Conv1d, conv))) for conv in self.shrink]

@@ -25,7 +25,7 @@ PRINTABLE = r"^\P{C}+$"
 
 
 class Spec(Schema):
-    """Read from a file: names of a policy's parameters, and how many numbers they have at most."""
+    """What a file says of an encoder: names of a policy's parameters, and how many numbers it has at most."""
 
     names: tuple[Annotated[str, Field(max_length=100, pattern=PRINTABLE)], ...] = Field(max_length=1000)
     length: int = Field(ge=1, le=2**40)
@@ -35,28 +35,33 @@ class Conv1dEncoder(Encoder):
     """Strided convolutions each way over flat, padded, normalised weights, with Gaussian noise and MSE."""
 
     class Config(Schema):
-        """Options of the network, and of the zoo's starts.
+        """Options of the network, and of the zoo's starts."""
 
-        `latent_size`: numbers of a latent.
-        `levels`, `stride`, `kernel`: convolutions each way, their stride and their length.
-        `residual`: False takes the skip connection of each level away (see
-            docs/decisions/0002-autoencoder.md).
-        `weight_noise`: what is added to the normalised weights while training.
-        `latent_noise`: what is added to the latents, which have unit scale, while training.
-        `init`: all members of a zoo start from one function of the units ("shared"), or each from the
-            architecture's own initialisation ("independent").
-        `init_noise`: what is added to a shared start for each member, relative to each tensor's own spread.
-        """
-
-        latent_size: int = Field(default=256, ge=1, le=65_536)
-        levels: int = Field(default=4, ge=1, le=8)
-        stride: int = Field(default=4, ge=2, le=8)
-        kernel: int = Field(default=9, ge=1, le=63)
-        residual: bool = True
-        weight_noise: float = Field(default=0.01, ge=0)
-        latent_noise: float = Field(default=0.1, ge=0)
-        init: Literal["independent", "shared"] = "shared"
-        init_noise: float = Field(default=0.1, ge=0)
+        latent_size: int = Field(default=256, ge=1, le=65_536, description="How many numbers a latent has.")
+        levels: int = Field(default=4, ge=1, le=8, description="How many convolutions there are each way.")
+        stride: int = Field(default=4, ge=2, le=8, description="The stride of each convolution.")
+        kernel: int = Field(default=9, ge=1, le=63, description="The length of each convolution's kernel.")
+        residual: bool = Field(
+            default=True,
+            description="Whether each level has a skip connection; docs/decisions/0002-autoencoder.md says"
+            " what it changes.",
+        )
+        weight_noise: float = Field(
+            default=0.01, ge=0, description="The noise on the normalised weights while training."
+        )
+        latent_noise: float = Field(
+            default=0.1, ge=0, description="The noise on latents, which have unit scale, while training."
+        )
+        init: Literal["independent", "shared"] = Field(
+            default="shared",
+            description='A zoo\'s members start from one function of the units ("shared"), or as the'
+            ' architecture initialises them ("independent").',
+        )
+        init_noise: float = Field(
+            default=0.1,
+            ge=0,
+            description="The noise on a shared start, relative to each tensor's own spread.",
+        )
 
     def __init__(self, config: Any = None, *, names: tuple[str, ...] = (), length: int = 1) -> None:
         """Build for parameters called `names` and vectors of at most `length`."""
@@ -93,7 +98,7 @@ class Conv1dEncoder(Encoder):
         return cls(config, names=sizes.names, length=sizes.length)
 
     def spec(self) -> dict[str, Any]:
-        """Parameter names and the longest vector."""
+        """What `from_spec` rebuilds from: the parameter names and the length of the longest vector."""
         return {"names": list(self.names), "length": self.length}
 
     @classmethod
@@ -128,7 +133,7 @@ class Conv1dEncoder(Encoder):
             )
 
     def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
-        """(D,) mean and standard deviation of each parameter of a layout."""
+        """The mean and the standard deviation of each parameter of a layout, (D,) each."""
         self.check(layout)
         sizes = torch.tensor(
             [place.stop - place.start for place in layout.slices().values()], device=self.mean.device
@@ -161,23 +166,26 @@ class Conv1dEncoder(Encoder):
         return x[:, 0]
 
     def encode(self, population: Population) -> Tensor:
-        """(M, D) -> (M, Z)."""
+        """Encode weights (M, D) as latents (M, Z)."""
         return self._to_latent(self._normalise(population))
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
-        """(M, Z) -> (M, D); the condition is not used: in the paper only the diffusion model sees it."""
+        """Decode latents (M, Z) to weights (M, D), whatever the condition.
+
+        In the paper only the diffusion model reads the condition.
+        """
         return self._denormalise(self._from_latent(latents), layout)
 
     def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
-        """Gaussian noise."""
+        """Add Gaussian noise to latents."""
         return latents + self.config.latent_noise * noise(latents)
 
     def loss_weight(self, layout: WeightLayout) -> float:
-        """The mean is over parameters, as in the paper."""
+        """How much a structure counts: by its parameters, since the paper's mean is over parameters."""
         return layout.size
 
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
-        """MSE of the normalised weights without the padding, with noise on weights and latents."""
+        """The mean squared error of the normalised weights, with noise on weights and latents."""
         clean = torch.cat([self._normalise(p) for p in populations])
         real = torch.cat(
             [
@@ -197,10 +205,10 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _fold(x: Tensor, stride: int) -> Tensor:
-    """(B, C, L * stride) -> (B, C * stride, L): neighbours become channels, the skip of a level down."""
+    """Make neighbours channels, (B, C, L * stride) -> (B, C * stride, L), as the skip of a level down."""
     return x.unflatten(2, (-1, stride)).transpose(2, 3).flatten(1, 2)
 
 
 def _unfold(x: Tensor, stride: int) -> Tensor:
-    """(B, C * stride, L) -> (B, C, L * stride), the inverse of `_fold`."""
+    """Undo `_fold`: (B, C * stride, L) -> (B, C, L * stride)."""
     return x.unflatten(1, (-1, stride)).transpose(2, 3).flatten(2, 3)

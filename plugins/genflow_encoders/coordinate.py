@@ -111,7 +111,7 @@ class CoordinateEncoder(Encoder):
     def starts(
         cls, config: Any, structures: Sequence[Structure], stored: Mapping[str, Tensor] | None = None
     ) -> Starts:
-        """In the smooth family, as the option `init` says."""
+        """Starts in the smooth family, as the option `init` says."""
         return smooth_starts(
             config.init, structures, config.latent_size, config.style_variance, config.init_noise, stored
         )
@@ -185,7 +185,7 @@ class CoordinateEncoder(Encoder):
         self.family.check(layout)
 
     def _basis(self, layout: WeightLayout) -> Tensor:
-        """The smooth family (1 + Z, D) at a layout, which is checked when it is first met."""
+        """The smooth family (1 + Z, D) at a layout; a layout is checked when it is first met."""
 
         def make() -> Tensor:
             self.check(layout)
@@ -194,7 +194,7 @@ class CoordinateEncoder(Encoder):
         return self._kept("family", layout, make)
 
     def _reader(self, layout: WeightLayout) -> Tensor:
-        """(1 + Z, Z): from the products of weights with the family to the style of its nearest member."""
+        """The matrix (1 + Z, Z) from products of weights with the family to the nearest member's style."""
 
         def make() -> Tensor:
             basis = self._basis(layout).cpu()
@@ -207,7 +207,7 @@ class CoordinateEncoder(Encoder):
         return self._kept("reader", layout, make)
 
     def _kept(self, what: str, layout: WeightLayout, make: Callable[[], Tensor]) -> Tensor:
-        """A table of a layout, made once."""
+        """A table of a layout, which is made once."""
         kept = self._tables.get((what, id(layout)))
         # a number may be given to another layout after its own is gone, and the module may have moved
         if kept is None or kept[0] is not layout or kept[1].device != self.spread.device:
@@ -217,7 +217,7 @@ class CoordinateEncoder(Encoder):
         return kept[1]
 
     def encode(self, population: Population) -> Tensor:
-        """(M, D) -> (M, Z): the style of the family's member nearest to the weights (least squares)."""
+        """Encode weights (M, D) as the style (M, Z) of the family's nearest member, by least squares."""
         return self.style(self._read(population))
 
     def _read(self, population: Population) -> Tensor:
@@ -234,13 +234,13 @@ class CoordinateEncoder(Encoder):
         return self.condition(scales)
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
-        """(M, Z), layout and condition (C,) -> (M, D), a few policies at a time."""
+        """Decode latents (M, Z) to weights (M, D) of a layout, under a condition (C,), a few at a time."""
         units = max(len(layout.units[label]) for label in self.units if label in layout.units)
         parts = latents.split(max(1, MAX_ROWS // units))
         return torch.cat([self.decode_all([(part, layout, condition)])[0] for part in parts])
 
     def decode_all(self, items: Sequence[tuple[Tensor, WeightLayout, Tensor]]) -> list[Tensor]:
-        """Latents (M, Z), layout and condition (C,) of several structures at once -> (M, D) each."""
+        """Decode for several structures at once: latents (M, Z), layout and condition (C,) to (M, D) each."""
         bases = [self._basis(layout) for _, layout, _ in items]
         sizes = [len(latents) for latents, _, _ in items]
         device = self.spread.device
@@ -300,7 +300,7 @@ class CoordinateEncoder(Encoder):
         return results
 
     def _between(self, name: str, labels: tuple[str, ...], e: Tensor) -> Tensor:
-        """(M, W, W) or (M, W): weights between hidden units, or their biases."""
+        """Weights between hidden units, (M, W, W), or their biases, (M, W)."""
         key = _key(name)
         if len(labels) == 1:
             return self.vectors[key](e)
@@ -309,11 +309,11 @@ class CoordinateEncoder(Encoder):
         return mixed + torch.einsum("mra,mrb->mab", left, right) / self.widest**0.5
 
     def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
-        """Gaussian noise."""
+        """Add Gaussian noise to latents."""
         return latents + self.config.latent_noise * noise(latents)
 
     def reconstruct(self, populations: list[Population], noise: Noise) -> tuple[Tensor, list[Tensor]]:
-        """Squared error relative to each tensor's spread, mean over parameters; noise on latents."""
+        """The mean squared error relative to each tensor's spread, with noise on latents."""
         device = self.spread.device
         latents = self.noisy(torch.cat([self.encode(p) for p in populations]), noise).split(
             [len(p) for p in populations]
@@ -335,12 +335,12 @@ class CoordinateEncoder(Encoder):
 
 
 def _forget_tables(encoder: CoordinateEncoder, keys: Any) -> None:
-    """After other tensors were loaded."""
+    """Drop what was computed from the tensors, after others were loaded."""
     encoder._tables.clear()
 
 
 def _scales(condition: Tensor) -> Tensor:
-    """(..., C) -> (..., C * (1 + len(FLOORS))): the numbers and their logarithms, as they span decades."""
+    """Numbers (..., C) and their logarithms, as they span decades: (..., C * (1 + len(FLOORS)))."""
     return torch.cat([condition, *((condition.abs() + floor).log() for floor in FLOORS)], dim=-1)
 
 

@@ -43,17 +43,17 @@ class CoordinateObjective(AutoencoderObjective):
 
     @property
     def visits_own_states(self) -> bool:
-        """With the member's own policy as the reference."""
+        """Whether states are the member's own: where its own policy is the reference."""
         return bool(self.encoder.config.reference == "member")
 
     def tensors(self) -> dict[str, Tensor]:
-        """The levels."""
+        """The recent level of each structure's KL, which checkpoints keep."""
         return {"levels": self._levels}
 
     def latents(
         self, picked: Sequence[tuple[int, Population]], chance: float, rng: torch.Generator
     ) -> Tensor | None:
-        """(B, Z) the latents of the batch, dealt out anew over all of it; or None."""
+        """The latents (B, Z) of the batch in another order, so that structures swap them; None: no swap."""
         if chance >= self.encoder.config.swap_probability:
             return None
         latents = torch.cat([self.encoder.encode(population) for _, population in picked])

@@ -12,45 +12,80 @@ from .smooth_family import Init
 
 
 class CoordinateOptions(Schema):
-    """Options of the network, of the zoo's starts, and of the losses.
-
-    `latent_size`: numbers of a latent, which are those of a style.
-    `style_variance`: the part of the family's variance that the style decides.
-    `hidden`, `embedding`: sizes of layers.
-    `depth`: blocks that read a unit.
-    `matrices`, `rank`: learned matrices, and more directions, that make the weights between hidden units.
-    `features`: False reads the coordinates of units instead of their amounts.
-    `pool`: adds to the condition what a network reads in all units together, for tasks that are a set of
-        things.
-    `latent_noise`: what is added to latents, which have unit scale, while training.
-    `init`: a zoo's members start from a style each ("style"), from the base of the family ("shared"), or from
-        the architecture's own initialisation ("independent").
-    `init_noise`: what is added to a start for each member, relative to each tensor's own spread.
-    `reference`: policies are compared with each member's own ("member"), or with the "optimal" one.
-    `swap_probability`: how often a step asks for the optimal policies of latents that come from other
-        structures' members, instead of for the members' own weights.
-    `length_power`: a structure's KL counts by the expected length of its trajectories to this power.
-    `normaliser_floor`: a structure's KL is taken relative to its own recent level plus this; None: as it is.
-    """
+    """Options of the network, of the zoo's starts, and of the losses."""
 
     renamed: ClassVar[dict[str, str]] = {"style_share": "autoencoder.options.style_variance"}
 
-    latent_size: int = Field(default=16, ge=1, le=1024)
-    style_variance: float = Field(default=0.3, ge=0, le=1)
-    hidden: int = Field(default=256, ge=1, le=8192)
-    embedding: int = Field(default=256, ge=1, le=8192)
-    depth: int = Field(default=2, ge=0, le=32)
-    matrices: int = Field(default=24, ge=1, le=1024)
-    rank: int = Field(default=4, ge=1, le=1024)
-    features: bool = True
-    pool: bool = False
-    latent_noise: float = Field(default=0.2, ge=0)
-    init: Init = "style"
-    init_noise: float = Field(default=0.1, ge=0)
-    reference: Literal["member", "optimal"] = "member"
-    swap_probability: float = Field(default=0.0, ge=0, lt=1)
-    length_power: float = Field(default=0.0, ge=0)
-    normaliser_floor: float | None = Field(default=None, gt=0)
+    latent_size: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        description="How many numbers a latent has; they are also the numbers of a style.",
+    )
+    style_variance: float = Field(
+        default=0.3,
+        ge=0,
+        le=1,
+        description="The fraction of the smooth family's variance that the style decides.",
+    )
+    hidden: int = Field(default=256, ge=1, le=8192, description="The width of the layers that read a unit.")
+    embedding: int = Field(
+        default=256, ge=1, le=8192, description="The size of the embedding of latent and condition."
+    )
+    depth: int = Field(default=2, ge=0, le=32, description="How many residual blocks read a unit.")
+    matrices: int = Field(
+        default=24,
+        ge=1,
+        le=1024,
+        description="How many learned matrices make the weights between hidden units.",
+    )
+    rank: int = Field(
+        default=4, ge=1, le=1024, description="How many directions are added to those matrices."
+    )
+    features: bool = Field(
+        default=True,
+        description="Whether units are read by their amounts; if false, by their coordinates.",
+    )
+    pool: bool = Field(
+        default=False,
+        description="Whether what a network reads in all units together is added to the condition, for tasks"
+        " that are a set of things.",
+    )
+    latent_noise: float = Field(
+        default=0.2, ge=0, description="The noise on latents, which have unit scale, while training."
+    )
+    init: Init = Field(
+        default="style",
+        description='A zoo\'s members start at a style each ("style"), at the base of the family ("shared"),'
+        ' or as the architecture initialises them ("independent").',
+    )
+    init_noise: float = Field(
+        default=0.1,
+        ge=0,
+        description="The noise on a member's start, relative to each tensor's own spread.",
+    )
+    reference: Literal["member", "optimal"] = Field(
+        default="member",
+        description="Decoded policies are compared with each member's own policy, or with the optimal one.",
+    )
+    swap_probability: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="How often a step asks for the optimal policies of latents that come from other"
+        " structures' members, instead of for the members' own weights.",
+    )
+    length_power: float = Field(
+        default=0.0,
+        ge=0,
+        description="A structure's KL counts by the expected length of its trajectories to this power.",
+    )
+    normaliser_floor: float | None = Field(
+        default=None,
+        gt=0,
+        description="A structure's KL is taken relative to its own recent level plus this, or as it is where"
+        " this is None.",
+    )
 
     @model_validator(mode="after")
     def _losses_fit_together(self) -> CoordinateOptions:

@@ -150,7 +150,7 @@ class SmoothFamily(nn.Module):
         return torch.cat(parts, dim=1)
 
     def _features(self, layout: WeightLayout, name: str, side: str, label: str, units: int) -> Tensor:
-        """(U, R) of unit variance: random Fourier features of coordinates, or a hidden unit's own."""
+        """Features (U, R) of unit variance: random Fourier features, or a hidden unit's own."""
         table = self._part(name, side).cpu()
         if label not in self._coordinates:
             return table[:units]
@@ -174,15 +174,15 @@ class SmoothStarts(Starts):
         self.family, self.style_variance, self.noise = family, style_variance, noise
 
     def facts(self) -> dict[str, float]:
-        """Size, variance and noise."""
+        """The size, variance and noise of the starts, as a zoo stores them."""
         return {"size": self.family.size, "style_variance": self.style_variance, "noise": self.noise}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The family."""
+        """The tensors of the family."""
         return self.family.state_dict()
 
     def weights(self, untrained: Population, seed: int) -> Tensor:
-        """(M, D), with styles and noise by the seed."""
+        """The starts (M, D) of a structure, with styles and noise by the seed."""
         layout, bias = untrained.layout, untrained.structure.initial_bias
         random = untrained.weights if bias is None else untrained.weights - bias
         rng = torch.Generator().manual_seed(seed)

@@ -22,7 +22,7 @@ LISTED = 12
 
 
 class Residual(nn.Module):
-    """x + Linear(SiLU(Linear(norm(x)) + Linear(e))), nothing at first."""
+    """A residual block x + Linear(SiLU(Linear(norm(x)) + Linear(e))), which adds nothing at first."""
 
     def __init__(self, size: int, embedding: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Standardise(nn.Module):
         self.scale.copy_(torch.where(varies, 1 / std.clamp(min=1e-9), 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., size) -> (..., size)."""
+        """Standardise rows (..., size)."""
         return (x - self.mean) * self.scale
 
     def check(self, x: Tensor, what: str) -> None:
@@ -143,7 +143,7 @@ class UnitNet(nn.Module):
         self.standardise.check(amounts, label)
 
     def describe(self, amounts: Tensor, categories: Mapping[str, Tensor]) -> Tensor:
-        """(U, G) and (U,) each -> (U, H), the part that depends on the unit alone."""
+        """The part that depends on the unit alone: amounts (U, G) and categories (U,) to (U, H)."""
         device = self.first.weight.device
         x = self.first(self.standardise(amounts.to(device)))
         for (name, known), table in zip(self.values.items(), self.categories, strict=True):
@@ -152,7 +152,7 @@ class UnitNet(nn.Module):
         return x
 
     def forward(self, described: Tensor, e: Tensor, owner: Tensor) -> Tensor:
-        """(N, H), (M, E), (N,) -> (N, outputs)."""
+        """Read units (N, H) under embeddings (M, E), chosen by (N,), and write (N, outputs)."""
         x = described + self.embed(e)[owner]
         for block in self.blocks:
             x = block(x, e, owner)
@@ -170,12 +170,12 @@ class Pool(nn.Module):
         )
 
     def forward(self, described: Tensor) -> Tensor:
-        """(U, H) -> (E,)."""
+        """Read units (U, H) together as one embedding (E,)."""
         return self.rho(self.phi(described).mean(0))
 
 
 def _listed(values: Sequence[int]) -> str:
-    """Values as a range where they are one."""
+    """Write values as a range where they are one."""
     if len(values) > 2 and values[-1] - values[0] == len(values) - 1:
         return f"{values[0]} to {values[-1]}"
     return ", ".join([*map(str, values[:LISTED]), *(["..."] if len(values) > LISTED else [])])

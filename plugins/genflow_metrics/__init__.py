@@ -8,11 +8,7 @@ import genflow
 
 @genflow.hookimpl
 def register_metrics(register):
-    """Exact: js, kl, kl_reverse, l1, tv. Histogram: hist_js, hist_kl, hist_l1.
-
-    Sampled: mean_reward, log_z_error, log_z_bound, modes, reward_correlation. Against each other: diversity,
-    diversity_tv, cka. Against checkpoints: novelty, novelty_tv, error_agreement.
-    """
+    """Register the metrics, in the groups and under the names of docs/metrics.md."""
     for name, cls in {
         "js": "JS",
         "kl": "KL",

@@ -27,10 +27,10 @@ class _Exact(Metric):
 
     @abstractmethod
     def divergence(self, p: Tensor, q: Tensor) -> Tensor:
-        """(S,), (M, S) -> (M,)."""
+        """The divergence (M,) between a target (S,) and distributions (M, S)."""
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return self.divergence(population.structure.solution.target(), population.terminal_distribution())
 
 
@@ -80,16 +80,13 @@ class _Histogram(Metric):
     exact = True
 
     class Config(Schema):
-        """`draws` samples a policy; the paper's numbers fit about 200 (see docs/metrics.md).
+        """How much is sampled; the paper's numbers fit about 200 draws (see docs/metrics.md)."""
 
-        `seed` of the draws.
-        """
-
-        draws: int = Field(default=256, ge=1)
-        seed: int = 0
+        draws: int = Field(default=256, ge=1, description="How many objects a policy samples.")
+        seed: int = Field(default=0, description="The seed of the draws.")
 
     def histogram(self, population: Population) -> Tensor:
-        """(M, S) shares of the draws.
+        """The fraction of the draws that falls on each state, (M, S).
 
         Draws come from the exact distribution, which is what trajectories sample.
         """
@@ -104,7 +101,7 @@ class HistogramJS(_Histogram):
     """JS of the histogram."""
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return js(population.structure.solution.target(), self.histogram(population))
 
 
@@ -112,7 +109,7 @@ class HistogramKL(_Histogram):
     """KL(target || histogram), empty cells floored at 1e-8."""
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return kl(
             population.structure.solution.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR)
         )
@@ -122,5 +119,5 @@ class HistogramL1(_Histogram):
     """Mean L1 of the histogram."""
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return mean_l1(population.structure.solution.target(), self.histogram(population))

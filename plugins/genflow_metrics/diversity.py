@@ -21,7 +21,7 @@ def spaced(population: Population, limit: int) -> slice:
 
 
 def weight_distances(a: Population, b: Population) -> Tensor:
-    """(M, N) float64 L2 distances between the weights of two populations."""
+    """L2 distances (M, N) float64 between the weights of two populations."""
     # without a matrix product, whose rounding would put a copy at some distance
     return torch.cdist(a.weights.double(), b.weights.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -42,7 +42,7 @@ class Diversity(Metric):
     joint = True
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64; NaN for a policy that is alone."""
+        """One number a policy, (M,) float64; NaN for a policy that is alone."""
         # a policy's distance to itself adds nothing
         to_others = weight_distances(population, population).sum(1) / (len(population) - 1)
         return to_others / population.weights.double().norm(dim=1).mean()
@@ -56,12 +56,16 @@ class DiversityTV(Metric):
     joint = True
 
     class Config(Schema):
-        """Each policy is compared with at most `others`, evenly spaced, which bounds time and memory."""
+        """How many policies are compared."""
 
-        others: int = Field(default=MAX_COMPARED, ge=2)
+        others: int = Field(
+            default=MAX_COMPARED,
+            ge=2,
+            description="With how many others, evenly spaced, a policy is compared at most.",
+        )
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64; NaN for a policy that is alone."""
+        """One number a policy, (M,) float64; NaN for a policy that is alone."""
         chosen = spaced(population, self.config.others)
         others = population if chosen.step == 1 else population[chosen]
         count = torch.full((len(population),), len(others))

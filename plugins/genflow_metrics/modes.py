@@ -22,10 +22,10 @@ class Modes(Metric):
     better = "higher"
 
     class Config(Schema):
-        """`draws` trajectories a policy; `seed` of the draws."""
+        """How much is sampled."""
 
-        draws: int = Field(default=1024, ge=1)
-        seed: int = 0
+        draws: int = Field(default=1024, ge=1, description="How many trajectories a policy samples.")
+        seed: int = Field(default=0, description="The seed of the trajectories.")
 
     def fits(self, structure: Structure) -> bool:
         """Whether the task says what a mode is."""
@@ -33,7 +33,7 @@ class Modes(Metric):
         return transitions.is_mode(transitions.initial_state[None]) is not None
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64.
+        """One number a policy, (M,) float64.
 
         Raises:
             GenflowError: the task does not say what a mode is.
@@ -107,18 +107,20 @@ class RewardCorrelation(Metric):
     better = "higher"
 
     class Config(Schema):
-        """How many objects are drawn, and how often each is reached.
+        """How many objects are drawn, and how often each is reached."""
 
-        `draws` objects, half the policy's own and half from uniformly random actions; `trajectories` to each;
-        `seed` of all.
-        """
-
-        draws: int = Field(default=128, ge=2)
-        trajectories: int = Field(default=16, ge=1)
-        seed: int = 0
+        draws: int = Field(
+            default=128,
+            ge=2,
+            description="How many objects are drawn, half by the policy and half by random actions.",
+        )
+        trajectories: int = Field(
+            default=16, ge=1, description="How many trajectories are drawn to each object."
+        )
+        seed: int = Field(default=0, description="The seed of everything random.")
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64; NaN where all objects have the same reward."""
+        """One number a policy, (M,) float64; NaN where all objects have the same reward."""
         c, transitions = self.config, population.structure.transitions()
         rng = torch.Generator().manual_seed(c.seed)
         own = population.rollouts(c.draws - c.draws // 2, c.seed).final

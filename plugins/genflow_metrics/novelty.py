@@ -50,7 +50,7 @@ def identities(population: Population, checkpoints: Population) -> Tensor:
 
 
 def nearest(distances: Tensor, same: Tensor) -> Tensor:
-    """(M, N) distances -> (M,) to the nearest one that is not the `same`; NaN if there is no other."""
+    """The distance (M,) to the nearest one that is not the `same`, from distances (M, N); NaN if none is."""
     found = distances.masked_fill(same, torch.inf).amin(1)
     return found.masked_fill(found.isinf(), torch.nan)
 
@@ -63,16 +63,16 @@ class _Novelty(Metric):
 
     @abstractmethod
     def distances(self, a: Population, b: Population) -> Tensor:
-        """(M, N) between two populations."""
+        """Distances (M, N) between the policies of two populations."""
 
     def compared(self, checkpoints: Population) -> Population:
         """The checkpoints that distances are taken to."""
         return checkpoints
 
     def __call__(self, population: Population, checkpoints: Population) -> Tensor:
-        """(M,) float64: 1 is as far as checkpoints are from each other, 0 a copy.
+        """One number a policy, (M,) float64: 1 is as far as checkpoints are from each other, 0 is a copy.
 
-        NaN for a zoo of one checkpoint.
+        It is NaN for a zoo of one checkpoint.
         """
         those = self.compared(checkpoints)
         itself = torch.eye(len(those), dtype=torch.bool)
@@ -93,9 +93,13 @@ class _Exact(Metric):
     reference = True
 
     class Config(Schema):
-        """`checkpoints`: at most so many are compared with, evenly spaced, which bounds time and memory."""
+        """How many checkpoints are compared with."""
 
-        checkpoints: int = Field(default=MAX_COMPARED, ge=2)
+        checkpoints: int = Field(
+            default=MAX_COMPARED,
+            ge=2,
+            description="With how many checkpoints, evenly spaced, a policy is compared at most.",
+        )
 
     def compared(self, checkpoints: Population) -> Population:
         """Some checkpoints, always the same object, whose distributions are then computed once."""
@@ -125,7 +129,7 @@ class ErrorAgreement(_Exact):
         return -nearest(-agreement, identities(population, those))
 
     def errors(self, population: Population) -> Tensor:
-        """(M, S) of length 1; 0 for a policy without mistakes."""
+        """The mistakes (M, S) of each policy, scaled to length 1; 0 for a policy without mistakes."""
         return functional.normalize(
             population.terminal_distribution() - population.structure.solution.target(), dim=1
         )

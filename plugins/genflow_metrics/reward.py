@@ -15,13 +15,13 @@ class _Sampled(Metric):
     """A figure of trajectories sampled from each policy."""
 
     class Config(Schema):
-        """`draws` trajectories a policy; `seed` of the draws."""
+        """How much is sampled."""
 
-        draws: int = Field(default=1024, ge=1)
-        seed: int = 0
+        draws: int = Field(default=1024, ge=1, description="How many trajectories a policy samples.")
+        seed: int = Field(default=0, description="The seed of the trajectories.")
 
     def bound(self, population: Population) -> Tensor:
-        """(M,) mean of log R(x) + log P_B - log P_F.
+        """The mean of log R(x) + log P_B - log P_F of each policy, (M,).
 
         A lower bound of log Z in expectation (Jensen), tight for a perfect policy.
         """
@@ -37,7 +37,7 @@ class MeanReward(_Sampled):
     better = "higher"
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return population.rollouts(self.config.draws, self.config.seed).log_reward.double().exp().mean(1)
 
 
@@ -47,7 +47,7 @@ class LogZBound(_Sampled):
     better = "higher"
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return self.bound(population)
 
 
@@ -58,5 +58,5 @@ class LogZError(_Sampled):
     exact = True
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         return (population.structure.solution.log_partition() - self.bound(population)).abs()

@@ -51,14 +51,14 @@ class CKA(Metric):
     joint = True
 
     class Config(Schema):
-        """On `states` of those that `draws` trajectories of each policy visit; `seed` of both."""
+        """On which states networks are compared."""
 
-        states: int = Field(default=256, ge=2)
-        draws: int = Field(default=64, ge=1)
-        seed: int = 0
+        states: int = Field(default=256, ge=2, description="How many visited states are compared on.")
+        draws: int = Field(default=64, ge=1, description="How many trajectories of each policy visit states.")
+        seed: int = Field(default=0, description="The seed of trajectories and states.")
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64, 0 to 1; NaN for a policy that is alone."""
+        """One number a policy, (M,) float64, 0 to 1; NaN for a policy that is alone."""
         rollouts = population.rollouts(self.config.draws, self.config.seed)
         visited = rollouts.inputs[rollouts.valid]
         rng = torch.Generator().manual_seed(self.config.seed)

@@ -5,24 +5,20 @@ import genflow
 
 @genflow.hookimpl
 def register_environments(register):
-    """molecule."""
+    """Register `molecule`."""
     register("molecule", "genflow_molecule.environment:Molecule")
 
 
 @genflow.hookimpl
 def register_rewards(register):
-    """qed_sa, logp_window, docking."""
+    """Register what molecules are paid for."""
     for name, cls in {"qed_sa": "QedSa", "logp_window": "LogPWindow", "docking": "Docking"}.items():
         register(name, f"genflow_molecule.rewards:{cls}", environment="molecule")
 
 
 @genflow.hookimpl
 def register_metrics(register):
-    """What is measured of sampled molecules, and exactly over molecules instead of states.
-
-    Sampled: molecule_modes, molecule_diversity, top_10, top_100, uniqueness, validity, length.
-    Exact: molecule_js, molecule_kl, molecule_l1.
-    """
+    """Register what is measured of sampled molecules, and exactly over molecules instead of states."""
     for name, cls in {
         "top_10": "Top10",
         "top_100": "Top100",
@@ -38,7 +34,7 @@ def register_metrics(register):
 
 @genflow.hookimpl
 def register_commands(cli):
-    """dock."""
+    """Add `genflow dock`."""
     from .cli import dock
 
     cli.add_command(dock)

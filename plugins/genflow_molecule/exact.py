@@ -38,7 +38,7 @@ class _Exact(Metric):
         """Target (K,) and policies (M, K) -> (M,)."""
 
     def __call__(self, population: Population) -> Tensor:
-        """(M,) float64."""
+        """One number a policy, (M,) float64."""
         solution = population.structure.solution
         assert isinstance(solution, MoleculeSolution)
         owner, target = solution.molecules()
