@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from genflow import GenflowError
+
+
+def _number(
+    name: str, least: int, most: int | None, default: int, metavar: str, text: str, show_default: bool = True
+) -> Callable[[Any], Any]:
+    """An option that is a whole number from `least` to `most`."""
+    return click.option(
+        name,
+        type=click.IntRange(least, most),
+        default=default,
+        show_default=show_default,
+        metavar=metavar,
+        help=text,
+    )
 
 
 @click.command("dock", short_help="Dock the best molecules of a population.")
@@ -21,51 +37,17 @@ from genflow import GenflowError
 )
 @click.option("--box-centre", type=float, nargs=3, metavar="X Y Z", help="Centre of the box, Å.")
 @click.option("--box-size", type=float, nargs=3, metavar="A B C", help="Sides of the box, Å.")
-@click.option(
-    "--top",
-    type=click.IntRange(1, 10_000),
-    default=20,
-    show_default=True,
-    metavar="K",
-    help="Molecules to dock.",
-)
-@click.option(
-    "--draws",
-    type=click.IntRange(1, 100_000),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Trajectories a policy to choose from.",
-)
-@click.option(
-    "--exhaustiveness",
-    type=click.IntRange(1, 1000),
-    default=8,
-    show_default=True,
-    metavar="N",
-    help="Monte Carlo runs a molecule.",
-)
-@click.option(
-    "--cores",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
-    help="Cores, which change no result (default: all).",
-)
+@_number("--top", 1, 10_000, 20, "K", "Molecules to dock.")
+@_number("--draws", 1, 100_000, 256, "N", "Trajectories a policy to choose from.")
+@_number("--exhaustiveness", 1, 1000, 8, "N", "Monte Carlo runs a molecule.")
+@_number("--cores", 0, None, 0, "N", "Cores, which change no result (default: all).", show_default=False)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Output folder (default: runs/<env>/docked/<receptor>).",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Seed of everything random.",
-)
+@_number("--seed", 0, None, 0, "N", "Seed of everything random.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
 def dock(
     population_folder,

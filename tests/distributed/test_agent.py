@@ -18,19 +18,14 @@ def log(folder, rank=0):
     return path.read_text() if path.exists() else ""
 
 
+def collect(small, out, *more):
+    """The command that collects the small job's zoo, with a checkpoint after every step."""
+    return ["train-zoo", "--config", small, "--out", out, "-o", "zoo.checkpoint_seconds=1e-9", *more]
+
+
 def test_a_zoo_survives_the_death_of_a_worker_and_of_the_agent(alone, small, tmp_path):
     out = tmp_path / "zoo"
-    command = [
-        "train-zoo",
-        "--config",
-        small,
-        "--out",
-        out,
-        "-o",
-        "zoo.checkpoint_seconds=1e-9",
-        "--json",
-        *TWO,
-    ]
+    command = collect(small, out, "--json", *TWO)
     with started(*command) as job:
         job.until(lambda: newest(out) > 3, "a checkpoint")
         before = job.workers()
@@ -189,18 +184,7 @@ def test_workers_of_torchrun_work_together(alone, small, tmp_path):
 def test_one_worker_under_the_agent_is_alone(alone, small, tmp_path):
     """It is started again all the same."""
     out = tmp_path / "zoo"
-    command = [
-        "train-zoo",
-        "--config",
-        small,
-        "--out",
-        out,
-        "-o",
-        "zoo.checkpoint_seconds=1e-9",
-        "--max-restarts",
-        1,
-    ]
-    with started(*command) as job:
+    with started(*collect(small, out, "--max-restarts", 1)) as job:
         job.until(lambda: newest(out) > 3, "a checkpoint")
         job.kill(job.workers()[0])
         job.wait()
