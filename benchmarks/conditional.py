@@ -215,9 +215,7 @@ class FeatureIndex(Preprocessor):
 
 
 class Coordinates(nn.Module):
-    """The first layer on the features of all positions, side by side, plus an embedding of each dimension
-    that there is.
-    """
+    """A first layer that reads the features of all positions and embeds the dimensions that there are."""
 
     features: Tensor
 
@@ -253,9 +251,7 @@ class LogZ(nn.Sequential):
 
 
 class Summed(nn.Module):
-    """(B, 2d) -> (B, d): what torchgfn joins side by side is added, so that both are inputs of the same first
-    layer.
-    """
+    """Adds what torchgfn joins side by side, (B, 2d) -> (B, d), so that one first layer reads both."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Sum of the halves."""
@@ -264,9 +260,7 @@ class Summed(nn.Module):
 
 
 def make_policy(env: Grids, variant: str, width: int, depth: int) -> ConditionalDiscretePolicyEstimator:
-    """A multilayer perceptron of `depth` hidden layers on what is known of the state and the condition vector
-    together.
-    """
+    """A multilayer perceptron of `depth` hidden layers that reads state and condition together."""
     preprocessor: OneHotIndex | FeatureIndex
     first: nn.Module
     if variant == "padded":
@@ -289,9 +283,7 @@ Loss = Callable[[], Tensor]
 
 
 def distill(env: Grids, policy: Estimator, *, batch: int, length_power: float, rng: torch.Generator) -> Loss:
-    """KL from the optimal policy on `batch` states of all structures alike, which go through the network
-    together.
-    """
+    """The KL from the optimal policy on `batch` states, drawn alike from all structures."""
     experts = [structure.solution.expert for structure in env.structures[: env.trained]]
     weights = torch.tensor([expert.length for expert in experts]) ** length_power
     weights /= weights.mean()
@@ -372,9 +364,7 @@ def train(loss: Loss, groups: list[dict], seconds: float) -> dict[str, float]:
 
 @torch.no_grad()
 def exact_js(env: Grids, policy: Estimator, row: int) -> float:
-    """Exact Jensen-Shannon divergence between the target and the terminal distribution on one structure,
-    natural logarithm.
-    """
+    """The exact Jensen-Shannon divergence, in nats, from the target on one structure."""
     structure = env.structures[row]
     graph = structure.solution.graph
     own = [*range(structure.environment.config.ndim), env.ndim]

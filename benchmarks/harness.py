@@ -1,5 +1,6 @@
-"""How the works of the speed benchmark run their sides, and how they judge what a side saved: exactly, and
-off every side's clock.
+"""How the works of the speed benchmark run their sides.
+
+What a side saved is judged exactly, and off every side's clock.
 """
 
 from __future__ import annotations
