@@ -15,6 +15,7 @@ from genflow import __version__
 from genflow.distributed.process_group import INTERRUPTED, is_rank_zero, is_supervised, report_status
 from genflow.distributed.world import WorkerLost
 from genflow.errors import GenflowError, did_you_mean
+from genflow.interrupts import interrupts_for_python
 
 #: command -> (module, short help). A module is imported only when its command runs, so --help is fast
 COMMANDS = {
@@ -104,9 +105,13 @@ def main(args: list[str] | None = None) -> Any:
             signal.SIGTERM, signal.default_int_handler
         )  # handled as Ctrl-C, so that open files and locks are released
     try:
-        cli.main(
-            args=args, prog_name="genflow", standalone_mode=False, obj=sys.argv[1:] if args is None else args
-        )
+        with interrupts_for_python():  # before anything is imported that begins threads
+            cli.main(
+                args=args,
+                prog_name="genflow",
+                standalone_mode=False,
+                obj=sys.argv[1:] if args is None else args,
+            )
     except GenflowError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:

@@ -9,6 +9,8 @@ import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Mol, rdMolDescriptors
 
+from genflow.interrupts import interrupts_for_python
+
 from . import rewards
 from .assembly import join
 from .scoring import Scorer
@@ -43,6 +45,7 @@ VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
 
 
 @lru_cache(maxsize=MAX_BLOCKS)
+@interrupts_for_python()
 def outline_block(block: Block) -> dict[str, float]:
     """Outline a block by numbers of about unit size, most of which add up when blocks are joined."""
     mol = block.mol
@@ -96,6 +99,7 @@ def properties(mol: Mol) -> list[float]:
 
 
 @lru_cache(maxsize=16 * MAX_BLOCKS)
+@interrupts_for_python()  # it is kept, so RDKit must not be interrupted
 def cap_properties(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
     """The `properties` of a block with probes in place of its neighbours, its caps.
 

@@ -13,6 +13,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import Mol
 
 from genflow import GenflowError, Reward
+from genflow.interrupts import interrupts_for_python
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -86,6 +87,7 @@ class Scorer:
                 _scores.add((self._number, each), score, sys.getsizeof(each))
         return [found[each] for each in smiles]
 
+    @interrupts_for_python()
     def modes(self, smiles: Sequence[str]) -> list[bool]:
         """Which molecules are modes: as the reward says, else those that score at least `MODE_SCORE`."""
         mols = {each: mol for each in dict.fromkeys(smiles) if (mol := read(each)) is not None}
@@ -95,6 +97,7 @@ class Scorer:
         modes = dict(zip(mols, said.tolist(), strict=True))
         return [modes.get(each, False) for each in smiles]
 
+    @interrupts_for_python()  # what RDKit finds when it is interrupted is no score
     def _ask(self, smiles: Sequence[str]) -> Iterator[tuple[str, float]]:
         mols = [read(each) for each in smiles]
         known = [(each, mol) for each, mol in zip(smiles, mols, strict=True) if mol is not None]
