@@ -1,5 +1,6 @@
 """The whole chain in Python: training, saving, loading, generating, refusing."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -11,11 +12,11 @@ from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluat
 from genflow.pipeline import check, evaluate_folder, run
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder, train_autoencoder
-from genflow.stages.common import resolve_component
+from genflow.stages.common import digest, resolve_component, zoo_digest
 from genflow.stages.diffusion import export_generator, measure_quality, train_generator
 from genflow.stages.generate import generate, load_generators
 from genflow.stages.zoo import train_zoo
-from genflow.storage.files import write_tensors
+from genflow.storage.files import write_json, write_tensors
 
 STRUCTURES = ["ndim=2,height=4,width=16", "ndim=2,height=6,width=16"]
 QUIET = Progress(quiet=True)
@@ -133,6 +134,51 @@ def test_the_zoos_starts_are_stored_and_no_others_are_drawn(trained, tmp_path, m
     encoder_cls, encoder_config = resolve_component(settings, "encoder")
     family = encoder_cls.for_zoo(encoder_config, again.populations, again.starts).family.state_dict()
     assert all(family[name].equal(2 * stored[name][tuple(map(slice, family[name].shape))]) for name in family)
+
+
+def test_other_starts_are_another_zoo_and_one_without_keeps_its_fingerprint(trained, tmp_path):
+    shutil.copytree(trained / "zoo", tmp_path / "zoo")
+    path = tmp_path / "zoo" / "starts.safetensors"
+    path.unlink(missing_ok=True)
+    zoo = Zoo(tmp_path / "zoo")
+    names = json.dumps([structure.to_json() for structure in zoo.structures], sort_keys=True)
+    without = hashlib.sha256((names + digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[
+        :16
+    ]
+    assert zoo_digest(zoo) == without  # as it was written before starts were stored
+    found = [without]
+    for starts in (
+        {"a": torch.zeros(2)},
+        {"b": torch.zeros(2)},
+        {"a": torch.ones(2)},
+        {"a": torch.zeros(2, 1)},
+    ):
+        write_tensors(path, starts)
+        found.append(zoo_digest(zoo))
+    assert len(set(found)) == 5
+
+
+def test_an_autoencoder_of_the_first_edition_is_refused_in_a_line_that_says_what_to_do(trained, tmp_path):
+    """Its manifest has no format, and its card describes units by one table."""
+    zoo, folder = Zoo(trained / "zoo"), tmp_path / "old"
+    write_tensors(folder / "autoencoder.safetensors", {"mean": torch.zeros(3)})
+    card = {"name": "conv1d", "options": {"latent_size": 3}, "spec": {"tables": {"input": [[1.0]]}}}
+    facts = {"encoder": card, "seconds": 1.0, "history": {}, "reconstruction": []}
+    write_json(folder / "autoencoder.json", facts)
+    manifest = {
+        "stage": "autoencoder",
+        "env": "hypergrid",
+        "policy": "mlp3",
+        "seed": 0,
+        "zoo": zoo_digest(zoo),
+    }
+    write_json(folder / "run.json", {**manifest, "digest": "0" * 16, "versions": {}, "complete": True})
+    line = r"^\S+ holds an autoencoder of the first edition, .* train another with `genflow train-ae`[^\n]*$"
+    with pytest.raises(GenflowError, match=line):
+        train_generator(config(), zoo, folder, tmp_path / "out", QUIET)
+    with pytest.raises(GenflowError, match=r"holds a run of the first edition of genflow"):
+        train_autoencoder(config(), zoo, folder, QUIET)
+    assert not (tmp_path / "out").exists()
 
 
 def test_where_the_members_start_belongs_to_a_zoo(trained):

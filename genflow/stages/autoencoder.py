@@ -7,6 +7,7 @@ from typing import Any
 
 from genflow.config import Config
 from genflow.distributed.world import world
+from genflow.errors import GenflowError
 from genflow.evaluation.report_data import AUTOENCODER
 from genflow.generator import EncoderCard
 from genflow.interfaces.encoder import Encoder
@@ -25,7 +26,7 @@ from genflow.stages.common import (
 )
 from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
 from genflow.storage.populations import inside
-from genflow.storage.runs import RunDirectory
+from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
 from genflow.training.autoencoder import AutoencoderTrainee, reconstruct
@@ -126,8 +127,13 @@ def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
     """Load the encoder and the card that `train_autoencoder` wrote.
 
     Raises:
-        GenflowError: a file is missing or invalid.
+        GenflowError: a file is missing, invalid, or of the first edition.
     """
+    if (folder / MANIFEST).exists() and "format" not in read_json(folder / MANIFEST):
+        raise GenflowError(
+            f"{folder} holds an autoencoder of the first edition, which is not converted; train another with"
+            " `genflow train-ae` (its zoo can be used; `genflow convert` takes whole generators)"
+        )
     path = inside(folder, AUTOENCODER)
     card = validate(EncoderCard, read_json(path).get("encoder", {}), f"{path}: encoder")
     path = inside(folder, AUTOENCODER_TENSORS)

@@ -96,9 +96,12 @@ def estimated_cost(structure: Structure) -> float:
 
 
 def zoo_digest(zoo: Zoo) -> str:
-    """Return a fingerprint of a zoo's structures and weights."""
+    """Return a fingerprint of a zoo's structures, weights and stored starts, from which encoders are made."""
     names = json.dumps([structure.to_json() for structure in zoo.structures], sort_keys=True)
-    return hashlib.sha256((names + digest(*(p.weights for p in zoo.populations))).encode()).hexdigest()[:16]
+    starts = sorted(zoo.starts.items())
+    names += "".join(f"{name}{list(tensor.shape)}" for name, tensor in starts)
+    weights = digest(*(p.weights for p in zoo.populations), *(tensor for _, tensor in starts))
+    return hashlib.sha256((names + weights).encode()).hexdigest()[:16]
 
 
 def digest(*tensors: torch.Tensor) -> str:
