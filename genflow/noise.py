@@ -6,17 +6,19 @@ Shapes: B latents, Z their size, C conditions.
 from __future__ import annotations
 
 import copy
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from genflow.caching import ByteCache
 from genflow.interfaces.denoiser import Denoiser, Prediction
 from genflow.schema import Schema
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
+#: a scheduler has several numbers a noise level
+_schedulers = ByteCache(2**24)
 
 
 class NoiseOptions(Schema):
@@ -47,12 +49,15 @@ class SamplingOptions(Schema):
     )
 
 
-@lru_cache(maxsize=16)
 def scheduler(noise: NoiseOptions, sampler: Sampler = "ddpm") -> Any:
     """Return the diffusers scheduler of a noise process and a sampler, which is built once.
 
     It does not clip samples to [-1, 1], because latents are normalised to unit variance.
     """
+    return _schedulers.get(_scheduler, (noise, sampler), lambda: _scheduler(noise, sampler))
+
+
+def _scheduler(noise: NoiseOptions, sampler: Sampler) -> Any:
     import diffusers
 
     common = {

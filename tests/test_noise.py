@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from genflow import Denoiser
+from genflow.caching import bytes_of
 from genflow.noise import NoiseOptions, SamplingOptions, sample_latents, scheduler
 
 TIMESTEPS = 200
@@ -129,3 +130,14 @@ def test_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(lambda _: draw(sampler="dpm++", steps=12), range(8)))
     assert all(torch.equal(latents, draw(sampler="dpm++", steps=12)) for latents in drawn)
+
+
+def test_schedulers_are_built_once_and_kept_up_to_a_bound_in_bytes():
+    """A scheduler of 100 000 levels takes megabytes, one of ten takes none."""
+    small = scheduler(NoiseOptions(timesteps=10))
+    assert scheduler(NoiseOptions(timesteps=10)) is small
+    assert bytes_of(scheduler(NoiseOptions(timesteps=100_000))) > 10**6
+    for levels in range(90_000, 90_016):
+        scheduler(NoiseOptions(timesteps=levels))
+    again = scheduler(NoiseOptions(timesteps=10))
+    assert again is not small and again.alphas_cumprod.equal(small.alphas_cumprod)

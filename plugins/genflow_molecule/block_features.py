@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Mol, rdMolDescriptors
 
+from genflow.caching import ByteCache
 from genflow.interrupts import interrupts_for_python
 
 from . import rewards
 from .assembly import join
 from .scoring import Scorer
-from .vocabulary import MAX_BLOCKS, Block
+from .vocabulary import Block
 
+P = ParamSpec("P")
+V = TypeVar("V")
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
@@ -42,10 +47,23 @@ PROPERTIES = 12 + len(ALERTS)
 HEAVY_ATOMS, WEIGHT, LOG_P, SURFACE = 8.5, 120, 2, 40
 FEW, SOME, MANY = 2.5, 3.5, 4.5
 VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
+#: what is known of blocks; equal blocks of different vocabularies share it
+_cache = ByteCache(2**25)
 
 
-@lru_cache(maxsize=MAX_BLOCKS)
-@interrupts_for_python()
+def _kept(function: Callable[P, V]) -> Callable[P, V]:
+    """Keep what a function of hashable arguments returns; RDKit, whose word is kept, is not interrupted."""
+
+    make = interrupts_for_python()(function)
+
+    @wraps(function)
+    def get(*args: P.args, **kwargs: P.kwargs) -> V:
+        return _cache.get(function, (args, *kwargs.items()), lambda: make(*args, **kwargs))
+
+    return get
+
+
+@_kept
 def outline_block(block: Block) -> dict[str, float]:
     """Outline a block by numbers of about unit size, most of which add up when blocks are joined."""
     mol = block.mol
@@ -98,8 +116,7 @@ def properties(mol: Mol) -> list[float]:
     ]
 
 
-@lru_cache(maxsize=16 * MAX_BLOCKS)
-@interrupts_for_python()  # it is kept, so RDKit must not be interrupted
+@_kept
 def cap_properties(block: Block, caps: tuple[tuple[int, int], ...]) -> list[float]:
     """The `properties` of a block with probes in place of its neighbours, its caps.
 
@@ -115,7 +132,7 @@ def cap_properties(block: Block, caps: tuple[tuple[int, int], ...]) -> list[floa
         return properties(mol)
 
 
-@lru_cache(maxsize=MAX_BLOCKS)
+@_kept
 def describe_atom(block: Block, index: int) -> dict[str, float]:
     """An atom and what surrounds it.
 
@@ -152,7 +169,7 @@ def describe_atom(block: Block, index: int) -> dict[str, float]:
     }
 
 
-@lru_cache(maxsize=64 * MAX_BLOCKS)
+@_kept
 def probe_smiles(block: Block, index: int, number: int) -> str:
     """The canonical SMILES of a block with a probe bonded to one of its atoms."""
     smiles, atom = PROBES[number]

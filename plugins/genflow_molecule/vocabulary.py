@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,7 +124,7 @@ def is_shipped(vocabulary: str) -> bool:
     return re.fullmatch(r"[\w-]+", vocabulary) is not None
 
 
-@lru_cache(maxsize=8)
+@cache  # few ship
 def shipped_vocabulary(name: str) -> tuple[Block, ...]:
     """The blocks of a vocabulary that ships; its file never changes.
 
@@ -178,7 +178,7 @@ def _missing(name: str) -> GenflowError:
     )
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # each at most `MAX_BYTES` of text and `MAX_BLOCKS` small molecules
 def parse(content: bytes, where: str) -> tuple[Block, ...]:
     """The checked blocks of a vocabulary file.
 

@@ -6,12 +6,15 @@ import math
 
 import pytest
 import torch
+from genflow_molecule import block_features
 from genflow_molecule.block_features import PROBES, describe_atom, outline_block, probe_score
 from genflow_molecule.features import PARTNERS
 from genflow_molecule.vocabulary import Block
 from oracles import lively
 from rdkit import Chem
 from test_molecule import SETS, structure, walk
+
+from genflow.caching import ByteCache
 
 TASKS = [(12, 3), (72, 8), (5, 2), *((blocks, n) for blocks in SETS for n in (2, 4))]
 
@@ -166,3 +169,17 @@ def test_conditions_tell_rewards_apart():
 def test_policies_of_any_task_have_finite_logits():
     # whatever the task, and wherever its policies are
     assert torch.isfinite(lively(structure(5, 2), 1).rollouts(4).logits).all()
+
+
+def test_what_is_known_of_blocks_is_shared_by_equal_ones_and_bounded_in_bytes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(block_features, "_cache", ByteCache(2000))
+    monkeypatch.setattr(block_features, "properties", lambda mol: asked.append(mol) or [float(len(asked))])
+
+    def block(smiles: str = "CCO") -> Block:
+        return Block(smiles=smiles, stems=(0,), attachments=(0,))
+
+    assert [block_features.cap_properties(block(), ()) for _ in range(2)] == [[1.0], [1.0]]
+    for size in range(1, 200):
+        block_features.cap_properties(block("C" * size), ())
+    assert block_features.cap_properties(block(), ()) == [201.0]
