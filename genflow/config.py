@@ -66,6 +66,10 @@ class EvaluationOptions(Schema):
         ge=0,
         description='Standard deviation of the noise of "perturbed", relative to that of each tensor.',
     )
+    pretrained: bool = Field(
+        default=False,
+        description="Whether `genflow run` also measures policies of the generator that ships.",
+    )
 
 
 class Config(Schema):

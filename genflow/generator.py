@@ -266,6 +266,7 @@ class Generator:
             )
         provenance = {
             "source": "generated",
+            "encoder": self.card.encoder.name,
             "training_structures": self.card.training_structures,
             "seed": seed,
             "seconds": time.perf_counter() - began,

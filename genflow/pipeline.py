@@ -4,6 +4,7 @@ OUT/zoo/<structure>/        train_zoo           populations trained from scratch
 OUT/autoencoder/            train_autoencoder   weights <-> latents
 OUT/generator/              train_generator     condition -> latents -> weights
 OUT/generated/<structure>/  generate            policies for known and unknown structures
+OUT/pretrained/<structure>/ generate            by the generator that ships, to compare
 OUT/trained/<structure>/    train_zoo           unknown structures trained from scratch, only to compare
 OUT/evaluation.json         compare             every population and baseline, measured
 OUT/report.html             write_report        tables and pictures
@@ -23,6 +24,7 @@ from genflow.evaluation.baselines import baselines, comparable, reference
 from genflow.evaluation.evaluate import choose_metrics, evaluate
 from genflow.evaluation.report import write_report
 from genflow.evaluation.report_data import EVALUATION
+from genflow.generator import shipped
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
@@ -30,7 +32,7 @@ from genflow.registry import registry
 from genflow.stages.autoencoder import train_autoencoder
 from genflow.stages.common import check_plan, digest, map_with_progress, resolve_component
 from genflow.stages.diffusion import train_generator
-from genflow.stages.generate import generate
+from genflow.stages.generate import generate, load_pretrained
 from genflow.stages.zoo import train_zoo
 from genflow.storage.files import read_json, write_json
 from genflow.storage.populations import find_populations, load_population, read_facts
@@ -67,6 +69,12 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
         generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)
         everything = [*known, *unknown]
         generated = generate(config, [generator] * len(everything), everything, out / "generated", progress)
+        if config.evaluation.pretrained:
+            pretrained, covered, refusals = load_pretrained(config, everything)
+            for refusal in refusals:
+                progress.note(f"pretrained: {refusal}")
+            if covered:
+                generated += generate(config, pretrained, covered, out / "pretrained", progress, "pretrained")
         trained = list(zoo.populations)
         if unknown and config.train_tests:
             alike = config.zoo.model_copy(update={"num": config.evaluation.num})
@@ -92,6 +100,8 @@ def check(config: Config) -> tuple[list[Structure], list[Structure]]:
     encoder_cls, encoder_config = resolve_component(config, "encoder")
     known = config.training_structures()
     unknown = config.unseen_structures(known)
+    if config.evaluation.pretrained and not shipped(config.env):
+        raise GenflowError(f"no generator ships for {config.env!r}; take evaluation.pretrained away")
     selected = check_plan(config, known, unknown)
     for structure in [*known, *unknown]:
         if structure in known or config.train_tests:
@@ -125,6 +135,7 @@ def compare(
         entries = []
         for population in [*own, *rivals]:
             seen = judge.seen if judge else structure in zoo.structures if zoo else population.seen
+            seen = population.seen if population.source == "pretrained" else seen
             entries.append({**evaluate(population, options.metrics, checkpoints), "seen": seen})
         return entries
 

@@ -27,6 +27,7 @@ SOURCES = {
     "target": ("black", "_"),
     "trained": ("#2166ac", "o"),
     "generated": ("#d6604d", "D"),
+    "pretrained": ("#e08214", "P"),
     "random": ("#878787", "x"),
     "uniform": ("#444444", "+"),
     "mean": ("#1b9e77", "s"),

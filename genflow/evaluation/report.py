@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from html import escape
@@ -11,7 +10,7 @@ from pathlib import Path
 from genflow.evaluation import pictures, report_sections
 from genflow.evaluation.evaluate import format_number
 from genflow.evaluation.report_data import SOURCES, Entry, MetricSummary, ReportData, read_report_data
-from genflow.measure import primary_metrics
+from genflow.evaluation.summary import describe_metric, summary, summary_metric, three_digits
 from genflow.storage.files import write_bytes
 
 REPORT = "report.html"
@@ -96,7 +95,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n"
-        f"{_summary(data)}{_versions_and_configuration(data)}"
+        f"{summary(data)}{_versions_and_configuration(data)}"
         f"<nav>{links}</nav>\n"
         + "".join(
             f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n'
@@ -109,99 +108,6 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     # a JSON file may contain half a surrogate pair, which UTF-8 cannot encode
     write_bytes(path, page.encode("utf-8", "replace"))
     return path
-
-
-def _summary(data: ReportData) -> str:
-    """Write the summary in sentences, with the most important figures."""
-    metric, groups = _summary_metric(data), data.evaluation.groups()
-    if metric is None:
-        structures = {s.structure.name for s in data.saved}
-        what = (
-            f"policies for {_count_of(len(structures), 'structure')}"
-            if structures
-            else "the history of a training"
-        )
-        hint = "<code>genflow evaluate DIR --zoo DIR --out DIR</code> makes one"
-        lead = f"<p>This folder holds {what} and no measured comparison; {hint}.</p>"
-        lines = []
-    else:
-        lead = (
-            f"<p>Policies for {_count_of(len(groups), 'structure')}, compared by <b>{escape(metric)}</b>:"
-            f" {escape(_describe_metric(data, metric))}. Figures are means over structures.</p>"
-        )
-        unseen = [entries for entries in groups.values() if not entries[0].seen]
-        seen = [entries for entries in groups.values() if entries[0].seen]
-        lines = [
-            _generated_beside_baselines(data, metric, unseen, "that the generator was <b>not</b> trained on"),
-            _generated_beside_baselines(data, metric, seen, "that the generator was trained on"),
-            _generation_and_training_time(data),
-        ]
-    for (_, name), group in report_sections.finetuned_by_structure(data).items():
-        for saved in group:
-            ends = {key: points for key in saved.training.history if (points := saved.training.points(key))}
-            figures = [
-                f"{escape(key)} {_three_digits(points[0][1])} → <b>{_three_digits(points[-1][1])}</b>"
-                for key, points in ends.items()
-            ]
-            steps = _count_of(max((int(points[-1][0]) for points in ends.values()), default=0), "step")
-            lines.append(
-                f"{escape(name)}, {escape(saved.label)}, {steps}, first → last value: {', '.join(figures)}."
-            )
-    return lead + "<ul>" + "".join(f"<li>{line}</li>" for line in lines if line) + "</ul>\n"
-
-
-def _generated_beside_baselines(
-    data: ReportData, metric: str, groups: Sequence[Sequence[Entry]], words: str
-) -> str:
-    """Compare the mean metric of generated policies with that of the baselines, in one sentence."""
-    chosen = [{e.source: v for e in entries if (v := e.value(metric)) is not None} for entries in groups]
-    chosen = [values for values in chosen if "generated" in values]
-    if not chosen:
-        return ""
-    lower = metric in data.metrics and data.metrics[metric].better == "lower"
-    others = []
-    for source, phrase in (
-        ("trained", "trained from scratch"),
-        ("nearest", "copied from the nearest structure"),
-        ("random", "untrained"),
-    ):
-        pairs = [(values["generated"], values[source]) for values in chosen if source in values]
-        if pairs:
-            wins = sum(own < other if lower else own > other for own, other in pairs)
-            beaten = f" (generated is better on {wins} of {len(pairs)})" if metric in data.metrics else ""
-            others.append(
-                f"{phrase} <b>{_three_digits(sum(other for _, other in pairs) / len(pairs))}</b>{beaten}"
-            )
-    own = sum(values["generated"] for values in chosen) / len(chosen)
-    figures = ", ".join([f"generated <b>{_three_digits(own)}</b>", *others])
-    return f"On {_count_of(len(chosen), 'structure')} {words}: {figures}."
-
-
-def _generation_and_training_time(data: ReportData) -> str:
-    """Compare the seconds to generate policies with the seconds to train them, in one sentence."""
-    made = {}
-    for source in ("generated", "trained"):
-        timed = [
-            (e.seconds, e.num)
-            for e in data.evaluation.entries
-            if e.source == source and e.seconds is not None
-        ]
-        if not timed:
-            return ""
-        low, high = min(num for _, num in timed), max(num for _, num in timed)
-        policies = _count_of(high, "policy", "policies") if low == high else f"{low} to {high} policies"
-        made[source] = (
-            f"<b>{_three_digits(sum(seconds for seconds, _ in timed) / len(timed))} s</b> ({policies})"
-        )
-    once = {"zoo": sum(s.training.seconds or 0 for s in data.saved if s.folder.parent.name == "zoo")}
-    once |= {
-        "autoencoder": data.autoencoder.seconds or 0,
-        "diffusion model": data.generator.seconds or 0,
-    }
-    spent = ", ".join(f"{name} {_three_digits(seconds)} s" for name, seconds in once.items() if seconds)
-    more = f" Not counted is what the generator itself cost, once: {spent}." if spent else ""
-    times = f"{made['generated']} to generate, {made['trained']} to train from scratch"
-    return f"Time for one structure, mean: {times}.{more}"
 
 
 def _versions_and_configuration(data: ReportData) -> str:
@@ -224,7 +130,7 @@ def _versions_and_configuration(data: ReportData) -> str:
 
 def _comparison(data: ReportData) -> str:
     """Write the overview picture, the table of all entries and the explanation of its columns."""
-    metric, groups, entries = _summary_metric(data), data.evaluation.groups(), data.evaluation.entries
+    metric, groups, entries = summary_metric(data), data.evaluation.groups(), data.evaluation.entries
     if metric is None:
         return ""
     rows = []
@@ -265,7 +171,7 @@ def _comparison(data: ReportData) -> str:
     )
     terms = {
         "num": "number of policies",
-        **{name: _describe_metric(data, name) for name in columns},
+        **{name: describe_metric(data, name) for name in columns},
         "seconds": "what it took to make these policies; for trained ones the training",
     }
     legend = f"<h3>Sources</h3>{_definition_list(sources)}{hint}<h3>Columns</h3>{_definition_list(terms)}"
@@ -297,7 +203,7 @@ def _rows(data: ReportData, group: Sequence[Entry], columns: Sequence[str]) -> s
         cells = []
         for name in columns:
             figures, value = e.metrics.get(name, MetricSummary()), e.value(name)
-            low, high = ("-" if v is None else _three_digits(v) for v in (figures.min, figures.max))
+            low, high = ("-" if v is None else three_digits(v) for v in (figures.min, figures.max))
             spread = f"<small>{low} to {high}</small>" if e.num > 1 and value is not None else ""
             title = f"mean {figures.mean}, min {figures.min}, max {figures.max}"
             mark = ' class="best"' if value is not None and value == best.get(name) else ""
@@ -309,33 +215,6 @@ def _rows(data: ReportData, group: Sequence[Entry], columns: Sequence[str]) -> s
     return f"<tbody>{''.join(lines)}</tbody>\n"
 
 
-def _summary_metric(data: ReportData) -> str | None:
-    """Return the metric of the summary, which is the first primary one that was measured.
-
-    Without such a metric it is the first one that was measured, or None.
-    """
-    present = {name for e in data.evaluation.entries for name in e.metrics if e.value(name) is not None}
-    measured = [name for name in data.metrics if name in present] + sorted(present - set(data.metrics))
-    return next((name for name in primary_metrics() if name in measured), next(iter(measured), None))
-
-
-def _describe_metric(data: ReportData, name: str) -> str:
-    """Return the first line of a metric's docstring, and which direction is better."""
-    if name not in data.metrics:
-        return "a metric that is not installed here"
-    metric = data.metrics[name]
-    first = (inspect.getdoc(type(metric)) or name).splitlines()[0].rstrip(".")
-    return f"{first}; {metric.better} is better"
-
-
 def _definition_list(terms: dict[str, str]) -> str:
     pairs = (f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
     return f"<dl>{''.join(pairs)}</dl>"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _count_of(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or f'{one}s'}"

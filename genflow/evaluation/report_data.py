@@ -36,6 +36,7 @@ AUTOENCODER = "autoencoder.json"
 SOURCES = {
     "trained": "trained from scratch on the structure itself",
     "generated": "made by the generator; no training on the structure afterwards",
+    "pretrained": "made by the generator that ships; no training on the structure afterwards",
     "random": "untrained",
     "uniform": "every allowed action is as likely",
     "mean": "the average of the trained weights",

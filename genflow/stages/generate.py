@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,28 @@ def load_generators(config: Config, folder: Path | None, structures: Sequence[St
     return [_covering(loaded, structure) for structure in structures]
 
 
+@float32_default()
+def load_pretrained(
+    config: Config, structures: Sequence[Structure]
+) -> tuple[list[Generator], list[Structure], list[str]]:
+    """Load the generators that ship with the environment, for those of some structures that they cover.
+
+    Returns:
+        A generator each for the structures that are covered, these structures, and why others are not.
+    """
+    device = config.torch_device()
+    loaded = {str(place): Generator.from_pretrained(place, device) for place in shipped(config.env)}
+    generators, covered, refusals = [], [], []
+    for structure in structures:
+        try:
+            generators.append(_covering(loaded, structure))
+        except GenflowError as error:
+            refusals.append(str(error))
+        else:
+            covered.append(structure)
+    return generators, covered, refusals
+
+
 def _covering(generators: Mapping[str, Generator], structure: Structure) -> Generator:
     """Return the first generator that covers a structure.
 
@@ -72,10 +95,12 @@ def generate(
     structures: Sequence[Structure],
     out: Path,
     progress: Progress,
+    source: str = "generated",
 ) -> list[Population]:
     """Generate a population for each structure with its generator.
 
-    A single population is written to `out` itself, and several to a folder each.
+    A single population is written to `out` itself, and several to a folder each. `source` is what tables and
+    the report call them.
 
     Raises:
         GenflowError: `out` holds another run, or a generator does not cover its structure.
@@ -100,6 +125,7 @@ def generate(
 
     def make(index: int) -> None:
         population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
+        population = replace(population, provenance={**population.provenance, "source": source})
         world().on_rank_zero(lambda: save_population(population, folders[index]))
         made[index] = population
 
@@ -123,7 +149,7 @@ def generate(
         if not run.complete:
             for p in populations:
                 progress.note(
-                    f"generated: {p.structure.name}: {len(p)} policies in {p.provenance['seconds']:.3f} s"
+                    f"{source}: {p.structure.name}: {len(p)} policies in {p.provenance['seconds']:.3f} s"
                 )
         run.update(complete=True)
     return populations

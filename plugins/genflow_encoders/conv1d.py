@@ -32,7 +32,10 @@ class Spec(Schema):
 
 
 class Conv1dEncoder(Encoder):
-    """Strided convolutions each way over flat, padded, normalised weights, with Gaussian noise and MSE."""
+    """Convolutions over the flat vector of weights, which are not told what a weight connects.
+
+    Strided each way, over padded and normalised weights, with Gaussian noise and a squared error.
+    """
 
     class Config(Schema):
         """Options of the network, and of the zoo's starts."""

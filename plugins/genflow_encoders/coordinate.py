@@ -37,7 +37,7 @@ MAX_ROWS = 2**13
 
 
 class CoordinateEncoder(Encoder):
-    """Weights are the smooth family at a style, the latent, plus a correction from condition and units."""
+    """Weights as a function of what the units that they connect mean, which new tasks share."""
 
     class Config(CoordinateOptions):
         """See `CoordinateOptions`."""

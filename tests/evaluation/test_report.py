@@ -453,3 +453,33 @@ def test_a_wide_table_leads_with_what_matters_and_folds_the_rest(tmp_path, more)
     every = ["source", "num", "js", *names, "seconds"]
     assert headers == ([every] if more < 20 else [["source", "num", "js", "seconds"], every])
     assert ("All 21 columns" in page.text) == (more == 20)
+
+
+def test_the_first_lines_say_who_is_best_and_why(tmp_path):
+    figures = {"generated": 0.12, "pretrained": 0.0002, "random": 0.125, "trained": 0.001}
+    rows = [
+        entry(name=name, source=source, metrics={"js": {"mean": js}})
+        for name in ("one", "two")
+        for source, js in figures.items()
+    ]
+    (tmp_path / "evaluation.json").write_text(evaluation(*rows))
+    made = Structure.parse("hypergrid", UNSEEN)
+    for source, encoder in (("generated", "conv1d"), ("pretrained", "coordinate"), ("trained", None)):
+        population = Population.initialised(made, 1, 0)
+        save_population(
+            Population(made, population.weights, {"source": source, "encoder": encoder}), tmp_path / source
+        )
+    text = Page(write_report(tmp_path)).text
+    best = "Best on 2 structures that the generator was not trained on: pretrained 0.0002; then trained 0.001"
+    assert best in text and text.index(best) < text.index("Sources")
+    assert "There, generated policies are no better than untrained ones." in text
+    assert "The encoder of generated policies is conv1d: Convolutions over the flat vector" in text
+    assert "The encoder of pretrained policies is coordinate: " in text
+
+
+def test_where_generated_policies_hold_no_reason_is_sought(tmp_path):
+    rows = [entry(metrics={"js": {"mean": 0.01}}), entry(source="random", metrics={"js": {"mean": 0.125}})]
+    (tmp_path / "evaluation.json").write_text(evaluation(*rows))
+    text = Page(write_report(tmp_path)).text
+    assert "Best on 1 structure that the generator was not trained on: generated 0.01" in text
+    assert "no better than" not in text
