@@ -159,26 +159,26 @@ class Structure:
         known = _named.get((env, policy or default_name("policy"), text))
         if known is not None:
             return known
-        fields: dict[str, Any] = {}
-        preset: set[str] = set()
+        given: dict[str, Any] = {}
+        preset: str | None = None
         for position, part in enumerate(split_fields(text)):
             key, equals, value = part.partition("=")
-            if equals and key.strip() in fields and key.strip() not in preset:
+            if equals and key.strip() in given:
                 raise GenflowError(f"structure {text!r}: {key.strip()!r} is given twice")
             if equals:
-                fields[key.strip()] = value.strip()
-                preset.discard(key.strip())
+                given[key.strip()] = value.strip()
             elif position == 0:
-                presets = registry().load("environment", env).presets
-                if part not in presets:
-                    raise GenflowError(
-                        f"environment {env!r} has no preset {part!r}{did_you_mean(part, presets)}"
-                    )
-                fields.update(presets[part])
-                preset.update(presets[part])
+                preset = part
             else:
                 raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
-        return cls._of_fields(env, policy, fields, read_files=True, texts=fields.keys() - preset)
+        fields: dict[str, Any] = {}
+        if preset is not None:
+            environment = registry().load("environment", env)
+            if preset not in environment.presets:
+                near = did_you_mean(preset, environment.presets)
+                raise GenflowError(f"environment {env!r} has no preset {preset!r}{near}")
+            fields = environment.preset(preset, given)
+        return cls._of_fields(env, policy, {**fields, **given}, read_files=True, texts=given.keys())
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:

@@ -61,6 +61,16 @@ class Environment(ABC):
         self.config = config if config is not None else self.Config()
         self.reward = reward
 
+    @classmethod
+    def preset(cls, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of a preset that stand beside what a user gives; override it where one excludes another.
+
+        Args:
+            name: of `presets`.
+            given: the user's fields, as texts.
+        """
+        return {key: value for key, value in cls.presets[name].items() if key not in given}
+
     @abstractmethod
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
         """Build the torchgfn environment and the preprocessor whose output is the policy's input.

@@ -9,6 +9,7 @@ Shapes: N slots, E entries (a block and the atom by which it is attached), A act
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,11 +70,24 @@ class Molecule(Environment):
     pretrained: ClassVar = ("genflow_molecule:pretrained/molecule",)
     reward: Reward
 
+    @classmethod
+    def preset(cls, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As for any environment, but a preset counts blocks of the vocabulary that ships.
+
+        Of a file all are used.
+        """
+        fields = super().preset(name, given)
+        if not is_shipped(str(given.get("vocabulary", "default"))):
+            fields.pop("blocks", None)
+        return fields
+
     class Config(Schema):
         """The blocks and what is paid for them."""
 
         blocks: int | tuple[int, ...] = described(
-            12, description="The first so many blocks of the vocabulary, or the numbers of some, 0+3+17."
+            12,
+            description="The first so many blocks of the vocabulary, or the numbers of some, 0+3+17;"
+            " by default 12 of one that ships, and all of a file's.",
         )
         max_blocks: int = size(ge=2, le=8, description="The most blocks N of a molecule.")
         vocabulary: str | tuple[Block, ...] = described(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -49,28 +48,22 @@ class Block(Schema):
 
     def fault(self) -> str | None:
         """What is wrong with this block; None: nothing."""
-        from rdkit import rdBase
+        from .block_check import joint_fault, molecule_fault
 
-        with rdBase.BlockLogs():  # it explains itself on standard error
-            mol = self.mol
-        if mol is None:
-            return "is no molecule"
-        if "." in self.smiles:
-            return "is more than one molecule"
-        for stem, uses in Counter(self.stems).items():
-            if not 0 <= stem < mol.GetNumAtoms():
-                return f"has no atom {stem}"
-            if uses > (hydrogens := mol.GetAtomWithIdx(stem).GetTotalNumHs()):
-                return (
-                    f"lists atom {stem} as a stem {uses} times, but it has {hydrogens} hydrogen atoms to"
-                    " replace"
-                )
-        if len(set(self.attachments)) < len(self.attachments) or not set(self.attachments) <= set(self.stems):
-            return (
-                f"has attachments {list(self.attachments)}, which must be different stems of"
-                f" {list(self.stems)}"
-            )
-        return None
+        return molecule_fault(self.smiles) or joint_fault(self.mol, self.stems, self.attachments)
+
+    @property
+    def canonical(self) -> str:
+        """The molecule in RDKit's own spelling."""
+        from rdkit import Chem
+
+        return Chem.MolToSmiles(self.mol)
+
+    def joints(self) -> list[str]:
+        """What tells this block, joined by each of its attachments, from others however they are written."""
+        from .block_check import joined_by
+
+        return joined_by(self.mol, self.attachments)
 
 
 class Blocks(Schema):
@@ -137,7 +130,8 @@ def shipped_vocabulary(name: str) -> tuple[Block, ...]:
     )
     if name not in names:
         raise _missing(name)
-    return parse((folder / f"{name}.json").read_bytes(), f"vocabulary {name!r}")
+    # its blocks are checked by the tests, not each time
+    return File.model_validate_json((folder / f"{name}.json").read_bytes()).blocks
 
 
 def read_vocabulary(path: Path) -> tuple[Block, ...]:
@@ -215,15 +209,31 @@ def checked(blocks: tuple[Block, ...], where: str) -> tuple[Block, ...]:
     """The same blocks.
 
     Raises:
-        GenflowError: one is no molecule that can be joined, or is there twice.
+        GenflowError: one is no plain molecule that can be joined, or two are the same, joined by the same
+            atom.
     """
-    seen: set[str] = set()
+    seen: dict[str, list[int]] = {}
     for number, block in enumerate(blocks):
-        fault = "is there twice" if block.smiles in seen else block.fault()
+        fault = block.fault()
+        if not fault:
+            same = seen.setdefault(block.canonical, [])
+            fault = next((why for other in same if (why := _twice(block, other, blocks[other]))), None)
+            same.append(number)
         if fault:
             raise GenflowError(f"{where} is malformed: block {number} ({block.smiles!r}) {fault}")
-        seen.add(block.smiles)
     return blocks
+
+
+def _twice(block: Block, number: int, other: Block) -> str | None:
+    """Why a block may not stand beside an earlier one of its molecule; None: it is joined elsewhere."""
+    if block == other:
+        return "is there twice"
+    if set(block.joints()) & set(other.joints()):
+        return (
+            f"is block {number} ({other.smiles!r}) once more, joined by the same atom, and its molecules"
+            " would count twice; leave one of them out"
+        )
+    return None
 
 
 def _first(error: ValidationError) -> str:

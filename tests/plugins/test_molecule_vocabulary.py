@@ -200,8 +200,6 @@ def test_all_blocks_of_a_file_are_used_unless_some_are_asked_for(tmp_path):
     assert of(path, blocks=(13, 0)).environment.config.blocks == 2
     with pytest.raises(GenflowError, match="the vocabulary has blocks 0 to 13, and no block 14"):
         of(path, blocks=15)
-    preset = Structure.parse("molecule", f"small,vocabulary={path}")
-    assert len(preset.environment.blocks) == 12
 
 
 def test_names_are_short_and_mean_the_same_structure_while_it_is_in_use(tmp_path):
