@@ -22,7 +22,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 #: packages whose versions a side tells, where it has them
-PACKAGES = ("genflow", "torch", "torchgfn", "jax", "jaxlib", "optax", "numpy")
+PACKAGES = ("torch", "torchgfn", "jax", "jaxlib", "optax", "numpy")
 #: seconds that a side may take to end by itself
 PATIENCE = 10
 
@@ -56,6 +56,8 @@ class Handlers:
     def versions(self) -> dict[str, str]:
         """Versions of what computes here."""
         found = {"python": sys.version.split()[0]}
+        if "genflow" in sys.modules:  # whatever its distribution is called
+            found["genflow"] = sys.modules["genflow"].__version__
         for package in PACKAGES:
             try:
                 found[package] = version(package)

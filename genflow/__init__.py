@@ -10,8 +10,7 @@ from typing import Any
 
 from genflow.errors import GenflowError
 from genflow.hookspecs import hookimpl
-
-__version__ = "0.1.0"
+from genflow.version import __version__
 
 _LAZY = {
     "require_may_read": "genflow.schema",

@@ -27,7 +27,8 @@ from genflow.errors import GenflowError, did_you_mean
 
 GROUP = "genflow"
 DISABLE_VARIABLE = "GENFLOW_DISABLE_PLUGINS"
-OWN_DISTRIBUTION = "genflow"
+#: this distribution, and its former name, which an environment may have yet
+OWN_DISTRIBUTIONS = ("genflownet", "genflow")
 
 #: kind -> (hook that registers it, interface that its classes implement)
 KINDS = {
@@ -79,7 +80,7 @@ class Registry:
         self._hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
         # a fixed order, so that the winner of a name does not depend on the order of installation
-        for point in sorted(points, key=lambda p: (_origin(p.dist)[0] != OWN_DISTRIBUTION, p.name, p.value)):
+        for point in _in_order(points):
             plugin = Plugin(point.name, *_origin(point.dist))
             try:
                 if point.name in disabled:
@@ -104,9 +105,8 @@ class Registry:
         if not path.is_file():
             raise GenflowError(f"--plugin {path}: there is no such file")
         if path.suffix != ".py" or not name.isidentifier():
-            raise GenflowError(
-                f"--plugin {path}: must be a Python file whose name can be imported, such as score.py"
-            )
+            wanted = "must be a Python file whose name can be imported, such as score.py"
+            raise GenflowError(f"--plugin {path}: {wanted}")
         found = importlib.util.find_spec(name)
         if found is not None and (found.origin is None or not path.samefile(found.origin)):
             raise GenflowError(f"--plugin {path}: there is another module named {name!r}; rename the file")
@@ -129,10 +129,8 @@ class Registry:
     def _load(self, point: EntryPoint, plugin: Plugin) -> None:
         earlier = next((p for p in self.plugins if p.name == plugin.name), None)
         if earlier is not None:
-            raise GenflowError(
-                f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}; uninstall"
-                " one of them"
-            )
+            there = f"a plugin named {plugin.name!r} is already installed by {earlier.distribution}"
+            raise GenflowError(f"{there}; uninstall one of them")
         try:
             module = point.load()
         except (Exception, SystemExit) as error:  # a plugin's import may raise anything
@@ -296,6 +294,17 @@ def _origin(distribution: Distribution | None) -> tuple[str | None, str | None]:
     """Return the name and the version of a distribution."""
     metadata = distribution.metadata if distribution else None
     return (metadata["Name"], metadata["Version"]) if metadata else (None, None)
+
+
+def _in_order(points: list[EntryPoint]) -> list[EntryPoint]:
+    """Sort our own plugins first, each once, and others by name."""
+    ranks = {name: rank for rank, name in enumerate(OWN_DISTRIBUTIONS)}
+    rank = {id(p): ranks.get(str(_origin(p.dist)[0]), len(ranks)) for p in points}
+    kept: dict[Any, EntryPoint] = {}
+    for point in sorted(points, key=lambda p: (rank[id(p)], p.name, p.value)):
+        ours = rank[id(point)] < len(ranks)
+        kept.setdefault((point.name, point.value) if ours else id(point), point)
+    return list(kept.values())
 
 
 def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:

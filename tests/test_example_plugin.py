@@ -113,7 +113,10 @@ def test_it_is_listed_with_its_own_distribution(genflow):
         "provides": {"environment": ["line"]},
         "error": None,
     }
-    assert plugins["hypergrid"]["distribution"] == "genflow"
+    assert plugins["hypergrid"]["distribution"] in (
+        "genflownet",
+        "genflow",
+    )  # before `make setup` is run again
 
 
 def test_installing_it_does_not_make_genflow_import_torch(site):

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
@@ -68,6 +69,9 @@ BROKEN = {
     "hook_raises": (HOOK + "1 / 0", "register_environments failed: ZeroDivisionError: division by zero"),
     "hook_exits": (HOOK + "raise SystemExit(3)", "register_environments failed: SystemExit: 3"),
 }
+
+#: the distribution that brings genflow's own plugins here: genflownet, or genflow, as it was called before
+OWN = next(point.dist.name for point in entry_points(group="genflow") if point.name == "hypergrid")
 
 #: a target that turns out to be unusable when it is used -> what the error must say
 UNUSABLE = {
@@ -215,7 +219,7 @@ def test_a_broken_plugin_is_listed_with_its_error_and_hurts_nobody(tmp_path, lis
     plugins = listed()
     assert says(plugins["fake-bad", "bad"]["error"], error)
     assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"], "reward": ["good:original"]}
-    assert plugins["genflow", "hypergrid"]["provides"]["environment"] == ["hypergrid"]
+    assert plugins[OWN, "hypergrid"]["provides"]["environment"] == ["hypergrid"]
     assert [name for name, plugin in plugins.items() if plugin["error"]] == [("fake-bad", "bad")]
 
 
@@ -278,7 +282,7 @@ def test_unusable_classes_are_found_by_list_plugins_check(tmp_path, listed):
             plugins["fake-unusable", case]["error"], f"environment '{case}' of plugin '{case}': {error}"
         )
     assert {distribution for (distribution, _), plugin in plugins.items() if plugin["error"] is None} == {
-        "genflow",
+        OWN,
         "fake-good",
     }
 
@@ -312,9 +316,21 @@ def test_the_first_of_two_plugins_of_one_name_is_kept(tmp_path, listed):
     # genflow's own come first, whatever the other distribution is called
     assert (
         plugins["aaa-fake", "hypergrid"]["error"]
-        == "a plugin named 'hypergrid' is already installed by genflow; uninstall one of them"
+        == f"a plugin named 'hypergrid' is already installed by {OWN}; uninstall one of them"
     )
-    assert plugins["genflow", "hypergrid"]["provides"]["environment"] == ["hypergrid"]
+    assert plugins[OWN, "hypergrid"]["provides"]["environment"] == ["hypergrid"]
+
+
+@pytest.mark.parametrize("name", ["genflownet", "genflow"])
+def test_an_environment_with_both_names_of_the_distribution_has_each_plugin_once(tmp_path, listed, name):
+    """As after an update from the name that is another project's in the package index."""
+    before = listed()
+    own = {point.name: point.value for point in entry_points(group="genflow") if point.dist.name == OWN}
+    install(tmp_path / "site", name, own)
+    after = listed()
+    assert [plugin["provides"] for plugin in after.values()] == [p["provides"] for p in before.values()]
+    assert not any(plugin["error"] for plugin in after.values())
+    assert {distribution for distribution, _ in after} == {"genflownet" if name == "genflownet" else OWN}
 
 
 def test_one_module_under_two_entry_points_is_one_plugin(tmp_path, listed):
@@ -388,7 +404,7 @@ def test_one_plugin_can_be_disabled(tmp_path, listed):
     disabled = {
         name for name, plugin in plugins.items() if plugin["error"] == "disabled by GENFLOW_DISABLE_PLUGINS"
     }
-    assert disabled == {("fake-bad", "bad"), ("genflow", "hypergrid")}
+    assert disabled == {("fake-bad", "bad"), (OWN, "hypergrid")}
     assert plugins["fake-good", "good"]["provides"] == {"environment": ["good"], "reward": ["good:original"]}
 
 

@@ -18,6 +18,7 @@ from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, write_json
+from genflow.version import __version__
 
 MANIFEST = "run.json"
 FORMAT = "genflow-run-2"
@@ -30,8 +31,8 @@ _LOCK = ".lock"
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect results."""
-    found = {"python": platform.python_version()}
-    for package in ("genflow", "torch", "torchgfn", "diffusers", "numpy"):
+    found = {"python": platform.python_version(), "genflow": __version__}
+    for package in ("torch", "torchgfn", "diffusers", "numpy"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -65,7 +65,7 @@ def dock(
 ):
     """Dock the molecules of POPULATION with the highest reward, and rank them by affinity.
 
-    Needs the extra genflow[docking].
+    Needs the extra genflownet[docking].
 
     \b
     Example:

@@ -2,9 +2,9 @@
 
 Vina: Eberhardt et al. (2021), Trott and Olson (2010).
 
-Needs the extra ``genflow[docking]``: vina, meeko, and dockstring (García-Ortegón et al. 2022), of which only
-the files of its receptors are read. Everything runs offline; a result depends on the seed, not on what was
-docked before.
+Needs the extra ``genflownet[docking]``: vina, meeko, and dockstring (García-Ortegón et al. 2022), of which
+only the files of its receptors are read. Everything runs offline; a result depends on the seed, not on what
+was docked before.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def require_extra() -> None:
     if missing:
         raise GenflowError(
             f"docking needs packages that are not installed ({', '.join(missing)});"
-            " run pip install 'genflow[docking]'"
+            " in a clone of genflow, run pip install '.[docking]'"
         )
 
 

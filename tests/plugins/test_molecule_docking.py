@@ -186,7 +186,7 @@ def fails(capsys, *args):
 
 def test_without_the_extra_the_command_says_what_to_install(tmp_path, without_extra, capsys):
     message = fails(capsys, "dock", tmp_path, "--target", "DRD2")
-    assert "pip install 'genflow[docking]'" in message
+    assert "in a clone of genflow, run pip install '.[docking]'" in message
     assert "vina" in message
 
 
@@ -468,9 +468,7 @@ def test_the_environment_pays_it():
 @pytest.fixture(scope="module")
 def carbonic_anhydrase():
     for name in docking.MODULES:
-        pytest.importorskip(
-            name, reason="docking itself is tested where pip install 'genflow[docking]' was run"
-        )
+        pytest.importorskip(name, reason="docking itself is tested where pip install '.[docking]' was run")
     return docking.target("CA2")
 
 

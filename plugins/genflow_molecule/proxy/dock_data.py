@@ -2,8 +2,8 @@
 
 ``python -m genflow_molecule.proxy.dock_data``
 
-Stopped and given again it goes on. Needs the extra ``genflow[docking]``. Blocks are joined at random, two to
-six of them in turn, so that the first molecules are like the last; those of more than 45 heavy atoms are
+Stopped and given again it goes on. Needs the extra ``genflownet[docking]``. Blocks are joined at random, two
+to six of them in turn, so that the first molecules are like the last; those of more than 45 heavy atoms are
 drawn again.
 """
 
