@@ -141,24 +141,27 @@ def size(default: Any = ..., **constraints: Any) -> Any:
     return _field(default, "size", constraints)
 
 
-def described(default: Any = ..., **constraints: Any) -> Any:
+def described(default: Any = ..., *, pays: bool = False, **constraints: Any) -> Any:
     """Declare a field that the condition or unit descriptions express, so that a generator can learn it.
 
     Args:
         default: as for `size`.
+        pays: whether it changes what is paid and nothing else, as a reward's own fields do: states, inputs
+            and actions stay, so that policies for one value can be trained further for another.
         constraints: as for `size`.
     """
-    return _field(default, "described", constraints)
+    return _field(default, "described", constraints, pays=pays)
 
 
-def fixed(default: Any = ..., **constraints: Any) -> Any:
+def fixed(default: Any = ..., *, pays: bool = False, **constraints: Any) -> Any:
     """Declare a field that must have the same value as in training, which is the default role.
 
     Args:
         default: as for `size`.
+        pays: as for `described`.
         constraints: as for `size`.
     """
-    return _field(default, "fixed", constraints)
+    return _field(default, "fixed", constraints, pays=pays)
 
 
 def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) -> Any:
@@ -169,13 +172,19 @@ def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) ->
         role: "described" if units or the condition distinguish rewards.
         constraints: as for `size`.
     """
-    return _field(default, role, constraints, reward=True)
+    return _field(default, role, constraints, reward=True, pays=True)
 
 
 def role_of(model: type[BaseModel], key: str) -> Role:
     """Return the role that a field declares, by default "fixed"."""
     extra = model.model_fields[key].json_schema_extra
     return cast(Role, extra.get("role", "fixed")) if isinstance(extra, dict) else "fixed"
+
+
+def only_pays(model: type[BaseModel], key: str) -> bool:
+    """Return whether a field changes the reward and nothing else, see `described`."""
+    extra = model.model_fields[key].json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("pays"))
 
 
 def reward_field(model: type[BaseModel]) -> str | None:
@@ -186,8 +195,8 @@ def reward_field(model: type[BaseModel]) -> str | None:
     return None
 
 
-def _field(default: Any, role: Role, constraints: dict[str, Any], reward: bool = False) -> Any:
-    return Field(default, json_schema_extra={"role": role, "reward": reward}, **constraints)
+def _field(default: Any, role: Role, constraints: dict[str, Any], **marks: bool) -> Any:
+    return Field(default, json_schema_extra={"role": role, **marks}, **constraints)
 
 
 def require_may_read(info: ValidationInfo, path: str) -> None:

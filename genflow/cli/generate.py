@@ -61,6 +61,48 @@ def generate(options: CommandOptions, generator_folder, num):
     options.emit(facts, f"{sum(len(p) for p in populations)} policies in {folder}")
 
 
+def _start(options: CommandOptions, folder, generator_folder, num):
+    """The configuration of a fine-tuning, and the population that is there to start from.
+
+    Raises:
+        GenflowError: an option asks for what this population is not.
+    """
+    from genflow.config import parse_override
+    from genflow.storage.populations import load_population
+    from genflow.training.finetune import transfer
+
+    population = load_population(folder)
+    own = population.structure
+    keys = [parse_override(text)[0] for text in options.overrides]
+    if generator_folder is not None:
+        raise GenflowError(
+            f"--generator would generate policies, and {folder} has some; leave one of them out"
+        )
+    if making := [key for key in keys if key.partition(".")[0] == "generate"]:
+        raise GenflowError(f"{making[0]} is for generating policies, and {folder} has some; leave it out")
+    given = {"env": options.env or own.env, "policy": own.policy, "generate.num": num}
+    config = options.configure(**given)
+    for what, asked, found in (
+        ("environment", config.env, own.env),
+        ("architecture", config.policy, own.policy),
+    ):
+        if asked != found:
+            raise GenflowError(f"{folder} is of {what} {found!r}, not {asked!r}")
+    if num is not None and num > len(population):
+        raise GenflowError(
+            f"{folder} has {len(population)} policies, not {num}; give --num {len(population)} or less"
+        )
+    population = population[:num]
+    if options.structures or "structures" in keys:  # those of a file are other commands'
+        structures = config.training_structures()
+        if len(structures) != 1:
+            raise GenflowError(f"beside {folder} name one --structure, not {len(structures)}")
+        population = transfer(population, structures[0])
+        if structures[0] != own:
+            options.progress().note(f"policies of {own.name} are trained on {structures[0].name}")
+    return config, population
+
+
 @click.command("finetune")
 @click.argument("population_folder", type=click.Path(path_type=Path), metavar="[POPULATION]", required=False)
 @common
@@ -69,25 +111,20 @@ def generate(options: CommandOptions, generator_folder, num):
 def finetune(options: CommandOptions, population_folder, generator_folder, num):
     """Train policies further: those of POPULATION, or ones generated for --structure.
 
-    A random start is trained beside them.
+    A random start is trained beside them. With both, the policies of POPULATION are trained on --structure,
+    which may differ in what is paid alone.
 
     \b
-    Example:
+    Examples:
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
+      genflow finetune runs/policies --structure ndim=3,height=12,R0=0.01 --out runs/other-reward
     """
     from genflow.stages import generate as generate_stage
-    from genflow.storage.populations import load_population
 
-    env = options.env
     if population_folder is not None:
-        population = load_population(population_folder)[:num]
-        if env not in (None, population.structure.env):
-            raise GenflowError(
-                f"{population_folder} is of environment {population.structure.env!r}, not {env!r}"
-            )
-        env = population.structure.env
-    config = options.configure(env=_env_of(env, generator_folder), **{"generate.num": num})
-    if population_folder is None:
+        config, population = _start(options, population_folder, generator_folder, num)
+    else:
+        config = options.configure(env=_env_of(options.env, generator_folder), **{"generate.num": num})
         if len(config.structures) != 1:
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
         structures = config.training_structures()

@@ -5,14 +5,18 @@ Source: the paper's Fig. 4.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
+from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.progress import Progress
+from genflow.schema import brief
+from genflow.structure import Structure
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
 
@@ -35,6 +39,37 @@ class FinetuneOptions(PolicyOptions):
 STARTS = ("finetuned", "from_random")
 
 
+def transfer(population: Population, structure: Structure) -> Population:
+    """Take the weights as policies of another structure, for a training to start from.
+
+    Args:
+        population: any.
+        structure: a task of the same states and actions, for which something else is paid.
+
+    Raises:
+        GenflowError: more than what is paid differs; names it.
+    """
+    before, now = population.structure, structure
+    if before == now:
+        return population
+    paid = before.paid_fields() | now.paid_fields()
+    old, new = ({"env": s.env, "policy": s.policy, **s.fields()} for s in (before, now))
+    odd = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in paid]
+    if odd or before.layout.shapes != now.layout.shapes:
+        differ = "; ".join(f"{key} {_short(old, key)}, not {_short(new, key)}" for key in odd)
+        raise GenflowError(
+            f"policies of {before.name} cannot be trained on {now.name}: they are of"
+            f" {brief(differ or 'layers of other sizes', 400)}; only what is paid may differ"
+        )
+    return replace(
+        population, structure=now, provenance={**population.provenance, "transferred_from": before.fields()}
+    )
+
+
+def _short(fields: Mapping[str, Any], key: str) -> str:
+    return brief(fields[key], 60) if key in fields else "none"
+
+
 def finetune(
     population: Population,
     name: str,
@@ -48,7 +83,7 @@ def finetune(
     """Train a population further, or untrained policies of its structure with the same budget.
 
     Args:
-        population: the starting point of "finetuned".
+        population: the starting point of "finetuned", of another structure after `transfer`.
         name: one of `STARTS`.
         options: the options of the training.
         seed: seed of all random numbers.
@@ -57,7 +92,8 @@ def finetune(
         device: the torch device.
 
     Returns:
-        The trained policies, with their learning curves in ``provenance["history"]``.
+        The trained policies, with their learning curves in ``provenance["history"]``, and in
+        ``"started_from"`` and ``"started_from_structure"`` what they started from.
 
     Raises:
         GenflowError: the loss is not finite, or the objective does not fit the task.
@@ -69,6 +105,8 @@ def finetune(
     )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "started_from": start.source}
+    if "transferred_from" in start.provenance:
+        provenance["started_from_structure"] = start.provenance["transferred_from"]
     provenance["training_structures"] = [
         *known,
         *(s for s in trained.provenance["training_structures"] if s not in known),

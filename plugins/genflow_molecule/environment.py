@@ -99,9 +99,12 @@ class Molecule(Environment):
         reward: str = reward_name(
             "qed_sa", role="described", description="A reward that is registered for molecules."
         )
-        beta: float = described(8.0, gt=0, le=64, description="The reward is the score to this power.")
+        beta: float = described(
+            8.0, pays=True, gt=0, le=64, description="The reward is the score to this power."
+        )
         multiplicity: bool = described(
             False,
+            pays=True,
             description="Divide the reward of a state by the number of states that are the same molecule,"
             " so that molecules, not states, are sampled in proportion to it; this needs every state.",
         )
