@@ -27,8 +27,7 @@ from genflow.errors import GenflowError, did_you_mean
 
 GROUP = "genflow"
 DISABLE_VARIABLE = "GENFLOW_DISABLE_PLUGINS"
-#: this distribution, and its former name, which an environment may have yet
-OWN_DISTRIBUTIONS = ("genflownet", "genflow")
+OWN_DISTRIBUTIONS = ("genflownet", "genflow")  # and its former name, which an environment may have yet
 
 #: kind -> (hook that registers it, interface that its classes implement)
 KINDS = {
@@ -79,8 +78,7 @@ class Registry:
         self._hooks = pluggy.PluginManager(hookspecs.PROJECT)
         self._hooks.add_hookspecs(hookspecs)
         self.plugins: list[Plugin] = []
-        # a fixed order, so that the winner of a name does not depend on the order of installation
-        for point in _in_order(points):
+        for point in _in_order(points):  # who wins a name does not depend on the order of installation
             plugin = Plugin(point.name, *_origin(point.dist))
             try:
                 if point.name in disabled:
@@ -298,12 +296,11 @@ def _origin(distribution: Distribution | None) -> tuple[str | None, str | None]:
 
 def _in_order(points: list[EntryPoint]) -> list[EntryPoint]:
     """Sort our own plugins first, each once, and others by name."""
-    ranks = {name: rank for rank, name in enumerate(OWN_DISTRIBUTIONS)}
-    rank = {id(p): ranks.get(str(_origin(p.dist)[0]), len(ranks)) for p in points}
+    names = [*OWN_DISTRIBUTIONS, None]
+    rank = {id(p): names.index(name if (name := _origin(p.dist)[0]) in names else None) for p in points}
     kept: dict[Any, EntryPoint] = {}
     for point in sorted(points, key=lambda p: (rank[id(p)], p.name, p.value)):
-        ours = rank[id(point)] < len(ranks)
-        kept.setdefault((point.name, point.value) if ours else id(point), point)
+        kept.setdefault((point.name, point.value) if names[rank[id(point)]] else id(point), point)
     return list(kept.values())
 
 
