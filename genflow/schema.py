@@ -141,27 +141,27 @@ def size(default: Any = ..., **constraints: Any) -> Any:
     return _field(default, "size", constraints)
 
 
-def described(default: Any = ..., *, pays: bool = False, **constraints: Any) -> Any:
+def described(default: Any = ..., *, reward_only: bool = False, **constraints: Any) -> Any:
     """Declare a field that the condition or unit descriptions express, so that a generator can learn it.
 
     Args:
         default: as for `size`.
-        pays: whether it changes what is paid and nothing else, as a reward's own fields do: states, inputs
+        reward_only: whether it changes the reward and nothing else, as a reward's own fields do: states, inputs
             and actions stay, so that policies for one value can be trained further for another.
         constraints: as for `size`.
     """
-    return _field(default, "described", constraints, pays=pays)
+    return _field(default, "described", constraints, reward_only=reward_only)
 
 
-def fixed(default: Any = ..., *, pays: bool = False, **constraints: Any) -> Any:
+def fixed(default: Any = ..., *, reward_only: bool = False, **constraints: Any) -> Any:
     """Declare a field that must have the same value as in training, which is the default role.
 
     Args:
         default: as for `size`.
-        pays: as for `described`.
+        reward_only: as for `described`.
         constraints: as for `size`.
     """
-    return _field(default, "fixed", constraints, pays=pays)
+    return _field(default, "fixed", constraints, reward_only=reward_only)
 
 
 def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) -> Any:
@@ -172,7 +172,7 @@ def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) ->
         role: "described" if units or the condition distinguish rewards.
         constraints: as for `size`.
     """
-    return _field(default, role, constraints, reward=True, pays=True)
+    return _field(default, role, constraints, reward=True, reward_only=True)
 
 
 def role_of(model: type[BaseModel], key: str) -> Role:
@@ -181,10 +181,10 @@ def role_of(model: type[BaseModel], key: str) -> Role:
     return cast(Role, extra.get("role", "fixed")) if isinstance(extra, dict) else "fixed"
 
 
-def only_pays(model: type[BaseModel], key: str) -> bool:
+def is_reward_only(model: type[BaseModel], key: str) -> bool:
     """Return whether a field changes the reward and nothing else, see `described`."""
     extra = model.model_fields[key].json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("pays"))
+    return isinstance(extra, dict) and bool(extra.get("reward_only"))
 
 
 def reward_field(model: type[BaseModel]) -> str | None:

@@ -23,7 +23,7 @@ from genflow.layout import WeightLayout
 from genflow.precision import float32_default
 from genflow.registry import default_name, registry
 from genflow.rollouts import Trace
-from genflow.schema import MAX_NAME, Name, Role, Schema, brief, only_pays, role_of, validate
+from genflow.schema import MAX_NAME, Name, Role, Schema, brief, is_reward_only, role_of, validate
 from genflow.structure_fields import resolve_fields, reward_fields, split_fields
 from genflow.value_text import to_text
 
@@ -205,7 +205,7 @@ class Structure:
     def paid_fields(self) -> set[str]:
         """Return the fields that change the reward and nothing else, such as its name."""
         environment, reward = self.environment.config, self.environment.reward
-        own = {key for key in type(environment).model_fields if only_pays(type(environment), key)}
+        own = {key for key in type(environment).model_fields if is_reward_only(type(environment), key)}
         return own if reward is None else own | set(type(reward.config).model_fields)
 
     def fixed_fields(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class Line(Environment):
         """`length`: positions L. `floor`: the reward far from both bumps."""
 
         length: int = size(ge=2, le=1000)
-        floor: float = fixed(0.05, pays=True, gt=0)
+        floor: float = fixed(0.05, reward_only=True, gt=0)
 
     presets: ClassVar = {"short": {"length": 8}, "long": {"length": 24}}
     default_structures: ClassVar = ("short", "long")

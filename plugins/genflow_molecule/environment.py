@@ -100,11 +100,11 @@ class Molecule(Environment):
             "qed_sa", role="described", description="A reward that is registered for molecules."
         )
         beta: float = described(
-            8.0, pays=True, gt=0, le=64, description="The reward is the score to this power."
+            8.0, reward_only=True, gt=0, le=64, description="The reward is the score to this power."
         )
         multiplicity: bool = described(
             False,
-            pays=True,
+            reward_only=True,
             description="Divide the reward of a state by the number of states that are the same molecule,"
             " so that molecules, not states, are sampled in proportion to it; this needs every state.",
         )
