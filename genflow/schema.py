@@ -146,8 +146,8 @@ def described(default: Any = ..., *, reward_only: bool = False, **constraints: A
 
     Args:
         default: as for `size`.
-        reward_only: whether it changes the reward and nothing else, as a reward's own fields do: states, inputs
-            and actions stay, so that policies for one value can be trained further for another.
+        reward_only: whether it changes the reward and nothing else, as a reward's own fields do: states,
+            inputs and actions stay, so that policies for one value can be trained further for another.
         constraints: as for `size`.
     """
     return _field(default, "described", constraints, reward_only=reward_only)
