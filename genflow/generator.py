@@ -243,11 +243,12 @@ class Generator:
         Raises:
             GenflowError: the structure is not covered, or the generated weights are not finite.
         """
+        # describing its units is part of the work, also where it was done before this call
+        began = time.perf_counter() - structure.layout.describing_seconds
         self.check(structure)
         sampling = validate(
             SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling"
         )
-        began = time.perf_counter()
         # drawn on the CPU, so that a seed gives the same policies on every device
         rng = torch.Generator().manual_seed(seed)
         condition = structure.condition().to(self.device)

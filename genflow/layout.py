@@ -5,6 +5,7 @@ Shapes: D parameters a policy, M policies.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,6 +39,8 @@ class UnitDescriptions:
             GenflowError: a table has another shape or type, or numbers that are not finite.
         """
         self._make = amounts
+        #: what it took to make the amounts, where a function makes them and has been called
+        self.seconds = 0.0
         self.categories = dict(categories or {})
         if coordinates is not None:
             places = _table("coordinates", coordinates)
@@ -63,8 +66,11 @@ class UnitDescriptions:
 
     @cached_property
     def amounts(self) -> Tensor:
-        """The amounts of all units, (U, G) float32."""
+        """(U, G) float32."""
+        began = time.perf_counter()
         amounts = _table("amounts", self._make() if callable(self._make) else self._make)
+        if callable(self._make):
+            self.seconds = time.perf_counter() - began
         if len(amounts) != len(self):
             raise GenflowError(f"{len(amounts)} rows of amounts for {len(self)} units")
         return amounts
@@ -123,6 +129,11 @@ class WeightLayout:
     def size(self) -> int:
         """D, the number of parameters of one policy."""
         return sum(prod(shape) for shape in self.shapes.values())
+
+    @property
+    def describing_seconds(self) -> float:
+        """What it has taken to describe the units."""
+        return sum(units.seconds for units in self.units.values())
 
     def slices(self) -> dict[str, slice]:
         """Return the slice of each parameter in the flat vector, by name."""

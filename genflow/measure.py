@@ -12,6 +12,7 @@ from torch import Tensor
 from genflow.errors import GenflowError
 from genflow.interfaces.metric import Metric
 from genflow.population import Population
+from genflow.progress import Bar
 from genflow.registry import registry
 
 
@@ -52,18 +53,25 @@ def figures_of(population: Population) -> dict[str, float]:
 
 
 def values_of(
-    population: Population, metrics: Mapping[str, Metric], checkpoints: Population | None = None
+    population: Population,
+    metrics: Mapping[str, Metric],
+    checkpoints: Population | None = None,
+    bar: Bar | None = None,
 ) -> dict[str, Tensor]:
     """Compute the values (M,) of each metric in float64, in parts where distributions are large.
 
     Args:
-        population: the policies to measure.
-        metrics: name -> metric.
-        checkpoints: policies of the same structure, for metrics with `reference`.
+        population: what to measure.
+        metrics: by name.
+        checkpoints: what metrics with `reference` compare with, of the same structure.
+        bar: counts the policies that each metric has measured.
     """
 
     def values(metric: Metric, part: Population) -> Tensor:
-        return (metric(part, checkpoints) if metric.reference else metric(part)).double()
+        value = (metric(part, checkpoints) if metric.reference else metric(part)).double()
+        if bar is not None:
+            bar.set(bar.done + len(part))
+        return value
 
     rows = [
         {name: values(metric, part) for name, metric in metrics.items() if not metric.joint}

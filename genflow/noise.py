@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genflow.caching import ByteCache
 from genflow.interfaces.denoiser import Denoiser, Prediction
+from genflow.progress import Progress
 from genflow.schema import Schema
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
@@ -113,9 +114,11 @@ def sample_latents(
             .to(condition.device)
             .mul(process.init_noise_sigma)
         )
-        for t, predict in zip(process.timesteps, predictions, strict=True):
-            z = process.step(predict(z), t, z, **extra).prev_sample
-    return z.clone()  # a clone is no inference tensor, so autograd can use it
+        with Progress.current().bar("sample latents", len(process.timesteps)) as bar:
+            for t, predict in zip(process.timesteps, predictions, strict=True):
+                z = process.step(predict(z), t, z, **extra).prev_sample
+                bar.advance()
+    return z.clone()  # an ordinary tensor, which autograd can use
 
 
 def _guided(conditional: Prediction, free: Prediction, guidance: float) -> Prediction:

@@ -1,47 +1,232 @@
-"""Progress on standard error, with live bars on a terminal and short messages elsewhere."""
+"""Progress on stderr: live bars on a terminal and in a notebook, elsewhere a line every ten seconds.
+
+Code that is handed a `Progress` opens its bars there; code deep inside, which is handed none, asks for
+`Progress.current()`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any
 
 from genflow.distributed.world import world
 
+#: seconds between two lines where there is no terminal
+LINE_SECONDS = 10.0
+#: seconds between two pictures of a notebook's bar, each of which is a message to the browser
+PICTURE_SECONDS = 0.5
+#: seconds that a call from Python, which may be one of many, takes before it shows a bar
+CALL_SECONDS = 1.0
+
 
 class Bar:
-    """The progress bar of one task, which does nothing without a terminal."""
+    """One task's steps and the figures that matter; made without arguments it is shown nowhere."""
 
-    def __init__(self, live: Any = None, task: Any = None) -> None:
-        self._live, self._task = live, task
+    def __init__(
+        self, label: str = "", total: int = 0, start: int = 0, show: Callable[[Bar], None] | None = None
+    ) -> None:
+        self.label, self.total, self.done = label, total, start
+        self.figures = ""
+        self._start, self._began, self._show = start, time.monotonic(), show
 
     def advance(self, **figures: float) -> None:
-        """Advance by one step and show its figures."""
-        if self._live is not None:
-            self._live.update(
-                self._task,
-                advance=1,
-                figures="  ".join(f"{name} {value:.4g}" for name, value in figures.items()),
-            )
+        """Count one step and show its figures."""
+        if self._show is not None:
+            self.done += 1
+            self.figures = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            self._show(self)
 
     def set(self, done: int) -> None:
-        """Set the number of finished steps."""
-        if self._live is not None:
-            self._live.update(self._task, completed=done)
+        """Show how many steps are done."""
+        if self._show is not None:
+            self.done = done
+            self._show(self)
+
+    def line(self, now: float) -> str:
+        """Steps, figures and the time left, at a time of `time.monotonic`."""
+        parts = [f"{self.label} {self.done}/{self.total}"]
+        if self.figures:
+            parts.append(self.figures)
+        if self._start < self.done < self.total:
+            left = (now - self._began) * (self.total - self.done) / (self.done - self._start)
+            parts.append(f"{timedelta(seconds=round(left))} left")
+        return ", ".join(parts)
+
+
+class _View(ABC):
+    """What shows the bars that are open, the outer ones first."""
+
+    def __init__(self) -> None:
+        self.bars: list[Bar] = []
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show bars meanwhile."""
+        yield
+
+    def open(self, bar: Bar) -> None:
+        """Begin to show a bar."""
+        self.bars.append(bar)
+
+    def close(self, bar: Bar) -> None:
+        """A bar has ended."""
+        self.bars.remove(bar)
+
+    @abstractmethod
+    def update(self, bar: Bar) -> None:
+        """A bar has moved."""
+
+
+class _Lines(_View):
+    """A line now and then, also while no step ends: a thread of its own writes them."""
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        over = threading.Event()
+
+        def write() -> None:
+            # a log that is gone must not end the work
+            with contextlib.suppress(OSError, ValueError):
+                while not over.wait(LINE_SECONDS):
+                    now = time.monotonic()
+                    if bars := list(self.bars):
+                        print("; ".join(bar.line(now) for bar in bars), file=sys.stderr, flush=True)
+
+        thread = threading.Thread(target=write, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def update(self, bar: Bar) -> None:
+        pass
+
+
+class _Live(_View):
+    """rich's bars on a terminal, which redraws them itself."""
+
+    def __init__(self, delay: float, **how: Any) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        super().__init__()
+        self.rich = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=Console(stderr=True),
+            **how,
+        )
+        self.drawn = False
+        self._tasks: dict[Bar, Any] = {}
+        self._next = time.monotonic() + delay
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.drawn:
+                self.finish()
+
+    def open(self, bar: Bar) -> None:
+        super().open(bar)
+        self._tasks[bar] = self.rich.add_task(bar.label, total=bar.total, completed=bar.done, figures="")
+        self._draw_in_time()
+
+    def close(self, bar: Bar) -> None:
+        super().close(bar)
+        if self.bars:  # the outermost stays to be seen
+            self.rich.remove_task(self._tasks[bar])
+
+    def update(self, bar: Bar) -> None:
+        self.rich.update(self._tasks[bar], completed=bar.done, figures=bar.figures)
+        self._draw_in_time()
+
+    def _draw_in_time(self) -> None:
+        if time.monotonic() >= self._next:
+            self.draw()
+            self.drawn = True
+            self._next = time.monotonic() + PICTURE_SECONDS
+
+    def draw(self) -> None:
+        """Show how far the bars are."""
+        if not self.drawn:
+            self.rich.start()
+
+    def finish(self) -> None:
+        """Show how far they came."""
+        self.rich.stop()
+
+
+class _Notebook(_Live):
+    """The same bars as one output of a notebook's cell that changes; rich's own would need ipywidgets."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(delay, disable=True)  # it keeps the figures, and we show it
+        self._handle: Any = None
+
+    def draw(self) -> None:
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(self.rich, display_id=True)
+        else:
+            self._handle.update(self.rich)
+
+    def finish(self) -> None:
+        self.draw()
+
+
+def _view(delay: float) -> _View:
+    """How bars are shown where we run."""
+    if sys.stderr.isatty():
+        return _Live(delay)
+    if "IPython" in sys.modules:  # rich, which tells notebooks apart, is imported for nothing else
+        from rich.console import Console
+
+        if Console().is_jupyter:
+            return _Notebook(delay)
+    return _Lines()
 
 
 class Progress:
     """Progress reporter of long tasks, which shows no bars or notes if it is `quiet`, as with ``--json``.
 
-    Workers other than rank 0 only write to their logs.
+    Bars appear at once, or after `delay` seconds where they may be over before. Workers other than rank 0
+    write to their logs.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._world = world()
+    def __init__(self, quiet: bool = False, delay: float = 0.0) -> None:
+        self._world, self._delay = world(), delay
         self.quiet = quiet or not self._world.is_rank_zero
-        self._terminal = not self.quiet and sys.stderr.isatty()
-        self._live: Any = None
+        self._open: _View | None = None
+
+    @staticmethod
+    def current() -> Progress:
+        """The one that is in use, else a new one whose bars appear when the work takes long."""
+        return _current.get() or Progress(delay=CALL_SECONDS)
+
+    @contextmanager
+    def as_current(self) -> Iterator[Progress]:
+        """Be what `current` returns meanwhile."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
 
     def note(self, text: str) -> None:
         """Print a line unless `quiet`, and log it."""
@@ -57,30 +242,30 @@ class Progress:
 
     @contextmanager
     def bar(self, label: str, total: int, start: int = 0) -> Iterator[Bar]:
-        """Show a bar for `total` steps, below the bar of the enclosing context if there is one."""
-        if not self._terminal:
-            yield Bar()
-            return
-        if self._live is not None:
-            task = self._live.add_task(label, total=total, completed=start, figures="")
-            try:
-                yield Bar(self._live, task)
-            finally:
-                self._live.remove_task(task)
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Rich
+        """A bar for `total` steps; inside of another one it is shown below it until it ends."""
+        with self.as_current():
+            if self.quiet:
+                yield Bar()
+            elif self._open is not None:
+                with _opened(self._open, label, total, start) as bar:
+                    yield bar
+            else:
+                self._open = _view(self._delay)
+                try:
+                    with self._open.shown(), _opened(self._open, label, total, start) as bar:
+                        yield bar
+                finally:
+                    self._open = None
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
-        )
-        with Rich(*columns, console=Console(stderr=True)) as self._live:
-            try:
-                yield Bar(self._live, self._live.add_task(label, total=total, completed=start, figures=""))
-            finally:
-                self._live = None
+
+@contextmanager
+def _opened(view: _View, label: str, total: int, start: int) -> Iterator[Bar]:
+    bar = Bar(label, total, start, view.update)
+    view.open(bar)
+    try:
+        yield bar
+    finally:
+        view.close(bar)
+
+
+_current: ContextVar[Progress | None] = ContextVar("progress", default=None)

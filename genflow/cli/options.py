@@ -92,10 +92,10 @@ class CommandOptions:
         return load_config(self.file, **{**given, **dict(parse_override(text) for text in self.overrides)})
 
     def progress(self) -> Progress:
-        """Return the progress reporter, which prints nothing with --json."""
+        """The command's progress, which is silent with --json."""
         from genflow.progress import Progress
 
-        return Progress(quiet=self.as_json)
+        return Progress.current()
 
     def emit(self, data: Any, text: str) -> None:
         """Print the result as JSON with --json, and as text otherwise."""
@@ -114,13 +114,15 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(nproc_per_node, nnodes, rdzv_endpoint, max_restarts, **arguments):
         from genflow.distributed.launcher import LaunchOptions, launch
         from genflow.distributed.process_group import is_worker, join_process_group
+        from genflow.progress import Progress
 
         workers = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
         if workers.given and not is_worker():
             sys.exit(launch(workers, click.get_current_context().find_root().obj))
         shared = {f.name: arguments.pop(f.name) for f in fields(CommandOptions) if f.name in arguments}
-        with join_process_group():
-            return function(options=CommandOptions(**shared), **arguments)
+        options = CommandOptions(**shared)
+        with join_process_group(), Progress(quiet=options.as_json).as_current():
+            return function(options=options, **arguments)
 
     return functools.reduce(
         lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command

@@ -10,6 +10,7 @@ from genflow.errors import GenflowError
 from genflow.interfaces.metric import Metric
 from genflow.measure import all_metrics, values_of
 from genflow.population import Population
+from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.structure import Structure
 
@@ -83,7 +84,10 @@ def evaluate(
             f"checkpoints of {checkpoints.structure.name} cannot be compared with policies of"
             f" {structure.name}"
         )
-    values = values_of(population, choose_metrics(structure, metrics, checkpoints is not None), checkpoints)
+    chosen = choose_metrics(structure, metrics, checkpoints is not None)
+    label = f"measure {structure.name}, {population.source}"
+    with Progress.current().bar(label, len(chosen) * len(population)) as bar:
+        values = values_of(population, chosen, checkpoints, bar)
     return {
         "env": structure.env,
         "structure": structure.fields(),

@@ -77,7 +77,7 @@ def finetune(
     *,
     seed: int,
     folder: Path,
-    progress: Progress,
+    progress: Progress | None = None,
     device: str = "cpu",
 ) -> Population:
     """Train a population further, or untrained policies of its structure with the same budget.
@@ -88,7 +88,7 @@ def finetune(
         options: the options of the training.
         seed: seed of all random numbers.
         folder: the folder for checkpoints.
-        progress: the progress reporter.
+        progress: the progress reporter, by default the one in use.
         device: the torch device.
 
     Returns:
@@ -101,7 +101,13 @@ def finetune(
     structure = population.structure
     start = population if name == "finetuned" else Population.initialised(structure, len(population), seed)
     trained = train_population(
-        structure, options, start=start.weights, seed=seed, folder=folder, progress=progress, device=device
+        structure,
+        options,
+        start=start.weights,
+        seed=seed,
+        folder=folder,
+        progress=progress or Progress.current(),
+        device=device,
     )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "started_from": start.source}

@@ -9,12 +9,14 @@ Shapes: E entries, F features of an entry, s inputs, A actions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 
 import torch
 from rdkit import Chem
 from torch import Tensor
+
+from genflow import Progress
 
 from .block_features import (
     DISTANCE,
@@ -119,7 +121,7 @@ def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
 def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> Tensor:
     """Everything that is told of each entry, (E, F)."""
     rows = []
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(_counted(entries, "describe blocks")):
         block = entry.block
         attached = describe_atom(block, entry.attachment)
         row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / STEMS]
@@ -138,6 +140,14 @@ def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogu
         missing = OPEN - len(entry.stems)
         rows.append(row + [0.0] * missing * (2 + len(attached) + PROPERTIES + len(STEM_PROBES)))
     return torch.tensor(rows, dtype=torch.float32)
+
+
+def _counted(entries: Sequence[Entry], label: str) -> Iterator[Entry]:
+    """The entries, with a bar that counts them."""
+    with Progress.current().bar(label, len(entries)) as bar:
+        for entry in entries:
+            yield entry
+            bar.advance()
 
 
 class Descriptions:
