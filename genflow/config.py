@@ -6,6 +6,8 @@ suggests the nearest known one.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -201,29 +203,55 @@ def require_disjoint(
     return structures
 
 
-def load_config(file: Path | str | None = None, **overrides: Any) -> Config:
+def load_config(
+    file: Path | str | None = None, *, origins: Mapping[str, str] | None = None, **overrides: Any
+) -> Config:
     """Build a configuration.
 
     Args:
         file: a TOML file, or the ``run.json`` of a run to repeat, or None.
-        overrides: values by key, with dots in nested keys, e.g. ``**{"zoo.steps": 300}``. A value of None
-            is ignored.
+        origins: where overrides were given, e.g. ``{"zoo.num": "--num"}``, for messages; others are named by
+            their key.
+        overrides: top-level keys, and nested ones with dots, e.g. ``**{"zoo.steps": 300}``; None means "not
+            given".
 
     Raises:
         GenflowError: the file cannot be read, a key is unknown, or a value does not fit.
     """
     values = tomllib.loads(resources.files("genflow").joinpath("defaults.toml").read_text())
-    where = "configuration"
     if file is not None:
-        where = str(file)
         _merge(values, _read(Path(file)))
-    for key, value in overrides.items():
-        if value is not None:
-            *sections, last = key.split(".")
-            _merge(values, _nested(sections, {last: value}))
+    below = copy.deepcopy(values)
+    given = {tuple(key.split(".")): value for key, value in overrides.items() if value is not None}
+    for (*sections, last), value in given.items():
+        _merge(values, _nested(sections, {last: value}))
     if "env" not in values:
         raise GenflowError("no environment is named; give --env NAME (see `genflow list-plugins`)")
+
+    def where(place: Sequence[str]) -> str:
+        """Who gave what is wrong: an override, or the file that it was laid over."""
+        for path in reversed(given):  # the last one counts
+            if path[: len(place)] == tuple(place) or path == tuple(place[: len(path)]):
+                key = ".".join(path)
+                # values that are wrong together are the file's fault where they are so without the override
+                if len(path) <= len(place) or not _wrong_at(place, {**below, "env": values["env"]}):
+                    return (origins or {}).get(key, f"option {key}")
+        return "configuration" if file is None else str(file)
+
     return validate(Config, values, where)
+
+
+def _wrong_at(place: Sequence[str], values: Mapping[str, Any]) -> bool:
+    """Whether some values are wrong at a place."""
+    found: list[tuple[str, ...]] = []
+
+    def note(at: Sequence[str]) -> str:
+        found.append(tuple(at))
+        return ""
+
+    with contextlib.suppress(GenflowError):
+        validate(Config, values, note)
+    return tuple(place) in found
 
 
 def parse_override(text: str) -> tuple[str, Any]:

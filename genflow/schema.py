@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from annotated_types import MaxLen
@@ -78,27 +78,32 @@ S = TypeVar("S", bound=BaseModel)
 
 
 def validate(
-    model: type[S], values: Mapping[str, Any], where: str, context: Mapping[str, Any] | None = None
+    model: type[S],
+    values: Mapping[str, Any],
+    where: str | Callable[[Sequence[str]], str],
+    context: Mapping[str, Any] | None = None,
 ) -> S:
     """Create an instance of a model from values.
 
     Args:
-        model: the schema.
-        values: key -> value.
-        where: prefix of error messages, e.g. the name of a file.
-        context: pydantic's context for validators. Its ``read_files`` says whether a value may name a file to
-            read.
+        model: the configuration.
+        values: by key.
+        where: leads messages; a function is told the place of the bad value, as keys from the root.
+        context: what validators may ask for; ``read_files``: whether a value may name a file to read.
 
     Raises:
         GenflowError: reports the first invalid value and, for an unknown key, the nearest known one.
     """
     if not isinstance(values, Mapping):
-        raise GenflowError(f"{where} must be an object, not {brief(values)}")
+        raise GenflowError(
+            f"{where if isinstance(where, str) else where(())} must be an object, not {brief(values)}"
+        )
     try:
         return model.model_validate(dict(values), context=context)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = brief(".".join(str(part) for part in first["loc"]))
+        place = [str(part) for part in first["loc"]]
+        where, key = where if isinstance(where, str) else where(place), brief(".".join(place))
         if first["type"] == "extra_forbidden":
             parent = _model_at(model, first["loc"][:-1])
             former = str(first["loc"][-1])

@@ -170,3 +170,37 @@ def test_a_former_name_is_refused_with_the_new_one():
 def test_a_device_without_float64_is_refused_in_one_line(device):
     with pytest.raises(GenflowError, match=r"device 'mps' has no float64.*use -o device=cpu"):
         load_config(env="hypergrid", device=device).torch_device()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "origin", "reason"),
+    [
+        ("", {"zoo.lr": ""}, "-o zoo.lr", "zoo.lr must be a valid number"),
+        ("", {"zoo.lr.x": 3}, "-o zoo.lr.x", "zoo.lr must be a valid number"),
+        ("[zoo]\nlr = 3\n", {"zoo.lr": -1}, "-o zoo.lr", "zoo.lr must be greater than 0"),
+        ("[zoo]\nlr = -1\n", {"zoo.steps": 5}, "FILE", "zoo.lr must be greater than 0"),
+        ("", {"zoo.stps": 3}, "-o zoo.stps", "unknown key 'zoo.stps'; did you mean 'steps'?"),
+        ("", {"zooo.steps": 3}, "-o zooo.steps", "unknown key 'zooo'; did you mean 'zoo'?"),
+        ("", {"zoo": 3}, "-o zoo", "zoo must be"),
+        ("", {"zoo.steps": 3, "zoo.num": 0}, "--num", "zoo.num must be greater than or equal to 1"),
+        ("", {"structures": 3}, "--structure", "structures must be"),
+        ("", {"autoencoder.init": "style"}, "-o autoencoder.init", "unknown key 'autoencoder.init'"),
+        # what is wrong together is blamed on what came last, unless it was wrong before
+        ("[autoencoder]\nkl_scale = 0\n", {"autoencoder.weight_loss_scale": 0},
+         "-o autoencoder.weight_loss_scale", "are both 0"),
+        ("[autoencoder]\nkl_scale = 0\nweight_loss_scale = 0\n", {"autoencoder.steps": 3},
+         "FILE", "are both 0"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_blamed_on_whoever_made_it(tmp_path, text, overrides, origin, reason):
+    file = write(tmp_path, f'env = "hypergrid"\n{text}')
+    origins = {key: f"-o {key}" for key in overrides} | {"zoo.num": "--num", "structures": "--structure"}
+    with pytest.raises(GenflowError) as caught:
+        load_config(file, origins=origins, **overrides)
+    message = str(caught.value)
+    assert message.startswith(f"{origin.replace('FILE', str(file))}: ") and reason in message, message
+
+
+def test_an_override_from_python_is_named_by_its_key():
+    with pytest.raises(GenflowError, match=r"^option zoo\.lr: zoo\.lr must be greater than 0 \(got -1\)$"):
+        load_config(env="hypergrid", **{"zoo.lr": -1})

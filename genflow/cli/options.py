@@ -64,6 +64,14 @@ _WORKERS = [
     ),
 ]
 
+#: keys that hold a list -> the option that adds to it
+_SINGULAR = {
+    "structures": "structure",
+    "test_structures": "structure",
+    "metrics": "metric",
+    "baselines": "baseline",
+}
+
 
 @dataclass(frozen=True)
 class CommandOptions:
@@ -89,7 +97,10 @@ class CommandOptions:
         from genflow.config import load_config, parse_override
 
         given = {"env": self.env, "seed": self.seed, "structures": list(self.structures) or None, **more}
-        return load_config(self.file, **{**given, **dict(parse_override(text) for text in self.overrides)})
+        origins = {key: option_of(key) for key in given}
+        overrides = dict(parse_override(text) for text in self.overrides)
+        origins |= {key: f"-o {key}" for key in overrides}
+        return load_config(self.file, origins=origins, **{**given, **overrides})
 
     def progress(self) -> Progress:
         """The command's progress, which is silent with --json."""
@@ -127,6 +138,12 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(
         lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command
     )
+
+
+def option_of(key: str) -> str:
+    """How the option is called that sets a key of the configuration, e.g. ``--num`` for ``zoo.num``."""
+    name = key.rpartition(".")[2]
+    return f"--{_SINGULAR.get(name, name)}"
 
 
 def output_root(config: Config, out: Path | None) -> Path:
