@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from genflow.cli import completion
 from genflow.cli.options import CommandOptions, common, emit
 
 
@@ -47,13 +48,19 @@ def print_table(entries, as_json, metrics=()):
     help="Zoo for the baselines mean, nearest and perturbed and for novelty (default: the one in DIR).",
 )
 @click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME", help="Metric; repeatable (default: all that fit)."
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.registered("metric"),
+    help="Metric; repeatable (default: all that fit).",
 )
 @click.option(
     "--baseline",
     "baseline_names",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.words(*completion.BASELINES),
     help="random, uniform, mean, nearest, perturbed or none; repeatable (default: all but uniform).",
 )
 def evaluate(options: CommandOptions, folder, zoo_folder, metrics, baseline_names):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from genflow.cli.options import CommandOptions, common
+from genflow.cli.options import CommandOptions, common, trains
 from genflow.errors import GenflowError
 
 _generator = click.option(
@@ -106,6 +106,7 @@ def _start(options: CommandOptions, folder, generator_folder, num):
 @click.command("finetune")
 @click.argument("population_folder", type=click.Path(path_type=Path), metavar="[POPULATION]", required=False)
 @common
+@trains
 @_generator
 @_num
 def finetune(options: CommandOptions, population_folder, generator_folder, num):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from genflow.cli import completion
 from genflow.errors import GenflowError
 
 if TYPE_CHECKING:
@@ -26,12 +27,19 @@ _FILE = click.option(
     help="TOML file; the command line wins over it.",
 )
 _OPTIONS = [
-    click.option("--env", metavar="NAME", help="Environment, e.g. hypergrid."),
+    click.option(
+        "--env",
+        metavar="NAME",
+        is_eager=True,  # before --structure, whose completion asks for it
+        shell_complete=completion.registered("environment"),
+        help="Environment, e.g. hypergrid.",
+    ),
     click.option(
         "--structure",
         "structures",
         multiple=True,
         metavar="NAME|key=value,...",
+        shell_complete=completion.presets,
         help="Structure: a preset, key=value pairs, or both; repeatable.",
     ),
     click.option(
@@ -43,9 +51,25 @@ _OPTIONS = [
         "overrides",
         multiple=True,
         metavar="section.key=value",
+        shell_complete=completion.overrides,
         help="Set any key of the configuration; repeatable.",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."),
+]
+_TRAINING = [
+    click.option(
+        "--device",
+        metavar="NAME",
+        shell_complete=completion.words("auto", "cpu", "cuda"),
+        help="Where to compute: auto, cpu, cuda or cuda:N; short for -o device=NAME.",
+    ),
+    click.option(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="End each training (of a structure, of the autoencoder, of the diffusion model) after so many"
+        " seconds with what it has learned by then.",
+    ),
 ]
 # torchrun's names
 _WORKERS = [
@@ -64,6 +88,8 @@ _WORKERS = [
     ),
 ]
 
+#: sections of the configuration that are schedules of a training
+_TRAINED = ("zoo", "autoencoder", "diffusion", "finetune")
 #: keys that hold a list -> the option that adds to it
 _SINGULAR = {
     "structures": "structure",
@@ -84,6 +110,8 @@ class CommandOptions:
     overrides: tuple[str, ...]
     as_json: bool
     file: Path | None = None
+    device: str | None = None
+    budget: float | None = None
 
     def configure(self, **more: Any) -> Config:
         """Build the configuration from the shared options and a command's own.
@@ -97,6 +125,7 @@ class CommandOptions:
         from genflow.config import load_config, parse_override
 
         given = {"env": self.env, "seed": self.seed, "structures": list(self.structures) or None, **more}
+        given |= {"device": self.device, **{f"{section}.budget": self.budget for section in _TRAINED}}
         origins = {key: option_of(key) for key in given}
         overrides = dict(parse_override(text) for text in self.overrides)
         origins |= {key: f"-o {key}" for key in overrides}
@@ -116,6 +145,11 @@ class CommandOptions:
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options to a command, which receives them as one argument named `options`."""
     return common_without_file(_FILE(function))
+
+
+def trains(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that train; below `common`, which hands them on in `options`."""
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_TRAINING), function)
 
 
 def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from genflow.cli.options import CommandOptions, common, common_without_file, find_zoo, output_root
+from genflow.cli.options import CommandOptions, common, common_without_file, find_zoo, output_root, trains
 
 _zoo = click.option(
     "--zoo",
@@ -21,6 +21,7 @@ _zoo = click.option(
 @click.command("run")
 @click.argument("config_file", type=click.Path(path_type=Path), metavar="FILE.toml")
 @common_without_file
+@trains
 def run(options: CommandOptions, config_file):
     """Run the whole job: zoo, autoencoder, diffusion model, generation, evaluation and report.
 
@@ -41,6 +42,7 @@ def run(options: CommandOptions, config_file):
 
 @click.command("train-zoo")
 @common
+@trains
 @click.option("--num", type=int, metavar="N", help="Policies a structure.")
 def train_zoo(options: CommandOptions, num):
     """Train a zoo of policies from scratch, with one folder for each structure under --out.
@@ -82,6 +84,7 @@ def _start(options: CommandOptions, zoo_folder):
 
 @click.command("train-ae")
 @common
+@trains
 @_zoo
 def train_ae(options: CommandOptions, zoo_folder):
     """Train the autoencoder of weights on a zoo, which is collected first if it is missing.
@@ -105,6 +108,7 @@ def train_ae(options: CommandOptions, zoo_folder):
 
 @click.command("train-ldm")
 @common
+@trains
 @_zoo
 @click.option(
     "--autoencoder",

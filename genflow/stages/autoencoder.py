@@ -60,7 +60,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
             config.seed, lambda: encoder_cls.for_zoo(encoder_config, zoo.populations, zoo.starts)
         ).float()
         trainee = AutoencoderTrainee(encoder, zoo.populations, options, seed=config.seed, device=device)
-        history, seconds = train(
+        trained = train(
             trainee,
             options,
             folder=out,
@@ -77,13 +77,19 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
             card = EncoderCard.of(options.encoder, encoder).model_dump(mode="json")
             write_json(
                 out / AUTOENCODER,
-                {"encoder": card, "seconds": seconds, "history": history, "reconstruction": figures},
+                {
+                    "encoder": card,
+                    "seconds": trained.seconds,
+                    **trained.extent(),
+                    "history": trained.history,
+                    "reconstruction": figures,
+                },
             )
             remove_checkpoints(out)
 
         world().on_rank_zero(write)
         run.update(complete=True)
-        progress.note(f"autoencoder: {options.steps} steps in {seconds:.1f} s")
+        progress.note(f"autoencoder: {trained}")
         for entry in figures:
             for name, values in entry["metrics"].items():
                 progress.note(

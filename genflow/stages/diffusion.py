@@ -78,7 +78,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
         sizes: dict[str, Any] = {"latent_size": latents.shape[1], "condition_size": conditions.shape[1]}
         denoiser = seeded(config.seed, lambda: denoiser_cls(denoiser_config, **sizes))
         trainee = DiffusionTrainee(denoiser, (latents - mean) / std, conditions, options, device=device)
-        history, seconds = train(
+        trained = train(
             trainee,
             options,
             folder=out,
@@ -105,8 +105,9 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             provenance={
                 "seed": config.seed,
                 "zoo": fingerprint,
-                "seconds": seconds,
-                "history": history,
+                "seconds": trained.seconds,
+                **trained.extent(),
+                "history": trained.history,
                 "versions": run.manifest["versions"],
             },
         )
@@ -120,7 +121,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
         world().on_rank_zero(lambda: generator.save_pretrained(out))
         world().on_rank_zero(lambda: remove_checkpoints(out))
         run.update(complete=True)
-        progress.note(f"diffusion: {options.steps} steps in {seconds:.1f} s")
+        progress.note(f"diffusion: {trained}")
         return generator
 
 

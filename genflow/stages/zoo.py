@@ -80,10 +80,11 @@ def train_zoo(
             )
             save_population(population, folder)
             remove_checkpoints(folder)
-            seconds = population.provenance["seconds"]
-            line = (
-                f"zoo: {structure.name}: {len(population)} policies in {seconds:.1f} s{_quality(population)}"
-            )
+            facts = population.provenance
+            line = f"zoo: {structure.name}: {len(population)} policies in {facts['seconds']:.1f} s"
+            if "ended_after_seconds" in facts["budget"]:
+                line += f", ended by the budget after {facts['budget']['steps']} of {options.steps} steps"
+            line += _quality(population)
             said.add(line)
             progress.note(line)
             return line

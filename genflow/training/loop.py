@@ -10,12 +10,8 @@ of the batch, and the gradients are summed. So a checkpoint does not depend on t
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,10 +25,11 @@ from genflow.errors import GenflowError
 from genflow.progress import Progress
 from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
+from genflow.training.signals import graceful_stop
 from genflow.training.state import History, TrainingState
 
-#: fields of a schedule that do not affect results, so that they may change when a run resumes
-NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints"}
+#: fields of a schedule that decide nothing about what comes out, so that they may change when a run goes on
+NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints", "budget"}
 
 
 class Schedule(Schema):
@@ -70,10 +67,21 @@ class Schedule(Schema):
         le=1000,
         description="The number of checkpoints that are kept; may change when a run resumes.",
     )
+    budget: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Training ends after so many seconds if the steps are not done before; the learning rate"
+        " then follows the clock. May change when a run goes on.",
+    )
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step (0-based) as a fraction of the peak."""
-        done = (step + 1) / self.steps
+    def share(self, steps: int, seconds: float) -> float:
+        """How much of a training is over after so many steps and seconds: of the steps, or of the budget."""
+        return max(steps / self.steps, min(1.0, seconds / self.budget) if self.budget else 0.0)
+
+    def rate(self, step: int, seconds: float = 0.0) -> float:
+        """Learning rate of a step (0-based) that begins after so many seconds, as a fraction of the peak."""
+        done = self.share(step + 1, seconds)
         if done < self.warmup:
             return done / self.warmup
         start = 1 - self.decay
@@ -85,7 +93,15 @@ class Schedule(Schema):
 
 
 class Trainee(ABC):
-    """A model that the loop can train, by default on one worker."""
+    """Something that the loop can train, by default on one worker.
+
+    Attributes:
+        share: how much of the training is over, from 0 to 1, which the loop says before each step.
+        least_steps: that are taken whatever the budget.
+    """
+
+    share: float = 0.0
+    least_steps: int = 1
 
     @property
     def world(self) -> World:
@@ -151,6 +167,32 @@ class GraphTrainee(Trainee):
         return value, {"loss": value, **figures}
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training, beside the trainee.
+
+    Attributes:
+        history: figure -> [[step, value], ...].
+        seconds: spent, interruptions left out.
+        steps: that were taken.
+        ended_after: the budget in seconds, if that ended it before all steps were done.
+    """
+
+    history: dict[str, list[list[float]]]
+    seconds: float
+    steps: int
+    ended_after: float | None
+
+    def extent(self) -> dict[str, Any]:
+        """How long it was, for a record: its steps, and the budget if that ended it."""
+        ended = {} if self.ended_after is None else {"ended_after_seconds": self.ended_after}
+        return {"steps": self.steps, **ended}
+
+    def __str__(self) -> str:
+        ended = "" if self.ended_after is None else f", ended by the budget of {self.ended_after:g} s"
+        return f"{self.steps} steps in {self.seconds:.1f} s{ended}"
+
+
 def train(
     trainee: Trainee,
     schedule: Schedule,
@@ -160,13 +202,10 @@ def train(
     progress: Progress,
     label: str,
     device: str | torch.device = "cpu",
-) -> tuple[dict[str, list[list[float]]], float]:
-    """Train for `schedule.steps` steps, starting from the newest valid checkpoint in `folder` if any.
+) -> Trained:
+    """Train until `schedule.steps` or `schedule.budget`, from the newest whole checkpoint in `folder` if any.
 
-    The caller removes the checkpoints.
-
-    Returns:
-        The history (figure -> [[step, value], ...]), and the seconds of training without interruptions.
+    Seconds that were spent before an interruption count. The caller removes the checkpoints.
 
     Raises:
         GenflowError: the loss is not finite, or a checkpoint does not fit or cannot be written. The last
@@ -184,15 +223,24 @@ def train(
     workers, checkpoints = trainee.world, Checkpoints(folder, schedule.keep_checkpoints)
     state = TrainingState(trainee.tensors, optimizer, rng, history)
     step, spent = _restore(state, checkpoints, workers, progress)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.rate, last_epoch=step - 1)
+    seconds = spent  # of the first worker's clock, the same on all
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda at: schedule.rate(at, seconds), last_epoch=step - 1
+    )
+
+    def over() -> bool:
+        return schedule.budget is not None and seconds >= schedule.budget and step >= trainee.least_steps
+
     began, last_saved = time.monotonic() - spent, time.monotonic()
     shown: dict[str, float] = {}
     with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
-        while step < schedule.steps:
+        while step < schedule.steps and not over():
+            trainee.share = schedule.share(step, seconds)
             value, figures = trainee.backward(step, rng)
             due = workers.is_rank_zero and time.monotonic() - last_saved > schedule.checkpoint_seconds
-            value, figures, stopping, due = all_reduce_step(
-                workers, optimizer, value, figures, stop.requested, due
+            seconds = time.monotonic() - began
+            value, figures, stopping, due, seconds = all_reduce_step(
+                workers, optimizer, value, figures, stop.requested, due, seconds
             )
             if not math.isfinite(value):
                 last = checkpoints.last
@@ -207,15 +255,15 @@ def train(
             trainee.after_step(step)
             history.add(step, figures)
             step += 1
-            if step % costly == 0 or step == schedule.steps:
+            if step % costly == 0 or step == schedule.steps or over():
                 shown = trainee.figures()
                 for name, figure in shown.items():
                     history.points.setdefault(name, []).append([step, figure])
             bar.advance(**{**figures, **shown})
             stopping = stopping or (workers.size == 1 and stop.requested)  # the signal came during this step
             if stopping or due:
-                seconds = time.monotonic() - began
-                workers.on_rank_zero(lambda: state.save(checkpoints, step, seconds))  # noqa: B023  called at once
+                now = time.monotonic() - began
+                workers.on_rank_zero(lambda: state.save(checkpoints, step, now))  # noqa: B023  called at once
                 last_saved = time.monotonic()
             if stopping:
                 progress.note(
@@ -223,7 +271,10 @@ def train(
                     " run the same command again to continue"
                 )
                 raise KeyboardInterrupt
-    return history.points, time.monotonic() - began
+    ended_after = schedule.budget if step < schedule.steps else None
+    if ended_after is not None:
+        history.finish(step)
+    return Trained(history.points, time.monotonic() - began, step, ended_after)
 
 
 def all_reduce_step(
@@ -233,64 +284,41 @@ def all_reduce_step(
     figures: dict[str, float],
     stopping: bool,
     due: bool,
-) -> tuple[float, dict[str, float], bool, bool]:
-    """Sum the gradients, the loss and the figures of all workers in one all-reduce.
+    seconds: float,
+) -> tuple[float, dict[str, float], bool, bool, float]:
+    """Add up the gradients and figures of all workers in one all-reduce; one that is asked to stop stops all.
 
     Args:
         workers: the workers that train together.
         optimizer: the optimiser of the parameters whose gradients are summed in place.
         value: this worker's part of the loss.
-        figures: this worker's part of the figures.
-        stopping: whether this worker was asked to stop.
-        due: whether this worker asks for a checkpoint.
+        figures: its part of the figures.
+        stopping: whether it was asked to stop.
+        due: whether it wants a checkpoint.
+        seconds: of its clock; that of the first worker counts.
 
     Returns:
-        The sums of loss and figures, and whether any worker must stop or asks for a checkpoint.
+        The last five, of all workers.
     """
     if workers.size == 1:
-        return value, figures, stopping, due
+        return value, figures, stopping, due, seconds
     params = [p for group in optimizer.param_groups for p in group["params"]]
     numbers = [
         value,
         *figures.values(),
         float(stopping),
         float(due),
+        seconds if workers.is_rank_zero else 0.0,
         *(float(p.grad is not None) for p in params),
     ]
     parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in params]
     total = workers.all_reduce(torch.cat([*parts, parts[0].new_tensor(numbers)]))
     *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
     value, *sums = rest.tolist()
-    *means, any_stopping, any_due = sums[: len(figures) + 2]
-    for p, part, used in zip(params, parts, sums[len(figures) + 2 :], strict=True):
-        p.grad = part.view_as(p) if used else None  # the optimiser skips parameters without a gradient
-    return value, dict(zip(figures, means, strict=True)), bool(any_stopping), bool(any_due)
-
-
-@dataclass
-class _Stop:
-    requested: bool = False
-
-
-@contextmanager
-def graceful_stop() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop after the step, while a second acts at once."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def request(signum: int, frame: Any) -> None:
-        if stop.requested:
-            raise KeyboardInterrupt
-        stop.requested = True
-
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    *means, stopped, dued, clock = sums[: len(figures) + 3]
+    for p, part, used in zip(params, parts, sums[len(figures) + 3 :], strict=True):
+        p.grad = part.view_as(p) if used else None  # the optimiser leaves alone what has no gradient
+    return value, dict(zip(figures, means, strict=True)), bool(stopped), bool(dued), clock
 
 
 def _restore(

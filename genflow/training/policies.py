@@ -27,6 +27,7 @@ from genflow.training import objectives
 from genflow.training.divergence import Divergence
 from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
+from genflow.training.snapshots import Snapshots
 
 #: trajectories of each policy for the estimate of log Z
 LOG_Z_TRAJECTORIES = 256
@@ -82,9 +83,8 @@ class PopulationTrainee(Trainee):
             self._flow_module = _flow_module(structure).to(device)
         if options.objective == "distill":
             structure.solution.require_expert()
-        # row j is the checkpoint after step steps - 1 - j * every
-        self.snapshots = torch.zeros(checkpoints, self.members, structure.layout.size, dtype=torch.float32)
-        self._every, self._warn = every, warn
+        self.snapshots = Snapshots(checkpoints, every, options.steps, self.members, structure.layout.size)
+        self.least_steps, self._warn = self.snapshots.least_steps, warn
         self.divergence = Divergence(self.members, device)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class PopulationTrainee(Trainee):
         tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {
             f"flow.{n}": t for n, t in self.flow.items()
         }
-        own = {"log_z": self.log_z, "snapshots": self.snapshots, "diverged_at": self.divergence.at}
+        own = {"log_z": self.log_z, "snapshots": self.snapshots.tensor, "diverged_at": self.divergence.at}
         return tensors | own
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
@@ -150,7 +150,7 @@ class PopulationTrainee(Trainee):
         options, arch = self.options, self.structure.arch
         weights = _values(self.weights, own)
         shape = (own.stop - own.start, options.batch_size)
-        epsilon = options.epsilon * (1 - step / options.steps)
+        epsilon = options.epsilon * (1 - self.share)
         rollouts = sample(
             self.transitions, self.structure.forward_with_cache(self._module, weights), shape, epsilon, rng
         )
@@ -200,9 +200,7 @@ class PopulationTrainee(Trainee):
     def after_step(self, step: int) -> None:
         """Restore the policies that have diverged, and keep the checkpoints of the last steps."""
         self.divergence.restore(self._parameters())
-        behind = self.options.steps - 1 - step
-        if behind % self._every == 0 and behind // self._every < len(self.snapshots):
-            self.snapshots[behind // self._every] = self._flat()
+        self.snapshots.take(step + 1, self._flat)
 
     def figures(self) -> dict[str, float]:
         """Return the mean primary metrics if the task is small."""
@@ -283,37 +281,35 @@ def train_population(
         every=every,
         warn=progress.warn,
     )
-    history, seconds = train(
+    trained = train(
         trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device
     )
+    weights, steps = trainee.snapshots.finish(trained.steps, trainee._flat())
     diverged_at = trainee.divergence.at.tolist()
     members = [
         {"run": run, "seed": seed, "step": step}
         | ({"diverged_at": diverged_at[run]} if 0 < diverged_at[run] <= step else {})
-        for step in range(options.steps, options.steps - checkpoints * every, -every)
+        for step in steps
         for run in range(trainee.members)
     ]
     provenance = {
         "source": "trained",
         "training_structures": [structure.fields()],
         "seed": seed,
-        "seconds": seconds,
+        "seconds": trained.seconds,
         "budget": {
             "objective": options.objective,
-            "steps": options.steps,
+            **trained.extent(),
             "batch_size": options.batch_size,
             "runs": trainee.members,
         },
         "log_z": [value if math.isfinite(value) else None for value in trainee.log_z.tolist()]
         if options.objective == "tb"
         else None,
-        "history": history,
+        "history": trained.history,
         "members": members,
     }
-    population = Population(
-        structure, trainee.snapshots.reshape(-1, structure.layout.size).clone(), provenance
-    )
-    return measure(population)
+    return measure(Population(structure, weights.flatten(0, 1), provenance))
 
 
 def train_members(

@@ -27,9 +27,13 @@ class History:
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = (total + value, count + 1)
         if (step + 1) % self.every == 0:
-            for name, (total, count) in self._sums.items():
-                self.points.setdefault(name, []).append([step + 1, total / count])
-            self._sums = {}
+            self.finish(step + 1)
+
+    def finish(self, steps: int) -> None:
+        """Record the mean of what came since the last point, after so many steps."""
+        for name, (total, count) in self._sums.items():
+            self.points.setdefault(name, []).append([steps, total / count])
+        self._sums = {}
 
     def facts(self) -> dict[str, Any]:
         """Return the JSON-serialisable state that `restore` reads."""

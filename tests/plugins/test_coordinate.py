@@ -437,7 +437,9 @@ def test_training_on_behaviour_makes_better_policies_than_the_family(tmp_path, f
         weight_loss_scale=0.1, kl_scale=1.0, states=64, ema=0.9,
     )  # fmt: skip
     trainee = AutoencoderTrainee(net, zoo, options, seed=0, device="cpu")
-    history, _ = train(trainee, options, folder=tmp_path, seed=0, progress=Progress(quiet=True), label="")
+    history = train(
+        trainee, options, folder=tmp_path, seed=0, progress=Progress(quiet=True), label=""
+    ).history
     for name in ("loss", "behaviour"):
         values = [value for _, value in history[name]]
         assert sum(values[-10:]) < 0.6 * sum(values[:10])

@@ -306,7 +306,7 @@ def trained(folder, watch=lambda trainee, step: None, **options):
             watch(self, step)
 
     trainee = Watched(net, zoo, settings, seed=0, device="cpu")
-    history, _ = train(trainee, settings, folder=folder, seed=0, progress=QUIET, label="")
+    history = train(trainee, settings, folder=folder, seed=0, progress=QUIET, label="").history
     return trainee, history
 
 

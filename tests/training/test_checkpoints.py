@@ -234,7 +234,9 @@ def run(folder, last=STEPS):
     trainee = Regression()
     trainee.last = last
     schedule = Schedule(steps=STEPS, lr=0.05, checkpoint_seconds=1e-9, keep_checkpoints=3)
-    history, _ = train(trainee, schedule, folder=folder, seed=3, progress=Progress(quiet=True), label="toy")
+    history = train(
+        trainee, schedule, folder=folder, seed=3, progress=Progress(quiet=True), label="toy"
+    ).history
     return trainee, history
 
 

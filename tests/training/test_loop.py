@@ -54,10 +54,8 @@ class Regression(GraphTrainee):
 def run(folder, trainee=None, seed=0, **options):
     trainee = trainee or Regression()
     schedule = Schedule(**{"steps": STEPS, "lr": 0.01, **options})
-    history, seconds = train(
-        trainee, schedule, folder=folder, seed=seed, progress=Progress(quiet=True), label="toy"
-    )
-    return trainee, history, seconds
+    trained = train(trainee, schedule, folder=folder, seed=seed, progress=Progress(quiet=True), label="toy")
+    return trainee, trained.history, trained.seconds
 
 
 def same(a: Regression, b: Regression) -> bool:
