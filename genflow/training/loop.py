@@ -262,8 +262,7 @@ def train(
             bar.advance(**{**figures, **shown})
             stopping = stopping or (workers.size == 1 and stop.requested)  # the signal came during this step
             if stopping or due:
-                now = time.monotonic() - began
-                workers.on_rank_zero(lambda: state.save(checkpoints, step, now))  # noqa: B023  called at once
+                workers.on_rank_zero(lambda: state.save(checkpoints, step, seconds))  # noqa: B023  called at once
                 last_saved = time.monotonic()
             if stopping:
                 progress.note(

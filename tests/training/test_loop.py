@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from genflow import GenflowError
 from genflow.progress import Progress
+from genflow.training import loop
 from genflow.training.checkpoints import PATTERN, Checkpoints, remove_checkpoints
-from genflow.training.loop import GraphTrainee, Schedule, train
+from genflow.training.loop import GraphTrainee, Schedule, all_reduce_step, train
 
 STEPS = 230  # more than 200, so that the history averages over several steps
 
@@ -312,3 +314,91 @@ def test_a_checkpoint_of_another_kind_of_device_is_refused(stopped):
 def test_a_checkpoint_of_a_smaller_trainee_is_refused(stopped):
     with pytest.raises(GenflowError, match="remove it to start again"):
         run(stopped, Regression(size=4))
+
+
+def with_clock(monkeypatch, trainee):
+    """A second passes at the end of each step."""
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(len(trainee.steps))))
+    return trainee
+
+
+def budgeted(folder, trainee, budget, **options):
+    schedule = Schedule(**{"steps": 10_000, "lr": 0.01, "budget": budget, **options})
+    return train(trainee, schedule, folder=folder, seed=0, progress=Progress(quiet=True), label="toy")
+
+
+def test_the_rate_follows_steps_or_seconds_whichever_are_further():
+    schedule, plain = Schedule(steps=1000, lr=1.0, budget=40.0), Schedule(steps=40, lr=1.0)
+    assert schedule.rate(3, 20.0) == plain.rate(19)
+    assert schedule.rate(499, 1.0) == plain.rate(19)
+    assert schedule.rate(3, 400.0) == pytest.approx(schedule.final_rate)  # the clock may be past the end
+    assert Schedule(steps=40, lr=1.0).rate(3, 1e9) == plain.rate(3)
+
+
+def test_a_budget_ends_a_run_with_what_it_has_learned(tmp_path, monkeypatch):
+    trained = budgeted(tmp_path / "short", with_clock(monkeypatch, trainee := Regression()), 40.0)
+    # the step that begins at 40 s is the one in which the budget is found to be spent
+    assert (trained.steps, trained.ended_after, trainee.steps) == (41, 40.0, list(range(41)))
+    assert trained.extent() == {"steps": 41, "ended_after_seconds": 40.0}
+    assert trained.history["loss"][-1][0] == trained.history["norm"][-1][0] == 41
+    assert trainee.share == pytest.approx(39 / 40)
+
+
+def test_a_budget_that_is_not_used_up_changes_nothing(tmp_path, monkeypatch):
+    expected, history, _ = run(tmp_path / "plain")
+    trainee = with_clock(monkeypatch, Regression())
+    trained = budgeted(tmp_path / "ample", trainee, 1e6, steps=STEPS)
+    assert trained.extent() == {"steps": STEPS} and trained.history == history and same(trainee, expected)
+
+
+@pytest.mark.parametrize("stops", [(0,), (7, 8, 30), (40,)], ids=str)
+def test_a_stopped_run_counts_the_seconds_that_it_had_spent(tmp_path, monkeypatch, stops):
+    whole = budgeted(tmp_path / "whole", with_clock(monkeypatch, expected := Regression()), 40.0)
+    for stop in stops:
+        trainee = with_clock(monkeypatch, Regression())
+        trainee.at = {stop: lambda: signal.raise_signal(signal.SIGINT)}
+        # the clock of a process begins anew
+        first = stops[stops.index(stop) - 1] + 1 if stop != stops[0] else 0
+        with pytest.raises(KeyboardInterrupt):
+            budgeted(tmp_path / "parts", trainee, 40.0)
+        assert trainee.steps == list(range(first, stop + 1))
+    found = with_clock(monkeypatch, Regression())
+    trained = budgeted(tmp_path / "parts", found, 40.0)
+    late = [len(stops)] if len(stops) > 1 else [1]  # the end of the step that was stopped in is not counted
+    assert trained.ended_after == 40.0 and 0 <= trained.steps - whole.steps <= late[0]
+    if stops == (40,):
+        assert trained.steps == whole.steps and found.steps == [] and same(found, expected)
+
+
+def test_steps_that_are_needed_are_taken_whatever_the_budget(tmp_path, monkeypatch):
+    trainee = with_clock(monkeypatch, Regression())
+    trainee.least_steps = 50
+    assert budgeted(tmp_path, trainee, 3.0).steps == 50
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_workers_go_by_the_clock_of_the_first(rank):
+    sent = {}
+
+    def message(of, other):
+        def all_reduce(tensor):
+            sent[of] = tensor.clone()
+            return tensor + sent.get(other, 0)
+
+        return SimpleNamespace(size=2, is_rank_zero=of == 0, all_reduce=all_reduce)
+
+    def step(of, other, seconds):
+        parameter = torch.ones(2, requires_grad=True)
+        parameter.grad = torch.full((2,), 1.0 + of)
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        return all_reduce_step(message(of, other), optimizer, 0.5, {"loss": 0.5}, False, False, seconds)
+
+    step(1 - rank, rank, 7.0 if rank else 9.0)
+    *_, seconds = step(rank, 1 - rank, 9.0 if rank else 7.0)
+    assert seconds == 7.0
+
+
+@pytest.mark.parametrize("budget", [0, -1, math.inf, math.nan])
+def test_an_impossible_budget_is_refused(budget):
+    with pytest.raises(ValueError, match="budget"):
+        Schedule(steps=3, lr=1.0, budget=budget)
