@@ -152,11 +152,11 @@ def share(bench: Bench) -> Result:
                 trainee, options = make(workers)
                 rows = options.batch_size
                 folder = Path(tempfile.mkdtemp(dir=bench.work))
-                _, spent = train(
+                trained = train(
                     trainee, options, folder=folder, seed=0, progress=Progress(quiet=True), label=name
                 )
                 if turn >= 0:
-                    seconds[workers].append(spent / options.steps)
+                    seconds[workers].append(trained.seconds / options.steps)
                 if workers == 2:
                     messages = trainee.workers.messages
         result.add(name, "s a step", {f"one of {workers}": values for workers, values in seconds.items()})

@@ -212,8 +212,8 @@ def load_config(
         file: a TOML file, or the ``run.json`` of a run to repeat, or None.
         origins: where overrides were given, e.g. ``{"zoo.num": "--num"}``, for messages; others are named by
             their key.
-        overrides: top-level keys, and nested ones with dots, e.g. ``**{"zoo.steps": 300}``; None means "not
-            given".
+        overrides: values by key, with dots in nested keys, e.g. ``**{"zoo.steps": 300}``. A value of None
+            is ignored.
 
     Raises:
         GenflowError: the file cannot be read, a key is unknown, or a value does not fit.
@@ -229,7 +229,7 @@ def load_config(
         raise GenflowError("no environment is named; give --env NAME (see `genflow list-plugins`)")
 
     def where(place: Sequence[str]) -> str:
-        """Who gave what is wrong: an override, or the file that it was laid over."""
+        """Return what gave the wrong value: an override, or the file that it was laid over."""
         for path in reversed(given):  # the last one counts
             if path[: len(place)] == tuple(place) or path == tuple(place[: len(path)]):
                 key = ".".join(path)
@@ -242,7 +242,7 @@ def load_config(
 
 
 def _wrong_at(place: Sequence[str], values: Mapping[str, Any]) -> bool:
-    """Whether some values are wrong at a place."""
+    """Return whether values are wrong at a place."""
     found: list[tuple[str, ...]] = []
 
     def note(at: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ class UnitDescriptions:
             GenflowError: a table has another shape or type, or numbers that are not finite.
         """
         self._make = amounts
-        #: what it took to make the amounts, where a function makes them and has been called
+        #: seconds that computing the amounts took, if a function computes them and was called
         self.seconds = 0.0
         self.categories = dict(categories or {})
         if coordinates is not None:
@@ -66,7 +66,7 @@ class UnitDescriptions:
 
     @cached_property
     def amounts(self) -> Tensor:
-        """(U, G) float32."""
+        """The amounts of all units, (U, G) float32."""
         began = time.perf_counter()
         amounts = _table("amounts", self._make() if callable(self._make) else self._make)
         if callable(self._make):
@@ -132,7 +132,7 @@ class WeightLayout:
 
     @property
     def describing_seconds(self) -> float:
-        """What it has taken to describe the units."""
+        """The seconds that describing the units has taken."""
         return sum(units.seconds for units in self.units.values())
 
     def slices(self) -> dict[str, slice]:

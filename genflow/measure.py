@@ -61,10 +61,10 @@ def values_of(
     """Compute the values (M,) of each metric in float64, in parts where distributions are large.
 
     Args:
-        population: what to measure.
-        metrics: by name.
-        checkpoints: what metrics with `reference` compare with, of the same structure.
-        bar: counts the policies that each metric has measured.
+        population: the policies to measure.
+        metrics: name -> metric.
+        checkpoints: policies of the same structure, for metrics with `reference`.
+        bar: progress bar that counts the policies that each metric has measured.
     """
 
     def values(metric: Metric, part: Population) -> Tensor:

@@ -118,7 +118,7 @@ def sample_latents(
             for t, predict in zip(process.timesteps, predictions, strict=True):
                 z = process.step(predict(z), t, z, **extra).prev_sample
                 bar.advance()
-    return z.clone()  # an ordinary tensor, which autograd can use
+    return z.clone()  # a clone is no inference tensor, so autograd can use it
 
 
 def _guided(conditional: Prediction, free: Prediction, guidance: float) -> Prediction:

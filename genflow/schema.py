@@ -86,10 +86,12 @@ def validate(
     """Create an instance of a model from values.
 
     Args:
-        model: the configuration.
-        values: by key.
-        where: leads messages; a function is told the place of the bad value, as keys from the root.
-        context: what validators may ask for; ``read_files``: whether a value may name a file to read.
+        model: the schema.
+        values: key -> value.
+        where: prefix of error messages, e.g. the name of a file, or a function that returns it for the place
+            of the wrong value, as keys from the root.
+        context: pydantic's context for validators. Its ``read_files`` says whether a value may name a file to
+            read.
 
     Raises:
         GenflowError: reports the first invalid value and, for an unknown key, the nearest known one.

@@ -132,7 +132,7 @@ class CommandOptions:
         return load_config(self.file, origins=origins, **{**given, **overrides})
 
     def progress(self) -> Progress:
-        """The command's progress, which is silent with --json."""
+        """Return the progress reporter, which prints nothing with --json."""
         from genflow.progress import Progress
 
         return Progress.current()
@@ -175,7 +175,7 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def option_of(key: str) -> str:
-    """How the option is called that sets a key of the configuration, e.g. ``--num`` for ``zoo.num``."""
+    """Return the option that sets a key of the configuration, e.g. ``--num`` for ``zoo.num``."""
     name = key.rpartition(".")[2]
     return f"--{_SINGULAR.get(name, name)}"
 

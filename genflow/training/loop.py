@@ -28,7 +28,7 @@ from genflow.training.checkpoints import Checkpoints
 from genflow.training.signals import graceful_stop
 from genflow.training.state import History, TrainingState
 
-#: fields of a schedule that decide nothing about what comes out, so that they may change when a run goes on
+#: fields of a schedule that are no part of the identity of a run, and may change when it resumes
 NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints", "budget"}
 
 
@@ -76,11 +76,11 @@ class Schedule(Schema):
     )
 
     def share(self, steps: int, seconds: float) -> float:
-        """How much of a training is over after so many steps and seconds: of the steps, or of the budget."""
+        """Return the fraction of the steps or of the budget that is used, whichever is larger."""
         return max(steps / self.steps, min(1.0, seconds / self.budget) if self.budget else 0.0)
 
     def rate(self, step: int, seconds: float = 0.0) -> float:
-        """Learning rate of a step (0-based) that begins after so many seconds, as a fraction of the peak."""
+        """Return the learning rate of a step (0-based) at a time in seconds, as a fraction of the peak."""
         done = self.share(step + 1, seconds)
         if done < self.warmup:
             return done / self.warmup
@@ -93,7 +93,7 @@ class Schedule(Schema):
 
 
 class Trainee(ABC):
-    """Something that the loop can train, by default on one worker.
+    """A model that the loop can train, by default on one worker.
 
     Attributes:
         share: how much of the training is over, from 0 to 1, which the loop says before each step.
@@ -169,7 +169,7 @@ class GraphTrainee(Trainee):
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training, beside the trainee.
+    """The result of a training, beside the trainee.
 
     Attributes:
         history: figure -> [[step, value], ...].
@@ -184,7 +184,7 @@ class Trained:
     ended_after: float | None
 
     def extent(self) -> dict[str, Any]:
-        """How long it was, for a record: its steps, and the budget if that ended it."""
+        """Return the steps, and the budget if that ended the training, as facts for a record."""
         ended = {} if self.ended_after is None else {"ended_after_seconds": self.ended_after}
         return {"steps": self.steps, **ended}
 
@@ -203,7 +203,7 @@ def train(
     label: str,
     device: str | torch.device = "cpu",
 ) -> Trained:
-    """Train until `schedule.steps` or `schedule.budget`, from the newest whole checkpoint in `folder` if any.
+    """Train until `schedule.steps` or `schedule.budget`, from the newest valid checkpoint in `folder` if any.
 
     Seconds that were spent before an interruption count. The caller removes the checkpoints.
 
@@ -285,19 +285,20 @@ def all_reduce_step(
     due: bool,
     seconds: float,
 ) -> tuple[float, dict[str, float], bool, bool, float]:
-    """Add up the gradients and figures of all workers in one all-reduce; one that is asked to stop stops all.
+    """Sum the gradients, the loss and the figures of all workers in one all-reduce.
 
     Args:
         workers: the workers that train together.
         optimizer: the optimiser of the parameters whose gradients are summed in place.
         value: this worker's part of the loss.
-        figures: its part of the figures.
-        stopping: whether it was asked to stop.
-        due: whether it wants a checkpoint.
-        seconds: of its clock; that of the first worker counts.
+        figures: this worker's part of the figures.
+        stopping: whether this worker was asked to stop.
+        due: whether this worker asks for a checkpoint.
+        seconds: this worker's clock, of which that of rank 0 counts.
 
     Returns:
-        The last five, of all workers.
+        The sums of loss and figures, whether any worker must stop or asks for a checkpoint, and the clock of
+        rank 0.
     """
     if workers.size == 1:
         return value, figures, stopping, due, seconds
@@ -314,10 +315,10 @@ def all_reduce_step(
     total = workers.all_reduce(torch.cat([*parts, parts[0].new_tensor(numbers)]))
     *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
     value, *sums = rest.tolist()
-    *means, stopped, dued, clock = sums[: len(figures) + 3]
+    *means, any_stopping, any_due, clock = sums[: len(figures) + 3]
     for p, part, used in zip(params, parts, sums[len(figures) + 3 :], strict=True):
-        p.grad = part.view_as(p) if used else None  # the optimiser leaves alone what has no gradient
-    return value, dict(zip(figures, means, strict=True)), bool(stopped), bool(dued), clock
+        p.grad = part.view_as(p) if used else None  # the optimiser skips parameters without a gradient
+    return value, dict(zip(figures, means, strict=True)), bool(any_stopping), bool(any_due), clock
 
 
 def _restore(

@@ -17,7 +17,7 @@ class _Stop:
 
 @contextmanager
 def graceful_stop() -> Iterator[_Stop]:
-    """Turn the first Ctrl-C or SIGTERM into a request to stop between two steps; the second acts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a request to stop after the step, while a second acts at once."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
