@@ -60,27 +60,31 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
     out, progress = Path(out), progress or Progress.current()
     with progress.as_current():
         known, unknown = check(config)
-        identity = config.model_dump(
-            mode="json",
-            exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), NON_IDENTITY_FIELDS),
-        )
-        with RunDirectory.open(out, "run", identity, config.seed) as run:
-            zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
-            train_autoencoder(config, zoo, out / "autoencoder", progress)
-            generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)
-            everything = [*known, *unknown]
-            generated = generate(
-                config, [generator] * len(everything), everything, out / "generated", progress
-            )
-            trained = list(zoo.populations)
-            if unknown and config.train_tests:
-                alike = config.zoo.model_copy(update={"num": config.evaluation.num})
-                trained += train_zoo(config, unknown, alike, out / "trained", progress).populations
-            trained.sort(key=lambda p: [*known, *unknown].index(p.structure))
-            entries = compare(config, [*trained, *generated], zoo, progress)
-            world().on_rank_zero(lambda: write_evaluation(out, entries, config))
-            world().on_rank_zero(lambda: str(write_report(out)))
-            run.update(complete=True)
+    identity = config.model_dump(
+        mode="json",
+        exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), NON_IDENTITY_FIELDS),
+    )
+    with RunDirectory.open(out, "run", identity, config.seed) as run, progress.as_current():
+        zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
+        train_autoencoder(config, zoo, out / "autoencoder", progress)
+        generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)
+        everything = [*known, *unknown]
+        generated = generate(config, [generator] * len(everything), everything, out / "generated", progress)
+        if config.evaluation.pretrained:
+            pretrained, covered, refusals = load_pretrained(config, everything)
+            for refusal in refusals:
+                progress.note(f"pretrained: {refusal}")
+            if covered:
+                generated += generate(config, pretrained, covered, out / "pretrained", progress, "pretrained")
+        trained = list(zoo.populations)
+        if unknown and config.train_tests:
+            alike = config.zoo.model_copy(update={"num": config.evaluation.num})
+            trained += train_zoo(config, unknown, alike, out / "trained", progress).populations
+        trained.sort(key=lambda p: [*known, *unknown].index(p.structure))
+        entries = compare(config, [*trained, *generated], zoo, progress)
+        world().on_rank_zero(lambda: write_evaluation(out, entries, config))
+        world().on_rank_zero(lambda: str(write_report(out)))
+        run.update(complete=True)
     return entries
 
 
