@@ -12,7 +12,8 @@ import torch
 
 from genflow.errors import GenflowError, did_you_mean
 from genflow.schema import Name, Schema, StructureName, brief, role_of
-from genflow.structure import Structure
+from genflow.structure import MAX_VALUE, Structure, text_digest
+from genflow.value_text import to_text
 
 #: a structure lies at the edge if fewer training structures than this are as extreme as it is
 FEW = 3
@@ -20,7 +21,13 @@ FEW = 3
 Range = tuple[float, float]
 
 
-def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage: Mapping[str, Range]) -> None:
+def check(
+    structure: Structure,
+    training: Sequence[Mapping[str, Any]],
+    coverage: Mapping[str, Range],
+    *,
+    reads_units: bool = False,
+) -> None:
     """Raise an error for a structure that a generator does not cover.
 
     Args:
@@ -28,10 +35,11 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
         training: the fields of every training structure.
         coverage: field -> lowest and highest value that the generator serves. Where a field holds several
             numbers, all of them must lie inside.
+        reads_units: `Encoder.reads_units`. True leaves texts and nested values to `Encoder.check`.
 
     Raises:
-        GenflowError: a field is outside its range, or differs from every training structure and never varied
-            among them.
+        GenflowError: a field is outside its range, or differs from every training structure and was not
+            learned: its role is "fixed", it never varied, or it contains names.
     """
     fields = structure.fields()
     for key, (low, high) in coverage.items():
@@ -54,17 +62,19 @@ def check(structure: Structure, training: Sequence[Mapping[str, Any]], coverage:
     roles = structure.roles()
     fixed = {key: value for key, value in fields.items() if roles[key] == "fixed"}
     for key in [key for key in fields if roles[key] == "described"]:
-        values = [other.get(key) for other in training]
-        known = sorted({str(value) for value in values})
+        value = fields[key]
+        values = [other[key] for other in training if key in other]  # another reward lacks the field
         # unlike numbers, names cannot be interpolated
-        if isinstance(fields[key], str) and known and fields[key] not in known:
+        if _named(value) and value not in values and (isinstance(value, str) or not reads_units):
+            texts = sorted({_text(known) for known in values})
             raise GenflowError(
-                f"this generator was trained on {key}={brief(', '.join(known), 400)}, not"
-                f" {_text(fields[key])}"
+                f"this generator was trained on {key}={brief(', '.join(texts) or 'None', 400)}, not"
+                f" {_text(value)}"
             )
-        # the effect of a number that never varied was not learned
-        if _numbers(fields[key]) and len(known) == 1:
-            fixed[key] = fields[key]
+        # the effect of a value that never varied was not learned
+        numbers = any(map(_numbers, [value, *values]))
+        if (numbers or not reads_units) and all(known == values[0] for known in values):
+            fixed[key] = value
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
         others = [{key: other.get(key) for key in fixed} for other in training]
         nearest = min(
@@ -155,5 +165,15 @@ def _numbers(value: Any) -> list[float]:
     return [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, int | float)]
 
 
+def _named(value: Any) -> bool:
+    """Return whether a value is or contains a text."""
+    if isinstance(value, Mapping):
+        return True
+    return any(map(_named, value)) if isinstance(value, list | tuple) else isinstance(value, str)
+
+
 def _text(value: Any) -> str:
-    return brief("+".join(map(_text, value[:10])) if isinstance(value, list | tuple) else str(value))
+    if isinstance(value, list | tuple) and len(value) == len(_numbers(value)):
+        return brief("+".join(map(str, value[:10])))
+    text = value if isinstance(value, str) else to_text(value)
+    return brief(text) if len(text) <= MAX_VALUE else f"{brief(text, MAX_VALUE)} {text_digest(text)}"

@@ -229,10 +229,10 @@ class Structure:
                 value = getattr(config, key)
                 if info.is_required() or value != info.default or key in self.arch.condition():
                     text = to_text(written[key])
-                    parts.append(f"{key}={text if len(text) <= MAX_VALUE else _digest(text)}")
+                    parts.append(f"{key}={text if len(text) <= MAX_VALUE else text_digest(text)}")
         name = ",".join(parts)
         if len(name) > MAX_NAME:
-            name = name[: MAX_NAME - 17] + "-" + _digest(name)[1:]
+            name = name[: MAX_NAME - 17] + "-" + text_digest(name)[1:]
         other = _named.get((self.env, self.policy, name))
         # a class that a notebook has redefined takes over the name
         if other is not None and other != self and other._key[2:5] == self._key[2:5]:
@@ -328,5 +328,6 @@ class Structure:
         return cls.restore(saved.env, saved.structure, saved.policy)
 
 
-def _digest(text: str) -> str:
+def text_digest(text: str) -> str:
+    """Return the digest that stands for a long text in a name."""
     return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
+from genflow_encoders.conv1d import Conv1dEncoder
+from genflow_encoders.coordinate import CoordinateEncoder
+from genflow_molecule.vocabulary import shipped_vocabulary
 from oracles import grid
 
-from genflow import GenflowError, Structure
+from genflow import (
+    Environment,
+    Generator,
+    GenflowError,
+    Population,
+    Schema,
+    Structure,
+    described,
+    load_config,
+)
 from genflow.coverage import Quality, caution, check, distance
+from genflow.generator import FORMAT, Card, EncoderCard
+from genflow.noise import NoiseOptions, SamplingOptions
+from genflow.stages.common import check_plan
 
 COVERAGE = {"ndim": (2.0, 4.0), "height": (3.0, 12.0), "R0": (0.01, 0.5), "band": (0.2, 0.45)}
 #: R0 and the band vary, R1, R2 and outer do not
@@ -224,3 +242,104 @@ def test_what_descriptions_express_may_be_anything():
         for blocks in ((0, 1), (3, 4, 5))
     ]
     check(Structure.build("molecule", {"blocks": (10, 20, 30, 40), "max_blocks": 3}), training, {})
+
+
+class Site(Schema):
+    name: str
+    place: int
+
+
+class Spins(Environment):
+    """A task with described fields of every form, of which only the fields are asked for here."""
+
+    make = condition = units = None
+
+    class Config(Schema):
+        couplings: tuple[tuple[int, ...], ...] = described(((0, 1), (1, 0)))
+        labels: tuple[str, ...] = described(())
+        sites: tuple[Site, ...] = described(())
+        weights: tuple[float, ...] = described(())
+        start: int | None = described(None)
+
+
+def spins(**fields) -> Structure:
+    return Structure.of(Spins(Spins.Config(**fields)), grid(2, 4).arch, "spins", "mlp3")
+
+
+SITES = [(Site(name="x", place=n),) for n in range(4)]
+OTHERS = {
+    "couplings": ((0, 1, 1, 0),),
+    "labels": ("a",),
+    "sites": (Site(name="a", place=1),),
+    "weights": (1.0,),
+    "start": 3,
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OTHERS.items())
+def test_a_described_value_of_any_form_that_never_varied_was_not_learned(key, value):
+    training = [spins().fields()] * 3
+    check(spins(), training, {})
+    assert "this generator was trained on " + key in refusal(spins(**{key: value}), training, {})
+    assert "this generator was trained on " + key in refusal(
+        spins(), [spins(**{key: value}).fields()] * 3, {}
+    )
+    # descriptions of units tell texts and nested values, but not numbers
+    if key in ("couplings", "labels", "sites"):
+        check(spins(**{key: value}), training, {}, reads_units=True)
+    else:
+        with pytest.raises(GenflowError, match=key):
+            check(spins(**{key: value}), training, {}, reads_units=True)
+
+
+def test_nested_numbers_that_varied_are_known_and_texts_are_only_those_of_training():
+    training = [spins(couplings=((n,),), labels=("a", str(n)), sites=SITES[n]).fields() for n in (1, 3)]
+    check(spins(couplings=((2,),), labels=("a", "3"), sites=SITES[1]), training, {})
+    for key, value in (("labels", ("a", "2")), ("sites", SITES[2])):
+        own = spins(**{"couplings": ((2,),), "labels": ("a", "1"), "sites": SITES[1], key: value})
+        assert f"was trained on {key}=" in refusal(own, training, {})
+        check(own, training, {}, reads_units=True)
+
+
+def test_a_field_that_only_some_rewards_have_does_not_vary_by_missing():
+    training = [grid(2, 4).fields(), grid(2, 4, reward="cosine").fields()]
+    assert "R2=2.0, not 3.0" in refusal(grid(2, 4, R2=3.0), training, {})
+
+
+def blocks_of_a_file(start: int, end: int, folder) -> Structure:
+    """A task on some blocks of the vocabulary that ships, as a file of the user's own."""
+    blocks = [block.model_dump(mode="json") for block in shipped_vocabulary("default")[start:end]]
+    path = folder / f"{start}.json"
+    path.write_text(json.dumps({"format": "genflow-vocabulary-1", "source": "a test", "blocks": blocks}))
+    return Structure.build("molecule", {"vocabulary": str(path), "max_blocks": 3, "width": 8})
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder_cls"), [("conv1d", Conv1dEncoder), ("coordinate", CoordinateEncoder)]
+)
+def test_blocks_that_were_not_trained_on_need_an_encoder_that_reads_units(tmp_path, name, encoder_cls):
+    known = [blocks_of_a_file(0, count, tmp_path) for count in (6, 8)]
+    subset, others = blocks_of_a_file(0, 7, tmp_path), blocks_of_a_file(8, 16, tmp_path)
+    assert others.layout.size == known[1].layout.size  # so that no size tells them apart
+    encoder = encoder_cls.for_zoo(encoder_cls.Config(), [Population.initialised(s, 2, 0) for s in known])
+    card = Card(
+        format=FORMAT, env="molecule", policy="mlp3", training_structures=[s.fields() for s in known],
+        encoder=EncoderCard.of(name, encoder), denoiser="unet1d", denoiser_options={},
+        latent_size=encoder.latent_size, condition_size=others.condition().numel(),
+        noise=NoiseOptions(), sampling=SamplingOptions(),
+    )  # fmt: skip
+    generator = Generator(card, encoder, None, torch.zeros(1), torch.ones(1))
+    for structure in known:
+        generator.check(structure)
+    config = load_config(env="molecule", **{"autoencoder.encoder": name})
+    unlearned = r"trained on vocabulary=.*~\w{16}, .*~\w{16}, not .*~\w{16}$"
+    if name == "coordinate":
+        generator.check(subset)
+        check_plan(config, known, [subset, others])  # which units are known is only clear after training
+        with pytest.raises(GenflowError, match="of input units"):
+            generator.check(others)
+    else:
+        for structure in (subset, others):
+            for checked in (generator.check, lambda asked: check_plan(config, known, [asked])):
+                with pytest.raises(GenflowError, match=unlearned):
+                    checked(structure)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -51,6 +51,9 @@ class Encoder(Configured, nn.Module, ABC):
     Everything that `decode` needs is in `spec` and ``state_dict()``.
     """
 
+    #: whether `decode` reads the descriptions of units and `check` refuses those that training has not met.
+    #: If not, a described field that holds texts or nested values must have a value that was trained on.
+    reads_units: ClassVar[bool] = False
     #: Z, the size of a latent.
     latent_size: int
 

@@ -66,11 +66,11 @@ def check_plan(
         GenflowError: a component is invalid, or a structure is not covered.
     """
     check_components(config)
+    encoder_cls, encoder_config = resolve_component(config, "encoder")
     selected = config.validation_structures(known)
     training = [structure.fields() for structure in known]
     for structure in [*known, *unknown, *selected]:
-        coverage.check(structure, training, config.coverage)
-    encoder_cls, encoder_config = resolve_component(config, "encoder")
+        coverage.check(structure, training, config.coverage, reads_units=encoder_cls.reads_units)
     objective_of(encoder_cls).check(encoder_config, config.autoencoder, known)
     return selected
 

@@ -39,6 +39,8 @@ MAX_ROWS = 2**13
 class CoordinateEncoder(Encoder):
     """Weights as a function of what the units that they connect mean, which new tasks share."""
 
+    reads_units = True
+
     class Config(CoordinateOptions):
         """See `CoordinateOptions`."""
 
@@ -276,9 +278,7 @@ class CoordinateEncoder(Encoder):
             ]
             rows = net(torch.cat(repeated), e, owner.repeat_interleave(torch.tensor(counts, device=device)))
             blocks = rows.split([len(own) for own in repeated])
-            written[label] = [
-                block.unflatten(0, (size, -1)) for block, size in zip(blocks, sizes, strict=True)
-            ]
+            written[label] = [b.unflatten(0, (size, -1)) for b, size in zip(blocks, sizes, strict=True)]
         hidden = {name: self._between(name, labels, e).split(sizes) for name, labels in self._hidden.items()}
         results = []
         for index, (latents, layout, _) in enumerate(items):
