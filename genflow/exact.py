@@ -208,7 +208,8 @@ def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
             if row.tobytes() in seen:
                 raise GenflowError(
                     "a state is reached by trajectories of different lengths: "
-                    "its `Environment.exact_solution` must return a subclass with its own `ExactSolution.graph`"
+                    "`Environment.exact_solution` must return a subclass that overrides"
+                    " `ExactSolution.graph`"
                 )
             seen[row.tobytes()] = len(seen)
         table[rows, actions] = start + inverse

@@ -196,6 +196,7 @@ def evaluate_folder(
     Raises:
         GenflowError: a named metric does not apply, or `out` holds another run.
     """
+    zoo = zoo and zoo.without_diverged(progress.note)
     for structure in {population.structure for population in populations}:
         choose_metrics(structure, config.evaluation.metrics, bool(comparable(structure, zoo)))
     if out is None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genflow import exact
 from genflow.caching import ByteCache
+from genflow.errors import GenflowError
 from genflow.layout import WeightLayout
 from genflow.rollouts import Rollouts, Trace, sample
 from genflow.seeding import seeded_cpu
@@ -118,6 +119,24 @@ class Population:
 
     def __iter__(self) -> Iterator[Population]:
         return (self[i] for i in range(len(self)))
+
+    def without_diverged(self) -> Population:
+        """Return the policies that did not diverge in training, as the provenance says.
+
+        Raises:
+            GenflowError: all of them diverged.
+        """
+        members = self.provenance.get("members") or []
+        sound = [index for index, member in enumerate(members) if "diverged_at" not in member]
+        if len(sound) == len(members):
+            return self
+        if not sound:
+            raise GenflowError(
+                f"all policies of {self.structure.name} diverged in training; train them again with a lower"
+                " zoo.lr, or leave the structure out"
+            )
+        provenance = {**self.provenance, "members": [members[index] for index in sound]}
+        return replace(self, weights=self.weights[sound], provenance=provenance)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the parameters by their ``state_dict()`` names, as tensors (M, *shape)."""

@@ -82,6 +82,7 @@ def validate(
     values: Mapping[str, Any],
     where: str | Callable[[Sequence[str]], str],
     context: Mapping[str, Any] | None = None,
+    renamed: Mapping[str, str] | None = None,
 ) -> S:
     """Create an instance of a model from values.
 
@@ -92,6 +93,7 @@ def validate(
             of the wrong value, as keys from the root.
         context: pydantic's context for validators. Its ``read_files`` says whether a value may name a file to
             read.
+        renamed: former names that are not in any `Schema.renamed` of the model, likewise.
 
     Raises:
         GenflowError: reports the first invalid value and, for an unknown key, the nearest known one.
@@ -108,9 +110,10 @@ def validate(
         where, key = where if isinstance(where, str) else where(place), brief(".".join(place))
         if first["type"] == "extra_forbidden":
             parent = _model_at(model, first["loc"][:-1])
+            own = parent.renamed if parent is not None and issubclass(parent, Schema) else {}
             former = str(first["loc"][-1])
-            if parent is not None and issubclass(parent, Schema) and former in parent.renamed:
-                now = parent.renamed[former]
+            now = {**(renamed or {}), **own}.get(former)
+            if now is not None and now.rpartition(".")[2] != former:
                 raise GenflowError(f"{where}: {key!r} has another name now: {now!r}") from None
             known = set(parent.model_fields) if parent else set()
             raise GenflowError(

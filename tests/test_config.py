@@ -7,6 +7,7 @@ import pytest
 from genflow import GenflowError, load_config
 from genflow.config import parse_override
 from genflow.schema import Schema, validate
+from genflow.stages.common import resolve_component
 
 
 def write(tmp_path, text):
@@ -164,6 +165,33 @@ def test_a_former_name_is_refused_with_the_new_one():
         with pytest.raises(GenflowError) as caught:
             validate(Outer, values, "FILE")
         assert str(caught.value) == message
+
+
+FORMER = {
+    "swap": "autoencoder.options.swap_probability",
+    "floor": "autoencoder.options.normaliser_floor",
+    "behaviour": "autoencoder.kl_scale",
+    "style_size": "autoencoder.options.latent_size",
+    "style_share": "autoencoder.options.style_variance",
+}
+
+
+@pytest.mark.parametrize("encoder", ["conv1d", "coordinate"])
+@pytest.mark.parametrize(("former", "now"), FORMER.items())
+def test_a_former_name_among_an_encoders_options_is_refused_with_the_new_one(encoder, former, now):
+    options = {"autoencoder.encoder": encoder, f"autoencoder.options.{former}": 1}
+    with pytest.raises(GenflowError) as caught:
+        resolve_component(load_config(env="hypergrid", **options), "encoder")
+    where = f"autoencoder.options of encoder {encoder!r}"
+    assert str(caught.value) == f"{where}: {former!r} has another name now: {now!r}"
+
+
+def test_a_name_that_only_moved_is_no_former_name_where_it_is_now():
+    class Options(Schema):
+        size: int = 0
+
+    with pytest.raises(GenflowError, match="unknown key 'init'; choose one of: size"):
+        validate(Options, {"init": 1}, "FILE", renamed={"init": "autoencoder.options.init"})
 
 
 @pytest.mark.parametrize("device", ["mps", "mps:0"])

@@ -155,6 +155,36 @@ def test_a_run_that_is_refused_at_once_leaves_nothing_but_one_that_made_somethin
     assert (tmp_path / "b" / MANIFEST).exists()
 
 
+def test_a_run_without_results_leaves_its_folder_free_for_another(tmp_path):
+    def attempt(path, steps, *files):
+        with RunDirectory.open(path, "zoo", {"steps": steps}, 0, prepared=["starts"]) as run:
+            for name in files:
+                write_json(run.path / name, {})
+            raise GenflowError("impossible")
+
+    given = tmp_path / "given"  # a folder that the user made stays
+    given.mkdir()
+    for path, left in ((tmp_path / "new" / "zoo", None), (given, [".lock"])):
+        for steps in (1, 2):
+            with pytest.raises(GenflowError, match="impossible"):
+                attempt(path, steps, "starts")
+            assert (sorted(p.name for p in path.iterdir()) if path.exists() else None) == left
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(GenflowError, match="impossible"):
+        attempt(given, 3, "starts", "result")
+    assert sorted(p.name for p in given.iterdir()) == [".lock", "result", MANIFEST, "starts"]
+    with pytest.raises(GenflowError, match="another run"):
+        attempt(given, 4)
+
+
+def test_a_complete_run_that_is_read_again_stays(tmp_path):
+    with RunDirectory.open(tmp_path / "r", "zoo", {}, 0) as run:
+        run.update(complete=True)
+    with pytest.raises(GenflowError, match="unreadable"), RunDirectory.open(tmp_path / "r", "zoo", {}, 0):
+        raise GenflowError("unreadable")
+    assert (tmp_path / "r" / MANIFEST).exists()
+
+
 def test_a_run_of_the_first_edition_says_what_can_be_done_with_it(tmp_path):
     with RunDirectory.open(tmp_path / "run", "zoo", {"a": 1}, 0):
         pass

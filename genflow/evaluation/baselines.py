@@ -72,10 +72,13 @@ def baselines(
 
 
 def comparable(structure: Structure, zoo: Zoo | None) -> list[Population]:
-    """Return the populations of a zoo with the same environment and policy architecture as a structure."""
+    """Return the populations of a zoo with the same environment and policy architecture as a structure.
+
+    Policies that diverged in training are left out.
+    """
     return (
         [
-            p
+            p.without_diverged()
             for p in zoo.populations
             if (p.structure.env, p.structure.policy) == (structure.env, structure.policy)
         ]

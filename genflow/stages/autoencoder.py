@@ -42,10 +42,13 @@ MEASURED_STATES = 70_000
 def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
     """Train the autoencoder of weights on a zoo, and measure the reconstructed policies.
 
+    Policies that diverged in training are left out.
+
     Raises:
         GenflowError: `out` holds another run, or the training fails.
     """
     options, device = config.autoencoder, config.torch_device()
+    zoo = zoo.without_diverged(progress.note)
     encoder_cls, encoder_config = resolve_component(config, "encoder")
     identity = {
         "env": config.env,

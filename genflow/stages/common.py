@@ -35,7 +35,10 @@ def resolve_component(config: Config, kind: Literal["encoder", "denoiser"]) -> t
     )
     name = getattr(options, kind)
     cls = registry().load(kind, name)
-    return cls, validate(cls.Config, options.options, f"{section}.options of {kind} {name!r}")
+    # an encoder's options were options of the zoo and the autoencoder once
+    renamed = {**type(config.zoo).renamed, **type(options).renamed} if kind == "encoder" else {}
+    where = f"{section}.options of {kind} {name!r}"
+    return cls, validate(cls.Config, options.options, where, renamed=renamed)
 
 
 def check_components(config: Config) -> None:

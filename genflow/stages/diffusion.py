@@ -47,6 +47,7 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
         GenflowError: `out` holds another run, the autoencoder is missing, or the training fails.
     """
     options, device = config.diffusion, config.torch_device()
+    zoo = zoo.without_diverged()  # which was said when the autoencoder was trained
     encoder, card = load_autoencoder(autoencoder)
     denoiser_cls, denoiser_config = resolve_component(config, "denoiser")
     fingerprint = zoo_digest(zoo)

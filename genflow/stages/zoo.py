@@ -50,7 +50,7 @@ def train_zoo(
             **encoder_cls.starts(encoder_config, structures).facts(),
         },
     }
-    with RunDirectory.open(out, "zoo", identity, config.seed) as run:
+    with RunDirectory.open(out, "zoo", identity, config.seed, prepared=[STARTS]) as run:
         if (
             world().size == 1
             and len(structures) > 1

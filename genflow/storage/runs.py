@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,14 @@ class RunDirectory:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: StrPath, stage: str, config: Mapping[str, Any], seed: int) -> Iterator[RunDirectory]:
+    def open(
+        cls,
+        path: StrPath,
+        stage: str,
+        config: Mapping[str, Any],
+        seed: int,
+        prepared: Collection[str] = (),
+    ) -> Iterator[RunDirectory]:
         """Create or reopen a run directory, and hold its lock inside the context.
 
         Args:
@@ -60,6 +67,8 @@ class RunDirectory:
             stage: kind of run, e.g. "zoo".
             config: JSON-serialisable values that identify the run.
             seed: seed of the run.
+            prepared: names of files that the run writes before its first result. A run that fails with
+                nothing else in the folder has produced nothing, and leaves the folder free for another.
 
         Raises:
             GenflowError: the folder holds another run or other files, or is in use.
@@ -73,16 +82,8 @@ class RunDirectory:
                 with world().log_to(path / LOGS):
                     yield cls(path, manifest)
             except Exception:
-                # remove the folder if the run failed before it produced anything
-                if (
-                    world().is_rank_zero
-                    and made
-                    and {entry.name for entry in path.iterdir()} <= {MANIFEST, LOGS, _LOCK}
-                ):
-                    shutil.rmtree(path, ignore_errors=True)
-                    for parent in made[1:]:
-                        with contextlib.suppress(OSError):
-                            parent.rmdir()
+                if world().is_rank_zero and not manifest["complete"]:
+                    _remove_if_empty(path, made, prepared)
                 raise
 
     @property
@@ -94,6 +95,20 @@ class RunDirectory:
         """Add values to the manifest."""
         self.manifest.update(facts)
         world().on_rank_zero(lambda: write_json(self.path / MANIFEST, self.manifest))
+
+
+def _remove_if_empty(path: Path, made: Sequence[Path], prepared: Collection[str]) -> None:
+    """Remove what a run without results wrote, with the folders that it made."""
+    own = {MANIFEST, *prepared}
+    if not {entry.name for entry in path.iterdir()} <= {*own, LOGS, _LOCK}:
+        return
+    if path in made:
+        shutil.rmtree(path, ignore_errors=True)
+    for name in own:
+        (path / name).unlink(missing_ok=True)
+    for parent in made[1:]:
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 @contextlib.contextmanager

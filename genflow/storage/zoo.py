@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from genflow.errors import GenflowError
 from genflow.population import Population
+from genflow.schema import brief
 from genflow.storage.files import read_tensors
 from genflow.storage.populations import find_populations, inside, load_population
 from genflow.structure import Structure
@@ -59,6 +60,29 @@ class Zoo:
     def get(self, structure: Structure) -> Population | None:
         """Return the population of a structure, or None."""
         return next((p for p in self.populations if p.structure == structure), None)
+
+    def without_diverged(self, note: Callable[[str], None] | None = None) -> Zoo:
+        """Return the same zoo without the policies that diverged in training.
+
+        Args:
+            note: called with one line about them, if there are any.
+
+        Raises:
+            GenflowError: all policies of a structure diverged.
+        """
+        sound = [population.without_diverged() for population in self.populations]
+        before, after = (sum(map(len, each)) for each in (self.populations, sound))
+        if before == after:
+            return self
+        if note is not None:
+            where = [s.structure.name for s, p in zip(sound, self.populations, strict=True) if s is not p]
+            note(
+                f"zoo: {before - after} of {before} policies diverged in training and are left out, of"
+                f" {brief(', '.join(where), 400)}"
+            )
+        zoo = Zoo(self.folder)
+        zoo._loaded = sound
+        return zoo
 
     def only(self, structures: Sequence[Structure]) -> Zoo:
         """Return the same zoo restricted to some structures."""

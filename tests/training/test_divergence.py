@@ -8,8 +8,13 @@ import pytest
 import torch
 from oracles import by_autograd, grid, lively
 
-from genflow import GenflowError, rollouts
+from genflow import GenflowError, Population, Zoo, load_config, rollouts
+from genflow.evaluation.baselines import baselines
+from genflow.pipeline import evaluate_folder
 from genflow.progress import Progress
+from genflow.stages.autoencoder import train_autoencoder
+from genflow.stages.diffusion import train_generator
+from genflow.storage.populations import save_population
 from genflow.training import objectives
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import PopulationTrainee, train_population
@@ -174,3 +179,53 @@ def test_when_all_have_diverged_the_run_stops(tmp_path, monkeypatch, capfd):
     with pytest.raises(GenflowError, match=r"nan at step 6;"):
         trained(structure, tmp_path, start)
     assert capfd.readouterr().err.count("policy 0 of 2 diverged at step 1 ") == 1
+
+
+def zoo_of(folder, weights, members):
+    """A zoo of one structure, and one of another whose policies all learned."""
+    for height, (own, facts) in {4: (weights, members), 5: (None, [{}, {}])}.items():
+        population = lively(grid(2, height), len(facts), scale=1.0)
+        weights_of = population.weights if own is None else own
+        provenance = {"source": "trained", "members": facts}
+        save_population(Population(population.structure, weights_of, provenance), folder / str(height))
+    return Zoo(folder)
+
+
+def test_nothing_is_learned_from_what_has_diverged(tmp_path, capfd):
+    weights = lively(grid(2, 4), 3, scale=1.0).weights
+    weights[BAD] *= 1e6
+    marked = zoo_of(tmp_path / "marked", weights, [{}, {"diverged_at": 3}, {}])
+    rest = zoo_of(tmp_path / "rest", weights[[0, 2]], [{}, {}])
+    steps = {"autoencoder.steps": 2, "diffusion.steps": 2, "autoencoder.options.latent_size": 8}
+    config = load_config(env="hypergrid", **steps)
+    found, said = [], []
+    for zoo in (marked, rest):
+        out = zoo.folder.with_name(zoo.folder.name + "-run")
+        train_autoencoder(config, zoo, out / "ae", Progress())
+        generator = train_generator(config, zoo, out / "ae", out / "generator", Progress())
+        tensors = {**generator.encoder.state_dict(), **generator.denoiser.state_dict()}
+        rivals = baselines(grid(2, 4), zoo, ["mean", "perturbed"], 3, 0, 0.1)
+        found.append(
+            [generator.latent_mean, generator.latent_std, *tensors.values(), *(p.weights for p in rivals)]
+        )
+        evaluate_folder(
+            config, [Population.initialised(grid(2, 4), 1, 0)], zoo, out / "evaluation", Progress()
+        )
+        said.append(
+            capfd.readouterr().err.count("zoo: 1 of 5 policies diverged in training and are left out")
+        )
+    assert all(a.equal(b) for a, b in zip(*found, strict=True))
+    assert said == [2, 0]  # once in training, once in evaluation
+
+
+def test_a_structure_of_which_all_have_diverged_is_refused(tmp_path):
+    lost = zoo_of(tmp_path / "zoo", lively(grid(2, 4), 2).weights, [{"diverged_at": 1}] * 2)
+    config = load_config(env="hypergrid")
+    name = grid(2, 4).name
+    for learn in (
+        lambda: train_autoencoder(config, lost, tmp_path / "ae", Progress(quiet=True)),
+        lambda: baselines(grid(2, 4), lost, ["mean"], 3, 0, 0.1),
+    ):
+        with pytest.raises(GenflowError, match=f"all policies of {name} diverged in training; train them"):
+            learn()
+    assert not (tmp_path / "ae").exists()

@@ -17,9 +17,11 @@ from genflow import (
     Structure,
     UnitDescriptions,
     Units,
+    load_config,
 )
 from genflow.progress import Progress
-from genflow.training.options import PolicyOptions
+from genflow.stages.zoo import train_zoo
+from genflow.training.options import PolicyOptions, ZooOptions
 from genflow.training.policies import train_population
 
 LENGTH, PLACE = 6, 3
@@ -165,3 +167,11 @@ def test_a_reward_that_requires_grad_is_read_without_a_graph(tmp_path, objective
     assert not rollouts.log_reward.requires_grad
     found, expected = (trained(s, tmp_path / str(i), objective) for i, s in enumerate((structure, plain)))
     assert found.weights.equal(expected.weights)
+
+
+def test_a_zoo_that_fails_at_once_leaves_its_folder_free(tmp_path):
+    config, out = load_config(env="hypergrid"), tmp_path / "zoo"
+    for options in (ZooOptions(steps=3, num=2), ZooOptions(steps=4, num=2)):
+        with pytest.raises(GenflowError, match=r"the reward of state \[3\] is 0;"):
+            train_zoo(config, [line(reward="0")], options, out, Progress(quiet=True))
+        assert not out.exists()
