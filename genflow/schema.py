@@ -220,5 +220,6 @@ def require_may_read(info: ValidationInfo, path: str) -> None:
     """
     if not (info.context or {}).get("read_files"):
         raise ValueError(
-            f"names the file {brief(path)}, which is not read: a saved structure holds its content"
+            f"names the file {brief(path)}, which is not read: a saved structure holds its content; if the"
+            " first edition wrote it, `genflow convert OLD --out NEW` reads the file"
         )

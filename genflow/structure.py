@@ -98,13 +98,20 @@ class Structure:
         return cls._of_fields(env, policy, fields, read_files=True)
 
     @classmethod
-    def restore(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
-        """Create a structure from saved `fields`, which may not name a file to read.
+    def restore(
+        cls, env: str, fields: Mapping[str, Any], policy: str | None = None, read_files: bool = False
+    ) -> Structure:
+        """Create a structure from saved `fields`.
+
+        Args:
+            env, fields, policy: as for `build`.
+            read_files: whether a field may name a file to read, as in files of the first edition. Only a
+                user who says so may allow it.
 
         Raises:
             GenflowError: as for `build`.
         """
-        return cls._of_fields(env, policy, fields, read_files=False)
+        return cls._of_fields(env, policy, fields, read_files=read_files, saved=True)
 
     @classmethod
     def of(
@@ -318,14 +325,14 @@ class Structure:
         return {"env": self.env, "policy": self.policy, "structure": self.fields()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Structure:
-        """Rebuild a saved structure.
+    def from_json(cls, data: Mapping[str, Any], read_files: bool = False) -> Structure:
+        """Rebuild a saved structure, with `read_files` as for `restore`.
 
         Raises:
             GenflowError: the data is invalid or names something that is not installed.
         """
         saved = validate(_Saved, data, "a saved structure")
-        return cls.restore(saved.env, saved.structure, saved.policy)
+        return cls.restore(saved.env, saved.structure, saved.policy, read_files)
 
 
 def text_digest(text: str) -> str:

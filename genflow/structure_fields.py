@@ -19,7 +19,12 @@ _SCALARS = {str, int, float, bool, NoneType, Literal}
 
 
 def resolve_fields(
-    env: str, policy: str, fields: Mapping[str, Any], read_files: bool, texts: Set[str] = frozenset()
+    env: str,
+    policy: str,
+    fields: Mapping[str, Any],
+    read_files: bool,
+    texts: Set[str] = frozenset(),
+    saved: bool = False,
 ) -> Parts:
     """Load the components of a structure, and build their options from one set of fields.
 
@@ -27,8 +32,9 @@ def resolve_fields(
         env: registered name of the environment.
         policy: registered name of the architecture.
         fields: the fields of environment, reward and architecture.
-        read_files: whether a value may name a file to read, which is False for saved structures.
+        read_files: whether a value may name a file to read.
         texts: keys of values that the user typed, which are parsed by the type of the field.
+        saved: whether the fields come from a file, which may also hold those of other rewards.
 
     Raises:
         GenflowError: a name or key is unknown, or a value is invalid.
@@ -46,7 +52,7 @@ def resolve_fields(
             raise GenflowError(f"{where}: {key} must be the name of a reward, not {brief(name)}")
         reward_cls = registry().load("reward", name, environment=env)
         models[f"reward {name!r}"] = reward_cls.Config
-        if not read_files:  # the first edition wrote the fields of all rewards
+        if saved:  # the first edition wrote the fields of all rewards
             foreign = reward_fields(env) - {each for model in models.values() for each in model.model_fields}
             fields = {each: value for each, value in fields.items() if each not in foreign}
     owners: dict[str, str] = {}

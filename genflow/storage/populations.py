@@ -7,6 +7,7 @@ environment, structure, policy and provenance.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,14 @@ def save_population(population: Population, folder: Path | str) -> None:
     )
 
 
-def load_population(folder: Path | str) -> Population:
-    """Read a population.
+def load_population(folder: Path | str, read_files: bool = False) -> Population:
+    """Read a population, with `read_files` as for `Structure.restore`.
 
     Raises:
         GenflowError: a file is missing, truncated or of another format, or its tensors do not fit.
     """
     folder = Path(folder)
-    structure, facts = read_facts(folder)
+    structure, facts = read_facts(folder, read_files)
     path = inside(folder, TENSORS)
     tensors, _ = read_tensors(path)
     shapes = structure.layout.shapes
@@ -96,6 +97,35 @@ def load_population(folder: Path | str) -> Population:
     return Population(structure, structure.layout.flatten(finite), facts["provenance"])
 
 
+def convert_populations(folder: Path | str, out: Path | str) -> int:
+    """Write the populations in a folder as they are saved today, at the same places under `out`.
+
+    The first edition saved the paths of files such as a vocabulary. These files are read now.
+
+    Returns:
+        The number of populations.
+
+    Raises:
+        GenflowError: a population or a file that it names cannot be read, or `out` already holds populations.
+    """
+    folder, out = Path(folder), Path(out)
+    found = find_populations(folder)
+    if out.resolve().is_relative_to(folder.resolve()) or (out.is_dir() and find_populations(out)):
+        raise GenflowError(f"{out} holds populations already, or lies in {folder}; choose another --out")
+    for path in found:
+        read_facts(path, read_files=True)  # all are checked before the first is written
+    for path in found:
+        population = load_population(path, read_files=True)
+        own = population.structure
+        trained_on = [
+            Structure.restore(own.env, fields, own.policy, read_files=True).fields()
+            for fields in population.provenance.get("training_structures", [])
+        ]
+        provenance = {**population.provenance, "training_structures": trained_on}
+        save_population(replace(population, provenance=provenance), out / path.relative_to(folder))
+    return len(found)
+
+
 def finite_float(tensor: Tensor, where: str) -> Tensor:
     """Convert a tensor of a file to float32.
 
@@ -121,8 +151,8 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_facts(folder: Path | str) -> tuple[Structure, dict[str, Any]]:
-    """Read ``population.json`` without the weights.
+def read_facts(folder: Path | str, read_files: bool = False) -> tuple[Structure, dict[str, Any]]:
+    """Read ``population.json`` without the weights, with `read_files` as for `Structure.restore`.
 
     Returns:
         The structure, and the JSON object with a validated provenance.
@@ -134,7 +164,7 @@ def read_facts(folder: Path | str) -> tuple[Structure, dict[str, Any]]:
     facts = read_json(path)
     validate(Provenance, facts.setdefault("provenance", {}), f"{path}: provenance")
     try:
-        return Structure.from_json(facts), facts
+        return Structure.from_json(facts, read_files), facts
     except GenflowError as error:
         raise GenflowError(f"{path}: {error}") from error
 

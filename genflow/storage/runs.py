@@ -124,7 +124,8 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
             raise GenflowError(
                 f"{path} holds a run of the first edition of genflow, which is not gone on with; its zoo,"
                 " policies and"
-                " report can be used (--zoo, evaluate, report), its generator after `genflow convert`;"
+                " report can be used (--zoo, evaluate, report), its generator and what names a file after"
+                " `genflow convert`;"
                 " choose another"
                 " --out"
             )

@@ -7,14 +7,14 @@ from pathlib import Path
 import click
 
 
-@click.command("convert", short_help="Convert a generator of the first edition.")
-@click.argument("folder", type=click.Path(path_type=Path), metavar="GENERATOR")
+@click.command("convert", short_help="Convert what the first edition wrote.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="OLD")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     required=True,
     metavar="DIR",
-    help="Folder of the new generator.",
+    help="New folder.",
 )
 @click.option(
     "--describe/--no-describe",
@@ -23,13 +23,15 @@ import click
     help="Describe the units of all training structures again, to know what never varied among them.",
 )
 def convert(folder: Path, out: Path, describe: bool) -> None:
-    """Convert a generator that the first edition wrote; it generates the same policies as before.
+    """Convert a generator, a population, a zoo or a run that the first edition wrote.
+
+    A generator generates the same policies as before. Of a run its populations and its generator are
+    converted. A vocabulary that OLD names by its path is read, so convert only what you trust.
 
     \b
     Example:
       genflow convert runs/old/generator --out runs/new
     """
-    from .convert import convert_generator
+    from .convert import convert_folder
 
-    convert_generator(folder, out, describe)
-    click.echo(f"converted {folder} to {out}")
+    click.echo(f"converted {convert_folder(folder, out, describe)} of {folder} to {out}")

@@ -27,6 +27,7 @@ from genflow import (
     write_tensors,
 )
 from genflow.generator import CARD, FORMAT, OLD_FORMAT, TENSORS
+from genflow.storage.populations import convert_populations
 
 from .smooth_family import SmoothFamily
 
@@ -35,6 +36,32 @@ OPTIONS = {"style_share": "style_variance"}
 PARTS = {".each.": ".phi.", ".all.": ".rho.", ".named.": ".categories."}
 #: columns that vary by less than this over all rows count as constant
 TOLERANCE = 1e-6
+
+
+def convert_folder(folder: Path, out: Path, describe: bool = True) -> str:
+    """Write what the first edition left in a folder in today's format: a generator, populations, or both.
+
+    Args:
+        folder: of a generator, a population, a zoo or a run.
+        out: another folder.
+        describe: as for `convert_generator`.
+
+    Returns:
+        What was converted.
+
+    Raises:
+        GenflowError: there is neither, or one cannot be converted.
+    """
+    if (folder / CARD).exists():
+        convert_generator(folder, out, describe)
+        return "a generator"
+    has_generator = (folder / "generator" / CARD).exists()
+    count = convert_populations(folder, out)
+    if has_generator:
+        convert_generator(folder / "generator", out / "generator", describe)
+    if not count and not has_generator:
+        raise GenflowError(f"{folder} holds neither a generator nor populations")
+    return " and ".join([f"{count} populations"] * bool(count) + ["a generator"] * has_generator)
 
 
 def convert_generator(folder: Path, out: Path, describe: bool = True) -> Generator:
@@ -59,7 +86,7 @@ def convert_generator(folder: Path, out: Path, describe: bool = True) -> Generat
         card = {**card, "format": FORMAT, **_restored(card)}
         if card["encoder"]["name"] == "coordinate":
             layouts = [
-                Structure.restore(card["env"], fields, card["policy"]).layout
+                Structure.restore(card["env"], fields, card["policy"], read_files=True).layout
                 for fields in card["training_structures"]
             ]
             card["encoder"], tensors = _coordinate(card["encoder"], tensors, layouts, describe)
@@ -76,7 +103,7 @@ def _restored(card: dict[str, Any]) -> dict[str, Any]:
     """The structures of a card by the fields that they have today."""
 
     def restored(fields: dict[str, Any]) -> Structure:
-        return Structure.restore(card["env"], fields, card["policy"])
+        return Structure.restore(card["env"], fields, card["policy"], read_files=True)
 
     lists = {
         key: [restored(fields).fields() for fields in card.get(key, [])]

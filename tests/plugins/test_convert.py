@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from genflow_encoders.convert import convert_generator
+from genflow_encoders.convert import convert_folder, convert_generator
 from genflow_encoders.smooth_family import SmoothFamily
 
-from genflow import Generator, GenflowError, Structure
+from genflow import Generator, GenflowError, Population, Structure, Zoo
+from genflow.cli.main import main
+from genflow.storage.populations import FACTS, load_population, save_population
 
 OLD = Path(__file__).parents[1] / "data" / "first_edition"
 #: what the first edition generated, seed 3
@@ -88,3 +90,59 @@ def test_what_cannot_be_converted_is_refused_in_one_line(new, tmp_path):
             convert_generator(folder, out)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """Populations as the first edition saved them: a vocabulary by its path, the fields of all rewards."""
+    entries = [
+        {"smiles": "c1ccncc1", "stems": [0, 1], "attachments": [0]},
+        {"smiles": "CN", "stems": [0, 1], "attachments": [1]},
+    ]
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"format": "genflow-vocabulary-1", "source": "a test", "blocks": entries}))
+    own = {"vocabulary": str(mine), "blocks": 2, "width": 8}
+    populations = {}
+    for size in (2, 3):
+        structure = Structure.build("molecule", {**own, "max_blocks": size})
+        folder = tmp_path / "old" / "zoo" / str(size)
+        fields = {**structure.fields(), **own, "logp_centre": 2.5, "logp_width": 1.0}
+        made = Population.initialised(structure, 2, size)
+        populations[size] = Population(
+            structure, made.weights, {"source": "trained", "training_structures": [fields]}
+        )
+        save_population(populations[size], folder)
+        facts = json.loads((folder / FACTS).read_text())
+        (folder / FACTS).write_text(json.dumps({**facts, "structure": fields}))
+    return tmp_path / "old", mine, populations
+
+
+@pytest.mark.parametrize("inner", ["", "zoo", "zoo/2"], ids=["run", "zoo", "population"])
+def test_populations_that_name_a_vocabulary_are_converted_and_hold_it_then(old_run, tmp_path, inner):
+    folder, mine, populations = old_run
+    with pytest.raises(GenflowError, match=r"mine.json, which is not read.*`genflow convert OLD --out NEW`"):
+        load_population(folder / "zoo" / "2")
+    out = tmp_path / "new"
+    main(["convert", str(folder / inner), "--out", str(out)])
+    mine.unlink()  # nothing names it any more
+    found = Zoo(out).populations
+    assert [p.structure for p in found] == [
+        populations[n].structure for n in ((2,) if "2" in inner else (2, 3))
+    ]
+    for population in found:
+        assert population.weights.equal(
+            populations[population.structure.environment.config.max_blocks].weights
+        )
+        assert population.seen
+    with pytest.raises(GenflowError, match="holds populations already"):
+        convert_folder(folder, out)
+
+
+def test_what_holds_nothing_or_names_a_file_that_is_gone_is_refused_and_writes_nothing(old_run, tmp_path):
+    folder, mine, _ = old_run
+    mine.unlink()
+    (tmp_path / "empty").mkdir()
+    for old, why in ((folder, "mine.json"), (tmp_path / "empty", "neither a generator nor populations")):
+        with pytest.raises(GenflowError, match=why):
+            convert_folder(old, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
