@@ -25,7 +25,6 @@ def check(
     structure: Structure,
     training: Sequence[Mapping[str, Any]],
     coverage: Mapping[str, Range],
-    *,
     reads_units: bool = False,
 ) -> None:
     """Raise an error for a structure that a generator does not cover.

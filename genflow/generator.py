@@ -199,9 +199,7 @@ class Generator:
                     f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with"
                     f" --env {structure.env}"
                 )
-        coverage.check(
-            structure, card.training_structures, card.coverage, reads_units=self.encoder.reads_units
-        )
+        coverage.check(structure, card.training_structures, card.coverage, self.encoder.reads_units)
         if structure.condition().numel() != card.condition_size:
             raise GenflowError(
                 f"this generator reads {card.condition_size} conditions, but {structure.env!r} now gives"
