@@ -168,12 +168,8 @@ def load_for_evaluation(
         registry().load("environment", env)
     found = [(path, read_facts(path)[0]) for path in find_populations(folder)]
     chosen = [(path, s) for path, s in found if env in (None, s.env)]
-    if structures:
-        chosen = [
-            (path, s)
-            for path, s in chosen
-            if s in [Structure.parse(s.env, text, s.policy) for text in structures]
-        ]
+    wanted = {s for text in structures for s in _asked_for(text, [s for _, s in chosen])}
+    chosen = [(path, s) for path, s in chosen if s in wanted or not structures]
     if not chosen:
         raise GenflowError(
             f"{folder} holds no population"
@@ -185,6 +181,12 @@ def load_for_evaluation(
     inside = folder / "zoo" if (folder / "zoo").is_dir() else folder
     is_zoo = (inside / MANIFEST).exists() and read_json(inside / MANIFEST).get("stage") == "zoo"
     return populations, Zoo(inside) if is_zoo else None
+
+
+def _asked_for(text: str, structures: Sequence[Structure]) -> list[Structure]:
+    """Those of some structures that a text names, else what it means for each of their tasks."""
+    named = [structure for structure in structures if structure.name == text]
+    return named or [Structure.parse(*task) for task in {(s.env, text, s.policy) for s in structures}]
 
 
 @float32_default()

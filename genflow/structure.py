@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from genflow.errors import GenflowError, did_you_mean
+from genflow.errors import GenflowError
 from genflow.interfaces.environment import Environment
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery
@@ -21,11 +21,19 @@ from genflow.interfaces.policy import PolicyArch
 from genflow.interfaces.transitions import Transitions
 from genflow.layout import WeightLayout
 from genflow.precision import float32_default
-from genflow.registry import default_name, registry
+from genflow.registry import default_name
 from genflow.rollouts import Trace
 from genflow.schema import MAX_NAME, Name, Role, Schema, brief, is_reward_only, role_of, validate
-from genflow.structure_fields import resolve_fields, reward_fields, split_fields
-from genflow.value_text import to_text
+from genflow.structure_fields import (
+    CUT_SHORT,
+    DEFAULT,
+    content,
+    field_text,
+    parse_fields,
+    resolve_fields,
+    reward_fields,
+    written,
+)
 
 #: the most characters of a field's value in a name. A longer value is replaced by its digest
 MAX_VALUE = 60
@@ -62,6 +70,7 @@ class Structure:
     policy: str
     environment: Environment
     arch: PolicyArch
+    _parts: tuple[Any, ...]
     _key: tuple[Any, ...]
 
     def __init__(self) -> None:
@@ -79,7 +88,7 @@ class Structure:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle by the options, because torchgfn's environments cannot be pickled."""
-        return Structure._of_configs, self._key
+        return Structure._of_configs, self._parts
 
     @classmethod
     def build(cls, env: str, fields: Mapping[str, Any], policy: str | None = None) -> Structure:
@@ -125,14 +134,15 @@ class Structure:
             env: name of the environment. Saved files can only be loaded where a plugin registers the name.
             policy: name of the architecture, likewise.
         """
-        reward = environment.reward
-        parts = (environment, reward, arch)
-        configs = tuple(part.config if part is not None else None for part in parts)
-        key = (env, policy, *(type(part) if part is not None else None for part in parts), *configs)
+        components = (environment, environment.reward, arch)
+        classes = (type(each) if each is not None else None for each in components)
+        configs = (each.config if each is not None else None for each in components)
+        parts = (env, policy, *classes, *configs)
+        key = _key_of(parts)
         found = _alive.get(key)
         if found is None:
             found = cls.__new__(cls)
-            found.env, found.policy, found._key = env, policy, key
+            found.env, found.policy, found._parts, found._key = env, policy, parts, key
             found.environment, found.arch = environment, arch
             _alive[key] = found
         _recent.append(found)
@@ -145,8 +155,8 @@ class Structure:
 
     @classmethod
     def _of_configs(cls, env: str, policy: str, *parts: Any) -> Structure:
-        """Create a structure from the classes and options of environment, reward and policy, as in `_key`."""
-        found = _alive.get((env, policy, *parts))
+        """Create from the classes and options of environment, reward and policy, as in `_parts`."""
+        found = _alive.get(_key_of((env, policy, *parts)))
         if found is not None:
             return found
         env_cls, reward_cls, arch_cls, env_config, reward_config, arch_config = parts
@@ -163,40 +173,29 @@ class Structure:
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
         """
-        known = _named.get((env, policy or default_name("policy"), text))
+        known = cls._in_use(env, policy or default_name("policy"), text)
         if known is not None:
             return known
-        given: dict[str, Any] = {}
-        preset: str | None = None
-        for position, part in enumerate(split_fields(text)):
-            key, equals, value = part.partition("=")
-            if equals and key.strip() in given:
-                raise GenflowError(f"structure {text!r}: {key.strip()!r} is given twice")
-            if equals:
-                given[key.strip()] = value.strip()
-            elif position == 0:
-                preset = part
-            else:
-                raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
-        fields: dict[str, Any] = {}
-        if preset is not None:
-            environment = registry().load("environment", env)
-            if preset not in environment.presets:
-                near = did_you_mean(preset, environment.presets)
-                raise GenflowError(f"environment {env!r} has no preset {preset!r}{near}")
-            fields = environment.preset(preset, given)
-        return cls._of_fields(env, policy, {**fields, **given}, read_files=True, texts=given.keys())
+        fields, texts = parse_fields(env, text)
+        return cls._of_fields(env, policy, fields, read_files=True, texts=texts)
+
+    @classmethod
+    def _in_use(cls, env: str, policy: str, text: str) -> Structure | None:
+        """Return the structure in use that has a name, even if its `name` has never been read."""
+        found = _named.get((env, policy, text))
+        if found is None and ("~" in text or CUT_SHORT.fullmatch(text)):
+            alike = [each for each in list(_alive.values()) if (each.env, each.policy) == (env, policy)]
+            found = next((each for each in reversed(alike) if each.name == text), None)
+        return found
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:
         """The options of environment, reward and policy."""
-        return tuple(config for config in self._key[-3:] if config is not None)
+        return tuple(config for config in self._parts[-3:] if config is not None)
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of environment, reward and policy, JSON-serialisable."""
-        return {
-            key: value for config in self._configs for key, value in config.model_dump(mode="json").items()
-        }
+        return {key: value for config in self._configs for key, value in written(config).items()}
 
     def known_fields(self) -> set[str]:
         """Return the names of all fields, including those of the environment's other rewards."""
@@ -226,18 +225,23 @@ class Structure:
 
         It consists of the policy's size and of the fields that differ from their default.
 
+        If there are none, it is the first field, or `DEFAULT` without fields.
+
         Raises:
             GenflowError: another structure in use has the same name.
         """
-        parts = []
+        parts, at_default = [], []
         for config in self._configs:
-            written = config.model_dump(mode="json")
+            values = written(config)
             for key, info in type(config).model_fields.items():
-                value = getattr(config, key)
-                if info.is_required() or value != info.default or key in self.arch.condition():
-                    text = to_text(written[key])
-                    parts.append(f"{key}={text if len(text) <= MAX_VALUE else text_digest(text)}")
-        name = ",".join(parts)
+                text = field_text(type(config), key, values[key])
+                said = f"{key}={text if len(text) <= MAX_VALUE else text_digest(text)}"
+                differs = info.is_required() or content(getattr(config, key)) != content(info.default)
+                if differs or key in self.arch.condition():
+                    parts.append(said)
+                elif len(text) <= MAX_VALUE:
+                    at_default.append(said)
+        name = ",".join(parts or at_default[:1]) or DEFAULT
         if len(name) > MAX_NAME:
             name = name[: MAX_NAME - 17] + "-" + text_digest(name)[1:]
         other = _named.get((self.env, self.policy, name))
@@ -333,6 +337,11 @@ class Structure:
         """
         saved = validate(_Saved, data, "a saved structure")
         return cls.restore(saved.env, saved.structure, saved.policy, read_files)
+
+
+def _key_of(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what tells structures apart: names, classes, and the content of the options."""
+    return *parts[:5], *(None if config is None else content(written(config)) for config in parts[5:])
 
 
 def text_digest(text: str) -> str:

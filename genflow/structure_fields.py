@@ -1,21 +1,32 @@
-"""Assignment of fields to the components of a structure, and parsing of their values."""
+"""Assignment of fields to the components of a structure, their content, and their values as text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
+from enum import Enum
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from genflow.errors import GenflowError, did_you_mean
 from genflow.registry import registry
-from genflow.schema import brief, reward_field, validate
-from genflow.value_text import from_text
+from genflow.schema import MAX_NAME, brief, reward_field, validate
+from genflow.value_text import from_text, to_text
 
 #: the classes of environment, reward (or None) and policy architecture, followed by their options
 Parts = tuple[Any, Any, Any, Any, Any, Any]
-_SCALARS = {str, int, float, bool, NoneType, Literal}
+#: the name of a structure without fields
+DEFAULT = "default"
+# a digest in place of a value, and at the end of a name that is cut short
+_DIGEST, CUT_SHORT = re.compile(r"~[0-9a-f]{16}"), re.compile(rf".{{{MAX_NAME - 17}}}-[0-9a-f]{{16}}")
+_NUMBERS: frozenset[Any] = frozenset({int, float, bool})
+_SCALARS = {str, *_NUMBERS, NoneType, Literal}
+_EVERYTHING = {*_SCALARS, list, dict}
+T = TypeVar("T")
 
 
 def resolve_fields(
@@ -48,6 +59,7 @@ def resolve_fields(
     reward_cls, key = None, reward_field(env_cls.Config)
     if key is not None:
         name = fields.get(key, env_cls.Config.model_fields[key].default)
+        name = _typed(env_cls.Config, key, name, where) if key in texts else name
         if not isinstance(name, str):
             raise GenflowError(f"{where}: {key} must be the name of a reward, not {brief(name)}")
         reward_cls = registry().load("reward", name, environment=env)
@@ -68,7 +80,7 @@ def resolve_fields(
     def configured(model: type[BaseModel]) -> Any:
         own = {key: fields[key] for key in model.model_fields if key in fields}
         typed = {key: _typed(model, key, own[key], where) for key in own if key in texts}
-        return validate(model, own | typed, where, context)
+        return in_order(validate(model, own | typed, where, context))
 
     env_config, arch_config = configured(env_cls.Config), configured(arch_cls.Config)
     reward_config = configured(reward_cls.Config) if reward_cls else None
@@ -81,27 +93,171 @@ def reward_fields(env: str) -> set[str]:
     return {key for reward in rewards for key in reward.Config.model_fields}
 
 
+def in_order(value: T, sets: bool = False) -> T:
+    """Return a value with the keys of its tables sorted, since their order is no part of a task.
+
+    Args:
+        value: options, or a value within them. It is returned itself if nothing changes.
+        sets: whether to replace sets by sorted lists.
+    """
+    new: Any = value
+    if isinstance(value, BaseModel):
+        own = {key: getattr(value, key) for key in type(value).model_fields}
+        changed = {key: each for key in own if (each := in_order(own[key], sets)) is not own[key]}
+        new = value.model_copy(update=changed) if changed else value
+    elif isinstance(value, dict):
+        keys = sorted(value, key=str)
+        items = {key: in_order(value[key], sets) for key in keys}
+        if keys != list(value) or any(items[key] is not value[key] for key in keys):
+            new = items
+    elif type(value) in (list, tuple):
+        listed: Any = value
+        members = [in_order(each, sets) for each in listed]
+        if any(a is not b for a, b in zip(members, listed, strict=True)):
+            new = type(listed)(members)
+    elif sets and isinstance(value, set | frozenset):
+        new = sorted((in_order(each, sets) for each in value), key=content)
+    return new
+
+
+def written(config: BaseModel) -> dict[str, Any]:
+    """Return the fields of options, JSON-serialisable, in the same order for the same content."""
+    return in_order(config, sets=True).model_dump(mode="json", warnings=False)
+
+
+def content(value: Any) -> str:
+    """Return a value as canonical JSON. Two values are the same if these texts are."""
+    plain = to_jsonable_python(in_order(value, sets=True), fallback=str)
+    return json.dumps(_with_integers(plain), sort_keys=True)
+
+
+def _with_integers(value: Any) -> Any:
+    """Replace 1.0 by 1, because a field of floats may have the default 1."""
+    if isinstance(value, dict):
+        return {key: _with_integers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def field_text(model: type[BaseModel], key: str, value: Any) -> str:
+    """Write the JSON-serialisable value of a field as the text that `Structure.parse` reads."""
+    kinds = _kinds(model.model_fields[key].annotation)
+    return to_text(value, _literals(kinds), flat=not any(map(_is_text, kinds)))
+
+
 def _typed(model: type[BaseModel], key: str, text: str, where: str) -> Any:
     """Parse a text by the type of a field, as a list or table if the field accepts one."""
-    kinds = _kinds(model.model_fields[key].annotation)
+    annotation = model.model_fields[key].annotation
+    kinds = _kinds(annotation)
     try:
         return from_text(
             text,
             # a+b is a string if the field accepts strings
-            sequence=bool(kinds & {tuple, list}) and str not in kinds,
+            sequence=any(map(_is_list, kinds)) and not any(map(_is_text, kinds)),
             optional=NoneType in kinds,
             brackets=not kinds <= _SCALARS,
+            literals=_literals(kinds),
+            item_literals=_item_literals(annotation),
         )
     except GenflowError as error:
         raise GenflowError(f"{where}: {key}: {error}") from error
 
 
+def _literals(kinds: Set[Any], also: Set[Any] = frozenset()) -> set[type]:
+    """Return the scalar types that texts must be parsed as, none if pydantic parses them unambiguously."""
+    found = set(kinds & (_NUMBERS | also))
+    if len(found) < 2 and not any(map(_is_text, kinds)):
+        return set()
+    return found | {int} if float in found else found
+
+
+def _item_literals(annotation: Any) -> set[type]:
+    lists = [
+        [_kinds(each) for each in get_args(one) if each is not ...] or [_EVERYTHING]
+        for one in _alternatives(annotation)
+        if _is_list(get_origin(one) or one)
+    ]
+    # the types of a tuple's items are known by position, those of a union of lists are not
+    places = lists[0] if len(lists) == 1 else [set().union(*(kinds for each in lists for kinds in each))]
+    return set().union(*(_literals(kinds, {NoneType}) for kinds in places))
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """Yield the types that a union, an alias or an annotated type stands for."""
+    origin = get_origin(annotation) or annotation
+    inner = getattr(annotation, "__value__", None) or getattr(annotation, "__supertype__", None)
+    if origin in (Union, UnionType):
+        for each in get_args(annotation):
+            yield from _alternatives(each)
+    elif origin is Annotated or inner:
+        yield from _alternatives(inner or get_args(annotation)[0])
+    else:
+        yield annotation
+
+
 def _kinds(annotation: Any) -> set[Any]:
     """Return the classes of an annotation, e.g. {tuple, NoneType} for ``tuple[int, ...] | None``."""
-    origin = get_origin(annotation) or annotation
-    if origin in (Union, UnionType):
-        return set().union(*map(_kinds, get_args(annotation)))
-    return _kinds(get_args(annotation)[0]) if origin is Annotated else {origin}
+    kinds: set[Any] = set()
+    for each in _alternatives(annotation):
+        origin = get_origin(each) or each
+        if origin in (Any, object):
+            kinds |= _EVERYTHING
+        elif origin is Literal or (isinstance(origin, type) and issubclass(origin, Enum)):
+            values = get_args(each) or [member.value for member in cast(type[Enum], origin)]
+            kinds |= {Literal, *(type(value) for value in values if not isinstance(value, str))}
+        else:
+            kinds.add(origin)
+    return kinds
+
+
+def _is_list(kind: Any) -> bool:
+    no_list = (str, bytes, Mapping, BaseModel)
+    return isinstance(kind, type) and issubclass(kind, Iterable) and not issubclass(kind, no_list)
+
+
+def _is_text(kind: Any) -> bool:
+    no_text = (int, float, NoneType, Mapping, BaseModel)
+    return kind is Literal or not (isinstance(kind, type) and (issubclass(kind, no_text) or _is_list(kind)))
+
+
+def parse_fields(env: str, text: str) -> tuple[dict[str, Any], set[str]]:
+    """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``.
+
+    Returns:
+        The fields, and the keys of those that are still text.
+
+    Raises:
+        GenflowError: a preset is unknown, a key is given twice, or a digest stands in place of a value.
+    """
+    if CUT_SHORT.fullmatch(text):
+        raise GenflowError(
+            f"structure {text!r} is a name cut short, of a structure that is not in use; give its fields"
+        )
+    given: dict[str, Any] = {}
+    preset: str | None = None
+    for position, part in enumerate(split_fields(text)):
+        key, equals, value = part.partition("=")
+        if equals and key.strip() in given:
+            raise GenflowError(f"structure {text!r}: {key.strip()!r} is given twice")
+        if _DIGEST.fullmatch(value.strip()):
+            raise GenflowError(
+                f"{key.strip()}={value.strip()} stands for a value of a structure that is not in use;"
+                " give the value itself or its file (a text that begins with ~ is written %7E)"
+            )
+        if equals:
+            given[key.strip()] = value.strip()
+        elif position == 0:
+            preset = part
+        else:
+            raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
+    environment = registry().load("environment", env)
+    if preset is None or (preset == DEFAULT and preset not in environment.presets):
+        return given, set(given)
+    if preset not in environment.presets:
+        near = did_you_mean(preset, environment.presets)
+        raise GenflowError(f"environment {env!r} has no preset {preset!r}{near}")
+    return {**environment.preset(preset, given), **given}, set(given)
 
 
 def split_fields(text: str) -> list[str]:

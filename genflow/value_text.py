@@ -8,7 +8,7 @@ comma may replace ``+``, and ``=`` may replace ``:``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -20,23 +20,32 @@ _END = re.compile(rf"[\]\)}},]|{_SEPARATOR.pattern}")
 #: the empty string as an item of a list
 EMPTY = "''"
 _EXPONENT = re.compile(r"[0-9][eE]$")
-_INTEGER, _NUMBER = re.compile(r"[+-]?\d+"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# Python reads no integer of more than 4300 digits
+_INTEGER, _NUMBER = re.compile(r"[+-]?\d{1,4000}"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 #: the texts for None
 _NOTHING = ("None", "null")
 #: texts that are not read as strings
 _LITERAL = re.compile(rf"{_NUMBER.pattern}|[Tt]rue|[Ff]alse|None|null")
 
 
-def to_text(value: Any) -> str:
-    """Write a JSON-serialisable value as a text that `from_text` reads and that is a valid folder name."""
+def to_text(value: Any, literals: Set[type] = frozenset(), flat: bool = True) -> str:
+    """Write a JSON-serialisable value as a text that `from_text` reads and that is a valid folder name.
+
+    Args:
+        value: the value to write.
+        literals: as for `from_text`. A string that would be read as one of these types is quoted.
+        flat: whether a list of several items is ``a+b``, or else has brackets.
+    """
     if (
-        isinstance(value, tuple | list)
+        flat
+        and isinstance(value, tuple | list)
         and len(value) > 1
         and not any(isinstance(v, tuple | list | Mapping) for v in value)
     ):
         return "+".join(map(_nested, value))
-    if isinstance(value, str) and value not in _NOTHING:
-        return _quoted(value)
+    if isinstance(value, str) and value not in _NOTHING and type(_number(value)) not in literals:
+        # what begins with ~ is a digest
+        return f"%7E{_quoted(value[1:])}" if value.startswith("~") else _quoted(value)
     return _nested(value)
 
 
@@ -66,7 +75,14 @@ def _item_text(text: str) -> str:
     return _quoted(text)
 
 
-def from_text(text: str, sequence: bool = False, optional: bool = False, brackets: bool = True) -> Any:
+def from_text(
+    text: str,
+    sequence: bool = False,
+    optional: bool = False,
+    brackets: bool = True,
+    literals: Set[type] = frozenset(),
+    item_literals: Set[type] = frozenset(),
+) -> Any:
     """Parse the text of a value.
 
     Args:
@@ -74,6 +90,8 @@ def from_text(text: str, sequence: bool = False, optional: bool = False, bracket
         sequence: whether ``a+b`` is a list of two items, or else one string.
         optional: whether ``None`` is None, or else a string.
         brackets: whether a text that begins with a bracket is a list or table, or else a string.
+        literals: the scalar types to recognise, e.g. {int}. Any other text is a string.
+        item_literals: likewise, for the items of ``a+b``.
 
     Raises:
         GenflowError: a bracket is not closed, or text follows the closing bracket.
@@ -84,7 +102,9 @@ def from_text(text: str, sequence: bool = False, optional: bool = False, bracket
     if optional and text in _NOTHING:
         return None
     if sequence and _SEPARATOR.search(text):
-        return [_unquoted(part) for part in _SEPARATOR.split(text) if part.strip()]
+        return [_read(part.strip(), item_literals) for part in _SEPARATOR.split(text) if part.strip()]
+    if type(_number(text)) in literals:
+        return _number(text)
     return unquote(text, errors="surrogateescape")
 
 
@@ -138,6 +158,11 @@ def _number(text: str) -> Any:
     if text in ("True", "true", "False", "false"):
         return text in ("True", "true")
     return None if text in _NOTHING else _unquoted(text)
+
+
+def _read(text: str, literals: Set[type]) -> Any:
+    value = _number(text)
+    return value if type(value) in literals else _unquoted(text)
 
 
 def _unquoted(text: str) -> str:

@@ -157,11 +157,6 @@ def read_vocabulary(path: Path) -> tuple[Block, ...]:
 
 
 def _missing(name: str) -> GenflowError:
-    if re.fullmatch(r"~[0-9a-f]{16}", name):
-        return GenflowError(
-            f"vocabulary={name} stands for the blocks of a structure that is not in use;"
-            " give its file instead"
-        )
     folder = resources.files(__package__) / "vocabularies"
     names = sorted(
         each.name.removesuffix(".json") for each in folder.iterdir() if each.name.endswith(".json")

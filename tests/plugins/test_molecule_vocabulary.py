@@ -208,7 +208,7 @@ def test_names_are_short_and_mean_the_same_structure_while_it_is_in_use(tmp_path
     structure = of(path, blocks=10)
     assert len(structure.name) < 100 and "~" in structure.name and "mine" not in structure.name
     assert Structure.parse("molecule", structure.name) is structure
-    with pytest.raises(GenflowError, match="stands for the blocks of a structure that is not in use"):
+    with pytest.raises(GenflowError, match="stands for a value of a structure that is not in use"):
         Structure.parse("molecule", "max_blocks=3,vocabulary=~0123456789abcdef")
 
 
