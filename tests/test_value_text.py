@@ -231,7 +231,7 @@ def test_a_value_that_is_too_long_is_named_by_its_content():
 def test_two_structures_of_one_name_are_refused(monkeypatch):
     from genflow import structure as module
 
-    monkeypatch.setattr(module, "_digest", lambda text: "~same")
+    monkeypatch.setattr(module, "text_digest", lambda text: "~same")
     long, other = build(text="v" * 500), build(text="w" * 500)
     assert long.name.startswith("text=~same")
     with pytest.raises(GenflowError, match="two different structures have the name 'text=~same") as caught:
