@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from sides import Handlers, paced, serve
 
-from genflow import Generator, Population, Structure
+from genflow import Generator, Population, Structure, threads
 from genflow.generator import shipped
 from genflow.storage.files import read_tensors, write_tensors
+from genflow.threads import PRODUCTS_A_THREAD
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import PopulationTrainee
 
@@ -112,9 +113,15 @@ class Genflow(Handlers):
     def _generator(self) -> Generator:
         return Generator.from_pretrained(shipped("hypergrid")[0])
 
-    def generate(self, task: dict, num: int, seed: int = 0, out: str | None = None) -> dict[str, float]:
-        """`num` policies for a task, building its structure included; the first one's weights to `out`."""
+    def generate(
+        self, task: dict, num: int, seed: int = 0, out: str | None = None, spread: bool = False
+    ) -> dict[str, float]:
+        """`num` policies for a task, building its structure included; the first one's weights to `out`.
+
+        `spread`: on every thread, whatever the work is worth.
+        """
         generator = self._generator
+        threads.PRODUCTS_A_THREAD = 1 if spread else PRODUCTS_A_THREAD
         began = time.perf_counter()
         population = generator.generate(build(task), num, seed=seed)
         seconds = time.perf_counter() - began

@@ -10,31 +10,29 @@ slow.
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from pathlib import Path
 
 import click
 import torch
+from first import busy, first
 from growth import growth
 from harness import Bench
 from report import elsewhere, processor
 from sides import SideError
 from works import exact, generate, population, quality, start, unseen
 
+from genflow.distributed.launcher import cores
 from genflow.storage.files import write_bytes, write_json
 from genflow.storage.runs import versions
 
-WORKS = {work.__name__: work for work in (population, quality, exact, generate, unseen, start, growth)}
+WORKS = {
+    work.__name__: work for work in (population, quality, exact, generate, unseen, start, first, busy, growth)
+}
 
 #: cores that other processes may keep busy before that is said
 QUIET = 0.1
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict:

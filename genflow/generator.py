@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
 from os.path import exists  # Path.exists raises for a path without permission
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from genflow import coverage
 from genflow.coverage import Quality
@@ -31,10 +31,11 @@ from genflow.precision import float32_default
 from genflow.registry import registry
 from genflow.schema import Name, Objects, Schema, brief, validate
 from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
+from genflow.storage.modules import build_with_tensors
 from genflow.storage.populations import finite_float, inside
 from genflow.structure import Structure
+from genflow.threads import threads, worth
 
-M = TypeVar("M", bound=nn.Module)
 CARD = "generator.json"
 TENSORS = "generator.safetensors"
 FORMAT = "genflow-generator-2"
@@ -42,8 +43,8 @@ FORMAT = "genflow-generator-2"
 OLD_FORMAT = "genflow-generator-1"
 #: the most structures and measurements that a card may list
 MAX_STRUCTURES, MAX_QUALITY = 10_000, 1000
-#: the exceptions of a network that is built from an invalid card or given tensors that do not fit
-_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+#: multiplications for a generated weight, roughly: as the generators that ship need them
+PRODUCTS_A_WEIGHT = 2**11
 
 
 class EncoderCard(Schema):
@@ -98,6 +99,30 @@ class Card(Schema):
     sampling: SamplingOptions
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    def check(self, structure: Structure) -> None:
+        """Refuse a structure that this generator cannot know, as far as the card tells.
+
+        Raises:
+            GenflowError: another environment or architecture, or a structure outside the coverage.
+        """
+        for kind, asked, known in (
+            ("environment", structure.env, self.env),
+            ("policy", structure.policy, self.policy),
+        ):
+            if asked != known:
+                raise GenflowError(
+                    f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with"
+                    f" --env {structure.env}"
+                )
+        reads_units = registry().load("encoder", self.encoder.name).reads_units
+        coverage.check(structure, self.training_structures, self.coverage, reads_units)
+        if structure.condition().numel() != self.condition_size:
+            raise GenflowError(
+                f"this generator reads {self.condition_size} conditions, but {structure.env!r} now gives"
+                f" {structure.condition().numel()};"
+                " train it anew"
+            )
+
 
 @dataclass(eq=False)
 class Generator:
@@ -116,14 +141,23 @@ class Generator:
     latent_std: Tensor
 
     @classmethod
-    @float32_default()
     def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> Self:
         """Load a generator that `save_pretrained` wrote.
 
         Raises:
             GenflowError: a file is missing, truncated or of another format.
         """
-        folder, card = load_card(Path(folder))
+        return cls.from_card(*load_card(Path(folder)), device)
+
+    @classmethod
+    @float32_default()
+    @threads(1)  # all is small
+    def from_card(cls, folder: Path, card: Card, device: str = "cpu") -> Self:
+        """The generator of a card that `load_card` has read, with the tensors beside it.
+
+        Raises:
+            GenflowError: they are missing, truncated or foreign.
+        """
         path = inside(folder, TENSORS)
         tensors, _ = read_tensors(path)
         encoder = card.encoder.load(_part(tensors, "encoder."), path)
@@ -189,23 +223,7 @@ class Generator:
         Raises:
             GenflowError: the environment or architecture is another one, or the structure is not covered.
         """
-        card = self.card
-        for kind, asked, known in (
-            ("environment", structure.env, card.env),
-            ("policy", structure.policy, card.policy),
-        ):
-            if asked != known:
-                raise GenflowError(
-                    f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with"
-                    f" --env {structure.env}"
-                )
-        coverage.check(structure, card.training_structures, card.coverage, self.encoder.reads_units)
-        if structure.condition().numel() != card.condition_size:
-            raise GenflowError(
-                f"this generator reads {card.condition_size} conditions, but {structure.env!r} now gives"
-                f" {structure.condition().numel()};"
-                " train it anew"
-            )
+        self.card.check(structure)
         self.encoder.check(structure.layout)
 
     @cached_property
@@ -249,6 +267,20 @@ class Generator:
         sampling = validate(
             SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling"
         )
+        with threads(worth(num * structure.layout.size * PRODUCTS_A_WEIGHT)):
+            weights = self._weights(structure, num, seed, sampling)
+        provenance = {
+            "source": "generated",
+            "encoder": self.card.encoder.name,
+            "training_structures": self.card.training_structures,
+            "seed": seed,
+            "seconds": time.perf_counter() - began,
+            "sampling": sampling.model_dump(mode="json"),
+        }
+        return Population(structure, weights, provenance)
+
+    def _weights(self, structure: Structure, num: int, seed: int, sampling: SamplingOptions) -> Tensor:
+        """(M, D) on the CPU."""
         # drawn on the CPU, so that a seed gives the same policies on every device
         rng = torch.Generator().manual_seed(seed)
         condition = structure.condition().to(self.device)
@@ -265,15 +297,7 @@ class Generator:
                 "the generated weights are not finite; lower the guidance, or use another sampler or more"
                 " steps"
             )
-        provenance = {
-            "source": "generated",
-            "encoder": self.card.encoder.name,
-            "training_structures": self.card.training_structures,
-            "seed": seed,
-            "seconds": time.perf_counter() - began,
-            "sampling": sampling.model_dump(mode="json"),
-        }
-        return Population(structure, weights, provenance)
+        return weights
 
 
 def load_card(folder: Path) -> tuple[Path, Card]:
@@ -317,33 +341,6 @@ def shipped(env: str) -> list[Path]:
                 f"environment {env!r} says that a generator ships in {target!r}, but {error}"
             ) from error
     return folders
-
-
-def build_with_tensors(build: Callable[[], M], tensors: Mapping[str, Tensor], path: Path) -> M:
-    """Build the module that a card describes, and load the tensors of a file into it.
-
-    Raises:
-        GenflowError: the card is invalid, or the names, shapes, types or values of the tensors are.
-    """
-    try:
-        # on the meta device first, so that an invalid card cannot allocate more than the file holds
-        with torch.device("meta"):
-            own = build().state_dict()
-        shapes, found = ({name: tensor.shape for name, tensor in each.items()} for each in (own, tensors))
-        if shapes != found:
-            odd = min(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
-            raise ValueError(f"tensor {brief(odd)!r} is missing, extra or of another shape")
-        floats = {
-            n: finite_float(t, f"{path}: tensor {n!r}") if own[n].is_floating_point() else t
-            for n, t in tensors.items()
-        }
-        module = build().float()  # whatever torch's default dtype is
-        module.load_state_dict(floats)
-    except _UNFIT as error:
-        raise GenflowError(
-            f"{path} does not fit its card: {type(error).__name__}: {brief(str(error), 400)}"
-        ) from error
-    return module
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

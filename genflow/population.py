@@ -21,6 +21,7 @@ from genflow.layout import WeightLayout
 from genflow.rollouts import Rollouts, Trace, sample
 from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
+from genflow.threads import threads, worth
 
 if TYPE_CHECKING:
     from gfn.estimators import DiscretePolicyEstimator
@@ -178,9 +179,10 @@ class Population:
             graph = self.structure.solution.graph
             widest = max(max(shape) for shape in self.layout.shapes.values())
             rows = max(1, max_floats // (len(self) * widest))
-            return exact.terminal_distribution(
-                graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
-            )
+            with threads(worth(len(graph.states) * self.weights.numel())):
+                return exact.terminal_distribution(
+                    graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
+                )
 
         return _cache.get(self, ("terminal_distribution", max_floats), compute)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluate, load_config
+from genflow.generator import shipped
 from genflow.pipeline import check, evaluate_folder, run
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder, train_autoencoder
@@ -386,6 +387,18 @@ def test_the_first_shipped_generator_that_covers_a_structure_serves_it(shelf):
     structures = [Structure.parse("hypergrid", text) for text in STRUCTURES]
     one, other = load_generators(config(), None, structures)
     assert one is other
+
+
+def test_a_generator_that_is_not_needed_is_not_read(shelf, tmp_path):
+    shelf("small", "large")
+    assert loaded(None, 4) == [(2, 4)]
+    (large,) = [folder for folder in shipped("hypergrid") if folder.name == "large"]
+    (large / "generator.safetensors").write_bytes(b"cut short")
+    assert loaded(None, 4) == [(2, 4)]
+    with pytest.raises(GenflowError, match="not a usable safetensors file"):
+        loaded(None, 4, 6)
+    shelf("large", "small")  # the card alone refuses
+    assert loaded(None, 2) == [(2, 4)]
 
 
 def test_if_no_shipped_generator_covers_a_structure_the_first_says_why(shelf):

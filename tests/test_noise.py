@@ -3,6 +3,7 @@
 With the exact denoiser of a known distribution, sampling returns it.
 """
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from genflow import Denoiser
 from genflow.caching import bytes_of
-from genflow.noise import NoiseOptions, SamplingOptions, sample_latents, scheduler
+from genflow.noise import NoiseOptions, SamplingOptions, alphas_cumprod, sample_latents, scheduler
 
 TIMESTEPS = 200
 
@@ -141,3 +142,29 @@ def test_schedulers_are_built_once_and_kept_up_to_a_bound_in_bytes():
         scheduler(NoiseOptions(timesteps=levels))
     again = scheduler(NoiseOptions(timesteps=10))
     assert again is not small and again.alphas_cumprod.equal(small.alphas_cumprod)
+
+
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_every_step_is_that_of_diffusers(sampler, prediction, betas):
+    for timesteps, steps in [(2, 1), (50, 7), (50, 50), (1000, 1), (1000, 2), (1000, 14), (1000, 15)]:
+        noise = NoiseOptions(timesteps=timesteps, betas=betas, prediction=prediction)
+        process = copy.copy(scheduler(noise, sampler))
+        # as many as DPM-Solver++ can take without dividing by zero
+        most = int((process.lambda_t >= -5.1).sum()) - 1 if sampler == "dpm++" else timesteps
+        process.set_timesteps(min(steps, most))
+        condition, rng = torch.tensor([3.0, 1.0]), torch.Generator().manual_seed(0)
+        denoiser = Exact(noise, 0.5)
+        z = torch.randn(4, 5, generator=rng)
+        for t in process.timesteps:
+            said = denoiser(z, t.expand(4), condition.expand(4, -1))
+            z = process.step(said, t, z, **({} if sampler == "ddim" else {"generator": rng})).prev_sample
+        sampling = SamplingOptions(sampler=sampler, steps=steps)
+        found = sample_latents(denoiser, condition, 4, noise, sampling, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(found, z, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
+def test_the_schedule_is_that_of_diffusers(betas):
+    assert torch.equal(alphas_cumprod(1000, betas), scheduler(NoiseOptions(betas=betas)).alphas_cumprod)

@@ -141,3 +141,18 @@ def test_a_task_too_large_to_enumerate_is_generated_with_a_word_of_caution(tmp_p
     assert "warning: ndim=8,height=20,width=128 is at the edge of this generator's training" in done.stderr
     assert "measured at" in done.stderr
     assert (tmp_path / "out" / "population.safetensors").exists()
+
+
+def test_generating_imports_neither_diffusers_nor_the_compiler_of_torch(tmp_path):
+    code = (
+        "import sys; from genflow.cli.main import main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('diffusers', 'torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    arguments = ["generate", "--env", "hypergrid", "--structure", "ndim=3,height=12", "--num", "2"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--out", "policies"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert "2 policies in policies" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"

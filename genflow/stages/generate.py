@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from genflow.config import Config
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
-from genflow.generator import CARD, Generator, shipped
+from genflow.generator import CARD, Generator, load_card, shipped
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
@@ -42,8 +43,8 @@ def load_generators(config: Config, folder: Path | None, structures: Sequence[St
             f"no generator ships for {config.env!r} and {default} holds none; "
             "give --generator DIR, or train one with `genflow train-ldm`"
         )
-    loaded = {str(place): Generator.from_pretrained(place, device) for place in places}
-    return [_covering(loaded, structure) for structure in structures]
+    covering = _finder(places, device)
+    return [covering(structure) for structure in structures]
 
 
 @float32_default()
@@ -55,12 +56,11 @@ def load_pretrained(
     Returns:
         A generator each for the structures that are covered, these structures, and why others are not.
     """
-    device = config.torch_device()
-    loaded = {str(place): Generator.from_pretrained(place, device) for place in shipped(config.env)}
+    covering = _finder(shipped(config.env), config.torch_device())
     generators, covered, refusals = [], [], []
     for structure in structures:
         try:
-            generators.append(_covering(loaded, structure))
+            generators.append(covering(structure))
         except GenflowError as error:
             refusals.append(str(error))
         else:
@@ -68,24 +68,39 @@ def load_pretrained(
     return generators, covered, refusals
 
 
-def _covering(generators: Mapping[str, Generator], structure: Structure) -> Generator:
-    """Return the first generator that covers a structure.
+def _finder(places: Sequence[Path], device: str) -> Callable[[Structure], Generator]:
+    """Return a function that finds the first generator that covers a structure, and loads no other.
 
-    Raises:
-        GenflowError: none does; the message says why for each generator.
+    It raises an error if none does; the message says why for each generator.
     """
-    refusals = {}
-    for place, generator in generators.items():
-        try:
-            generator.check(structure)
-        except GenflowError as error:
-            refusals[place] = str(error)
-        else:
-            return generator
-    if len(refusals) == 1:
-        raise GenflowError(next(iter(refusals.values())))
-    said = "; ".join(f"{Path(place).name}: {why}" for place, why in refusals.items())
-    raise GenflowError(f"no generator covers {structure.name}: {said}")
+    card = cache(load_card)
+
+    @cache
+    def load(place: Path) -> Generator:
+        return Generator.from_card(*card(place), device)
+
+    def covering(structure: Structure) -> Generator:
+        refusals = {}
+        for place in places:
+            _, facts = card(place)
+            try:
+                facts.check(structure)
+            except GenflowError as error:
+                refusals[place] = str(error)
+                continue
+            generator = load(place)
+            try:
+                generator.encoder.check(structure.layout)
+            except GenflowError as error:
+                refusals[place] = str(error)
+            else:
+                return generator
+        if len(refusals) == 1:
+            raise GenflowError(next(iter(refusals.values())))
+        said = "; ".join(f"{place.name}: {why}" for place, why in refusals.items())
+        raise GenflowError(f"no generator covers {structure.name}: {said}")
+
+    return covering
 
 
 @float32_default()

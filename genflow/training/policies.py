@@ -6,8 +6,7 @@ Shapes: M policies, D parameters, B trajectories or states a step, K rows, S sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
+from genflow.threads import threads
 from genflow.training import objectives
 from genflow.training.divergence import Divergence
 from genflow.training.loop import Trainee, train
@@ -331,14 +331,3 @@ def train_members(
             checkpoints=checkpoints, every=options.checkpoint_every,
         )  # fmt: skip
     return population[: options.num]
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Set the number of torch's threads inside the context."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -181,7 +181,8 @@ class UNet1d(Denoiser):
         self.structure = StructureEncoder(condition_size, size)
         self.time = nn.Sequential(nn.Linear(size, size), nn.SiLU(), nn.Linear(size, size))
         # a learned channel tells positions apart: the entries of a latent have no natural order
-        self.position = nn.Parameter(0.02 * torch.randn(channels[0], self._length()))
+        self.position = nn.Parameter(torch.empty(channels[0], self._length()))
+        nn.init.normal_(self.position, std=0.02)
         self.first = nn.Conv1d(patch, channels[0], 3, padding=1)
         # channels of a level and of the next shorter one
         pairs = list(zip(channels, (*channels[1:], channels[-1]), strict=True))

@@ -89,7 +89,8 @@ class CoordinateEncoder(Encoder):
         for name, labels in self._hidden.items():
             if len(labels) == 2:
                 spread = (3 * width * c.matrices) ** -0.5
-                self.matrices[_key(name)] = nn.Parameter(spread * torch.randn(c.matrices, width, width))
+                self.matrices[_key(name)] = nn.Parameter(torch.empty(c.matrices, width, width))
+                nn.init.normal_(self.matrices[_key(name)], std=spread)
                 self.mixes[_key(name)] = nn.Linear(size, c.matrices)
                 self.factors[_key(name)] = nn.Linear(size, 2 * c.rank * width)
         # of the styles that the zoo's members show, before they are brought to unit scale
