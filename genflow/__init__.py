@@ -12,23 +12,30 @@ from genflow.errors import GenflowError
 from genflow.hookspecs import hookimpl
 from genflow.version import __version__
 
+#: public name -> its module, or module:name where the name is another there
 _LAZY = {
     "require_may_read": "genflow.schema",
     "reward_name": "genflow.schema",
     "fixed": "genflow.schema",
     "described": "genflow.schema",
+    "brief": "genflow.schema",
     "size": "genflow.schema",
     "Units": "genflow.interfaces.environment",
     "UnitDescriptions": "genflow.layout",
     "PlainGallery": "genflow.interfaces.gallery",
     "Transitions": "genflow.interfaces.transitions",
     "Reward": "genflow.interfaces.reward",
+    "ByteTable": "genflow.caching",
     "ExactSolution": "genflow.interfaces.exact_solution",
     "AutoencoderObjective": "genflow.training.autoencoder",
     "Denoiser": "genflow.interfaces.denoiser",
     "Encoder": "genflow.interfaces.encoder",
     "Environment": "genflow.interfaces.environment",
     "Expert": "genflow.exact",
+    "GENERATOR_CARD": "genflow.generator:CARD",
+    "GENERATOR_FORMAT": "genflow.generator:FORMAT",
+    "GENERATOR_TENSORS": "genflow.generator:TENSORS",
+    "OLD_GENERATOR_FORMAT": "genflow.generator:OLD_FORMAT",
     "Gallery": "genflow.interfaces.gallery",
     "Generator": "genflow.generator",
     "Metric": "genflow.interfaces.metric",
@@ -43,14 +50,20 @@ _LAZY = {
     "Structure": "genflow.structure",
     "WeightLayout": "genflow.layout",
     "Zoo": "genflow.storage.zoo",
+    "cached_on": "genflow.caching",
+    "convert_populations": "genflow.storage.populations",
     "did_you_mean": "genflow.errors",
     "evaluate": "genflow.evaluation.evaluate",
+    "js": "genflow.divergences",
+    "kl": "genflow.divergences",
     "load_config": "genflow.config",
     "load_population": "genflow.storage.populations",
+    "mean_l1": "genflow.divergences",
     "optimal_flows": "genflow.exact",
     "read_json": "genflow.storage.files",
     "read_tensors": "genflow.storage.files",
     "run": "genflow.pipeline",
+    "total_variation": "genflow.divergences",
     "write_bytes": "genflow.storage.files",
     "write_json": "genflow.storage.files",
     "write_tensors": "genflow.storage.files",
@@ -62,7 +75,8 @@ __all__ = ["GenflowError", "__version__", "hookimpl", *_LAZY]
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'genflow' has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    module, _, own = _LAZY[name].partition(":")
+    return getattr(importlib.import_module(module), own or name)
 
 
 def __dir__() -> list[str]:

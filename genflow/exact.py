@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from genflow.caching import bytes_of, cached_on
 from genflow.errors import GenflowError
 from genflow.schema import brief
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
 
 NO_CHILD = -1
+#: the most bytes of an expert's tables that are moved to another device, rather than what is drawn of them
+MOVED_BYTES = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +113,7 @@ class Flows:
 
 
 #: applies a random symmetry of the task to each row of states (B, *state_shape), masks (B, A) and policies
-#: (B, A)
+#: (B, A), on the device of the states
 Symmetry = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -140,25 +143,28 @@ class Expert:
             count: (S,) number of states in each class; None means one.
             symmetry: maps drawn states to random states of their class.
         """
-        self._states, self._policy, self._mask, self._symmetry = states, policy, mask, symmetry
+        self._tables, self._symmetry = (states, mask, policy), symmetry
         self.length = float(visit.sum())
         self._visit_cdf = (visit / visit.sum()).cumsum(0)
         count = torch.ones(len(states), dtype=torch.float64) if count is None else count
         self._uniform_cdf = (count / count.sum()).cumsum(0)
 
-    def draw(self, num: int, uniform: float, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(
+        self, num: int, uniform: float, rng: torch.Generator, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Draw `num` states with replacement, and the optimal policy in each.
 
         Args:
             num: B, the number of states.
             uniform: fraction of the states that is drawn uniformly. The others are drawn in proportion to
                 their visit probability.
-            rng: generator of the random numbers, on any device.
+            rng: generator of the random numbers. Those of one on the CPU need not be waited for.
+            device: where the result is.
 
         Returns:
-            States (B, *state_shape), allowed actions (B, A) and optimal policies (B, A), on the CPU.
+            States (B, *state_shape), allowed actions (B, A) and optimal policies (B, A).
         """
-        # inverse transform sampling works with a generator on any device
+        # inverse transform sampling, in float64 on the CPU, works with a generator on any device
         place = torch.rand(num, dtype=torch.float64, generator=rng, device=rng.device).cpu()
         split = num - round(uniform * num)
         index = torch.cat(
@@ -167,9 +173,14 @@ class Expert:
                 torch.searchsorted(self._uniform_cdf, place[split:]),
             ]
         )
-        index = index.clamp(max=len(self._states) - 1)
-        drawn = self._states[index], self._mask[index], self._policy[index]
-        return drawn if self._symmetry is None else self._symmetry(*drawn, rng)
+        tables: tuple[Tensor, ...] = self._tables
+        if bytes_of(tables) <= MOVED_BYTES:  # only an index moves then
+            tables = cached_on(device, self, "tables", lambda: self._tables)
+        index = index.clamp(max=len(tables[0]) - 1).to(tables[0].device)
+        states, mask, policy = (table[index] for table in tables)
+        if self._symmetry is not None:
+            states, mask, policy = self._symmetry(states, mask, policy, rng)
+        return states.to(device), mask.to(device), policy.to(device)
 
 
 def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:

@@ -14,6 +14,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from genflow.caching import cached_on
 from genflow.errors import GenflowError
 
 
@@ -142,6 +143,18 @@ class WeightLayout:
             places[name] = slice(start, start + prod(shape))
             start += prod(shape)
         return places
+
+    def owners(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return the number of the tensor that each parameter belongs to, (D,) int64.
+
+        Tensors are numbered in the order of `shapes`. The table is made once for each device.
+        """
+
+        def make() -> tuple[Tensor]:
+            sizes = torch.tensor([prod(shape) for shape in self.shapes.values()])
+            return (torch.arange(len(sizes)).repeat_interleave(sizes),)
+
+        return cached_on(device, self, "owners", make)[0]
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Flatten stacked parameters {name: (M, *shape)} to weights (M, D)."""

@@ -33,6 +33,9 @@ MAX_FLOATS = 2**19
 #: the most bytes of distributions and trajectories of all populations that are cached for further metrics
 CACHE_BYTES = 2**30
 _cache = ByteCache(CACHE_BYTES)
+#: the most bytes of weights that are held on other devices
+MOVED_BYTES = 2**28
+_moved = ByteCache(MOVED_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +145,13 @@ class Population:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the parameters by their ``state_dict()`` names, as tensors (M, *shape)."""
         return self.layout.unflatten(self.weights)
+
+    def weights_on(self, device: torch.device | str) -> Tensor:
+        """Return the weights (M, D) on a device, which are moved there once for all who read a batch."""
+        device = torch.device(device)
+        if device == self.weights.device:
+            return self.weights
+        return _moved.get(self, str(device), lambda: self.weights.to(device))
 
     @cached_property
     def _module(self) -> nn.Module:

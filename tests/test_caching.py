@@ -63,7 +63,7 @@ def test_the_bound_is_in_bytes_and_the_least_recently_used_goes_first(counted):
     counted(cache, owner, "a")
     counted(cache, owner, "c")
     assert counted.made == ["a", "b", "c"]
-    assert cache._bytes == 800
+    assert cache.bytes == 800
     counted(cache, owner, "b")
     assert counted.made == ["a", "b", "c", "b"]
 
@@ -74,9 +74,9 @@ def test_one_large_result_drives_out_all_others_and_stays(counted):
         counted(cache, owner, name)
     large = counted(cache, owner, "large", 4000)
     assert counted(cache, owner, "large") is large
-    assert cache._bytes == 4000 and len(cache._kept) == 1
+    assert cache.bytes == 4000 and len(cache._kept) == 1
     counted(cache, owner, "a")
-    assert cache._bytes == 400
+    assert cache.bytes == 400
 
 
 def test_what_belongs_to_an_object_goes_with_it(counted):
@@ -86,8 +86,8 @@ def test_what_belongs_to_an_object_goes_with_it(counted):
     counted(cache, other, "a")
     del owner
     gc.collect()
-    assert cache._bytes == 400 and len(cache._kept) == 1
-    assert list(cache._owners) == [id(other)]
+    assert cache.bytes == 400 and len(cache._kept) == 1
+    assert cache._owners == {id(other)}
 
 
 def test_a_result_does_not_keep_its_owner_alive():
@@ -97,7 +97,7 @@ def test_a_result_does_not_keep_its_owner_alive():
         cache.get(owner, "a", lambda: torch.zeros(100))
     del owner
     gc.collect()
-    assert cache._bytes == 0 and not cache._kept and not cache._owners
+    assert cache.bytes == 0 and not len(cache._kept) and not cache._owners
 
 
 def test_what_cannot_be_made_is_not_kept(counted):
@@ -109,7 +109,7 @@ def test_what_cannot_be_made_is_not_kept(counted):
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
             cache.get(owner, "a", fail)
-    assert not cache._kept
+    assert not len(cache._kept)
     counted(cache, owner, "a")
     assert counted.made == ["a"]
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_made_is_not_kept(counted):
 def test_a_result_may_need_another_one(counted):
     cache, owner = ByteCache(10**6), Owner()
     outer = cache.get(owner, "outer", lambda: counted(cache, owner, "inner") + 1)
-    assert outer.shape == (100,) and cache._bytes == 800
+    assert outer.shape == (100,) and cache.bytes == 800
 
 
 def test_threads_may_share_a_cache():
@@ -145,8 +145,8 @@ def test_threads_may_share_a_cache():
         thread.join()
     gc.collect()
     assert not mistakes
-    assert cache._bytes == sum(size for _, size in cache._kept.values()) <= 20_000
-    assert set(cache._owners) >= {owner for owner, _ in cache._kept}
+    assert cache.bytes == sum(size for _, size in cache._kept._entries.values()) <= 20_000
+    assert cache._owners >= {owner for owner, _ in cache._kept}
 
 
 def test_bytes_are_those_of_all_tensors_however_deep():

@@ -12,6 +12,8 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import genflow
+
 REPO = Path(__file__).resolve().parents[1]
 MAX_LINES, MAX_COLUMNS = 350, 110
 #: the lines of the table whose heading starts with `genflow/`
@@ -123,6 +125,34 @@ def test_the_core_names_no_plugin() -> None:
         if (match := pattern.search(line))
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_plugins_import_public_names_only() -> None:
+    public, wrong = set(genflow.__all__), []
+    files = [*REPO.glob("plugins/**/*.py"), *REPO.glob("examples/**/*.py")]
+    for path in sorted(files):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                found = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                found = [f"{node.value.id}.{node.attr}"]
+            else:
+                continue
+            for name in found:
+                inner = name.removeprefix("genflow.")
+                testing = inner == "testing" or inner.startswith("testing.")
+                if inner != name and inner not in public and not testing:
+                    wrong.append(
+                        f"{path.relative_to(REPO)}:{node.lineno}: {name} is not public: export it from"
+                        " genflow/__init__.py, or do without"
+                    )
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_public_name_is_there() -> None:
+    assert not [name for name in genflow.__all__ if not hasattr(genflow, name)]
 
 
 def test_no_module_is_too_long() -> None:

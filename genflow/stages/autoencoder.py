@@ -70,7 +70,6 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
             seed=config.seed,
             progress=progress,
             label="autoencoder",
-            device=device,
         )
         encoder = trainee.result()
         figures = reconstruction_figures(encoder, zoo, progress)

@@ -86,7 +86,6 @@ def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, prog
             seed=config.seed,
             progress=progress,
             label="diffusion",
-            device=device,
         )
         denoiser.load_state_dict(trainee.average.module.state_dict())
         structures = zoo.structures

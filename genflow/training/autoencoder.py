@@ -89,7 +89,8 @@ class StatePool:
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw `count` states with replacement."""
-        index = torch.randint(len(self.inputs), (count,), generator=rng, device=self.inputs.device)
+        index = torch.randint(len(self.inputs), (count,), generator=rng, device=rng.device)
+        index = index.to(self.inputs.device)
         return self.inputs[index], self.masks[index]
 
 
@@ -168,7 +169,7 @@ class AutoencoderObjective:
         layout = population.layout
         inputs, masks = self._pools[index].draw(self.options.states, rng)
         with torch.no_grad():
-            weights = layout.unflatten(population.weights.to(inputs.device))
+            weights = layout.unflatten(population.weights_on(inputs.device))
             own = population.structure.arch.forward(self._modules[index], weights, inputs)
         return inputs, masks, own.masked_fill(~masks, -torch.inf).softmax(-1), 1.0
 
@@ -225,7 +226,7 @@ class AutoencoderTrainee(GraphTrainee):
             self.encoder.load_state_dict(self.average.module.state_dict())
         return self.encoder.eval()
 
-    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Compute the weighted sum of the loss on weights and the KL of the decoded policies."""
         options, objective = self.options, self.objective
         picked = self._pick(rng)
@@ -236,7 +237,7 @@ class AutoencoderTrainee(GraphTrainee):
         forks = [_fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
         latents = objective.latents(picked, float(torch.rand(1, generator=rng, device=rng.device)), rng)
-        figures = {"weights": 0.0} if latents is None else {}
+        figures: dict[str, Tensor | float] = {"weights": 0.0} if latents is None else {}
         loss = torch.zeros((), device=self._device, requires_grad=True)
         made: list[Tensor] = []
         if own and latents is None:
@@ -244,7 +245,7 @@ class AutoencoderTrainee(GraphTrainee):
             weight_of = self.encoder.loss_weight
             counts = torch.cat([losses.new_full((len(p),), weight_of(p.layout)) for _, p in own.values()])
             mean = (losses * counts).sum() / sum(weight_of(p.layout) * len(p) for _, p in picked)
-            figures["weights"] = mean.item()
+            figures["weights"] = mean
             loss = loss + options.weight_loss_scale * mean
         elif own and latents is not None:
             parts = self.encoder.noisy(latents[rows], noise).split([len(p) for _, p in own.values()])
@@ -256,10 +257,10 @@ class AutoencoderTrainee(GraphTrainee):
                 place: objective.kl(*own[place], w, forks[1 + place])
                 for place, w in zip(own, made, strict=True)
             }
-            figures["behaviour"] = sum(value.sum().item() for value in values.values()) / batch
+            figures["behaviour"] = sum(value.sum() for value in values.values()) / batch
             values = objective.normalise(picked, values)
             loss = loss + options.kl_scale * sum(value.sum() for value in values.values()) / batch
-        return loss, {"loss": loss.item(), **figures}
+        return loss, figures
 
     def after_step(self, step: int) -> None:
         """Update the average of the parameters."""
@@ -272,7 +273,7 @@ class AutoencoderTrainee(GraphTrainee):
         ends = self._counts.cumsum(0)
         if each is None:
             chosen = (
-                torch.randperm(int(ends[-1]), generator=rng, device=rng.device).cpu()[:size].sort().values
+                torch.randperm(int(ends[-1]), generator=rng, device=rng.device)[:size].sort().values.cpu()
             )
             owner = torch.bucketize(chosen, ends, right=True)
             groups = [(i, chosen[owner == i] - (ends[i] - self._counts[i])) for i in owner.unique().tolist()]

@@ -5,6 +5,7 @@ Shapes: B latents, Z their size, C conditions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -74,15 +75,17 @@ class DiffusionTrainee(GraphTrainee):
             f"average.{n}": t for n, t in self.average.state_dict().items()
         }
 
-    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Compute the simple loss of Ho et al. 2020, the paper's eq. 3, at uniformly drawn steps t."""
-        device = self.latents.device
-        index = torch.randint(len(self.latents), (self.options.batch_size,), generator=rng, device=device)
+        device, size = self.latents.device, self.options.batch_size
+        # what is drawn is small beside the network's work, so it is drawn where `rng` is and moved
+        index = torch.randint(len(self.latents), (size,), generator=rng, device=rng.device).to(device)
         z, condition = self.latents[index], self.conditions[index]
-        noise = torch.randn(z.shape, generator=rng, device=device)
-        t = torch.randint(self.options.noise.timesteps, (len(z),), generator=rng, device=device)
+        noise = torch.randn(z.shape, generator=rng, device=rng.device).to(device)
+        t = torch.randint(self.options.noise.timesteps, (size,), generator=rng, device=rng.device).to(device)
         if self.options.drop_condition:
-            dropped = torch.rand(len(z), generator=rng, device=device) < self.options.drop_condition
+            chance = torch.rand(size, generator=rng, device=rng.device).to(device)
+            dropped = chance < self.options.drop_condition
             condition = condition.masked_fill(dropped[:, None], torch.nan)
         own = self.world.rows(len(z))
         if own.start == own.stop:  # more workers than rows

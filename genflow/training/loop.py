@@ -5,6 +5,8 @@ schedule, and writes checkpoints.
 
 All workers draw the same random numbers and hold the same parameters. Each computes the gradient of its rows
 of the batch, and the gradients are summed. So a checkpoint does not depend on the number of workers.
+
+A step reads the device once: figures stay tensors until the loss is there, and come back with it.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -108,6 +111,14 @@ class Trainee(ABC):
         """The workers that train together."""
         return ALONE
 
+    @property
+    def random_device(self) -> torch.device | str:
+        """The device on which random numbers are drawn, by default the CPU.
+
+        Numbers that are drawn on the CPU are the same for every device that trains.
+        """
+        return "cpu"
+
     @abstractmethod
     def groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups, whose ``lr_scale`` multiplies the learning rate."""
@@ -118,7 +129,7 @@ class Trainee(ABC):
 
         Args:
             step: number of the step (0-based).
-            rng: generator of all random numbers.
+            rng: generator of all random numbers, on `random_device`.
 
         Returns:
             The loss, and named figures for the history.
@@ -149,8 +160,8 @@ class GraphTrainee(Trainee):
         return world()
 
     @abstractmethod
-    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Compute the scalar loss, and further named figures for the history.
+    def loss(self, step: int, rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Compute the scalar loss, and further named figures for the history, as numbers or scalar tensors.
 
         Both are sums over this worker's rows of the batch (`World.rows`). All workers draw the random numbers
         of the whole batch from `rng`, and their sums add up to the result of a single worker.
@@ -163,8 +174,15 @@ class GraphTrainee(Trainee):
                 parameter.grad = None
         loss, figures = self.loss(step, rng)
         loss.backward()
-        value = loss.item()
-        return value, {"loss": value, **figures}
+        tensors = {name: figure for name, figure in figures.items() if isinstance(figure, Tensor)}
+        numbers = [loss.detach(), *(figure.detach().to(loss) for figure in tensors.values())]
+        # one transfer from the device for all of them
+        value, *rest = torch.stack(numbers).tolist()
+        return value, {
+            "loss": value,
+            **cast(dict[str, float], figures),
+            **dict(zip(tensors, rest, strict=True)),
+        }
 
 
 @dataclass(frozen=True)
@@ -201,7 +219,6 @@ def train(
     seed: int,
     progress: Progress,
     label: str,
-    device: str | torch.device = "cpu",
 ) -> Trained:
     """Train until `schedule.steps` or `schedule.budget`, from the newest valid checkpoint in `folder` if any.
 
@@ -212,7 +229,7 @@ def train(
             valid checkpoint is kept.
         KeyboardInterrupt: the training was interrupted, and a checkpoint was written.
     """
-    rng = torch.Generator(device=device).manual_seed(seed)
+    rng = torch.Generator(device=trainee.random_device).manual_seed(seed)
     groups = trainee.groups()
     for group in groups:
         group["lr"] = group["initial_lr"] = schedule.lr * group.pop("lr_scale", 1.0)

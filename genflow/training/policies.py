@@ -87,6 +87,11 @@ class PopulationTrainee(Trainee):
         self.least_steps, self._warn = self.snapshots.least_steps, warn
         self.divergence = Divergence(self.members, device)
 
+    @property
+    def random_device(self) -> torch.device | str:
+        """The device of the policies, where trajectories are sampled, but the CPU for distillation."""
+        return "cpu" if self.options.objective == "distill" else self.log_z.device
+
     def groups(self) -> list[dict[str, Any]]:
         """Return the parameter groups of weights, log Z and state flows."""
         groups: list[dict[str, Any]] = [{"params": list(self.weights.values())}]
@@ -174,11 +179,9 @@ class PopulationTrainee(Trainee):
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw policy inputs (B, ...), allowed actions (B, A) and optimal policies (B, A)."""
         states, masks, optimal = self.structure.solution.expert.draw(
-            self.options.batch_size, objectives.UNIFORM, rng
+            self.options.batch_size, objectives.UNIFORM, rng, self.log_z.device
         )
-        return tuple(
-            tensor.to(self.log_z.device) for tensor in (self.structure.observe(states), masks, optimal)
-        )
+        return self.structure.observe(states), masks, optimal
 
     def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
         """Compute the gradients of a block in place, and return its losses (m,)."""
@@ -281,9 +284,8 @@ def train_population(
         every=every,
         warn=progress.warn,
     )
-    trained = train(
-        trainee, options, folder=folder, seed=seed, progress=progress, label=structure.name, device=device
-    )
+    label = structure.name
+    trained = train(trainee, options, folder=folder, seed=seed, progress=progress, label=label)
     weights, steps = trainee.snapshots.finish(trained.steps, trainee._flat())
     diverged_at = trainee.divergence.at.tolist()
     members = [

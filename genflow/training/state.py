@@ -76,7 +76,7 @@ class TrainingState:
         for index, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         tensors["rng"] = self.rng.get_state()
-        facts = {"seconds": seconds, "device": self.rng.device.type, **self.history.facts()}
+        facts = {"seconds": seconds, "random_device": self.rng.device.type, **self.history.facts()}
         checkpoints.save(step, tensors, facts)
 
     def restore(self, checkpoints: Checkpoints, name: str) -> tuple[int, float]:
@@ -90,11 +90,12 @@ class TrainingState:
                 differ.
         """
         tensors, facts = checkpoints.read(name)
-        device, own = facts.get("device", self.rng.device.type), self.rng.device.type
+        own = self.rng.device.type
+        device = facts.get("random_device", own)
         if device != own:
             raise GenflowError(
-                f"the checkpoint {name} was written by a run on {device!r}, and this one is on {own!r}, whose"
-                f" random numbers differ; go on with device={device}, or remove it to start again"
+                f"the checkpoint {name} is of random numbers drawn on {device!r}, and this run draws on"
+                f" {own!r}, where they differ; go on with device={device}, or remove it to start again"
             )
         try:
             with torch.no_grad():

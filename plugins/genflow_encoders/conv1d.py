@@ -138,15 +138,13 @@ class Conv1dEncoder(Encoder):
     def _statistics(self, layout: WeightLayout) -> tuple[Tensor, Tensor]:
         """The mean and the standard deviation of each parameter of a layout, (D,) each."""
         self.check(layout)
-        sizes = torch.tensor(
-            [place.stop - place.start for place in layout.slices().values()], device=self.mean.device
-        )
-        return self.mean.repeat_interleave(sizes), self.std.repeat_interleave(sizes)
+        owners = layout.owners(self.mean.device)
+        return self.mean[owners], self.std[owners]
 
     def _normalise(self, population: Population) -> Tensor:
         mean, std = self._statistics(population.layout)
         return F.pad(
-            (population.weights.to(mean.device) - mean) / std, (0, self.padded - population.layout.size)
+            (population.weights_on(mean.device) - mean) / std, (0, self.padded - population.layout.size)
         )
 
     def _denormalise(self, padded: Tensor, layout: WeightLayout) -> Tensor:

@@ -16,18 +16,21 @@ import torch
 from torch import Tensor
 
 from genflow import (
+    GENERATOR_CARD,
+    GENERATOR_FORMAT,
+    GENERATOR_TENSORS,
+    OLD_GENERATOR_FORMAT,
     Generator,
     GenflowError,
     Structure,
     UnitDescriptions,
     WeightLayout,
+    convert_populations,
     read_json,
     read_tensors,
     write_json,
     write_tensors,
 )
-from genflow.generator import CARD, FORMAT, OLD_FORMAT, TENSORS
-from genflow.storage.populations import convert_populations
 
 from .smooth_family import SmoothFamily
 
@@ -52,10 +55,10 @@ def convert_folder(folder: Path, out: Path, describe: bool = True) -> str:
     Raises:
         GenflowError: there is neither, or one cannot be converted.
     """
-    if (folder / CARD).exists():
+    if (folder / GENERATOR_CARD).exists():
         convert_generator(folder, out, describe)
         return "a generator"
-    has_generator = (folder / "generator" / CARD).exists()
+    has_generator = (folder / "generator" / GENERATOR_CARD).exists()
     count = convert_populations(folder, out)
     if has_generator:
         convert_generator(folder / "generator", out / "generator", describe)
@@ -76,14 +79,16 @@ def convert_generator(folder: Path, out: Path, describe: bool = True) -> Generat
     Raises:
         GenflowError: it is no such generator, or cannot be converted.
     """
-    card = read_json(folder / CARD)
-    if card.get("format") != OLD_FORMAT:
-        raise GenflowError(f"{folder / CARD} is not of the first edition, so there is nothing to convert")
-    if out.resolve() == folder.resolve() or (out / CARD).exists():
+    card = read_json(folder / GENERATOR_CARD)
+    if card.get("format") != OLD_GENERATOR_FORMAT:
+        raise GenflowError(
+            f"{folder / GENERATOR_CARD} is not of the first edition, so there is nothing to convert"
+        )
+    if out.resolve() == folder.resolve() or (out / GENERATOR_CARD).exists():
         raise GenflowError(f"{out} holds a generator already; choose another --out")
-    tensors, _ = read_tensors(folder / TENSORS)
+    tensors, _ = read_tensors(folder / GENERATOR_TENSORS)
     try:
-        card = {**card, "format": FORMAT, **_restored(card)}
+        card = {**card, "format": GENERATOR_FORMAT, **_restored(card)}
         if card["encoder"]["name"] == "coordinate":
             layouts = [
                 Structure.restore(card["env"], fields, card["policy"], read_files=True).layout
@@ -94,8 +99,8 @@ def convert_generator(folder: Path, out: Path, describe: bool = True) -> Generat
         raise GenflowError(
             f"{folder} is damaged and cannot be converted: {type(error).__name__}: {error}"
         ) from error
-    write_tensors(out / TENSORS, tensors, {"format": FORMAT})
-    write_json(out / CARD, card)
+    write_tensors(out / GENERATOR_TENSORS, tensors, {"format": GENERATOR_FORMAT})
+    write_json(out / GENERATOR_CARD, card)
     return Generator.from_pretrained(out)
 
 

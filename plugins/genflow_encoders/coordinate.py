@@ -16,22 +16,27 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from genflow import Encoder, GenflowError, Noise, Population, Starts, Structure, WeightLayout
+from genflow import (
+    Encoder,
+    GenflowError,
+    Noise,
+    Population,
+    Starts,
+    Structure,
+    WeightLayout,
+    cached_on,
+)
 
-from .descriptions import Spec, describe, require_made, told
+from .descriptions import FLOORS, Spec, condition_on, describe, require_made, scales, told
 from .options import CoordinateOptions
 from .smooth_family import SmoothFamily, smooth_members, smooth_scale, smooth_starts
 from .units import Pool, Residual, Standardise, UnitNet
 
-#: below these a condition counts as nothing, on two logarithmic scales
-FLOORS = (1e-3, 1e-6)
 RIDGE = 1e-3
 #: least spread of a tensor relative to the largest
 MIN_SPREAD = 1e-3
 #: units a structure that the statistics of their amounts are taken from
 SAMPLED_UNITS = 64
-#: tables of layouts that are kept, two of each that is trained on
-MAX_TABLES = 4096
 #: units of all policies that are read at once, which bounds the memory of `decode`
 MAX_ROWS = 2**13
 
@@ -50,7 +55,8 @@ class CoordinateEncoder(Encoder):
         c = self.config
         self.latent_size = c.latent_size
         self._spec = dict(spec)
-        self._tables: dict[tuple[str, int], tuple[WeightLayout, Tensor]] = {}
+        # changes with the encoder's tensors, from which tables of layouts are made
+        self._version = object()
         axes: dict[str, tuple[str, ...]] = {name: tuple(labels) for name, labels in spec["axes"].items()}
         described: dict[str, dict[str, Any]] = spec["described"]
         places = {label: int(facts["coordinates"]) for label, facts in described.items()}
@@ -150,7 +156,7 @@ class CoordinateEncoder(Encoder):
         }
         encoder = cls(config, spec=spec)
         encoder.family = family
-        encoder.condition.fit(_scales(conditions))
+        encoder.condition.fit(scales(conditions))
         for label in labels:
             # every structure counts the same, however many units it has
             sampled = [
@@ -190,34 +196,39 @@ class CoordinateEncoder(Encoder):
     def _basis(self, layout: WeightLayout) -> Tensor:
         """The smooth family (1 + Z, D) at a layout; a layout is checked when it is first met."""
 
-        def make() -> Tensor:
+        def make() -> tuple[Tensor]:
             self.check(layout)
-            return self.family.basis(layout)
+            return (self.family.basis(layout),)
 
-        return self._kept("family", layout, make)
+        return self._table("family", layout, make)[0]
 
     def _reader(self, layout: WeightLayout) -> Tensor:
         """The matrix (1 + Z, Z) from products of weights with the family to the nearest member's style."""
 
-        def make() -> Tensor:
+        def make() -> tuple[Tensor]:
             basis = self._basis(layout).cpu()
             gram = basis @ basis.T
             ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-            return torch.linalg.inv(gram + ridge)[:, 1:] / smooth_scale(
-                self.config.style_variance, self.latent_size
-            )
+            scale = smooth_scale(self.config.style_variance, self.latent_size)
+            return (torch.linalg.inv(gram + ridge)[:, 1:] / scale,)
 
-        return self._kept("reader", layout, make)
+        return self._table("reader", layout, make)[0]
 
-    def _kept(self, what: str, layout: WeightLayout, make: Callable[[], Tensor]) -> Tensor:
-        """A table of a layout, which is made once."""
-        kept = self._tables.get((what, id(layout)))
-        # a number may be given to another layout after its own is gone, and the module may have moved
-        if kept is None or kept[0] is not layout or kept[1].device != self.spread.device:
-            if len(self._tables) >= MAX_TABLES:
-                self._tables.clear()
-            kept = self._tables[what, id(layout)] = (layout, make().to(self.spread.device))
-        return kept[1]
+    def _described(self, label: str, layout: WeightLayout) -> Tensor:
+        """Describe the units of an axis to their network, (U, H)."""
+        net = self._net(label)
+
+        def make() -> tuple[Tensor, ...]:
+            amounts, categories = told(layout.units[label], self.config.features)
+            return amounts, *net.places(categories)
+
+        return net.describe(*self._table(f"units {label}", layout, make))
+
+    def _table(
+        self, what: str, layout: WeightLayout, make: Callable[[], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
+        """Tables of a layout, which are made once for these tensors of the encoder and their device."""
+        return cached_on(self.spread.device, layout, (what, self._version), make)
 
     def encode(self, population: Population) -> Tensor:
         """Encode weights (M, D) as the style (M, Z) of the family's nearest member, by least squares."""
@@ -225,16 +236,16 @@ class CoordinateEncoder(Encoder):
 
     def _read(self, population: Population) -> Tensor:
         return (
-            population.weights.to(self.spread.device)
+            population.weights_on(self.spread.device)
             @ self._basis(population.layout).T
             @ self._reader(population.layout)
         )
 
     def _condition(self, condition: Tensor) -> Tensor:
-        scales = _scales(condition)
-        if len(scales) != len(self.condition.mean):
+        scaled = scales(condition)
+        if len(scaled) != len(self.condition.mean):
             raise GenflowError(f"this generator's encoder does not read {len(condition)} conditions")
-        return self.condition(scales)
+        return self.condition(scaled)
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
         """Decode latents (M, Z) to weights (M, D) of a layout, under a condition (C,), a few at a time."""
@@ -256,20 +267,15 @@ class CoordinateEncoder(Encoder):
         )
         # what depends on the units alone is the same for all policies of a structure
         described = {
-            label: [
-                self._net(label).describe(*told(layout.units[label], self.config.features))
-                for _, layout, _ in items
-            ]
-            for label in self.units
+            label: [self._described(label, layout) for _, layout, _ in items] for label in self.units
         }
         e = self.from_condition(c) + self.from_style(z)
         for label, pool in self.pools.items():
-            e = e + torch.stack([pool(own) for own in described[label]]).repeat_interleave(
-                torch.tensor(sizes, device=device), dim=0
-            )
+            pooled, repeats = torch.stack([pool(own) for own in described[label]]), torch.tensor(sizes)
+            e = e + pooled.repeat_interleave(repeats.to(device), dim=0, output_size=len(z))
         for block in self.trunk:
             e = block(e, z)
-        owner = torch.arange(len(z), device=device)
+        member = torch.arange(len(z), device=device)
         written = {}
         for label in self.units:
             net = self._net(label)
@@ -277,7 +283,9 @@ class CoordinateEncoder(Encoder):
             counts = [
                 len(own) for own, size in zip(described[label], sizes, strict=True) for _ in range(size)
             ]
-            rows = net(torch.cat(repeated), e, owner.repeat_interleave(torch.tensor(counts, device=device)))
+            # told the length, it need not wait for the device to count
+            owner = member.repeat_interleave(torch.tensor(counts).to(device), output_size=sum(counts))
+            rows = net(torch.cat(repeated), e, owner)
             blocks = rows.split([len(own) for own in repeated])
             written[label] = [b.unflatten(0, (size, -1)) for b, size in zip(blocks, sizes, strict=True)]
         hidden = {name: self._between(name, labels, e).split(sizes) for name, labels in self._hidden.items()}
@@ -321,28 +329,21 @@ class CoordinateEncoder(Encoder):
         )
         rebuilt = self.decode_all(
             [
-                (z, p.layout, p.structure.condition().to(device))
+                (z, p.layout, condition_on(device, p.structure))
                 for z, p in zip(latents, populations, strict=True)
             ]
         )
         losses = []
         for population, weights in zip(populations, rebuilt, strict=True):
-            sizes = torch.tensor(
-                [place.stop - place.start for place in population.layout.slices().values()], device=device
-            )
-            relative = (weights - population.weights.to(device)) / self.spread.repeat_interleave(sizes)
+            spread = self.spread[population.layout.owners(device)]
+            relative = (weights - population.weights_on(device)) / spread
             losses.append(relative.square().mean(1))
         return torch.cat(losses), rebuilt
 
 
 def _forget_tables(encoder: CoordinateEncoder, keys: Any) -> None:
     """Drop what was computed from the tensors, after others were loaded."""
-    encoder._tables.clear()
-
-
-def _scales(condition: Tensor) -> Tensor:
-    """Numbers (..., C) and their logarithms, as they span decades: (..., C * (1 + len(FLOORS)))."""
-    return torch.cat([condition, *((condition.abs() + floor).log() for floor in FLOORS)], dim=-1)
+    encoder._version = object()
 
 
 def _key(name: str) -> str:

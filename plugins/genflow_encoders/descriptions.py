@@ -1,6 +1,6 @@
-"""How the coordinate encoder knows what units mean, and what it writes of that to a file.
+"""How the coordinate encoder knows what units and conditions mean, and what it writes of that to a file.
 
-Shapes: U units of an axis, G amounts of a unit.
+Shapes: U units of an axis, G amounts of a unit, C conditions.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from genflow import GenflowError, Schema, UnitDescriptions, WeightLayout
+from genflow import GenflowError, Schema, Structure, UnitDescriptions, WeightLayout, cached_on
 
+#: below these a condition counts as nothing, on two logarithmic scales
+FLOORS = (1e-3, 1e-6)
 #: amounts or values of a category, and axes whose units are described
 MAX_COLUMNS, MAX_DESCRIBED = 2**16, 16
 
@@ -55,6 +57,16 @@ class Spec(Schema):
         if not self.described.keys() <= {label for labels in self.axes.values() for label in labels}:
             raise ValueError("units are described that no parameter has")
         return self
+
+
+def scales(condition: Tensor) -> Tensor:
+    """Numbers (..., C) and their logarithms, as they span decades: (..., C * (1 + len(FLOORS)))."""
+    return torch.cat([condition, *((condition.abs() + floor).log() for floor in FLOORS)], dim=-1)
+
+
+def condition_on(device: torch.device | str, structure: Structure) -> Tensor:
+    """The condition (C,) of a structure on a device, which is made once."""
+    return cached_on(device, structure, "condition", lambda: (structure.condition(),))[0]
 
 
 def told(units: UnitDescriptions, features: bool) -> tuple[Tensor, Mapping[str, Tensor]]:

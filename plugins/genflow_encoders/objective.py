@@ -67,8 +67,7 @@ class CoordinateObjective(AutoencoderObjective):
             return super().reference(index, population, rng)
         structure, config = population.structure, self.encoder.config
         expert = structure.solution.expert
-        drawn = expert.draw(self.options.states, UNIFORM, rng)
-        states, masks, optimal = (tensor.to(self.device) for tensor in drawn)
+        states, masks, optimal = expert.draw(self.options.states, UNIFORM, rng, self.device)
         inputs = structure.transitions(states.device).inputs(states)
         return inputs, masks, optimal, expert.length**config.length_power
 

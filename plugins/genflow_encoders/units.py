@@ -142,13 +142,18 @@ class UnitNet(nn.Module):
                 )
         self.standardise.check(amounts, label)
 
-    def describe(self, amounts: Tensor, categories: Mapping[str, Tensor]) -> Tensor:
-        """The part that depends on the unit alone: amounts (U, G) and categories (U,) to (U, H)."""
-        device = self.first.weight.device
-        x = self.first(self.standardise(amounts.to(device)))
-        for (name, known), table in zip(self.values.items(), self.categories, strict=True):
-            place = torch.searchsorted(torch.tensor(known), categories[name].contiguous())
-            x = x + table(place.to(device))
+    def places(self, categories: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The places (U,) of the units' values among those of training, for each category."""
+        return tuple(
+            torch.searchsorted(torch.tensor(known), categories[name].contiguous())
+            for name, known in self.values.items()
+        )
+
+    def describe(self, amounts: Tensor, *places: Tensor) -> Tensor:
+        """The part that depends on the unit alone: amounts (U, G) and `places` to (U, H)."""
+        x = self.first(self.standardise(amounts))
+        for place, table in zip(places, self.categories, strict=True):
+            x = x + table(place)
         return x
 
     def forward(self, described: Tensor, e: Tensor, owner: Tensor) -> Tensor:

@@ -67,8 +67,10 @@ def shuffle_dimensions(
     states: Tensor, masks: Tensor, policy: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Permute the dimensions of each row (B, n), and the actions (B, A) with them."""
+    # sorted on the CPU, so that ties fall the same for every device
     order = torch.rand(states.shape, generator=rng, device=rng.device, dtype=torch.float32).cpu().argsort(1)
-    actions = torch.cat([order, torch.full((len(states), 1), states.shape[1])], dim=1)
+    order = order.to(states.device)
+    actions = torch.cat([order, order.new_full((len(states), 1), states.shape[1])], dim=1)
     return states.gather(1, order), masks.gather(1, actions), policy.gather(1, actions)
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genflow import GenflowError, Reward, Transitions
-from genflow.schema import brief
+from genflow import GenflowError, Reward, Transitions, brief
 
 
 class GridTransitions(Transitions):

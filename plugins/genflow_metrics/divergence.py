@@ -11,8 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from genflow import Metric, Population, Schema
-from genflow.divergences import js, kl, mean_l1, total_variation
+from genflow import Metric, Population, Schema, js, kl, mean_l1, total_variation
 
 #: the paper's KL of a histogram is finite, so empty cells must have been floored; its value is not stated,
 #: but 1e-8 brings a perfect sampler of structure A to 7.5, beside the paper's 7.28, and 1e-10 to 12

@@ -15,8 +15,7 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from genflow import Metric, Population, Structure
-from genflow.divergences import js, kl, mean_l1
+from genflow import Metric, Population, Structure, js, kl, mean_l1
 
 from .solution import MoleculeSolution
 

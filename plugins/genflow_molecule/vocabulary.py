@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from genflow import GenflowError, Schema
-from genflow.schema import brief
+from genflow import GenflowError, Schema, brief
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -34,7 +34,7 @@ def test_a_category_is_checked_by_its_values_and_not_by_their_range(net):
 
 def test_each_value_has_an_embedding_of_its_own_wherever_it_stands(net):
     rows = amounts([1.0, 0.25]).repeat(3, 1)
-    described = net.describe(rows, kind(5, -1, 2))
+    described = net.describe(rows, *net.places(kind(5, -1, 2)))
     plain = net.first(net.standardise(rows))
     torch.testing.assert_close(described - plain, net.categories[0].weight[[2, 0, 1]])
 

@@ -98,7 +98,11 @@ def trainee_of(populations, gain=1.0, **options) -> AutoencoderTrainee:
 
 
 def step(trainee, seed=0):
-    return trainee.loss(0, torch.Generator().manual_seed(seed))
+    loss, figures = trainee.loss(0, torch.Generator().manual_seed(seed))
+    return loss, {
+        "loss": loss.item(),
+        **{name: torch.as_tensor(figure).item() for name, figure in figures.items()},
+    }
 
 
 OPTIMAL = {"kl_scale": 1.0, "reference": "optimal"}

@@ -303,7 +303,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(stopped, kind):
 
 def test_a_checkpoint_of_another_kind_of_device_is_refused(stopped):
     """Its random numbers would be others."""
-    change(stopped, facts=lambda f: {**f, "device": "cuda"})
+    change(stopped, facts=lambda f: {**f, "random_device": "cuda"})
     with pytest.raises(
         GenflowError, match=r"checkpoint-.*on 'cuda'.*on 'cpu'.*device=cuda, or remove"
     ) as caught:
