@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from genflow.caching import ByteCache, bytes_of
+from genflow.caching import ByteCache, ByteTable, bytes_of, cached_on
 
 
 class Owner:
@@ -162,3 +162,31 @@ def test_bytes_are_those_of_all_tensors_however_deep():
     assert bytes_of(torch.zeros(3, 4)) == 48
     shared = torch.zeros(100)
     assert bytes_of([shared, shared]) == 400
+
+
+def test_a_table_drops_what_was_least_recently_used_and_not_everything():
+    table: ByteTable[str, int] = ByteTable(100)
+    for number in range(10):
+        table.add(str(number), number, 10)
+    assert table.get("0") == 0
+    table.add("new", 10, 15)
+    assert list(table) == ["3", "4", "5", "6", "7", "8", "9", "0", "new"] and table.bytes == 95
+    table.add("0", -1, 5)
+    assert table.get("0") == -1 and table.bytes == 90 and table.get("1") is None
+    table.add("large", 0, 1000)
+    assert list(table) == ["large"] and table.bytes == 1000
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_tables_are_made_once_for_each_device_and_name(device):
+    owner, made = Owner(), []
+
+    def make():
+        made.append(device)
+        return torch.arange(3.0), torch.arange(2)
+
+    first = cached_on(device, owner, "a", make)
+    assert cached_on(torch.device(device), owner, "a", make) is first and made == [device]
+    assert [table.device.type for table in first] == [device] * 2 and first[1].dtype == torch.int64
+    assert cached_on("cpu", owner, "b", make) is not first
+    assert cached_on(device, Owner(), "a", make) is not first

@@ -9,10 +9,11 @@ import pytest
 import torch
 from oracles import grid, lively
 
-from genflow import Population, load_config, load_population, run
+from genflow import Denoiser, Population, exact, load_config, load_population, run
 from genflow.progress import Progress
 from genflow.rollouts import sample
-from genflow.training.policies import PolicyOptions, train_population
+from genflow.training.diffusion import DiffusionOptions, DiffusionTrainee
+from genflow.training.policies import PolicyOptions, PopulationTrainee, train_population
 
 DEVICES = [
     "cpu",
@@ -128,3 +129,58 @@ def test_the_whole_job_runs_under_doubles(doubles, tmp_path):
     assert {entry["source"] for entry in entries} > {"trained", "generated"}
     made = load_population(tmp_path / "run" / "generated" / "ndim=2,height=6,width=8")
     assert made.weights.dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_random_numbers_are_drawn_on_the_cpu_except_for_trajectories(device):
+    structure = grid(2, 4)
+    start = Population.initialised(structure, 2, seed=0).weights
+    for objective, where in {"distill": "cpu", "tb": device, "subtb": device}.items():
+        options = PolicyOptions(steps=2, batch_size=8, objective=objective)
+        trainee = PopulationTrainee(structure, start, options, seed=0, device=device, checkpoints=1, every=1)
+        assert torch.device(trainee.random_device).type == where
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_denoiser_learns_from_the_same_numbers_on_any_device(device):
+    def loss(where):
+        class Scale(Denoiser):
+            def __init__(self):
+                super().__init__(None, latent_size=3, condition_size=2)
+                self.factor = torch.nn.Parameter(torch.tensor(0.5))
+
+            def forward(self, z, t, condition):
+                """Depends on all that is drawn."""
+                return self.factor * z * t[:, None] / 100 + condition.nan_to_num(7.0).sum(1, keepdim=True)
+
+        rng = torch.Generator().manual_seed(0)
+        latents, conditions = torch.randn(9, 3, generator=rng), torch.randn(9, 2, generator=rng)
+        options = DiffusionOptions(denoiser="unet1d", batch_size=8, drop_condition=0.5)
+        trainee = DiffusionTrainee(Scale(), latents, conditions, options, device=where)
+        rng = torch.Generator(trainee.random_device).manual_seed(3)
+        return [trainee.backward(step, rng)[0] for step in range(3)]
+
+    assert loss(device) == pytest.approx(loss("cpu"), rel=1e-4)
+
+
+@pytest.mark.parametrize("most", [0, 2**26], ids=["drawn rows move", "tables move"])
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("reward", ["paper", "cosine"])
+def test_an_expert_draws_the_same_on_any_device(device, most, reward, monkeypatch):
+    monkeypatch.setattr(exact, "MOVED_BYTES", most)
+    expert = grid(3, 4, reward=reward).solution.expert
+    own = expert.draw(50, 0.25, torch.Generator().manual_seed(0))
+    found = expert.draw(50, 0.25, torch.Generator().manual_seed(0), device)
+    for there, here in zip(found, own, strict=True):
+        assert there.device.type == device and there.cpu().equal(here)
+
+
+@pytest.mark.parametrize("device", ["meta", *DEVICES])
+def test_weights_and_owners_are_moved_once(device):
+    population = lively(grid(2, 4), 2)
+    moved, owners = population.weights_on(device), population.layout.owners(device)
+    assert moved.device.type == owners.device.type == device
+    assert population.weights_on(device) is moved and population.layout.owners(device) is owners
+    assert population.weights_on("cpu") is population.weights
+    sizes = [tensor.numel() for tensor in population[0].state_dict().values()]
+    assert population.layout.owners().tolist() == [i for i, size in enumerate(sizes) for _ in range(size)]

@@ -18,6 +18,9 @@ class Reward(Configured, ABC):
     environment: ClassVar[str]
     #: Whether a score takes long to compute, so that scores are counted, cached and shared among workers.
     expensive: ClassVar[bool] = False
+    #: Whether the score of an object depends on `self.task`. False lets tasks share the scores of the objects
+    #: that they have in common; `self.task` may then be None.
+    reads_task: ClassVar[bool] = True
 
     def __init__(self, config: Any = None, task: Any = None) -> None:
         """Create the reward from its options.
@@ -41,6 +44,13 @@ class Reward(Configured, ABC):
             B numbers in the range that the environment defines, e.g. from 0 to 1 for ``molecule`` and
             R(x) > 0 for ``hypergrid``.
         """
+
+    def condition(self) -> dict[str, float]:
+        """Return what the condition of the task says of this reward, in keys that the environment reads.
+
+        An environment has a default for each key that is left out.
+        """
+        return {}
 
     def is_mode(self, objects: Any) -> Tensor | None:
         """Return which objects are modes, as (B,) bool, or None if this reward does not define modes."""

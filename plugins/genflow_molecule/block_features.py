@@ -11,8 +11,7 @@ import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Mol, rdMolDescriptors
 
-from genflow.caching import ByteCache
-from genflow.interrupts import interrupts_for_python
+from genflow import ByteCache, interrupts_for_python
 
 from . import rewards
 from .assembly import join

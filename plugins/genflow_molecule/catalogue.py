@@ -14,8 +14,10 @@ import torch
 from rdkit import Chem, rdBase
 from torch import Tensor
 
+from genflow import ByteTable
+
 from .assembly import assemble
-from .scoring import BoundedTable, Scorer
+from .scoring import OVERHEAD, Scorer
 from .vocabulary import Entry
 
 #: bytes of the SMILES that are kept, and entries that are numbered at once
@@ -26,7 +28,7 @@ class Known:
     """The SMILES of trees by numbers of entries, so that vocabularies that share entries share them."""
 
     def __init__(self) -> None:
-        self.smiles: BoundedTable[bytes, str] = BoundedTable(SMILES_BYTES)
+        self.smiles: ByteTable[bytes, str] = ByteTable(SMILES_BYTES)
         self._numbers: dict[Entry, int] = {}
         self._next = itertools.count(1)
 
@@ -65,7 +67,7 @@ class Catalogue:
             smiles = self._known.smiles.get(key)
             if smiles is None:
                 smiles = self._write(slots.tolist())
-                self._known.smiles.add(key, smiles, len(key) + sys.getsizeof(smiles))
+                self._known.smiles.add(key, smiles, len(key) + sys.getsizeof(smiles) + OVERHEAD)
             found.append(smiles)
         return found
 

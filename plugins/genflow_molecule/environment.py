@@ -8,6 +8,8 @@ Shapes: N slots, E entries (a block and the atom by which it is attached), A act
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
@@ -54,8 +56,10 @@ if TYPE_CHECKING:
     from .drawing import Molecules
     from .features import Descriptions
 
-#: how the condition tells our rewards apart; others share the next number
-REWARD_NUMBERS = {"qed_sa": 0, "logp_window": 1, "docking": 2}
+#: what a reward may say in the condition, and what stands there if it does not. The number of a reward that
+#: gives none follows from its name, above all that are given
+TOLD = {"reward": None, "logp_centre": 0.0, "logp_width": 0.0}
+FIRST_FREE = 3
 
 
 class Molecule(Environment):
@@ -223,20 +227,36 @@ class Molecule(Environment):
         Nothing asks the reward.
         """
         c = self.config
-        options = self.reward.config.model_dump() if c.reward == "logp_window" else {}
+        told = self._told()
         condition = {
             "blocks": float(len(self.blocks)),
             "max_blocks": float(c.max_blocks),
             "beta": c.beta,
-            "reward": float(REWARD_NUMBERS.get(c.reward, len(REWARD_NUMBERS))),
+            "reward": told["reward"],
             "multiplicity": float(c.multiplicity),
-            "logp_centre": options.get("logp_centre", 0.0),
-            "logp_width": options.get("logp_width", 0.0),
+            "logp_centre": told["logp_centre"],
+            "logp_width": told["logp_width"],
             "entries": float(len(self.entries)),
         }
         for name, values in self.descriptions.outline.items():
             condition[f"mean_{name}"] = float(values.mean())
         return condition
+
+    def _told(self) -> dict[str, float]:
+        """What the reward says of itself, or the defaults.
+
+        Raises:
+            GenflowError: it says what the condition has no place for, or no finite number.
+        """
+        said, name = self.reward.condition(), self.config.reward
+        for key, value in said.items():
+            if key not in TOLD or not math.isfinite(value):
+                raise GenflowError(
+                    f"reward {name!r} describes itself by {key}={value}; the condition of molecules takes"
+                    f" finite numbers for {', '.join(TOLD)}"
+                )
+        number = FIRST_FREE + zlib.crc32(name.encode()) / 2**32
+        return {key: float(said.get(key, number if value is None else value)) for key, value in TOLD.items()}
 
     def units(self) -> Units:
         """What is known of slots, stems and entries; the amounts, when they are first read, ask the reward.

@@ -5,52 +5,28 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import Mol
 
-from genflow import GenflowError, Reward
-from genflow.interrupts import interrupts_for_python
+from genflow import ByteTable, GenflowError, Reward, bytes_of, interrupts_for_python
 
-K = TypeVar("K")
-V = TypeVar("V")
 #: the least score, which keeps every reward positive
 FLOOR = 1e-3
 #: score from which a molecule is a mode, where the reward does not say
 MODE_SCORE = 0.7
 #: molecules that a reward is asked about at once
 BATCH = 1024
-#: bytes of the scores of all rewards that are kept
-SCORE_BYTES = 2**28
+#: bytes of the scores of all rewards, and of the options by which scorers are told apart, that are kept
+SCORE_BYTES, SCORER_BYTES = 2**28, 2**24
 #: bytes that an entry of a table takes beside its key and its value
 OVERHEAD = 150
 
 
-class BoundedTable(Generic[K, V]):
-    """A dict that is emptied when it would hold more than `max_bytes`."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._entries: dict[K, V] = {}
-        self._bytes = 0
-
-    def get(self, key: K) -> V | None:
-        """The value of a key, or None."""
-        return self._entries.get(key)
-
-    def add(self, key: K, value: V, size: int) -> None:
-        """Keep a value whose key and value take `size` bytes."""
-        if self._bytes + size > self.max_bytes:
-            self._entries.clear()
-            self._bytes = 0
-        self._entries[key] = value
-        self._bytes += size + OVERHEAD
-
-
-_scores: BoundedTable[tuple[int, str], float] = BoundedTable(SCORE_BYTES)
+_scores: ByteTable[tuple[int, str], float] = ByteTable(SCORE_BYTES)
+_scorers: ByteTable[tuple[Any, ...], Scorer] = ByteTable(SCORER_BYTES)
 _numbers = itertools.count()
 
 
@@ -84,7 +60,7 @@ class Scorer:
             # kept when a whole batch is there: what was interrupted is asked again
             for each, score in self._ask(unknown[start : start + BATCH]):
                 found[each] = score
-                _scores.add((self._number, each), score, sys.getsizeof(each))
+                _scores.add((self._number, each), score, sys.getsizeof(each) + OVERHEAD)
         return [found[each] for each in smiles]
 
     @interrupts_for_python()
@@ -140,15 +116,17 @@ def _as_numbers(values: Any) -> list[float]:
     return torch.as_tensor(values, dtype=torch.float64).detach().flatten().tolist()
 
 
-@lru_cache(maxsize=4096)  # a few hundred bytes each; the scores themselves are bounded by `SCORE_BYTES`
-def _scorer(cls: Any, config: Any) -> Scorer:
-    return Scorer(cls(config))
-
-
 def scorer(reward: Reward) -> Scorer:
-    """The scorer of a reward, one for all tasks that pay the same class with the same options.
+    """Return the scorer of a reward, one for all tasks in which a molecule scores the same.
 
-    Vocabularies share molecules, and so their scores; a reward of molecules is therefore not told the task.
+    Vocabularies share molecules, and so their scores. A class that reads its task has a scorer for each task;
+    of one that says that it does not, see `Reward.reads_task`, all tasks share the scores.
     """
-    cls: Any = type(reward)
-    return _scorer(cls, reward.config)
+    cls = type(reward)
+    key = cls, reward.config, reward.task if cls.reads_task else None
+    found = _scorers.get(key)
+    if found is None:
+        # one that is shared may not see the task of whoever came first
+        found = Scorer(reward if cls.reads_task else cls(reward.config))
+        _scorers.add(key, found, bytes_of(key) + OVERHEAD)
+    return found

@@ -4,6 +4,7 @@ exactly.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import runpy
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from genflow_encoders.smooth_family import SmoothFamily, smooth_members, smooth_starts
+from genflow_encoders.units import UnitNet
 from oracles import grid, lookup, normal
 from torch import nn
 
@@ -86,6 +88,27 @@ def decode(net, latents, structure):
 
 def styles(num=4, seed=5):
     return torch.randn(num, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_tables_of_units_are_made_once_and_not_saved(trained, monkeypatch):
+    made, places = [], UnitNet.places
+    monkeypatch.setattr(
+        UnitNet, "places", lambda self, categories: made.append(self) or places(self, categories)
+    )
+    net, keys = copy.deepcopy(trained), set(trained.state_dict())
+    before = decode(net, styles(), ZOO[1])
+    assert len(made) == len(net.units) == 2
+    assert decode(net, styles(), ZOO[1]).equal(before) and len(made) == 2
+    # other tensors have other tables
+    changed = {
+        name: tensor + 1 if name.startswith("family.") else tensor
+        for name, tensor in net.state_dict().items()
+    }
+    net.load_state_dict(changed)
+    assert not decode(net, styles(), ZOO[1]).allclose(before) and len(made) == 4
+    net.load_state_dict(trained.state_dict())
+    assert decode(net, styles(), ZOO[1]).equal(before) and len(made) == 6
+    assert set(net.state_dict()) == keys
 
 
 def test_a_saved_encoder_encodes_and_decodes_the_same(zoo, trained):

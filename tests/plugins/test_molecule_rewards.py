@@ -9,12 +9,12 @@ import pytest
 import torch
 from genflow_molecule import scoring
 from genflow_molecule.rewards import Docking, LogPWindow, QedSa, drug_likeness, ease, log_p
-from genflow_molecule.scoring import FLOOR, MODE_SCORE, BoundedTable, scorer
+from genflow_molecule.scoring import FLOOR, MODE_SCORE, OVERHEAD, scorer
 from pydantic import Field
 from rdkit import Chem
 from test_molecule import structure
 
-from genflow import GenflowError, Reward, Schema, Structure
+from genflow import ByteTable, GenflowError, Reward, Schema, Structure
 from genflow.registry import registry
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)Nc1ccc(O)cc1", "NCCc1ccccc1"]
@@ -24,6 +24,7 @@ class Share(Reward):
     """The share of carbon atoms, to a power; knows what it was asked."""
 
     environment = "molecule"
+    reads_task = False
     asked: ClassVar[list[str]] = []
 
     class Config(Schema):
@@ -76,9 +77,7 @@ def test_a_reward_of_somebody_else_is_paid(share):
     assert task.transitions().log_reward(states).exp().tolist() == pytest.approx([s**8 for s in shares])
     assert task.transitions().is_mode(states).tolist() == [score >= MODE_SCORE for score in shares]
     assert "power=2.0" in task.name and task.fields()["power"] == 2.0
-    assert task.environment.condition()["reward"] == 3 and len(task.condition()) == len(
-        structure().condition()
-    )
+    assert len(task.condition()) == len(structure().condition())
     assert task.layout.units["input"].amounts.shape == (len(task.layout.units["input"]), 336)
     assert "share" in task.gallery.score
 
@@ -95,6 +94,65 @@ def test_each_molecule_is_scored_once_for_each_class_and_options(share):
     assert len(Share.asked) == once
     paid(5, 4)
     assert len(Share.asked) == 2 * once
+
+
+class Small(Share):
+    """One for molecules of at most as many atoms as the task allows blocks, times four."""
+
+    reads_task = True
+
+    def score(self, objects):
+        """By the number of blocks that the task allows."""
+        return [float(mol.GetNumAtoms() <= 4 * self.task.max_blocks) for mol in objects]
+
+
+def test_a_reward_that_reads_its_task_is_told_it_and_shares_no_scores(share, monkeypatch):
+    plugin = next(each for each in registry().plugins if each.name == "molecule")
+    monkeypatch.setitem(plugin.targets["reward"], "molecule:small", f"{__name__}:Small")
+    found = {}
+    for blocks in (2, 3):
+        fields = {"blocks": (0, 3, 6), "max_blocks": blocks, "reward": "small", "beta": 1.0}
+        task = Structure.build("molecule", fields)
+        graph = task.solution.graph
+        states = graph.states[graph.can_exit]
+        names = task.gallery.names(states)
+        atoms = [Chem.MolFromSmiles(smiles).GetNumAtoms() for smiles in names]
+        scores = task.transitions().log_reward(states).exp()
+        expected = [1.0 if count <= 4 * blocks else FLOOR for count in atoms]
+        assert scores.tolist() == pytest.approx(expected)
+        found[blocks] = dict(zip(names, expected, strict=True))
+    # molecules that both tasks have, and score in another way
+    assert any(found[3][smiles] != score for smiles, score in found[2].items())
+
+
+def test_a_reward_that_shares_its_scores_is_not_told_the_first_task(share):
+    for beta in (4, 8):
+        fields = {"blocks": (0, 3), "max_blocks": 3, "reward": "share", "power": 9, "beta": beta}
+        task = Structure.build("molecule", fields)
+        assert task.environment.reward.task.beta == beta
+        assert task.environment.catalogue.score is scorer(Share(Share.Config(power=9)))
+    assert task.environment.catalogue.score._reward.task is None
+
+
+def test_rewards_of_others_are_told_apart_in_the_condition(share, monkeypatch):
+    def told(name):
+        return Structure.build(
+            "molecule", {"blocks": 4, "max_blocks": 3, "reward": name}
+        ).environment.condition()
+
+    plugin = next(each for each in registry().plugins if each.name == "molecule")
+    monkeypatch.setitem(plugin.targets["reward"], "molecule:small", f"{__name__}:Small")
+    first, second = told("share"), told("small")
+    assert 3 <= first["reward"] < 4 and 3 <= second["reward"] < 4
+    assert abs(first["reward"] - second["reward"]) > 1e-3
+    assert {key for key in first if first[key] != second[key]} == {"reward"}
+    monkeypatch.setattr(Share, "condition", lambda self: {"reward": 7.5, "logp_width": self.config.power})
+    assert (told("share")["reward"], told("share")["logp_width"]) == (7.5, 1.0)
+    for said in ({"power": 1.0}, {"reward": math.nan}):
+        monkeypatch.setattr(Share, "condition", lambda self, said=said: said)
+        with pytest.raises(GenflowError, match="reward 'share' describes itself by") as caught:
+            told("share")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_reward_may_say_which_molecules_are_modes(share, monkeypatch):
@@ -167,12 +225,8 @@ def test_nothing_of_a_batch_that_was_interrupted_is_kept():
 
 
 def test_scores_are_kept_up_to_a_bound_in_bytes(monkeypatch):
-    table: BoundedTable[str, float] = BoundedTable(2000)
-    for number in range(100):
-        table.add(str(number), 0.5, 50)
-    assert 0 < sum(table.get(str(number)) is not None for number in range(100)) <= 2000 // 50
     # values do not depend on what had to go
-    monkeypatch.setattr(scoring, "_scores", BoundedTable(600))
+    monkeypatch.setattr(scoring, "_scores", ByteTable(2 * OVERHEAD + 200))
     scores = scorer(returning(lambda mols: [mol.GetNumAtoms() / 100 for mol in mols]))
     assert [scores.scores(SMILES) for _ in range(3)] == [[0.03, 0.06, 0.11, 0.09]] * 3
     assert [scores(each) for each in SMILES] == [0.03, 0.06, 0.11, 0.09]

@@ -209,6 +209,28 @@ def test_so_many_policies_of_a_structure_are_picked(batch_size, each, structures
     assert len(met) == 4, "each structure gets its turn"
 
 
+def test_a_step_reads_the_loss_and_its_figures_in_one_transfer(monkeypatch):
+    trainee = trainee_of([novices(s, 4) for s in PAIR], gain=0.5, normaliser_floor=0.5, **OPTIMAL)
+    twin = trainee_of([novices(s, 4) for s in PAIR], gain=0.5, normaliser_floor=0.5, **OPTIMAL)
+    _, expected = step(twin)
+    reads, tolist = [], torch.Tensor.tolist
+
+    def counted(tensor):
+        if tensor.is_floating_point():
+            reads.append(len(tensor))
+        return tolist(tensor)
+
+    def fail(*_):
+        raise AssertionError("a number was read alone")
+
+    monkeypatch.setattr(torch.Tensor, "tolist", counted)
+    monkeypatch.setattr(torch.Tensor, "item", fail)
+    value, figures = trainee.backward(0, torch.Generator().manual_seed(0))
+    assert reads == [3]
+    assert figures == expected and value == expected["loss"]
+    assert set(figures) == {"loss", "weights", "behaviour"}
+
+
 def test_a_structure_with_fewer_policies_gives_all_of_them():
     trainee = trainee_of([novices(PAIR[0], 2), novices(PAIR[1], 5)], batch_size=8, per_structure=4)
     step(trainee)
