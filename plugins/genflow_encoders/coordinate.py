@@ -16,16 +16,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from genflow import (
-    Encoder,
-    GenflowError,
-    Noise,
-    Population,
-    Starts,
-    Structure,
-    WeightLayout,
-    cached_on,
-)
+from genflow import Encoder, GenflowError, Noise, Population, Starts, Structure, WeightLayout, cached_on
 
 from .descriptions import FLOORS, Spec, condition_on, describe, require_made, scales, told
 from .options import CoordinateOptions
