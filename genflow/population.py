@@ -162,7 +162,7 @@ class Population:
         return self.structure.arch.forward(self._module, self.state_dict(), inputs)
 
     @cached_property
-    def _tracer(self) -> Trace:
+    def _logits_of(self) -> Trace:
         return self.structure.forward_with_cache(self._module, self.state_dict())
 
     def trace(self, states: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -173,7 +173,7 @@ class Population:
         Returns:
             Logits (M, B, A), and an empty cache.
         """
-        return self._tracer(states)[0], ()
+        return self._logits_of(states)[0], ()
 
     def terminal_distribution(self, max_floats: int = MAX_FLOATS) -> Tensor:
         """Return the exact probability of each terminal state (M, S) in float64, which is cached.

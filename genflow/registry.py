@@ -183,7 +183,7 @@ class Registry:
                 if kind == "reward" and not (isinstance(environment, str) and _NAME.fullmatch(environment)):
                     raise GenflowError(
                         f"{hook}: reward {name!r} must say whose it is, e.g. register({name!r}, {target!r},"
-                        f" environment='hypergrid'), not {environment!r}"
+                        f" environment='NAME'), not {environment!r}"
                     )
                 if kind != "reward" and environment is not None:
                     raise GenflowError(f"{hook}: only rewards belong to an environment, not {kind} {name!r}")

@@ -237,7 +237,7 @@ class AutoencoderTrainee(GraphTrainee):
         forks = [_fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
         latents = objective.latents(picked, float(torch.rand(1, generator=rng, device=rng.device)), rng)
-        figures: dict[str, Tensor | float] = {"weights": 0.0} if latents is None else {}
+        figures: dict[str, Tensor | float] = {"weight_loss": 0.0} if latents is None else {}
         loss = torch.zeros((), device=self._device, requires_grad=True)
         made: list[Tensor] = []
         if own and latents is None:
@@ -245,7 +245,7 @@ class AutoencoderTrainee(GraphTrainee):
             weight_of = self.encoder.loss_weight
             counts = torch.cat([losses.new_full((len(p),), weight_of(p.layout)) for _, p in own.values()])
             mean = (losses * counts).sum() / sum(weight_of(p.layout) * len(p) for _, p in picked)
-            figures["weights"] = mean
+            figures["weight_loss"] = mean
             loss = loss + options.weight_loss_scale * mean
         elif own and latents is not None:
             parts = self.encoder.noisy(latents[rows], noise).split([len(p) for _, p in own.values()])
@@ -257,7 +257,7 @@ class AutoencoderTrainee(GraphTrainee):
                 place: objective.kl(*own[place], w, forks[1 + place])
                 for place, w in zip(own, made, strict=True)
             }
-            figures["behaviour"] = sum(value.sum() for value in values.values()) / batch
+            figures["kl"] = sum(value.sum() for value in values.values()) / batch
             values = objective.normalise(picked, values)
             loss = loss + options.kl_scale * sum(value.sum() for value in values.values()) / batch
         return loss, figures

@@ -24,7 +24,7 @@ from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 from genflow.threads import threads
 from genflow.training import objectives
-from genflow.training.divergence import Divergence
+from genflow.training.diverged import DivergedMembers
 from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 from genflow.training.snapshots import Snapshots
@@ -85,7 +85,7 @@ class PopulationTrainee(Trainee):
             structure.solution.require_expert()
         self.snapshots = Snapshots(checkpoints, every, options.steps, self.members, structure.layout.size)
         self.least_steps, self._warn = self.snapshots.least_steps, warn
-        self.divergence = Divergence(self.members, device)
+        self.divergence = DivergedMembers(self.members, device)
 
     @property
     def random_device(self) -> torch.device | str:

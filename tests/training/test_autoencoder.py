@@ -111,25 +111,25 @@ PAIR = (grid(2, 4), grid(2, 4, R0=1e-4))
 
 def test_a_member_that_is_kept_behaves_like_itself():
     _, figures = step(trainee_of([novices(s, 4) for s in PAIR], kl_scale=1.0))
-    assert figures["weights"] == 0
-    assert abs(figures["behaviour"]) < 1e-6
+    assert figures["weight_loss"] == 0
+    assert abs(figures["kl"]) < 1e-6
     # half the logits are another policy
-    assert step(trainee_of([novices(s, 4) for s in PAIR], gain=0.5, kl_scale=1.0))[1]["behaviour"] > 0.02
+    assert step(trainee_of([novices(s, 4) for s in PAIR], gain=0.5, kl_scale=1.0))[1]["kl"] > 0.02
 
 
 def test_the_optimal_reference_asks_for_the_optimal_policy_and_not_for_the_members_own():
-    assert abs(step(trainee_of([experts(s, 4) for s in PAIR], **OPTIMAL))[1]["behaviour"]) < 1e-5
+    assert abs(step(trainee_of([experts(s, 4) for s in PAIR], **OPTIMAL))[1]["kl"]) < 1e-5
     structure = PAIR[0]
     members = novices(structure, 3)
     _, figures = step(trainee_of([members], states=40_000, **OPTIMAL))
-    assert figures["weights"] == 0
+    assert figures["weight_loss"] == 0
     # by hand: KL at each state, three quarters of the states by visits and one quarter evenly
     flows, graph = structure.solution.optimal_flows(), structure.solution.graph
     masks = graph.mask(torch.arange(16))
     own = members.state_dict()["table"].masked_fill(~masks, -torch.inf).log_softmax(-1).masked_fill(~masks, 0)
     divergence = (torch.special.xlogy(flows.policy, flows.policy) - flows.policy * own).sum(-1)
     share = 0.75 * flows.visit / flows.visit.sum() + 0.25 / 16
-    assert figures["behaviour"] == pytest.approx(float((share * divergence).sum(-1).mean()), rel=0.02)
+    assert figures["kl"] == pytest.approx(float((share * divergence).sum(-1).mean()), rel=0.02)
 
 
 @pytest.mark.parametrize("weights", [0.0, 1.0, 2.5])
@@ -144,9 +144,9 @@ def test_the_loss_is_the_weighted_sum(weights, behaviour):
     )
     loss, figures = step(trainee)
     kept = torch.cat([p.weights for p in trainee.encoder.batches[0]])
-    assert figures["weights"] == pytest.approx(float((0.5 * kept).square().mean()), rel=1e-5)
-    assert ("behaviour" in figures) is (behaviour > 0)
-    expected = weights * figures["weights"] + behaviour * figures.get("behaviour", 0.0)
+    assert figures["weight_loss"] == pytest.approx(float((0.5 * kept).square().mean()), rel=1e-5)
+    assert ("kl" in figures) is (behaviour > 0)
+    expected = weights * figures["weight_loss"] + behaviour * figures.get("kl", 0.0)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert figures["loss"] == pytest.approx(expected, rel=1e-5)
     loss.backward()
@@ -163,7 +163,7 @@ def test_the_optimal_policy_is_asked_for_only_where_behaviour_counts():
 def test_long_tasks_count_by_the_power_of_their_length():
     structure = PAIR[0]
     plain, twice = (
-        step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["behaviour"]
+        step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["kl"]
         for p in (0.0, 2.0)
     )
     assert structure.solution.expert.length > 1.5
@@ -228,7 +228,7 @@ def test_a_step_reads_the_loss_and_its_figures_in_one_transfer(monkeypatch):
     value, figures = trainee.backward(0, torch.Generator().manual_seed(0))
     assert reads == [3]
     assert figures == expected and value == expected["loss"]
-    assert set(figures) == {"loss", "weights", "behaviour"}
+    assert set(figures) == {"loss", "weight_loss", "kl"}
 
 
 def test_a_structure_with_fewer_policies_gives_all_of_them():
@@ -241,10 +241,10 @@ def test_swapped_latents_come_from_other_structures_and_are_asked_for_optimal_be
     # each policy is optimal on its own structure, and the other structure's needs another
     zoo = [experts(structure, 3) for structure in PAIR]
     kept, swapped = trainee_of(zoo, **OPTIMAL), trainee_of(zoo, swap_probability=0.999, **OPTIMAL)
-    assert abs(step(kept)[1]["behaviour"]) < 1e-5
+    assert abs(step(kept)[1]["kl"]) < 1e-5
     loss, figures = step(swapped)
-    assert figures["behaviour"] > 0.05
-    assert loss.item() == pytest.approx(figures["behaviour"], rel=1e-5)
+    assert figures["kl"] > 0.05
+    assert loss.item() == pytest.approx(figures["kl"], rel=1e-5)
     # the members' own weights are not asked for then
     assert "weights" not in figures and not swapped.encoder.batches
     # each latent is dealt out once
@@ -253,13 +253,13 @@ def test_swapped_latents_come_from_other_structures_and_are_asked_for_optimal_be
     assert not dealt.equal(torch.cat([p.weights for p in zoo]))
     # a zoo of one structure has no other latents
     alone = step(trainee_of(zoo[:1], swap_probability=0.999, **OPTIMAL))[1]
-    assert "weights" not in alone and abs(alone["behaviour"]) < 1e-5
+    assert "weight_loss" not in alone and abs(alone["kl"]) < 1e-5
 
 
 def test_latents_are_swapped_in_that_share_of_the_steps():
     trainee = trainee_of([novices(s, 3) for s in PAIR], swap_probability=0.3, states=1, **OPTIMAL)
     rng = torch.Generator().manual_seed(0)
-    swapped = sum("weights" not in trainee.loss(i, rng)[1] for i in range(500))
+    swapped = sum("weight_loss" not in trainee.loss(i, rng)[1] for i in range(500))
     # five standard deviations of 10.2
     assert abs(swapped - 150) < 51
     assert len(trainee.encoder.batches) == 500 - swapped
@@ -285,20 +285,20 @@ def test_behaviour_is_taken_relative_to_each_structures_own_recent_level():
     trainee = trainee_of(zoo, weight_loss_scale=0.0, normaliser_floor=0.5, **OPTIMAL)
     plain = trainee_of(zoo, weight_loss_scale=0.0, **OPTIMAL)
     parts = [trainee_of([p], weight_loss_scale=0.0, states=20_000, **OPTIMAL) for p in zoo]
-    easy, hard = (step(part)[1]["behaviour"] for part in parts)
+    easy, hard = (step(part)[1]["kl"] for part in parts)
     assert hard > 20 * easy
     for trainees in (trainee, plain):
         trainees.objective.options = trainees.options.model_copy(update={"states": 20_000})
     first, figures = step(trainee)
     # the level of the first step is that step's
     assert first.item() == pytest.approx((easy / (easy + 0.5) + hard / (hard + 0.5)) / 2, rel=0.05)
-    assert figures["behaviour"] == pytest.approx(step(plain)[1]["behaviour"], rel=1e-5)
+    assert figures["kl"] == pytest.approx(step(plain)[1]["kl"], rel=1e-5)
     # the level follows slowly, so that progress shows at once
     with torch.no_grad():
         trainee.encoder.gain *= 0.5
         for part in parts:
             part.encoder.gain *= 0.5
-    easier, harder = (step(part)[1]["behaviour"] for part in parts)
+    easier, harder = (step(part)[1]["kl"] for part in parts)
     levels = [0.9 * before + 0.1 * now for before, now in ((easy, easier), (hard, harder))]
     assert step(trainee)[0].item() == pytest.approx(
         (easier / (levels[0] + 0.5) + harder / (levels[1] + 0.5)) / 2, rel=0.05

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Divergence:
+class DivergedMembers:
     """Keeps track of which of M policies had a loss or a gradient that was not finite.
 
     Attributes:
