@@ -463,7 +463,7 @@ def test_training_on_behaviour_makes_better_policies_than_the_family(tmp_path, f
     history = train(
         trainee, options, folder=tmp_path, seed=0, progress=Progress(quiet=True), label=""
     ).history
-    for name in ("loss", "behaviour"):
+    for name in ("loss", "kl"):
         values = [value for _, value in history[name]]
         assert sum(values[-10:]) < 0.6 * sum(values[:10])
     result = trainee.result()

@@ -246,7 +246,7 @@ def test_swapped_latents_come_from_other_structures_and_are_asked_for_optimal_be
     assert figures["kl"] > 0.05
     assert loss.item() == pytest.approx(figures["kl"], rel=1e-5)
     # the members' own weights are not asked for then
-    assert "weights" not in figures and not swapped.encoder.batches
+    assert "weight_loss" not in figures and not swapped.encoder.batches
     # each latent is dealt out once
     dealt = torch.cat(swapped.encoder.dealt[0])
     assert dealt.sort(0).values.equal(torch.cat([p.weights for p in zoo]).sort(0).values)
