@@ -163,8 +163,7 @@ def test_the_optimal_policy_is_asked_for_only_where_behaviour_counts():
 def test_long_tasks_count_by_the_power_of_their_length():
     structure = PAIR[0]
     plain, twice = (
-        step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["kl"]
-        for p in (0.0, 2.0)
+        step(trainee_of([novices(structure, 3)], length_power=p, **OPTIMAL))[1]["kl"] for p in (0.0, 2.0)
     )
     assert structure.solution.expert.length > 1.5
     assert twice == pytest.approx(plain * structure.solution.expert.length**2, rel=1e-5)
