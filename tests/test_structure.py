@@ -80,8 +80,8 @@ def test_mistakes_are_one_line_that_names_them(text, says):
 def test_unknown_environments_and_policies_are_refused_with_a_suggestion():
     with pytest.raises(GenflowError, match="unknown environment 'hypergird'; did you mean 'hypergrid'"):
         Structure.parse("hypergird", "A")
-    with pytest.raises(GenflowError, match="unknown policy 'mlp'; did you mean 'mlp3'"):
-        Structure.parse("hypergrid", "A", policy="mlp")
+    with pytest.raises(GenflowError, match="unknown policy 'mpl3'; did you mean 'mlp3'"):
+        Structure.parse("hypergrid", "A", policy="mpl3")
 
 
 RANDOM = random.Random(11)

@@ -117,11 +117,18 @@ class SmoothFamily(nn.Module):
                 table[-1] = 2 * math.pi * phases
 
     def check(self, layout: WeightLayout) -> None:
-        """Refuse units that are described by other coordinates, and more hidden units.
+        """Refuse other layers, and units that are described by other coordinates.
 
         Raises:
             GenflowError: says which.
         """
+        axes = {name: labels for name, labels in layout.axes.items() if len(labels) == 2}
+        if axes != self._axes:
+            own, other = (", ".join(list(each)[:6]) for each in (self._axes, axes))
+            raise GenflowError(
+                f"structures of one zoo have the same layers, not {own} and {other}, or other axes; use one"
+                " policy and depth"
+            )
         for label, columns in self._coordinates.items():
             found = layout.units[label].coordinates.shape[1] if label in layout.units else 0
             if found != columns:

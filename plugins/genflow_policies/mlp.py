@@ -1,0 +1,215 @@
+"""MLP, a policy of linear layers with one activation between them, of any depth.
+
+Shapes: M policies, B states, s inputs, d width, L hidden layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genflow import PolicyArch, Schema, fixed, size
+
+NEGATIVE_SLOPE = 0.01
+_aten: Any = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation with its derivative.
+
+    Attributes:
+        module: builds it as a module.
+        forward: computes it; in place where `from_output`.
+        backward: multiplies a gradient in place by the derivative, told by the output or the input.
+        from_output: whether the output tells the derivative, so that the input need not be kept.
+    """
+
+    module: Callable[[], nn.Module]
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Any]
+    from_output: bool = True
+
+
+ACTIVATIONS = {
+    "leaky_relu": Activation(
+        lambda: nn.LeakyReLU(NEGATIVE_SLOPE),
+        lambda x: F.leaky_relu_(x, NEGATIVE_SLOPE),
+        # the output has the sign of the input
+        lambda g, y: _aten.leaky_relu_backward.grad_input(g, y, NEGATIVE_SLOPE, True, grad_input=g),
+    ),
+    "relu": Activation(
+        nn.ReLU, F.relu_, lambda g, y: _aten.threshold_backward.grad_input(g, y, 0, grad_input=g)
+    ),
+    "tanh": Activation(nn.Tanh, torch.tanh_, lambda g, y: _aten.tanh_backward.grad_input(g, y, grad_input=g)),
+    "elu": Activation(
+        nn.ELU, F.elu_, lambda g, y: _aten.elu_backward.grad_input(g, 1, 1, 1, True, y, grad_input=g)
+    ),
+    # these two fall and rise, so that an output stands for two inputs
+    "silu": Activation(
+        nn.SiLU, F.silu, lambda g, x: _aten.silu_backward.grad_input(g, x, grad_input=g), from_output=False
+    ),
+    "gelu": Activation(
+        nn.GELU, F.gelu, lambda g, x: _aten.gelu_backward.grad_input(g, x, grad_input=g), from_output=False
+    ),
+}
+
+
+class Network(nn.Module):
+    """The network of a single policy, with L hidden layers of d units."""
+
+    def __init__(self, n_inputs: int, width: int, depth: int, n_outputs: int, activation: str) -> None:
+        super().__init__()
+        self.input_dim = n_inputs
+        self.output_dim = n_outputs
+        layers: list[nn.Module] = []
+        for before, after in pairwise([n_inputs, *[width] * depth, n_outputs]):
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation].module()]
+        self.net = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs (..., s) to logits (..., outputs)."""
+        return self.net(x)
+
+
+class MLP(PolicyArch):
+    """The architecture of L + 1 linear layers of any width d, with one activation between them."""
+
+    takes_one_hot_indices = True
+
+    class Config(Schema):
+        """The size of the network, and its activation."""
+
+        width: int = size(128, ge=1, le=8192, description="Hidden units d of each hidden layer.")
+        depth: int = fixed(2, ge=1, le=32, description="The number L of hidden layers.")
+        activation: Literal["leaky_relu", "relu", "tanh", "elu", "silu", "gelu"] = fixed(
+            "leaky_relu", description="The activation after each hidden layer."
+        )
+
+    @property
+    def depth(self) -> int:
+        """L, the number of hidden layers."""
+        return self.config.depth
+
+    @property
+    def activation(self) -> str:
+        """The name of the activation, a key of `ACTIVATIONS`."""
+        return self.config.activation
+
+    def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
+        """A network with torch's default initialisation."""
+        return Network(n_inputs, self.config.width, self.depth, n_outputs, self.activation)
+
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """Name the axes of each parameter: rows are outputs and columns are inputs, as in `nn.Linear`."""
+        labels = ["input", *(f"hidden{layer + 1}" for layer in range(self.depth)), "action"]
+        axes: dict[str, tuple[str, ...]] = {}
+        for layer, (before, after) in zip(self._layers(), pairwise(labels), strict=True):
+            axes |= {f"{layer}.weight": (after, before), f"{layer}.bias": (after,)}
+        return axes
+
+    def condition(self) -> dict[str, float]:
+        """The width, which is d of the paper's c = [s, h, n, d], and the depth."""
+        return {"width": float(self.config.width), "depth": float(self.depth)}
+
+    def _layers(self) -> list[str]:
+        """The names of the linear layers, from the inputs to the outputs."""
+        return [f"net.{2 * layer}" for layer in range(self.depth + 1)]
+
+    def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Compute the logits of M networks by batched matrix products.
+
+        States (B, s) that all members share make one wide product in the first layer.
+        """
+        activate = ACTIVATIONS[self.activation].module()
+        input_layer, *layers = self._layers()
+        first, bias = weights[f"{input_layer}.weight"], weights[f"{input_layer}.bias"]
+        if x.ndim == 2:
+            members, width, n_inputs = first.shape
+            h = (x @ first.reshape(-1, n_inputs).T).reshape(len(x), members, width).transpose(0, 1) + bias[
+                :, None
+            ]
+        else:
+            h = torch.baddbmm(bias[:, None], x, first.transpose(1, 2))
+        for layer in layers:
+            h = torch.baddbmm(
+                weights[f"{layer}.bias"][:, None],
+                activate(h),
+                weights[f"{layer}.weight"].transpose(1, 2),
+            )
+        return h
+
+    def forward_with_cache(
+        self, module: nn.Module, weights: Mapping[str, Tensor]
+    ) -> Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]:
+        """Return a `forward` that also returns the inputs and what it knows of each hidden layer.
+
+        Inputs that are given as the indices of ones are gathered and summed instead of multiplied by zeros.
+        """
+        activation, layers = ACTIVATIONS[self.activation], self._layers()
+        members, width, n_inputs = weights[f"{layers[0]}.weight"].shape
+        # a gather needs the first layer in this order, and products read hidden layers faster; the last has
+        # too few outputs to gain
+        first, *others = (weights[f"{layer}.weight"].detach().transpose(1, 2) for layer in layers)
+        first = first.contiguous()
+        others[:-1] = [weight.contiguous() for weight in others[:-1]]
+        first_bias, *biases = (weights[f"{layer}.bias"].detach()[:, None] for layer in layers)
+        table = first.reshape(-1, width)
+        offset = n_inputs * torch.arange(members, device=first.device)[:, None, None]
+
+        @torch.no_grad()
+        def forward(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            x = x.expand(members, *x.shape[-2:])
+            if x.is_floating_point():
+                z = torch.bmm(x, first)
+            else:
+                places = (x + offset).flatten()
+                bags = torch.arange(0, len(places), x.shape[2], device=x.device)
+                z = torch.embedding_bag(table, places, bags)[0].view(*x.shape[:2], width)
+            z.add_(first_bias)
+            cache = [x]
+            for bias, weight in zip(biases, others, strict=True):
+                h = activation.forward(z)
+                cache.append(h if activation.from_output else z)
+                z = torch.baddbmm(bias, h, weight)
+            return z, tuple(cache)
+
+        return forward
+
+    @torch.no_grad()
+    def backward(
+        self,
+        module: nn.Module,
+        weights: Mapping[str, Tensor],
+        cache: tuple[Tensor, ...],
+        grad_logits: Tensor,
+        out_grads: Mapping[str, Tensor],
+    ) -> None:
+        """Write the gradients of all parameters to `out_grads`, from what is cached of the layers."""
+        activation, layers = ACTIVATIONS[self.activation], self._layers()
+        n_inputs = weights[f"{layers[0]}.weight"].shape[2]
+        # on a CPU one member after the other, whose layers then stay in the processor's cache
+        block = 1 if grad_logits.device.type == "cpu" else len(grad_logits)
+        for start in range(0, len(grad_logits), block):
+            own = slice(start, start + block)
+            grad, *kept = (tensor[own] for tensor in (grad_logits, *cache))
+            if block == 1:
+                # padding, which a population's other members need, has no gradient
+                used = grad[0].any(-1).nonzero().squeeze(1)
+                grad, *kept = (tensor.index_select(1, used) for tensor in (grad, *kept))
+            if not kept[0].is_floating_point():
+                kept[0] = grad.new_zeros(*kept[0].shape[:2], n_inputs).scatter_(2, kept[0], 1.0)
+            for place in range(self.depth, -1, -1):
+                layer, below = layers[place], kept[place]
+                values = below if activation.from_output or not place else activation.forward(below)
+                torch.bmm(grad.transpose(1, 2), values, out=out_grads[f"{layer}.weight"][own])
+                torch.sum(grad, 1, out=out_grads[f"{layer}.bias"][own])
+                if place:
+                    grad = torch.bmm(grad, weights[f"{layer}.weight"][own])
+                    activation.backward(grad, below)
