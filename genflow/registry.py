@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import re
 import sys
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 import click
@@ -83,7 +81,7 @@ class Registry:
             try:
                 if point.name in disabled:
                     raise GenflowError(f"disabled by {DISABLE_VARIABLE}")
-                with _stdout_to_stderr():
+                with stdout_to_stderr():
                     self._load(point, plugin)
             except GenflowError as error:
                 plugin.error = str(error)
@@ -91,38 +89,20 @@ class Registry:
         #: names in GENFLOW_DISABLE_PLUGINS that no plugin has
         self.unknown_disabled = sorted(disabled - {p.name for p in self.plugins})
 
-    def add_file(self, path: Path) -> None:
-        """Load a Python file as a plugin for this process, importable under its stem.
-
-        The path must come from the user and never from a file, because this runs the code.
+    def add(self, name: str, module: Any, where: str) -> None:
+        """Add a module as a plugin for this process, see `genflow.load_plugin`.
 
         Raises:
-            GenflowError: the file does not exist, has no valid module name, or fails to load as a plugin.
+            GenflowError: it has no hooks, or an invalid one.
         """
-        name = path.stem
-        if not path.is_file():
-            raise GenflowError(f"--plugin {path}: there is no such file")
-        if path.suffix != ".py" or not name.isidentifier():
-            wanted = "must be a Python file whose name can be imported, such as score.py"
-            raise GenflowError(f"--plugin {path}: {wanted}")
-        found = importlib.util.find_spec(name)
-        if found is not None and (found.origin is None or not path.samefile(found.origin)):
-            raise GenflowError(f"--plugin {path}: there is another module named {name!r}; rename the file")
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         plugin = Plugin(name, None, None)
-        try:
-            with _stdout_to_stderr():
-                try:
-                    spec.loader.exec_module(module)
-                except (Exception, SystemExit) as error:  # a plugin's import may raise anything
-                    raise GenflowError(f"it cannot be imported: {type(error).__name__}: {error}") from error
-                self._register(module, str(path), plugin)
-        except GenflowError as error:
-            del sys.modules[name]
-            raise GenflowError(f"--plugin {path}: {error}") from error
+        with stdout_to_stderr():
+            self._register(module, where, plugin)
         self.plugins.append(plugin)
+
+    def has(self, module: Any) -> bool:
+        """Return whether a module is a plugin."""
+        return self._hooks.is_registered(module)
 
     def _load(self, point: EntryPoint, plugin: Plugin) -> None:
         earlier = next((p for p in self.plugins if p.name == plugin.name), None)
@@ -218,8 +198,14 @@ class Registry:
         prefix = _key("", environment)
         return [name.removeprefix(prefix) for name in found if name.startswith(prefix)]
 
-    def load(self, kind: str, name: str, environment: str | None = None) -> type[Any]:
+    def load(self, kind: str, name: str, environment: str | None = None, saved: bool = False) -> type[Any]:
         """Import the class that is registered under a name.
+
+        Args:
+            kind: a key of `KINDS`.
+            name: the name.
+            environment: the environment of a reward.
+            saved: whether a file names it, in which an unknown name is another plugin's, not misspelt.
 
         Raises:
             GenflowError: the name is unknown, its plugin cannot be used, its module cannot be imported, or
@@ -243,6 +229,11 @@ class Registry:
         from genflow.schema import brief  # imports pydantic, which listing plugins does not need
 
         asked = brief(asked)
+        if saved:
+            raise GenflowError(
+                f"{kind} {asked!r}{whose} is of a plugin that is not loaded here: install it, or give its"
+                f" file with `genflow --plugin FILE.py` or genflow.load_plugin{hint}"
+            )
         known = did_you_mean(asked, self.names(kind, environment))
         raise GenflowError(f"unknown {kind} {asked!r}{whose}{known}{hint}")
 
@@ -269,7 +260,7 @@ class Registry:
             # built-in commands are loaded lazily, so they are not in cli.commands
             known = cli.list_commands(click.Context(cli))
             try:
-                with _stdout_to_stderr():
+                with stdout_to_stderr():
                     self._call("register_commands", module, cli=cli)
                 taken = [name for name in known if cli.commands.get(name) is not before.get(name)]
                 if taken:
@@ -304,7 +295,7 @@ def _in_order(points: list[EntryPoint]) -> list[EntryPoint]:
     return list(kept.values())
 
 
-def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
+def stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
     """Send what a plugin prints to standard error, because standard output is for a command's result."""
     return contextlib.redirect_stdout(sys.stderr)
 
@@ -312,7 +303,7 @@ def _stdout_to_stderr() -> contextlib.AbstractContextManager[object]:
 def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[Any]:
     module_name, _, class_name = target.partition(":")
     try:
-        with _stdout_to_stderr():
+        with stdout_to_stderr():
             cls = getattr(importlib.import_module(module_name), class_name)
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         raise GenflowError(

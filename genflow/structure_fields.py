@@ -50,7 +50,9 @@ def resolve_fields(
     Raises:
         GenflowError: a name or key is unknown, or a value is invalid.
     """
-    env_cls, arch_cls = registry().load("environment", env), registry().load("policy", policy)
+    saved = not read_files
+    env_cls = registry().load("environment", env, saved=saved)
+    arch_cls = registry().load("policy", policy, saved=saved)
     where, context = f"structure of {env!r}", {"read_files": read_files}
     models: dict[str, type[BaseModel]] = {
         f"environment {env!r}": env_cls.Config,
@@ -62,7 +64,7 @@ def resolve_fields(
         name = _typed(env_cls.Config, key, name, where) if key in texts else name
         if not isinstance(name, str):
             raise GenflowError(f"{where}: {key} must be the name of a reward, not {brief(name)}")
-        reward_cls = registry().load("reward", name, environment=env)
+        reward_cls = registry().load("reward", name, environment=env, saved=saved)
         models[f"reward {name!r}"] = reward_cls.Config
         if saved:  # the first edition wrote the fields of all rewards
             foreign = reward_fields(env) - {each for model in models.values() for each in model.model_fields}

@@ -596,7 +596,8 @@ def test_a_file_is_a_plugin_for_one_run(tmp_path, run):
     [
         ("score.txt", SCORE, "must be a Python file"),
         ("my-score.py", SCORE, "must be a Python file whose name can be imported"),
-        ("json.py", SCORE, "there is another module named 'json'"),
+        ("json.py", SCORE, f"there is another module named 'json', {json.__file__}; rename the file"),
+        ("sys.py", SCORE, "there is another module named 'sys', built-in; rename the file"),
         ("empty.py", "", "implements no hook"),
         ("broken.py", "def", "SyntaxError"),
         ("raises.py", "1 / 0", "ZeroDivisionError"),
@@ -611,3 +612,41 @@ def test_a_file_that_is_no_plugin_is_refused_in_one_line(tmp_path, run, name, te
     refused = run("--plugin", str(file), "list-plugins", status=2)
     assert error in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1 and not refused.stdout
+
+
+def test_a_file_is_a_plugin_for_a_process_and_what_was_made_with_it_says_so(tmp_path):
+    """In Python; another process that has not loaded it is told what is missing, not of a misspelling."""
+    (tmp_path / "score_of_mine.py").write_text(SCORE.replace("score:", "score_of_mine:"))
+    line = "2, 'height': 4, 'reward': 'corner', 'width': 4}"
+    make = f"""
+import genflow
+for _ in range(2):  # a cell of a notebook that is run again
+    genflow.load_plugin({str(tmp_path / "score_of_mine.py")!r})
+structure = genflow.Structure.build("hypergrid", {{'ndim': {line})
+genflow.Population.initialised(structure, 1, 0).save({str(tmp_path / "made")!r})
+"""
+    load = f"""
+import genflow
+try:
+    genflow.Population.load({str(tmp_path / "made")!r})
+except genflow.GenflowError as error:
+    print(error)
+genflow.load_plugin({str(tmp_path / "score_of_mine.py")!r})
+print(genflow.Population.load({str(tmp_path / "made")!r}).structure.fields()["reward"])
+"""
+    subprocess.run([sys.executable, "-c", make], check=True)
+    refused, reward = subprocess.run(
+        [sys.executable, "-c", load], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert "reward 'corner' of environment 'hypergrid' is of a plugin that is not loaded here" in refused
+    assert "--plugin FILE.py" in refused and "genflow.load_plugin" in refused
+    assert "did you mean" not in refused and "choose one of" not in refused
+    assert reward == "corner"
+
+
+@pytest.mark.parametrize("kind", ["environment", "policy", "reward", "encoder", "denoiser"])
+def test_an_unknown_name_in_a_file_is_of_another_plugin(kind):
+    environment = "hypergrid" if kind == "reward" else None
+    name = registry().names(kind, environment)[0]
+    with pytest.raises(GenflowError, match=f"^{kind} '{name}x'.* is of a plugin that is not loaded here"):
+        registry().load(kind, name + "x", environment, saved=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +26,7 @@ COMMANDS = {
     "export": ("genflow.cli.train", "Write a generator as it ships, with a measured model card."),
     "generate": ("genflow.cli.generate", "Generate policies for a structure."),
     "finetune": ("genflow.cli.generate", "Train policies further."),
+    "import": ("genflow.cli.generate", "Take policies that were made elsewhere."),
     "evaluate": ("genflow.cli.evaluate", "Measure populations beside their baselines."),
     "report": ("genflow.cli.evaluate", "Write the HTML report of a run."),
     "list-plugins": ("genflow.cli.plugins", "List plugins and what they provide."),
@@ -51,7 +52,8 @@ class Commands(click.Group):
         """Import the module of a built-in command, or ask the plugins."""
         if name in COMMANDS:
             module = importlib.import_module(COMMANDS[name][0])
-            return getattr(module, name.replace("-", "_"))
+            # a command may be a keyword, as import
+            return getattr(module, name.replace("-", "_") + "_" * keyword.iskeyword(name))
         self._load_plugins()
         if name not in self.commands:
             raise GenflowError(f"unknown command {name!r}{did_you_mean(name, self.list_commands(ctx))}")
@@ -68,10 +70,10 @@ class Commands(click.Group):
 
 def _load_plugins(context: click.Context, option: click.Parameter, files: tuple[str, ...]) -> None:
     if files:
-        from genflow.registry import registry
+        from genflow.plugin_files import load_plugin
 
         for file in files:
-            registry().add_file(Path(file))
+            load_plugin(file)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

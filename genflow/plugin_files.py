@@ -1,0 +1,63 @@
+"""Plugins that are a Python file, for one process."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from genflow.errors import GenflowError
+from genflow.registry import registry, stdout_to_stderr
+
+
+def load_plugin(file: Path | str) -> None:
+    """Load a Python file as a plugin for this process, importable under its stem.
+
+    The path must come from the user and never from a file, because this runs the code. A file that is loaded
+    already is left as it is.
+
+    Raises:
+        GenflowError: the file does not exist, has no valid module name, or fails to load as a plugin.
+    """
+    path = Path(file)
+    name = path.stem
+    if not path.is_file():
+        raise GenflowError(f"plugin {path}: there is no such file")
+    if path.suffix != ".py" or not name.isidentifier():
+        raise GenflowError(
+            f"plugin {path}: must be a Python file whose name can be imported, such as score.py"
+        )
+    loaded = sys.modules.get(name)
+    if loaded is not None and registry().has(loaded) and path.samefile(str(loaded.__file__)):
+        return
+    found = _found(name)
+    if found is not None and (found.origin is None or not _same(path, found.origin)):
+        where = found.origin or ", ".join(found.submodule_search_locations or ["an unknown place"])
+        raise GenflowError(f"plugin {path}: there is another module named {name!r}, {where}; rename the file")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        with stdout_to_stderr():
+            try:
+                spec.loader.exec_module(module)
+            except (Exception, SystemExit) as error:  # a plugin's import may raise anything
+                raise GenflowError(f"it cannot be imported: {type(error).__name__}: {error}") from error
+        registry().add(name, module, str(path))
+    except GenflowError as error:
+        del sys.modules[name]
+        raise GenflowError(f"plugin {path}: {error}") from error
+
+
+def _found(name: str) -> ModuleSpec | None:
+    """Return where Python would import a name from; a module that was run has no such place."""
+    try:
+        return importlib.util.find_spec(name)
+    except ValueError:
+        return ModuleSpec(name, None, origin=getattr(sys.modules[name], "__file__", None))
+
+
+def _same(path: Path, origin: str) -> bool:
+    """Return whether an origin is this file; that of a built-in module is no file."""
+    return Path(origin).exists() and path.samefile(origin)
