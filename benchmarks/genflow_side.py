@@ -14,7 +14,7 @@ import torch
 from sides import Handlers, paced, serve
 
 from genflow import Generator, Population, Structure, threads
-from genflow.generator import shipped
+from genflow.pretrained import shipped
 from genflow.storage.files import read_tensors, write_tensors
 from genflow.threads import PRODUCTS_A_THREAD
 from genflow.training.options import PolicyOptions

@@ -9,12 +9,12 @@ from pathlib import Path
 from genflow import Population, Structure
 from genflow.evaluation.pictures import marginals
 from genflow.storage.files import write_bytes
-from genflow.storage.populations import find_populations, load_population
+from genflow.storage.populations import find_populations
 
 
 def main(run: Path, preset: str) -> None:
     structure = Structure.parse("hypergrid", preset)
-    found = {p.source: p for p in map(load_population, find_populations(run)) if p.structure == structure}
+    found = {p.source: p for p in map(Population.load, find_populations(run)) if p.structure == structure}
     shown = {
         "trained": found["trained"],
         "generated": found["generated"],

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 
 from genflow.distributed.process_group import require_gpu_for_each_worker
 from genflow.errors import GenflowError
+from genflow.given import read_structure
 from genflow.noise import Sampler
 from genflow.registry import registry
 from genflow.schema import Schema, validate
@@ -149,11 +150,7 @@ class Config(Schema):
     def _build(self, named: Sequence[str | dict[str, Any]]) -> list[Structure]:
         structures = []
         for item in named:
-            structure = (
-                Structure.parse(self.env, item, self.policy)
-                if isinstance(item, str)
-                else Structure.build(self.env, item, self.policy)
-            )
+            structure = read_structure(self.env, item, self.policy)
             if structure in structures:
                 raise GenflowError(f"structure {structure.name} is named twice")
             structures.append(structure)

@@ -10,10 +10,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from os.path import exists  # Path.exists raises for a path without permission
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import torch
 from pydantic import Field
@@ -23,21 +22,21 @@ from genflow import coverage
 from genflow.coverage import Quality
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
+from genflow.given import Given, Several, read_structure
 from genflow.interfaces.denoiser import Denoiser
 from genflow.interfaces.encoder import Encoder
 from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
 from genflow.population import Population
 from genflow.precision import float32_default
+from genflow.pretrained import CARD, TENSORS, locate, require_plugins
 from genflow.registry import registry
 from genflow.schema import Name, Objects, Schema, brief, validate
-from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
+from genflow.storage.files import StrPath, read_json, read_tensors, write_json, write_tensors
 from genflow.storage.modules import build_with_tensors
 from genflow.storage.populations import finite_float, inside
 from genflow.structure import Structure
 from genflow.threads import threads, worth
 
-CARD = "generator.json"
-TENSORS = "generator.safetensors"
 FORMAT = "genflow-generator-2"
 #: the format of genflow's first edition
 OLD_FORMAT = "genflow-generator-1"
@@ -61,7 +60,7 @@ class EncoderCard(Schema):
 
     def build(self) -> Encoder:
         """Build an untrained encoder of the same shape."""
-        encoder_cls = registry().load("encoder", self.name)
+        encoder_cls = registry().load("encoder", self.name, saved=True)
         return encoder_cls.from_spec(
             validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec
         )
@@ -124,7 +123,7 @@ class Card(Schema):
             )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Generator:
     """Generates populations for structures that were trained on and for others.
 
@@ -141,13 +140,17 @@ class Generator:
     latent_std: Tensor
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: str = "cpu") -> Self:
-        """Load a generator that `save_pretrained` wrote.
+    def from_pretrained(cls, name: StrPath, device: str = "cpu") -> Self:
+        """Load a generator that `save_pretrained` wrote, from a folder, by name or from a hub.
+
+        Args:
+            name: as for `genflow.pretrained.locate`: "hypergrid", "runs/mine" or "user/repository".
+            device: the torch device.
 
         Raises:
-            GenflowError: a file is missing, truncated or of another format.
+            GenflowError: nothing has this name, or a file is missing, truncated or of another format.
         """
-        return cls.from_card(*load_card(Path(folder)), device)
+        return cls.from_card(*load_card(name), device)
 
     @classmethod
     @float32_default()
@@ -161,7 +164,7 @@ class Generator:
         path = inside(folder, TENSORS)
         tensors, _ = read_tensors(path)
         encoder = card.encoder.load(_part(tensors, "encoder."), path)
-        denoiser_cls = registry().load("denoiser", card.denoiser)
+        denoiser_cls = registry().load("denoiser", card.denoiser, saved=True)
         options = validate(denoiser_cls.Config, card.denoiser_options, f"denoiser {card.denoiser!r}")
         sizes = {"latent_size": card.latent_size, "condition_size": card.condition_size}
         denoiser = build_with_tensors(
@@ -193,7 +196,7 @@ class Generator:
                 parameter.copy_(parameter.half())
         return other
 
-    def save_pretrained(self, folder: Path | str, half: bool = False) -> None:
+    def save_pretrained(self, folder: StrPath, half: bool = False) -> None:
         """Write ``generator.safetensors`` and its model card ``generator.json``.
 
         Args:
@@ -211,6 +214,10 @@ class Generator:
                 tensors |= {f"{part}.{name}": each.half() for name, each in module.named_parameters()}
         write_tensors(folder / TENSORS, tensors, {"format": FORMAT})
         write_json(folder / CARD, self.card.model_dump(mode="json"))
+
+    def __repr__(self) -> str:
+        num = len(self.card.training_structures)
+        return f"Generator({self.card.env}, policy {self.card.policy}, trained on {num:,} structures)"
 
     @property
     def device(self) -> torch.device:
@@ -238,22 +245,28 @@ class Generator:
         """Return a warning if the structure is at the edge of the training structures, or None."""
         return coverage.caution(structure, self.training_structures, self.card.quality)
 
+    @overload
+    def generate(self, structure: Given, num: int, *args: Any, **options: Any) -> Population: ...
+    @overload
+    def generate(self, structure: Several, num: int, *args: Any, **options: Any) -> list[Population]: ...
+
     @float32_default()
     def generate(
         self,
-        structure: Structure,
+        structure: Given | Several,
         num: int,
         seed: int = 0,
         sampling: SamplingOptions | None = None,
         **overrides: Any,
-    ) -> Population:
-        """Generate `num` policies for a structure.
+    ) -> Any:
+        """Generate `num` policies for a structure, or for each structure of a list.
 
         With several workers, each decodes a part of the policies and all return the whole population.
 
         Args:
-            structure: any covered structure; ``population.seen`` says whether it was trained on.
-            num: M, the number of policies.
+            structure: any covered structure, or its text or fields as for `genflow.generate`;
+                ``population.seen`` says whether it was trained on. Of a list of them, the result is a list.
+            num: M, the number of policies of each structure.
             seed: seed of the latents.
             sampling: sampler, steps and guidance; None means those on the model card.
             overrides: single fields of `sampling`, e.g. ``steps=20``.
@@ -261,6 +274,11 @@ class Generator:
         Raises:
             GenflowError: the structure is not covered, or the generated weights are not finite.
         """
+        if num < 1:
+            raise GenflowError(f"num must be at least 1, not {num}")
+        if isinstance(structure, list | tuple):
+            return [self.generate(each, num, seed, sampling, **overrides) for each in structure]
+        structure = read_structure(self.card.env, structure, self.card.policy)
         # describing its units is part of the work, also where it was done before this call
         began = time.perf_counter() - structure.layout.describing_seconds
         self.check(structure)
@@ -300,12 +318,14 @@ class Generator:
         return weights
 
 
-def load_card(folder: Path) -> tuple[Path, Card]:
-    """Read the model card of the generator in a folder, or in the ``generator`` folder of a run.
+def load_card(name: StrPath) -> tuple[Path, Card]:
+    """Read the model card of the generator of a name, or in the ``generator`` folder of a run.
 
     Raises:
-        GenflowError: the folder has no generator, or it is of another format.
+        GenflowError: nothing has this name, or the folder has no generator, one of another format, or one
+            whose environment or policy is not registered.
     """
+    folder = locate(name)
     if not exists(folder / CARD) and exists(folder / "generator" / CARD):
         folder = inside(folder, "generator")
     if not exists(folder / CARD):
@@ -321,26 +341,9 @@ def load_card(folder: Path) -> tuple[Path, Card]:
         )
     if facts.get("format") != FORMAT:
         raise GenflowError(f"{path} has format {brief(facts.get('format'))!r}, this genflow reads {FORMAT!r}")
-    return folder, validate(Card, facts, str(path))
-
-
-def shipped(env: str) -> list[Path]:
-    """Return the folders of the pretrained generators that ship with an environment.
-
-    Raises:
-        GenflowError: the environment is unknown, or names a package that is not installed.
-    """
-    folders = []
-    for target in registry().load("environment", env).pretrained:
-        package, _, folder = target.partition(":")
-        try:
-            # packages are installed unzipped, so that the resource is a folder on disk
-            folders.append(Path(str(resources.files(package).joinpath(folder))))
-        except ModuleNotFoundError as error:
-            raise GenflowError(
-                f"environment {env!r} says that a generator ships in {target!r}, but {error}"
-            ) from error
-    return folders
+    card = validate(Card, facts, str(path))
+    require_plugins(path, environment=card.env, policy=card.policy)
+    return folder, card
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ from genflow.evaluation.baselines import baselines, comparable, reference
 from genflow.evaluation.evaluate import choose_metrics, evaluate
 from genflow.evaluation.report import write_report
 from genflow.evaluation.report_data import EVALUATION
-from genflow.generator import shipped
 from genflow.population import Population
 from genflow.precision import float32_default
+from genflow.pretrained import shipped
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.stages.autoencoder import train_autoencoder
@@ -35,7 +35,7 @@ from genflow.stages.diffusion import train_generator
 from genflow.stages.generate import generate, load_pretrained
 from genflow.stages.zoo import train_zoo
 from genflow.storage.files import read_json, write_json
-from genflow.storage.populations import find_populations, load_population, read_facts
+from genflow.storage.populations import find_populations, read_facts
 from genflow.storage.runs import MANIFEST, RunDirectory, versions
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
@@ -175,7 +175,7 @@ def load_for_evaluation(
             f"{folder} holds no population"
             f"{' of these structures' if found else '; make some with `genflow generate`'}"
         )
-    populations = [load_population(path) for path, _ in chosen]
+    populations = [Population.load(path) for path, _ in chosen]
     if zoo_folder is not None:
         return populations, Zoo(zoo_folder)
     inside = folder / "zoo" if (folder / "zoo").is_dir() else folder

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from genflow import exact
 from genflow.caching import ByteCache
 from genflow.errors import GenflowError
+from genflow.foreign import weights_of_files, weights_of_modules
 from genflow.layout import WeightLayout
-from genflow.rollouts import Rollouts, Trace, sample
+from genflow.rollouts import LOG_Z_TRAJECTORIES, Rollouts, Trace, sample
 from genflow.seeding import seeded_cpu
+from genflow.storage.files import StrPath
+from genflow.storage.populations import read_policies, write_policies
 from genflow.structure import Structure
 from genflow.threads import threads, worth
 
@@ -36,9 +39,11 @@ _cache = ByteCache(CACHE_BYTES)
 #: the most bytes of weights that are held on other devices
 MOVED_BYTES = 2**28
 _moved = ByteCache(MOVED_BYTES)
+#: the provenance of policies that were made elsewhere
+IMPORTED = {"source": "imported", "training_structures": []}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Population:
     """M policies of one structure, stored as a float32 matrix (M, D) with their provenance.
 
@@ -69,10 +74,30 @@ class Population:
     def from_modules(
         cls, structure: Structure, modules: Sequence[nn.Module], provenance: Mapping[str, Any] | None = None
     ) -> Population:
-        """Create a population from separate networks."""
-        states = [module.state_dict() for module in modules]
-        stacked = {name: torch.stack([state[name] for state in states]) for name in structure.layout.shapes}
-        return cls(structure, structure.layout.flatten(stacked), provenance or {})
+        """Create a population from separate networks, e.g. torchgfn's ``MLP`` or an ``nn.Sequential``.
+
+        Their linear layers are those of the structure's network in the same order, whatever their names.
+
+        Args:
+            structure: the task and the architecture of the policies.
+            modules: a network for each policy.
+            provenance: see the class; None means the source "imported".
+
+        Raises:
+            GenflowError: a network has other layers, or computes something else than the structure's.
+        """
+        return cls(structure, weights_of_modules(structure, modules), provenance or IMPORTED)
+
+    @classmethod
+    def from_files(cls, structure: Structure, files: Sequence[StrPath]) -> Self:
+        """Create a population from state dicts in safetensors files, a policy each, of the source "imported".
+
+        A file does not say the activation between its layers, which must be that of the structure's policy.
+
+        Raises:
+            GenflowError: a file was written by torch.save, cannot be read, or has other layers.
+        """
+        return cls(structure, weights_of_files(structure, files), IMPORTED)
 
     @classmethod
     def initialised(cls, structure: Structure, num: int, seed: int) -> Population:
@@ -81,12 +106,29 @@ class Population:
         Their weights are those of the architecture's initialisation plus the environment's initial logits.
         """
         with seeded_cpu(seed):
-            modules = [structure.module() for _ in range(num)]
-        population = cls.from_modules(
-            structure, modules, {"source": "random", "seed": seed, "training_structures": []}
-        )
+            states = [structure.module().state_dict() for _ in range(num)]
+        stacked = {name: torch.stack([state[name] for state in states]) for name in structure.layout.shapes}
+        provenance = {"source": "random", "seed": seed, "training_structures": []}
+        population = cls(structure, structure.layout.flatten(stacked), provenance)
         bias = structure.initial_bias
         return population if bias is None else replace(population, weights=population.weights + bias)
+
+    @classmethod
+    def load(cls, folder: StrPath) -> Self:
+        """Read a population that `save` wrote.
+
+        Raises:
+            GenflowError: a file is missing, truncated or of another format, or its tensors do not fit.
+        """
+        return cls(*read_policies(folder))
+
+    def save(self, folder: StrPath) -> None:
+        """Write ``population.safetensors`` and ``population.json``, which name no file and hold no code.
+
+        Raises:
+            GenflowError: a file cannot be written.
+        """
+        write_policies(folder, self.structure, self.weights, self.provenance)
 
     @property
     def layout(self) -> WeightLayout:
@@ -105,6 +147,13 @@ class Population:
         own = self.structure.fields()
         trained_on = self.provenance.get("training_structures", [])
         return any(all(key in other and other[key] == own[key] for key in own) for other in trained_on)
+
+    def __repr__(self) -> str:
+        noun = "policy" if len(self) == 1 else "policies"
+        return (
+            f"Population({len(self):,} {self.source} {noun} of {self.structure.env} {self.structure.name};"
+            f" {self.layout.size:,} parameters each)"
+        )
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -225,6 +274,19 @@ class Population:
 
         return _cache.get(self, ("rollouts", num, seed, epsilon), draw)
 
+    @cached_property
+    def log_z(self) -> Tensor:
+        """Log Z of the trajectory balance loss for each policy, (M,) float32, to train the policies further.
+
+        It is exact, and the same for all policies, where the structure's solution has a closed form or can
+        enumerate the states. Elsewhere it is an estimate: the mean of log(R P_B / P_F) over 256 trajectories
+        of each policy, which is at most the true log Z in expectation.
+        """
+        solution = self.structure.solution
+        if solution.knows_log_partition:
+            return torch.full((len(self),), solution.log_partition(), dtype=torch.float32)
+        return self.rollouts(LOG_Z_TRAJECTORIES).log_z()
+
     def module(self) -> nn.Module:
         """Return the network of a population with one policy.
 
@@ -253,3 +315,6 @@ class Population:
         return DiscretePolicyEstimator(
             self.module(), n_actions=transitions.n_actions, preprocessor=preprocessor
         )
+
+
+load_population = Population.load

@@ -24,6 +24,8 @@ from genflow.interfaces.transitions import Transitions
 #: `PolicyArch.backward` needs, (M, U, ...) each
 Trace = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 MAX_STEPS = 10_000
+#: trajectories of each policy for an estimate of log Z
+LOG_Z_TRAJECTORIES = 256
 #: the most steps whose random numbers are drawn at once, and the most numbers in one draw
 NOISE_STEPS, MAX_NOISE = 16, 2**20
 #: the fraction of rows that sharing states or dropping trajectories must save to outweigh its own cost
@@ -71,6 +73,15 @@ class Rollouts:
     def inputs(self) -> Tensor:
         """Policy inputs (M, K, s) of each row's state."""
         return self.transitions.inputs(self.rows(self.states).flatten(0, 1)).unflatten(0, self.index.shape)
+
+    def log_z(self) -> Tensor:
+        """Estimate log Z (M,) as the mean over trajectories of log(R P_B / P_F).
+
+        It is the log Z that minimises the trajectory balance loss of these policies; its expectation is at
+        most the true log Z, and equal to it for policies that sample the target exactly.
+        """
+        log_pf = self.log_pf(self.rows(self.logits))
+        return (self.log_reward + self.total(self.log_pb - log_pf)).mean(1).float()
 
     def rows(self, values: Tensor) -> Tensor:
         """Expand values (M, U, ...) of evaluated states to the rows (M, K, ...)."""

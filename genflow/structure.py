@@ -84,7 +84,7 @@ class Structure:
         return hash(self._key)
 
     def __repr__(self) -> str:
-        return f"Structure({self.env!r}, {self.name!r}, policy={self.policy!r})"
+        return f"Structure({self.env} {self.name}; policy {self.policy})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle by the options, because torchgfn's environments cannot be pickled."""

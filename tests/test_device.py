@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles import grid, lively
 
-from genflow import Denoiser, Population, exact, load_config, load_population, run
+from genflow import Denoiser, Population, exact, load_config, run
 from genflow.progress import Progress
 from genflow.rollouts import sample
 from genflow.training.diffusion import DiffusionOptions, DiffusionTrainee
@@ -127,7 +127,7 @@ def test_the_whole_job_runs_under_doubles(doubles, tmp_path):
     )  # fmt: skip
     entries = run(config, tmp_path / "run", Progress(quiet=True))
     assert {entry["source"] for entry in entries} > {"trained", "generated"}
-    made = load_population(tmp_path / "run" / "generated" / "ndim=2,height=6,width=8")
+    made = Population.load(tmp_path / "run" / "generated" / "ndim=2,height=6,width=8")
     assert made.weights.dtype == torch.float32
 
 

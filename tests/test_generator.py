@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from genflow import Generator, GenflowError, Population, Structure, Zoo, evaluate, load_config
-from genflow.generator import shipped
 from genflow.pipeline import check, evaluate_folder, run
+from genflow.pretrained import shipped
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder, train_autoencoder
 from genflow.stages.common import digest, resolve_component, zoo_digest

@@ -6,8 +6,7 @@ import pytest
 from genflow_hypergrid.environment import Hypergrid
 
 import genflow
-from genflow import GenflowError, load_config
-from genflow.storage.populations import load_population
+from genflow import GenflowError, Population, load_config
 
 TINY = {
     "zoo.num": 2, "zoo.steps": 4, "autoencoder.steps": 2, "diffusion.steps": 2, "train_tests": False,
@@ -24,7 +23,7 @@ def test_policies_of_the_shipped_generator_stand_beside_the_runs_own(tmp_path, c
     assert js[tests[0], "pretrained"] < 0.02 < js[tests[0], "generated"]
     assert (tests[1], "pretrained") not in js and (tests[1], "generated") in js
     assert f"pretrained: no generator covers {tests[1]}: " in capsys.readouterr().err
-    made = load_population(tmp_path / "run" / "pretrained" / tests[0])
+    made = Population.load(tmp_path / "run" / "pretrained" / tests[0])
     assert made.source == "pretrained" and not made.seen
 
 

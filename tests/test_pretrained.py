@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from genflow import Generator, Structure
-from genflow.generator import shipped
 from genflow.measure import exact_metrics, figures_of
+from genflow.pretrained import shipped
 
 FOLDERS = shipped("hypergrid")
 PAPER_UNSEEN = [(3, 3), (4, 4), (3, 12), (7, 7), (2, 2), (2, 8), (3, 27), (4, 25)]

@@ -21,7 +21,6 @@ from genflow import (
     Structure,
     described,
     load_config,
-    load_population,
     run,
 )
 
@@ -122,7 +121,7 @@ def test_a_registered_reward_is_trained_and_evaluated(third_party, tmp_path):
     for entry in entries:
         assert entry["structure"]["slope"] == 3.0
         assert 1 <= entry["metrics"]["mean_reward"]["mean"] <= 20.1
-    trained = load_population(tmp_path / "run" / "zoo" / structure.name)
+    trained = Population.load(tmp_path / "run" / "zoo" / structure.name)
     assert trained.structure == structure
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from genflow import Generator, Population, Structure, exact
-from genflow.generator import PRODUCTS_A_WEIGHT, shipped
+from genflow.generator import PRODUCTS_A_WEIGHT
+from genflow.pretrained import shipped
 from genflow.threads import PRODUCTS_A_THREAD, threads, worth
 
 

@@ -47,7 +47,6 @@ from genflow.storage.files import (
     write_json,
     write_tensors,
 )
-from genflow.storage.populations import load_population, save_population
 
 ROOT = Path(__file__).parent.parent
 ASKED = grid(2, 3, width=4)
@@ -82,7 +81,7 @@ def make_population(folder: Path, height: int = 3) -> None:
         "budget": {"objective": "tb", "steps": 10, "batch_size": 4},
         "history": {"loss": [[1, 2.0], [2, None], [3, 0.5]], "js": [[3, 0.25]]},
     }
-    save_population(Population(population.structure, population.weights, provenance), folder)
+    Population(population.structure, population.weights, provenance).save(folder)
 
 
 def make_encoder(name: str, latent_size: int = 8) -> Any:
@@ -166,7 +165,7 @@ def make_run(folder: Path) -> None:
 
 def load_one(folder: Path) -> None:
     """A population is finite and of the right shape, and its provenance can be told and saved."""
-    population = load_population(folder)
+    population = Population.load(folder)
     assert population.weights.dtype == torch.float32 and population.weights.shape == (
         len(population),
         population.layout.size,
@@ -1024,7 +1023,7 @@ def test_many_structures_and_sources_fit_a_report(attacked, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     "load",
-    [Generator.from_pretrained, Zoo, load_population, load_autoencoder, read_report_data, write_report],
+    [Generator.from_pretrained, Zoo, Population.load, load_autoencoder, read_report_data, write_report],
 )
 def test_a_folder_that_cannot_be_looked_at_is_refused(tmp_path, load):
     """As one that this user may not open, which a test of the superuser's cannot show."""
@@ -1034,7 +1033,7 @@ def test_a_folder_that_cannot_be_looked_at_is_refused(tmp_path, load):
 def test_a_reward_that_outgrows_memory_is_refused(attacked):
     """torchgfn's lists every permutation of the dimensions, 16! here."""
     structure = grid(16, 2, width=1, reward="sparse")
-    save_population(lively(structure, 1), attacked / "findings" / "zoo" / "two")
+    lively(structure, 1).save(attacked / "findings" / "zoo" / "two")
     with limited():
         assert "sparse" in (
             refusal(lambda folder: write_report(folder, folder / "out"), attacked / "findings") or ""

@@ -11,7 +11,7 @@ from oracles import grid, lively
 from safetensors.torch import load_file, save_file
 
 from genflow import GenflowError, Population, Zoo
-from genflow.storage.populations import FACTS, TENSORS, find_populations, load_population, save_population
+from genflow.storage.populations import FACTS, TENSORS, find_populations
 
 STRUCTURE = {"ndim": 2, "height": 4}
 
@@ -29,7 +29,7 @@ def make(num=3, seed=0, **fields) -> Population:
 
 @pytest.fixture
 def saved(tmp_path):
-    save_population(make(), tmp_path / "p")
+    make().save(tmp_path / "p")
     return tmp_path / "p"
 
 
@@ -42,8 +42,8 @@ def test_round_trip_is_bit_exact(tmp_path, fields):
     population = make(num=2, **fields)
     # odd but finite numbers too
     population.weights[0, :4] = torch.tensor([1e-45, -0.0, 3.4028235e38, 1 / 3])
-    save_population(population, tmp_path)
-    found = load_population(tmp_path)
+    population.save(tmp_path)
+    found = Population.load(tmp_path)
     assert found.structure == population.structure
     assert found.weights.dtype == torch.float32
     assert found.weights.view(torch.int32).equal(population.weights.view(torch.int32))
@@ -73,7 +73,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path):
         population.weights,
         {"source": "trained", "a": float("nan"), "b": [float("inf"), 1.0]},
     )
-    save_population(odd, tmp_path)
+    odd.save(tmp_path)
     assert json.loads((tmp_path / FACTS).read_text(), parse_constant=pytest.fail)["provenance"]["b"] == [
         None,
         1.0,
@@ -114,7 +114,7 @@ BREAK_TENSORS = {
 def test_tensors_that_do_not_fit_are_refused_by_file(saved, kind):
     rewrite(saved, BREAK_TENSORS[kind])
     with pytest.raises(GenflowError, match=TENSORS) as caught:
-        load_population(saved)
+        Population.load(saved)
     assert "\n" not in str(caught.value)
 
 
@@ -123,7 +123,7 @@ def test_a_truncated_file_is_refused(saved, cut):
     data = (saved / TENSORS).read_bytes()
     (saved / TENSORS).write_bytes(data[:cut])
     with pytest.raises(GenflowError, match=TENSORS):
-        load_population(saved)
+        Population.load(saved)
 
 
 FOREIGN = {
@@ -140,7 +140,7 @@ FOREIGN = {
 def test_a_foreign_file_is_refused(saved, kind):
     (saved / TENSORS).write_bytes(FOREIGN[kind])
     with pytest.raises(GenflowError, match=TENSORS):
-        load_population(saved)
+        Population.load(saved)
 
 
 BROKEN_JSON = {
@@ -172,7 +172,7 @@ def test_broken_facts_are_refused_by_file(saved, kind):
     text = BROKEN_JSON[kind]
     (saved / FACTS).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(GenflowError, match="population") as caught:
-        load_population(saved)
+        Population.load(saved)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
 
@@ -181,10 +181,10 @@ def test_broken_facts_are_refused_by_file(saved, kind):
 def test_a_missing_file_or_a_folder_in_its_place_is_refused(saved, name):
     (saved / name).unlink()
     with pytest.raises(GenflowError, match=name):
-        load_population(saved)
+        Population.load(saved)
     (saved / name).mkdir()
     with pytest.raises(GenflowError, match=name):
-        load_population(saved)
+        Population.load(saved)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def run(tmp_path):
     """A run directory with a zoo of three structures."""
     for height in (3, 4, 5):
         population = make(height=height)
-        save_population(population, tmp_path / "run" / "zoo" / population.structure.name)
+        population.save(tmp_path / "run" / "zoo" / population.structure.name)
     return tmp_path / "run"
 
 
@@ -223,12 +223,12 @@ def test_an_interrupted_save_leaves_no_population(tmp_path, monkeypatch):
 
     monkeypatch.setattr("genflow.storage.populations.write_json", fail)
     with pytest.raises(KeyboardInterrupt):
-        save_population(make(), tmp_path / "p")
+        make().save(tmp_path / "p")
     assert find_populations(tmp_path) == []
 
 
 def test_hidden_folders_are_no_populations(run):
-    save_population(make(height=7), run / "zoo" / ".trash")
+    make(height=7).save(run / "zoo" / ".trash")
     assert len(Zoo(run).structures) == 3
 
 
@@ -251,4 +251,4 @@ def test_a_broken_population_in_a_zoo_is_a_genflow_error(run):
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GenflowError, match="cannot write"):
-        save_population(make(), tmp_path / "file" / "p")
+        make().save(tmp_path / "file" / "p")

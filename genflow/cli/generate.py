@@ -13,8 +13,8 @@ _generator = click.option(
     "--generator",
     "generator_folder",
     type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Trained generator, or the run that holds it (default: the one that ships).",
+    metavar="DIR|NAME",
+    help="Trained generator: its folder, the run that holds it, a name or a hub id (default: what ships).",
 )
 _num = click.option("--num", type=int, metavar="N", help="Policies a structure.")
 
@@ -68,10 +68,10 @@ def _start(options: CommandOptions, folder, generator_folder, num):
         GenflowError: an option asks for what this population is not.
     """
     from genflow.config import parse_override
-    from genflow.storage.populations import load_population
+    from genflow.population import Population
     from genflow.training.finetune import transfer
 
-    population = load_population(folder)
+    population = Population.load(folder)
     own = population.structure
     keys = [parse_override(text)[0] for text in options.overrides]
     if generator_folder is not None:
@@ -137,3 +137,35 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num):
     entries = generate_stage.finetune_both(config, population, folder, options.progress())
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
     options.emit(entries, "\n".join([*lines, f"populations in {folder}"]))
+
+
+@click.command("import")
+@click.argument("files", type=click.Path(path_type=Path), metavar="FILE...", nargs=-1, required=True)
+@common
+def import_(options: CommandOptions, files):
+    """Take policies that were made elsewhere: a state dict of linear layers in each safetensors FILE.
+
+    Layers are matched by order and shape, whatever their names. A file does not say the activation between
+    them, which must be that of the policy.
+
+    \b
+    Example:
+      genflow import a.safetensors --env hypergrid -o policy=mlp --structure ndim=2,height=8,activation=relu
+    """
+    from genflow.population import Population
+    from genflow.storage.populations import FACTS
+
+    config = options.configure()
+    if len(config.structures) != 1:
+        raise GenflowError("name the one --structure whose policies the files hold")
+    (structure,) = config.training_structures()
+    folder = options.out or Path("runs") / config.env / "imported" / structure.name
+    if (folder / FACTS).exists():
+        raise GenflowError(f"{folder} holds a population; choose another --out")
+    population = Population.from_files(structure, files)
+    population.save(folder)
+    layers = [type(part).__name__ for part in structure.module().modules() if not list(part.children())]
+    options.emit(
+        {**structure.to_json(), "num": len(population), "layers": layers, "folder": str(folder)},
+        f"{population!r} in {folder}, taken as {', '.join(layers)}",
+    )

@@ -19,7 +19,7 @@ from genflow.measure import all_metrics
 from genflow.population import Population
 from genflow.schema import Schema, validate
 from genflow.storage.files import read_json
-from genflow.storage.populations import FACTS, find_populations, inside, load_population, read_facts
+from genflow.storage.populations import FACTS, find_populations, inside, read_facts
 from genflow.storage.runs import MANIFEST
 from genflow.structure import Structure
 
@@ -172,7 +172,7 @@ class SavedPopulation:
 
     def load(self, limit: int) -> Population:
         """Load the first `limit` policies."""
-        return load_population(self.folder)[:limit]
+        return Population.load(self.folder)[:limit]
 
 
 Fits = Callable[[Structure, Mapping[str, SavedPopulation]], bool]

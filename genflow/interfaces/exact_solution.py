@@ -90,6 +90,11 @@ class ExactSolution:
         log_reward[graph.can_exit] = self.transitions.log_reward(graph.states[graph.can_exit])
         return log_reward
 
+    @property
+    def knows_log_partition(self) -> bool:
+        """Whether `log_partition` can be computed."""
+        return self.enumerable
+
     def log_partition(self) -> float:
         """Return log Z, the logarithm of the sum of rewards over all terminal states."""
         return float(self.log_reward().logsumexp(0))

@@ -11,12 +11,13 @@ from typing import Any
 from genflow.config import Config
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
-from genflow.generator import CARD, Generator, load_card, shipped
+from genflow.generator import CARD, Generator, load_card
 from genflow.population import Population
 from genflow.precision import float32_default
+from genflow.pretrained import shipped
 from genflow.progress import Progress
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
-from genflow.storage.populations import FACTS, find_populations, load_population, save_population
+from genflow.storage.populations import FACTS, find_populations
 from genflow.storage.runs import RunDirectory
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
@@ -141,7 +142,7 @@ def generate(
     def make(index: int) -> None:
         population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
         population = replace(population, provenance={**population.provenance, "source": source})
-        world().on_rank_zero(lambda: save_population(population, folders[index]))
+        world().on_rank_zero(lambda: population.save(folders[index]))
         made[index] = population
 
     with RunDirectory.open(out, "generate", identity, config.seed) as run:
@@ -160,7 +161,7 @@ def generate(
                     "generate",
                     lambda index: estimated_cost(structures[index]),
                 )
-        populations = [made.get(index) or load_population(folder) for index, folder in enumerate(folders)]
+        populations = [made.get(index) or Population.load(folder) for index, folder in enumerate(folders)]
         if not run.complete:
             for p in populations:
                 progress.note(
@@ -204,7 +205,7 @@ def finetune_both(
                         progress=progress,
                         device=device,
                     )
-                    save_population(result, out / name)
+                    result.save(out / name)
                 remove_checkpoints(out / name)
 
             map_with_progress(
@@ -213,7 +214,7 @@ def finetune_both(
             run.update(complete=True)
         entries = []
         for path in find_populations(out):
-            history = load_population(path).provenance["history"]
+            history = Population.load(path).provenance["history"]
             entries.append(
                 {
                     "name": path.name,

@@ -18,7 +18,7 @@ from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.common import dump, estimated_cost, map_with_progress, resolve_component
 from genflow.storage.files import write_tensors
-from genflow.storage.populations import FACTS, save_population
+from genflow.storage.populations import FACTS
 from genflow.storage.runs import RunDirectory
 from genflow.storage.zoo import STARTS, Zoo, read_starts
 from genflow.structure import Structure
@@ -78,7 +78,7 @@ def train_zoo(
                 progress=progress,
                 device=device,
             )
-            save_population(population, folder)
+            population.save(folder)
             remove_checkpoints(folder)
             facts = population.provenance
             line = f"zoo: {structure.name}: {len(population)} policies in {facts['seconds']:.1f} s"

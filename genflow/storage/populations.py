@@ -7,7 +7,7 @@ environment, structure, policy and provenance.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
-from genflow.population import Population
 from genflow.schema import Name, Objects, Schema, brief, validate
-from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
+from genflow.storage.files import StrPath, read_json, read_tensors, write_json, write_tensors
 from genflow.structure import Structure
 
 TENSORS = "population.safetensors"
@@ -51,18 +50,20 @@ class Provenance(Schema):
     members: Objects | None = None
 
 
-def save_population(population: Population, folder: Path | str) -> None:
-    """Write a population, the JSON file last, so that a folder which has it is complete."""
+def write_policies(
+    folder: StrPath, structure: Structure, weights: Tensor, provenance: Mapping[str, Any]
+) -> None:
+    """Write the parts of a population, the JSON file last, so that a folder which has it is complete."""
     folder = Path(folder)
-    write_tensors(folder / TENSORS, population.state_dict(), {"format": "genflow-population-1"})
-    write_json(
-        folder / FACTS,
-        {**population.structure.to_json(), "num": len(population), "provenance": dict(population.provenance)},
-    )
+    tensors = structure.layout.unflatten(weights)
+    write_tensors(folder / TENSORS, tensors, {"format": "genflow-population-1"})
+    write_json(folder / FACTS, {**structure.to_json(), "num": len(weights), "provenance": dict(provenance)})
 
 
-def load_population(folder: Path | str, read_files: bool = False) -> Population:
-    """Read a population, with `read_files` as for `Structure.restore`.
+def read_policies(folder: StrPath, read_files: bool = False) -> tuple[Structure, Tensor, dict[str, Any]]:
+    """Read the parts of a population: its structure, weights (M, D) and provenance.
+
+    `read_files` is as for `Structure.restore`.
 
     Raises:
         GenflowError: a file is missing, truncated or of another format, or its tensors do not fit.
@@ -94,10 +95,10 @@ def load_population(folder: Path | str, read_files: bool = False) -> Population:
             f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies"
         )
     finite = {name: finite_float(tensors[name], f"{path}: tensor {name!r}") for name in shapes}
-    return Population(structure, structure.layout.flatten(finite), facts["provenance"])
+    return structure, structure.layout.flatten(finite), facts["provenance"]
 
 
-def convert_populations(folder: Path | str, out: Path | str) -> int:
+def convert_populations(folder: StrPath, out: StrPath) -> int:
     """Write the populations in a folder as they are saved today, at the same places under `out`.
 
     The first edition saved the paths of files such as a vocabulary. These files are read now.
@@ -115,14 +116,13 @@ def convert_populations(folder: Path | str, out: Path | str) -> int:
     for path in found:
         read_facts(path, read_files=True)  # all are checked before the first is written
     for path in found:
-        population = load_population(path, read_files=True)
-        own = population.structure
+        own, weights, provenance = read_policies(path, read_files=True)
         trained_on = [
             Structure.restore(own.env, fields, own.policy, read_files=True).fields()
-            for fields in population.provenance.get("training_structures", [])
+            for fields in provenance.get("training_structures", [])
         ]
-        provenance = {**population.provenance, "training_structures": trained_on}
-        save_population(replace(population, provenance=provenance), out / path.relative_to(folder))
+        provenance = {**provenance, "training_structures": trained_on}
+        write_policies(out / path.relative_to(folder), own, weights, provenance)
     return len(found)
 
 
@@ -151,7 +151,7 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_facts(folder: Path | str, read_files: bool = False) -> tuple[Structure, dict[str, Any]]:
+def read_facts(folder: StrPath, read_files: bool = False) -> tuple[Structure, dict[str, Any]]:
     """Read ``population.json`` without the weights, with `read_files` as for `Structure.restore`.
 
     Returns:
@@ -169,7 +169,7 @@ def read_facts(folder: Path | str, read_files: bool = False) -> tuple[Structure,
         raise GenflowError(f"{path}: {error}") from error
 
 
-def find_populations(folder: Path | str) -> list[Path]:
+def find_populations(folder: StrPath) -> list[Path]:
     """Find the folders that hold a population, `folder` itself or folders inside it, sorted.
 
     Raises:

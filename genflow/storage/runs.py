@@ -46,8 +46,8 @@ class RunDirectory:
     and writes.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: StrPath, manifest: dict[str, Any]) -> None:
+        self.path = Path(path)
         self.manifest = manifest
 
     @classmethod

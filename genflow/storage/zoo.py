@@ -12,7 +12,7 @@ from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.schema import brief
 from genflow.storage.files import read_tensors
-from genflow.storage.populations import find_populations, inside, load_population
+from genflow.storage.populations import find_populations, inside
 from genflow.structure import Structure
 
 STARTS = "starts.safetensors"
@@ -36,6 +36,10 @@ class Zoo:
             )
         self._loaded: list[Population] | None = None
 
+    def __repr__(self) -> str:
+        num = len(self._folders if self._loaded is None else self._loaded)
+        return f"Zoo({num:,} {'population' if num == 1 else 'populations'} in {self.folder})"
+
     @property
     def populations(self) -> list[Population]:
         """The populations, one for each structure, in the order of their folders.
@@ -44,7 +48,7 @@ class Zoo:
             GenflowError: a population cannot be read.
         """
         if self._loaded is None:
-            self._loaded = [load_population(folder) for folder in self._folders]
+            self._loaded = [Population.load(folder) for folder in self._folders]
         return self._loaded
 
     @property

@@ -19,7 +19,7 @@ from genflow.measure import figures_of, measure
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
-from genflow.rollouts import sample
+from genflow.rollouts import LOG_Z_TRAJECTORIES, sample
 from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 from genflow.threads import threads
@@ -29,8 +29,6 @@ from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 from genflow.training.snapshots import Snapshots
 
-#: trajectories of each policy for the estimate of log Z
-LOG_Z_TRAJECTORIES = 256
 #: policies computed together on a CPU; more do not fit into the cache, and fewer cost overhead
 CACHED_MEMBERS = 16
 #: the most states of a task whose exact metrics are shown in training
@@ -144,11 +142,8 @@ class PopulationTrainee(Trainee):
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
         """Estimate the log Z (M,) that minimises the trajectory balance loss of the initial policies."""
         trace = self.structure.forward_with_cache(self._module, self.weights)
-        rollouts = sample(
-            self.transitions, lambda x: (trace(x)[0], ()), (self.members, LOG_Z_TRAJECTORIES), 0.0, rng
-        )
-        log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
-        return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).mean(1).float()
+        shape = (self.members, LOG_Z_TRAJECTORIES)
+        return sample(self.transitions, lambda x: (trace(x)[0], ()), shape, 0.0, rng).log_z()
 
     def _balance(self, own: slice, step: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Compute the gradients of a block in place, and return its losses and rewards (m,)."""

@@ -28,6 +28,11 @@ class GridSolution(ExactSolution):
         super().__init__(transitions, height**ndim)
         self._ndim, self._height, self._reward = ndim, height, transitions.reward
 
+    @property
+    def knows_log_partition(self) -> bool:
+        """Whether the reward has a closed form, or all states can be enumerated."""
+        return isinstance(self._reward, ProductReward) or self.enumerable
+
     def log_partition(self) -> float:
         """The logarithm of the sum of all rewards.
 

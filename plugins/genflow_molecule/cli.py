@@ -73,7 +73,7 @@ def dock(
     """
     import json
 
-    from genflow import Progress, load_population
+    from genflow import Population, Progress
 
     from . import docking, screening
 
@@ -87,7 +87,7 @@ def dock(
         )
     where = docking.target(target) if target is not None else docking.receptor(file, box_centre, box_size)
     docking.require_extra()  # after what can be said of the receptor without it
-    population = load_population(population_folder)
+    population = Population.load(population_folder)
     folder = out or Path("runs") / population.structure.env / "docked" / where.name
     rows = screening.screen(
         population,

@@ -260,10 +260,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, args, fragments):
 
 def test_exact_metrics_of_a_large_structure_are_refused_with_what_to_use(chain, tmp_path):
     from genflow import Population, Structure
-    from genflow.storage.populations import save_population
 
-    save_population(
-        Population.initialised(Structure.parse("hypergrid", "ndim=8,height=20,width=8"), 1, 0),
+    Population.initialised(Structure.parse("hypergrid", "ndim=8,height=20,width=8"), 1, 0).save(
         tmp_path / "large",
     )
     line = refused("evaluate", tmp_path / "large", "--metric", "js")

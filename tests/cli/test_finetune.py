@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from genflow import GenflowError, Population, Structure, load_population
+from genflow import GenflowError, Population, Structure
 from genflow.cli.main import main
-from genflow.storage.populations import save_population
 from genflow.training.finetune import transfer
 
 GRID, BLOCKS = "ndim=2,height=4,width=8", "blocks=3,max_blocks=3,width=8"
@@ -23,7 +22,7 @@ def finetune(tmp_path, monkeypatch, capsys):
 
     def call(env: str, structure: str, *args: str) -> tuple[int, str, str]:
         population = Population.initialised(Structure.parse(env, structure), 3, 5)
-        save_population(population, tmp_path / "policies")
+        population.save(tmp_path / "policies")
         status = 0
         try:
             main(["finetune", "policies", "--out", "made", *STEP, *args])
@@ -49,14 +48,14 @@ def test_policies_are_trained_on_another_reward(finetune, tmp_path, env, structu
     status, out, err = finetune(env, structure, "--structure", wanted, "--json")
     assert status == 0, err
     assert {entry["name"] for entry in json.loads(out)} == {"finetuned", "from_random"}
-    before, after = (load_population(tmp_path / name) for name in ("policies", "made/finetuned"))
+    before, after = (Population.load(tmp_path / name) for name in ("policies", "made/finetuned"))
     asked = Structure.parse(env, wanted)
     assert after.structure is asked and before.structure is not asked
     assert after.weights.allclose(before.weights, atol=1e-6)
     assert after.provenance["started_from"] == "random"
     assert after.provenance["started_from_structure"] == before.structure.fields()
     assert after.provenance["training_structures"] == [asked.fields()]
-    beside = load_population(tmp_path / "made" / "from_random")
+    beside = Population.load(tmp_path / "made" / "from_random")
     assert beside.structure is asked and "started_from_structure" not in beside.provenance
     assert not beside.weights.allclose(before.weights, atol=1e-3)
 
@@ -70,7 +69,7 @@ def test_other_weights_of_the_same_task_are_another_run(finetune):
 def test_its_own_structure_is_no_other(finetune, tmp_path):
     status, _, err = finetune("hypergrid", GRID, "--structure", "height=4,ndim=2,width=8", "--num", "2")
     assert status == 0 and "are trained on" not in err
-    made = load_population(tmp_path / "made" / "finetuned")
+    made = Population.load(tmp_path / "made" / "finetuned")
     assert len(made) == 2 and "started_from_structure" not in made.provenance
 
 

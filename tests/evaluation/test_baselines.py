@@ -8,7 +8,6 @@ from oracles import grid, lively
 
 from genflow import Population, Structure, Zoo
 from genflow.evaluation.baselines import baselines, comparable, distance, perturb, reference, transplant
-from genflow.storage.populations import save_population
 
 NAMES = ["random", "mean", "nearest", "perturbed"]
 
@@ -27,7 +26,7 @@ def trained(structure: Structure, num: int, seed: int) -> Population:
 @pytest.fixture
 def zoo(tmp_path):
     for seed, height in enumerate((4, 6, 12)):
-        save_population(trained(grid(2, height), 5, seed), tmp_path / str(height))
+        trained(grid(2, height), 5, seed).save(tmp_path / str(height))
     return Zoo(tmp_path)
 
 
@@ -179,7 +178,7 @@ def test_without_a_zoo_only_random_is_left():
 
 
 def test_nearest_needs_another_structure(tmp_path):
-    save_population(trained(grid(2, 4), 2, 0), tmp_path / "only")
+    trained(grid(2, 4), 2, 0).save(tmp_path / "only")
     found = made(grid(2, 4), Zoo(tmp_path))
     assert list(found) == ["random", "mean", "perturbed"]
 

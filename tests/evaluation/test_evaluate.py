@@ -16,7 +16,6 @@ from genflow.evaluation.report import write_report
 from genflow.measure import all_metrics, exact_metrics, values_of
 from genflow.pipeline import compare, evaluate_folder
 from genflow.progress import Progress
-from genflow.storage.populations import save_population
 
 REFERENCE = {"novelty", "novelty_tv", "error_agreement"}
 
@@ -28,7 +27,7 @@ def named(source: str, population: Population) -> Population:
 @pytest.fixture
 def zoo(tmp_path):
     for seed, height in enumerate((4, 6)):
-        save_population(named("trained", lively(grid(2, height), 4, seed)), tmp_path / "zoo" / str(height))
+        named("trained", lively(grid(2, height), 4, seed)).save(tmp_path / "zoo" / str(height))
     return Zoo(tmp_path / "zoo")
 
 

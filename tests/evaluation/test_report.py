@@ -19,7 +19,6 @@ from genflow.evaluation.evaluate import choose_metrics, format_number
 from genflow.evaluation.report import write_report
 from genflow.progress import Progress
 from genflow.stages.generate import finetune_both
-from genflow.storage.populations import save_population
 
 SEEN = ("ndim=2,height=3,width=8", "ndim=1,height=4,width=8")
 UNSEEN = "ndim=2,height=2,width=8"
@@ -286,7 +285,7 @@ def test_a_broken_population_is_refused_by_name(tmp_path, broken):
 
 def test_populations_alone_are_enough(tmp_path):
     structure = Structure.parse("hypergrid", SEEN[0])
-    save_population(Population.initialised(structure, 2, 0), tmp_path / "some")
+    Population.initialised(structure, 2, 0).save(tmp_path / "some")
     page = Page(write_report(tmp_path))
     assert "no measured comparison" in page.text and structure.name in page.text
     assert len(page.images) == 2 and not page.rows
@@ -296,18 +295,15 @@ def test_a_task_too_large_to_enumerate_still_has_curves(tmp_path):
     structure = Structure.parse("hypergrid", "ndim=9,height=9,width=8")
     population = Population.initialised(structure, 2, 0)
     history = {"loss": [[1, 2.0], [2, None], [3, 1.0]]}
-    save_population(
-        Population(structure, population.weights, {"source": "trained", "history": history}), tmp_path
-    )
+    Population(structure, population.weights, {"source": "trained", "history": history}).save(tmp_path)
     (image,) = Page(write_report(tmp_path)).images
     assert str(image["alt"]).startswith("loss over the steps")
 
 
 def test_a_finetuning_is_shown_against_a_random_start(run, tmp_path):
-    from genflow.storage.populations import load_population
 
     config = load_config(env="hypergrid", **TINY)
-    finetune_both(config, load_population(run / "generated" / UNSEEN), tmp_path / "tuned", Progress())
+    finetune_both(config, Population.load(run / "generated" / UNSEEN), tmp_path / "tuned", Progress())
     page = Page(write_report(tmp_path / "tuned"))
     alts = [str(image["alt"]) for image in page.images]
     for figure in ("loss", "reward", "js"):
@@ -387,7 +383,7 @@ def test_draws_the_best_different_objects_of_what_each_source_samples(gallery, t
     structure = Structure.parse("hypergrid", WIDE)
     for source in ("trained", "generated"):
         population = Population.initialised(structure, 3, 4 if source == "trained" else 5)
-        save_population(Population(structure, population.weights, {"source": source}), tmp_path / source)
+        Population(structure, population.weights, {"source": source}).save(tmp_path / source)
     page = Page(write_report(tmp_path))
     rows = objects(page)
     assert len(rows) == 3 and gallery.drawn == [24], "one drawing for what is seen together"
@@ -406,7 +402,7 @@ def test_draws_the_best_different_objects_of_what_each_source_samples(gallery, t
 
 
 def test_hostile_names_of_objects_are_only_text(gallery, tmp_path):
-    save_population(Population.initialised(Structure.parse("hypergrid", WIDE), 2, 0), tmp_path)
+    Population.initialised(Structure.parse("hypergrid", WIDE), 2, 0).save(tmp_path)
     page = Page(write_report(tmp_path))
     assert "<script" not in page.html and "<i>" not in page.html.partition("Score:")[2].partition("</p>")[0]
     assert page.text.count("<script>alert(") == sum(map(len, objects(page))) == 8
@@ -415,7 +411,7 @@ def test_hostile_names_of_objects_are_only_text(gallery, tmp_path):
 
 def test_a_source_of_nothing_that_can_be_shown_has_an_empty_row(gallery, tmp_path, monkeypatch):
     monkeypatch.setattr(Pairs, "names", lambda self, states: [""] * len(states))
-    save_population(Population.initialised(Structure.parse("hypergrid", WIDE), 2, 0), tmp_path)
+    Population.initialised(Structure.parse("hypergrid", WIDE), 2, 0).save(tmp_path)
     page = Page(write_report(tmp_path))
     assert objects(page) == [[]] and "0 different objects" in page.text
 
@@ -423,7 +419,7 @@ def test_a_source_of_nothing_that_can_be_shown_has_an_empty_row(gallery, tmp_pat
 def test_a_bounded_number_of_structures_is_drawn_and_the_report_says_so(gallery, tmp_path, monkeypatch):
     monkeypatch.setattr(report_sections, "MAX_STRUCTURES", 2)
     for name in (SEEN[0], UNSEEN, WIDE):
-        save_population(Population.initialised(Structure.parse("hypergrid", name), 1, 0), tmp_path / name)
+        Population.initialised(Structure.parse("hypergrid", name), 1, 0).save(tmp_path / name)
     page = Page(write_report(tmp_path))
     assert len(gallery.drawn) == 2 and "2 of 3 structures are shown. Each source" in page.text
 
@@ -435,7 +431,7 @@ def test_tasks_that_draw_nothing_have_no_chapter_of_objects(page):
 def test_states_that_are_no_places_have_no_marginals(tmp_path, monkeypatch):
     structure = Structure.parse("hypergrid", SEEN[0])
     monkeypatch.setattr(type(structure.gallery), "places", lambda self, states: None)
-    save_population(Population.initialised(structure, 2, 0), tmp_path)
+    Population.initialised(structure, 2, 0).save(tmp_path)
     page = Page(write_report(tmp_path))
     (image,) = page.images
     assert str(image["alt"]).startswith("Probability by rank") and "js: " in page.text
@@ -466,9 +462,7 @@ def test_the_first_lines_say_who_is_best_and_why(tmp_path):
     made = Structure.parse("hypergrid", UNSEEN)
     for source, encoder in (("generated", "conv1d"), ("pretrained", "coordinate"), ("trained", None)):
         population = Population.initialised(made, 1, 0)
-        save_population(
-            Population(made, population.weights, {"source": source, "encoder": encoder}), tmp_path / source
-        )
+        Population(made, population.weights, {"source": source, "encoder": encoder}).save(tmp_path / source)
     text = Page(write_report(tmp_path)).text
     best = "Best on 2 structures that the generator was not trained on: pretrained 0.0002; then trained 0.001"
     assert best in text and text.index(best) < text.index("Sources")

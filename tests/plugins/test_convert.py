@@ -13,7 +13,7 @@ from genflow_encoders.smooth_family import SmoothFamily
 
 from genflow import Generator, GenflowError, Population, Structure, Zoo
 from genflow.cli.main import main
-from genflow.storage.populations import FACTS, load_population, save_population
+from genflow.storage.populations import FACTS
 
 OLD = Path(__file__).parents[1] / "data" / "first_edition"
 #: what the first edition generated, seed 3
@@ -111,7 +111,7 @@ def old_run(tmp_path):
         populations[size] = Population(
             structure, made.weights, {"source": "trained", "training_structures": [fields]}
         )
-        save_population(populations[size], folder)
+        populations[size].save(folder)
         facts = json.loads((folder / FACTS).read_text())
         (folder / FACTS).write_text(json.dumps({**facts, "structure": fields}))
     return tmp_path / "old", mine, populations
@@ -121,7 +121,7 @@ def old_run(tmp_path):
 def test_populations_that_name_a_vocabulary_are_converted_and_hold_it_then(old_run, tmp_path, inner):
     folder, mine, populations = old_run
     with pytest.raises(GenflowError, match=r"mine.json, which is not read.*`genflow convert OLD --out NEW`"):
-        load_population(folder / "zoo" / "2")
+        Population.load(folder / "zoo" / "2")
     out = tmp_path / "new"
     main(["convert", str(folder / inner), "--out", str(out)])
     mine.unlink()  # nothing names it any more

@@ -26,7 +26,6 @@ from rdkit.Chem.Scaffolds.MurckoScaffold import MurckoScaffoldSmiles
 from genflow import GenflowError, Population, Progress, Structure
 from genflow.cli.main import main
 from genflow.storage.files import read_tensors, write_tensors
-from genflow.storage.populations import save_population
 
 ATOM = "ATOM      1  N   ASN U  35      -5.356  -8.698 -16.776  1.00  0.00    -0.057 N "
 CENTRE, SIZE = (-5.0, -8.0, -16.0), (10.0, 10.0, 10.0)
@@ -495,7 +494,7 @@ def test_vinas_own_complaint_is_one_line(carbonic_anhydrase, tmp_path):
 
 
 def test_the_command_docks(carbonic_anhydrase, population, tmp_path, capsys):
-    save_population(population, tmp_path / "policies")
+    population.save(tmp_path / "policies")
     arguments = [
         "dock",
         tmp_path / "policies",

@@ -114,11 +114,10 @@ def test_the_chapter_shows_each_molecule_once_best_first(tmp_path):
 
     from genflow import Population
     from genflow.evaluation.report import write_report
-    from genflow.storage.populations import save_population
 
     small = structure(8, 3, multiplicity=True)
     population = lively(small, 2, scale=1.0)
-    save_population(Population(small, population.weights, {"source": "trained"}), tmp_path)
+    Population(small, population.weights, {"source": "trained"}).save(tmp_path)
     html = write_report(tmp_path).read_text(encoding="utf-8")
     sampled = population.rollouts(256, 0).final.flatten(0, 1)
     scores = {

@@ -11,8 +11,8 @@ import pytest
 from genflow_molecule import build_recipe
 
 from genflow import Generator, GenflowError, Structure
-from genflow.generator import shipped
 from genflow.measure import figures_of
+from genflow.pretrained import shipped
 
 (FOLDER,) = shipped("molecule")
 #: policies a structure; the card's means are of sixteen

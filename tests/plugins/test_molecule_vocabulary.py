@@ -14,8 +14,7 @@ from genflow_molecule import build_vocabulary
 from genflow_molecule.vocabulary import Entry, entries_of, read_vocabulary, shipped_vocabulary
 from rdkit import Chem
 
-from genflow import GenflowError, Population, Structure, load_population
-from genflow.storage.populations import save_population
+from genflow import GenflowError, Population, Structure
 
 COMMITTED = Path(str(resources.files("genflow_molecule") / "vocabularies" / "default.json"))
 GOOD = {"smiles": "c1ccncc1", "stems": [0, 1, 2, 4], "attachments": [0, 1, 2]}
@@ -214,11 +213,11 @@ def test_names_are_short_and_mean_the_same_structure_while_it_is_in_use(tmp_path
 
 def test_populations_work_when_the_file_is_changed_moved_or_gone(mine, tmp_path):
     population = Population.initialised(of(mine), 2, 0)
-    save_population(population, tmp_path / "saved")
+    population.save(tmp_path / "saved")
     assert str(mine) not in (tmp_path / "saved" / "population.json").read_text()
     for spoil in (lambda: mine.write_text("{}"), mine.unlink):
         spoil()
-        loaded = load_population(tmp_path / "saved")
+        loaded = Population.load(tmp_path / "saved")
         assert loaded.structure == population.structure and loaded.structure.name == population.structure.name
         assert smiles_of(loaded.structure) == ["c1ccncc1", "CN", "CCC"]
         assert loaded.weights.equal(population.weights)
@@ -226,14 +225,14 @@ def test_populations_work_when_the_file_is_changed_moved_or_gone(mine, tmp_path)
 
 def test_a_strangers_file_names_no_file_that_is_read(mine, tmp_path):
     population = Population.initialised(of(mine), 2, 0)
-    save_population(population, tmp_path / "saved")
+    population.save(tmp_path / "saved")
     card = tmp_path / "saved" / "population.json"
     facts = json.loads(card.read_text())
     for named in (str(mine), "/etc/passwd", "../mine.json"):
         facts["structure"]["vocabulary"] = named
         card.write_text(json.dumps(facts))
         with pytest.raises(GenflowError, match="is not read") as caught:
-            load_population(tmp_path / "saved")
+            Population.load(tmp_path / "saved")
         assert named in str(caught.value) and "\n" not in str(caught.value)
 
 

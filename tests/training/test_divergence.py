@@ -14,7 +14,6 @@ from genflow.pipeline import evaluate_folder
 from genflow.progress import Progress
 from genflow.stages.autoencoder import train_autoencoder
 from genflow.stages.diffusion import train_generator
-from genflow.storage.populations import save_population
 from genflow.training import objectives
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import PopulationTrainee, train_population
@@ -187,7 +186,7 @@ def zoo_of(folder, weights, members):
         population = lively(grid(2, height), len(facts), scale=1.0)
         weights_of = population.weights if own is None else own
         provenance = {"source": "trained", "members": facts}
-        save_population(Population(population.structure, weights_of, provenance), folder / str(height))
+        Population(population.structure, weights_of, provenance).save(folder / str(height))
     return Zoo(folder)
 
 

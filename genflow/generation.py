@@ -1,0 +1,74 @@
+"""`generate`, the whole way from the name of an environment to a population in one call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, overload
+
+from genflow.config import load_config
+from genflow.errors import GenflowError
+from genflow.generator import Generator
+from genflow.given import Given, Several, read_structure
+from genflow.population import Population
+from genflow.stages.generate import load_generators
+from genflow.storage.files import StrPath
+
+
+@overload
+def generate(env: str, structure: Given | None = None, **options: Any) -> Population: ...
+@overload
+def generate(env: str, structure: Several, **options: Any) -> list[Population]: ...
+
+
+def generate(
+    env: str,
+    structure: Given | Several | None = None,
+    *,
+    num: int = 8,
+    seed: int = 0,
+    generator: Generator | StrPath | None = None,
+    device: str = "auto",
+    **fields: Any,
+) -> Any:
+    """Generate policies for a structure, whether it was trained on or not.
+
+    ``generate("hypergrid", ndim=3, height=12)`` and ``generate("hypergrid", "ndim=3,height=12")`` are the
+    same. At the edge of the generator's training structures this warns.
+
+    Args:
+        env: registered name of the environment.
+        structure: the structure, a text such as ``"D"`` or ``"ndim=3,height=12"``, or its fields; or a list
+            of these, for a list of populations. None means the structure of `fields`.
+        num: M, the number of policies of each structure.
+        seed: seed of the latents.
+        generator: a generator, or its name as for `Generator.from_pretrained`. None means the first that
+            covers the structure, of those that ship and that of the folder ``runs/<env>/generator``.
+        device: "auto", which prefers a GPU, or a torch device, for a generator that is loaded here.
+        fields: the fields of the structure by keyword, instead of `structure`.
+
+    Raises:
+        GenflowError: no generator is found or covers a structure, or a name or value is unknown.
+    """
+    if (structure is None) == (not fields):
+        raise GenflowError(
+            "name one structure: by fields, e.g. ndim=3, or as a text, e.g. 'ndim=3', and not both"
+        )
+    given: Any = fields if structure is None else structure
+    several = isinstance(given, list | tuple)
+    config = load_config(None, **{"env": env, "seed": seed, "device": device, "generate.num": num})
+    device = config.torch_device()
+    if generator is not None and not isinstance(generator, Generator):
+        generator = Generator.from_pretrained(generator, device)
+    if generator is not None and generator.card.env != env:
+        raise GenflowError(f"the generator is of environment {generator.card.env!r}, not {env!r}")
+    policy = config.policy if generator is None else generator.card.policy
+    structures = [read_structure(env, each, policy) for each in (given if several else [given])]
+    chosen: Sequence[Generator] = [generator] * len(structures) if generator else ()
+    if generator is None:
+        chosen = load_generators(config, None, structures)
+    for own, each in zip(chosen, structures, strict=True):
+        if warning := own.caution(each):
+            warnings.warn(warning, stacklevel=2)
+    populations = [own.generate(each, num, seed) for own, each in zip(chosen, structures, strict=True)]
+    return populations if several else populations[0]
