@@ -56,7 +56,8 @@ def generate(
         )
     given: Any = fields if structure is None else structure
     several = isinstance(given, list | tuple)
-    config = load_config(None, **{"env": env, "seed": seed, "device": device, "generate.num": num})
+    options: dict[str, Any] = {"env": env, "seed": seed, "device": device, "generate.num": num}
+    config = load_config(None, **options)
     device = config.torch_device()
     if generator is not None and not isinstance(generator, Generator):
         generator = Generator.from_pretrained(generator, device)
