@@ -155,13 +155,13 @@ class Generator:
     @classmethod
     @float32_default()
     @threads(1)  # all is small
-    def from_card(cls, folder: Path, card: Card, device: str = "cpu") -> Self:
+    def from_card(cls, folder: StrPath, card: Card, device: str = "cpu") -> Self:
         """The generator of a card that `load_card` has read, with the tensors beside it.
 
         Raises:
             GenflowError: they are missing, truncated or foreign.
         """
-        path = inside(folder, TENSORS)
+        path = inside(Path(folder), TENSORS)
         tensors, _ = read_tensors(path)
         encoder = card.encoder.load(_part(tensors, "encoder."), path)
         denoiser_cls = registry().load("denoiser", card.denoiser, saved=True)

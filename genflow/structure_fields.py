@@ -50,7 +50,6 @@ def resolve_fields(
     Raises:
         GenflowError: a name or key is unknown, or a value is invalid.
     """
-    saved = not read_files
     env_cls = registry().load("environment", env, saved=saved)
     arch_cls = registry().load("policy", policy, saved=saved)
     where, context = f"structure of {env!r}", {"read_files": read_files}
