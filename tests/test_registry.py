@@ -468,7 +468,7 @@ def test_every_command_is_in_the_help_of_the_group(run):
 def test_the_example_of_every_command_is_a_valid_call_of_it(name, capsys):
     main([name, "--help"])
     help_text = capsys.readouterr().out
-    example = re.search(r"Example:\n\s+genflow (.*)\n", help_text)
+    example = re.search(r"Examples?:\n\s+genflow (.*)\n", help_text)
     assert example, help_text
     asked, *args = shlex.split(example[1])
     assert asked == name

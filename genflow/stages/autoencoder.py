@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def load_autoencoder(folder: Path) -> tuple[Encoder, EncoderCard]:
     Raises:
         GenflowError: a file is missing, invalid, or of the first edition.
     """
-    if (folder / MANIFEST).exists() and "format" not in read_json(folder / MANIFEST):
+    manifest = folder / MANIFEST
+    if os.path.isfile(manifest) and "format" not in read_json(manifest):
         raise GenflowError(
             f"{folder} holds an autoencoder of the first edition, which is not converted; train another with"
             " `genflow train-ae` (its zoo can be used; `genflow convert` takes whole generators)"
