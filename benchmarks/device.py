@@ -1,75 +1,54 @@
-"""The CPU beside a GPU: training populations and generating policies, side by side in one run.
+"""The CPU beside a GPU: training populations and generating policies, in turn in one run.
 
-python benchmarks/device.py --device cuda --threads 16 --out benchmarks/results/device.json
+python benchmarks/device.py --device cuda --threads 16 --out device.json
 """
 
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 import torch
+from genflow_side import Genflow, build
 from report import processor
 
-from genflow import Generator, Population, Structure
-from genflow.progress import Progress
+from genflow import Generator
 from genflow.storage.files import write_json
 from genflow.storage.runs import versions
-from genflow.training.options import PolicyOptions
-from genflow.training.policies import train_population
 
 #: the task of docs/performance.md
 TASK = {"ndim": 4, "height": 10, "width": 128}
 MEMBERS, POLICIES = (8, 64, 512), (1, 8, 100, 1000)
-STEPS, ROUNDS = 40, 3
+#: seconds of a turn of training, and turns
+TURN, ROUNDS = 3.0, 3
 
 
-def training(objective: str, members: int) -> Callable[[str], None]:
-    """A few training steps of a population of the task, on a device."""
-    structure = Structure.build("hypergrid", TASK)
-    start = Population.initialised(structure, members, 0).weights
-    options = PolicyOptions(objective=objective, steps=STEPS)
-
-    def train(device: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            train_population(
-                structure,
-                options,
-                start=start,
-                seed=0,
-                folder=Path(folder),
-                progress=Progress(quiet=True),
-                device=device,
-            )
-
-    return train
+def training(objective: str, members: int, devices: tuple[str, ...]) -> dict[str, float]:
+    """Milliseconds of a training step of a population, the median over turns."""
+    sides = {device: Genflow() for device in devices}
+    for device, side in sides.items():
+        side.prepare(TASK, {"objective": objective, "steps": 10**6}, members, device=device)
+        side.iterate(TURN)  # not counted
+    turns = {device: [sides[device].iterate(TURN) for _ in range(ROUNDS)] for device in devices}
+    return {
+        device: 1000 * statistics.median(turn["seconds"] / turn["iterations"] for turn in each)
+        for device, each in turns.items()
+    }
 
 
-def generation(num: int, devices: tuple[str, ...]) -> Callable[[str], None]:
-    """Generating policies of the task, on a device."""
-    structure = Structure.build("hypergrid", TASK)
-    generators = {device: Generator.from_pretrained("hypergrid", device) for device in devices}
-
-    def generate(device: str) -> None:
-        generators[device].generate(structure, num)  # what it returns is on the CPU again
-
-    return generate
-
-
-def seconds(work: Callable[[str], None], devices: tuple[str, ...]) -> dict[str, float]:
-    """The median time of each device, which take turns, after a turn that is not counted."""
-    times: dict[str, list[float]] = {device: [] for device in devices}
-    for turn in range(ROUNDS + 1):
-        for device in devices:
+def generation(num: int, devices: tuple[str, ...]) -> dict[str, float]:
+    """Milliseconds of generating policies, which come back to the CPU; the median over turns."""
+    found = {}
+    for device in devices:
+        generator, times = Generator.from_pretrained("hypergrid", device), []
+        for _ in range(ROUNDS + 1):
             began = time.perf_counter()
-            work(device)
-            if turn:
-                times[device].append(time.perf_counter() - began)
-    return {device: statistics.median(each) for device, each in times.items()}
+            generator.generate(build(TASK), num)
+            times.append(time.perf_counter() - began)
+        found[device] = 1000 * statistics.median(times[1:])
+    return found
 
 
 @click.command()
@@ -79,21 +58,18 @@ def seconds(work: Callable[[str], None], devices: tuple[str, ...]) -> dict[str, 
 def main(device: str, threads: int, out: Path) -> None:
     """Measure, print a line for each work, and write the figures."""
     torch.set_num_threads(threads)
-    devices = ("cpu", device)
-    rows = []
-    works = {
-        **{
-            f"train {n} policies, {o}, ms a step": (training(o, n), STEPS)
-            for o in ("tb", "distill")
-            for n in MEMBERS
-        },
-        **{f"generate {n} policies, ms": (generation(n, devices), 1) for n in POLICIES},
-    }
-    for name, (work, divisor) in works.items():
-        found = {key: 1000 * value / divisor for key, value in seconds(work, devices).items()}
+    devices, rows = ("cpu", device), []
+    works = [(f"generate {n} policies, ms", generation, (n, devices)) for n in POLICIES]
+    works += [
+        (f"train {n} policies, {objective}, ms a step", training, (objective, n, devices))
+        for objective in ("tb", "distill")
+        for n in MEMBERS
+    ]
+    for name, work, arguments in works:
+        found = work(*arguments)
         rows.append({"work": name, **found, "ratio": found["cpu"] / found[device]})
         click.echo(
-            f"{name}: cpu {found['cpu']:.2f}, {device} {found[device]:.2f}, ratio {rows[-1]['ratio']:.2f}"
+            f"{name}: {', '.join(f'{key} {value:.2f}' for key, value in rows[-1].items() if key != 'work')}"
         )
     name = torch.cuda.get_device_name() if device.startswith("cuda") else device
     about = {"device": name, "threads": threads, "processor": processor(), "versions": versions()}

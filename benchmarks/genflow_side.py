@@ -38,7 +38,9 @@ def load(task: dict, path: str) -> Population:
 class Genflow(Handlers):
     """One population in training, and what needs none."""
 
-    def prepare(self, task: dict, recipe: dict, members: int = 1, seed: int = 0) -> dict[str, float]:
+    def prepare(
+        self, task: dict, recipe: dict, members: int = 1, seed: int = 0, device: str = "cpu"
+    ) -> dict[str, float]:
         """Start a population; for "distill" the seconds hold the making of the teacher."""
         began = time.perf_counter()
         self.structure, self.options, self.done = build(task), PolicyOptions(**recipe), 0
@@ -46,12 +48,12 @@ class Genflow(Handlers):
             self.structure.solution.expert  # noqa: B018  computed here, once
         start = Population.initialised(self.structure, members, seed).weights
         self.trainee = PopulationTrainee(
-            self.structure, start, self.options, seed=seed, device="cpu", checkpoints=1, every=1
+            self.structure, start, self.options, seed=seed, device=device, checkpoints=1, every=1
         )
         groups = self.trainee.groups()
         self.scales = [group.pop("lr_scale", 1.0) for group in groups]
         self.optimizer = torch.optim.Adam(groups, lr=self.options.lr, fused=True)
-        self.rng = torch.Generator().manual_seed(seed)
+        self.rng = torch.Generator(self.trainee.random_device).manual_seed(seed)
         return {"seconds": time.perf_counter() - began}
 
     def _step(self) -> int:

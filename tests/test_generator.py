@@ -30,6 +30,7 @@ def config(**more):
         "autoencoder.steps": 150,
         "autoencoder.options.latent_size": 32,
         "diffusion.steps": 600,
+        "device": "cpu",  # where runs are repeated to the last bit
     }
     options |= {"diffusion.options.channels": [32, 32], "diffusion.options.patch": 1}
     return load_config(**{"env": "hypergrid", "structures": STRUCTURES, **options, **more})

@@ -12,6 +12,7 @@ import torch
 from genflow import Denoiser
 from genflow.caching import bytes_of
 from genflow.noise import NoiseOptions, SamplingOptions, alphas_cumprod, sample_latents, scheduler
+from genflow.training.diffusion import DiffusionOptions, DiffusionTrainee
 
 TIMESTEPS = 200
 
@@ -168,3 +169,18 @@ def test_every_step_is_that_of_diffusers(sampler, prediction, betas):
 @pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_the_schedule_is_that_of_diffusers(betas):
     assert torch.equal(alphas_cumprod(1000, betas), scheduler(NoiseOptions(betas=betas)).alphas_cumprod)
+
+
+def test_a_training_elsewhere_leaves_the_schedule_that_others_share():
+    """diffusers moves the tables of a schedule to where the samples are, and leaves them there."""
+    noise = NoiseOptions(timesteps=12)
+    trainee = DiffusionTrainee(
+        Exact(noise, 0.5),
+        torch.zeros(4, 5),
+        torch.zeros(4, 2),
+        DiffusionOptions(denoiser="unet1d", noise=noise),
+        device="cpu",
+    )
+    meta = torch.zeros(4, 5, device="meta")
+    trainee._scheduler.add_noise(meta, meta, torch.zeros(4, dtype=torch.long))
+    assert scheduler(noise).alphas_cumprod.device.type == "cpu"

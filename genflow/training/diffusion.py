@@ -5,6 +5,7 @@ Shapes: B latents, Z their size, C conditions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,7 @@ class DiffusionTrainee(GraphTrainee):
         self.denoiser = denoiser.to(device)
         self.latents, self.conditions = latents.to(device), conditions.to(device)
         self.options = options
-        self._scheduler = scheduler(options.noise)
+        self._scheduler = copy.copy(scheduler(options.noise))  # add_noise moves its tables to the device
         self.average = moving_average(self.denoiser, options.ema)
 
     def groups(self) -> list[dict[str, Any]]:
