@@ -379,17 +379,3 @@ def test_help_of_each_command_shows_an_example():
 
     for name in COMMANDS:
         assert f"genflow {name}" in genflow(name, "--help").stdout, name
-
-
-def test_python_in_the_readme_names_what_exists():
-    import genflow as package
-
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    block = text.split("```python")[1].split("```")[0]
-    compile(block, "README.md", "exec")
-    imported = [
-        line.removeprefix("from genflow import ")
-        for line in block.splitlines()
-        if line.startswith("from genflow import ")
-    ]
-    assert imported and all(hasattr(package, name.strip()) for line in imported for name in line.split(","))
