@@ -91,7 +91,7 @@ def measure(population: Population) -> Population:
     members = population.provenance.get("members")
     if not members or not population.structure.solution.enumerable:
         return population
-    sound = [i for i, member in enumerate(members) if "diverged_at" not in member]
+    sound = population.sound
     values = values_of(Population(population.structure, population.weights[sound]), exact_metrics())
     measured = [dict(member) for member in members]
     for place, i in enumerate(sound):

@@ -173,21 +173,28 @@ class Population:
     def __iter__(self) -> Iterator[Population]:
         return (self[i] for i in range(len(self)))
 
+    @property
+    def sound(self) -> list[int]:
+        """The indices of the policies that did not diverge in training, as the provenance says."""
+        members = self.provenance.get("members") or []
+        diverged = {index for index, member in enumerate(members) if "diverged_at" in member}
+        return [index for index in range(len(self)) if index not in diverged]
+
     def without_diverged(self) -> Population:
         """Return the policies that did not diverge in training, as the provenance says.
 
         Raises:
             GenflowError: all of them diverged.
         """
-        members = self.provenance.get("members") or []
-        sound = [index for index, member in enumerate(members) if "diverged_at" not in member]
-        if len(sound) == len(members):
+        sound = self.sound
+        if len(sound) == len(self):
             return self
         if not sound:
             raise GenflowError(
                 f"all policies of {self.structure.name} diverged in training; train them again with a lower"
                 " zoo.lr, or leave the structure out"
             )
+        members = self.provenance["members"]
         provenance = {**self.provenance, "members": [members[index] for index in sound]}
         return replace(self, weights=self.weights[sound], provenance=provenance)
 
@@ -235,15 +242,18 @@ class Population:
         """
 
         def compute() -> Tensor:
-            graph = self.structure.solution.graph
-            widest = max(max(shape) for shape in self.layout.shapes.values())
-            rows = max(1, max_floats // (len(self) * widest))
-            with threads(worth(len(graph.states) * self.weights.numel())):
-                return exact.terminal_distribution(
-                    graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
-                )
+            return self.ends_in(self.structure.solution.graph, max_floats)
 
         return _cache.get(self, ("terminal_distribution", max_floats), compute)
+
+    def ends_in(self, graph: exact.StateGraph, max_floats: int = MAX_FLOATS) -> Tensor:
+        """Return the exact probability that each policy ends in each state of a graph, (M, S) in float64."""
+        widest = max(max(shape) for shape in self.layout.shapes.values())
+        rows = max(1, max_floats // (len(self) * widest))
+        with threads(worth(len(graph.states) * self.weights.numel())):
+            return exact.terminal_distribution(
+                graph, lambda index: self.trace(graph.states[index])[0], len(self), rows
+            )
 
     def parts(self) -> Iterator[Population]:
         """Yield slices of the population whose exact distributions fit in memory.

@@ -1,0 +1,166 @@
+"""How policies reach given states: exactly through all their ancestors, or by trajectories sampled backwards.
+
+Shapes: M policies, K given states, S ancestors of these states, A actions (the last is exit), B trajectories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from genflow.errors import GenflowError
+from genflow.exact import NO_CHILD, StateGraph
+from genflow.interfaces.transitions import Transitions
+from genflow.rollouts import MAX_STEPS
+
+#: the most ancestors of states whose probability is computed exactly, and the most entries of their table
+MAX_ANCESTORS, MAX_TABLE = 50_000, 2**26
+
+#: torchgfn states (B, *state_shape) -> logits (M, B, A)
+Policy = Callable[[Tensor], Tensor]
+
+
+class Ancestry(NamedTuple):
+    """All states from which some given states can be reached.
+
+    Attributes:
+        graph: the ancestors, the given states among them, and one more state, the last, that stands for all
+            states outside.
+        places: (K,) index of each given state, the last for one that cannot be reached.
+        reached: (K,) whether a trajectory can end there.
+    """
+
+    graph: StateGraph
+    places: Tensor
+    reached: Tensor
+
+
+def ancestry(transitions: Transitions, states: Tensor) -> Ancestry | None:
+    """Find all ancestors of states (K, *state_shape) by going backwards.
+
+    Returns:
+        The ancestry, or None if there are too many ancestors.
+    """
+    limit = min(MAX_ANCESTORS, MAX_TABLE // transitions.n_actions)
+    env, start = transitions.env, transitions.initial_state
+    shape = start.shape
+    known: dict[bytes, int] = {}
+    found: list[Tensor] = []
+
+    def number(rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The indices of rows (B, n), and which of the different ones are new."""
+        unique, inverse = rows.unique(dim=0, return_inverse=True)
+        before = len(known)
+        keys = [row.tobytes() for row in unique.numpy()]
+        numbers = torch.tensor([known.setdefault(key, len(known)) for key in keys], dtype=torch.long)
+        fresh = unique[numbers >= before]
+        found.append(fresh)
+        return numbers[inverse], fresh
+
+    number(start.reshape(1, -1))  # a graph begins with its initial state
+    places, fresh = number(states.reshape(len(states), -1))
+    edges: list[tuple[Tensor, Tensor, Tensor]] = []
+    while len(fresh):
+        if len(known) > limit:
+            return None
+        level = fresh.reshape(-1, *shape)
+        rows, actions = env.States(level).backward_masks.nonzero(as_tuple=True)
+        if not len(rows):
+            break
+        back = env.backward_step(env.States(level[rows]), env.actions_from_tensor(actions[:, None])).tensor
+        children, _ = number(fresh[rows])
+        parents, fresh = number(back.reshape(len(rows), -1))
+        edges.append((parents, actions, children))
+    every = torch.cat(found).reshape(-1, *shape)
+    masks = transitions.forward_masks(every)
+    none = torch.empty(0, dtype=torch.long)
+    parents, actions, children = (torch.cat(part) for part in zip((none,) * 3, *edges, strict=True))
+    real = masks[parents, actions]
+    depth = _depths(len(every), parents[real], children[real])
+    # what the initial state does not lead to is no state, so that no policy is asked there
+    kept = depth >= 0
+    real &= kept[parents]
+    outside = int(kept.sum())
+    numbers = torch.where(kept, kept.cumsum(0) - 1, outside)
+    only_exit = torch.zeros_like(masks[:1])
+    only_exit[:, -1] = True
+    allowed = torch.cat([masks[kept], only_exit])
+    table = torch.where(allowed[:, :-1], outside, NO_CHILD).int()
+    table[numbers[parents[real]], actions[real]] = numbers[children[real]].int()
+    levels = torch.cat([depth[kept], depth.max()[None] + 1])
+    order = levels.argsort(stable=True).split(torch.bincount(levels).tolist())
+    graph = StateGraph(torch.cat([every[kept], start[None]]), table, allowed[:, -1], tuple(order))
+    return Ancestry(graph, numbers[places], kept[places] & masks[places, -1])
+
+
+def _depths(count: int, parents: Tensor, children: Tensor) -> Tensor:
+    """The most steps (count,) from state 0, the initial one, to each; -1 where it does not lead."""
+    depth = torch.full((count,), -count - 1)
+    depth[0] = 0
+    for _ in range(count):
+        deeper = depth.scatter_reduce(0, children, depth[parents] + 1, "amax")
+        if deeper.equal(depth):
+            return depth.where(depth >= 0, -1)
+        depth = deeper
+    raise GenflowError("this task leads back to states that a trajectory has left; it has no probabilities")
+
+
+@torch.no_grad()
+def sampled_log_probabilities(
+    transitions: Transitions, policy: Policy, state: Tensor, num: int, rng: torch.Generator
+) -> Tensor:
+    """Estimate the log probability (M,) that each policy ends in a state, by importance sampling.
+
+    Trajectories are drawn backwards from the state with a uniform P_B, and weighted by P_F / P_B. The mean
+    weight is an unbiased estimate of the probability, so its logarithm is a lower bound on average (Burda et
+    al., "Importance weighted autoencoders", 2016), which tightens with more trajectories.
+
+    Args:
+        transitions: the transitions of the task.
+        policy: evaluates the policies.
+        state: (*state_shape).
+        num: B, the number of trajectories.
+        rng: generator of the random numbers.
+
+    Returns:
+        (M,) float64, minus infinity where no trajectory leads to the state.
+    """
+    env, start = transitions.env, transitions.initial_state
+    states = state.expand(num, *state.shape)
+    under_way = torch.arange(num)
+    log_pb = torch.zeros(num, dtype=torch.float64)
+    steps = [(under_way, states, torch.full((num,), transitions.n_actions - 1))]
+    # a trajectory counts if it comes from the initial state by actions that are allowed
+    counts = torch.zeros(num, dtype=torch.bool)
+    for _ in range(MAX_STEPS):
+        home = (states == start).flatten(1).all(1)
+        counts[under_way[home]] = True
+        masks = env.States(states).backward_masks
+        going = ~home & masks.any(1)
+        if not going.any():
+            break
+        under_way, states, masks = under_way[going], states[going], masks[going]
+        actions = masks.double().multinomial(1, generator=rng)[:, 0]
+        log_pb[under_way] -= masks.sum(1).double().log()
+        states = env.backward_step(env.States(states), env.actions_from_tensor(actions[:, None])).tensor
+        steps.append((under_way, states, actions))
+    for rows, before, actions in steps:
+        allowed = transitions.forward_masks(before)[torch.arange(len(rows)), actions]
+        counts[rows[~allowed]] = False
+    weights = torch.zeros(len(policy(start[None])), num, dtype=torch.float64)
+    for rows, before, actions in steps:
+        on = counts[rows]
+        if on.any():
+            weights[:, rows[on]] += _log_pf(transitions, policy, before[on], actions[on])
+    return (weights - log_pb).masked_fill(~counts, -torch.inf).logsumexp(1) - math.log(num)
+
+
+def _log_pf(transitions: Transitions, policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
+    """Log P_F (M, B) of actions (B,) in states (B, *state_shape), which are allowed."""
+    masks = transitions.forward_masks(states)
+    logits = policy(states).double().masked_fill(~masks, -torch.inf)
+    return logits.log_softmax(-1)[:, torch.arange(len(actions)), actions]
