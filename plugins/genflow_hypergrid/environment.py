@@ -14,6 +14,7 @@ import torch
 from genflow import Environment, Schema, UnitDescriptions, Units, reward_name, size
 
 from .features import position_features
+from .gallery import Positions
 from .rewards import ProductReward, TorchgfnReward
 from .solution import GridSolution
 from .transitions import GridTransitions
@@ -138,3 +139,7 @@ class Hypergrid(Environment):
         """The exact solution by index arithmetic, and by symmetry where the reward has one."""
         assert isinstance(transitions, GridTransitions)
         return GridSolution(transitions, self.config.ndim, self.config.height)
+
+    def gallery(self, transitions: Transitions) -> Positions:
+        """Positions, named by their coordinates."""
+        return Positions(transitions, self.config.height)

@@ -1,11 +1,11 @@
-"""Molecules drawn as structures, for reports.
+"""Molecules named, read, compared and drawn as structures, for reports and tables.
 
 Shapes: B terminal states, (B, 3N).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,13 @@ from rdkit.Chem import Mol, rdCoordGen, rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 from torch import Tensor
 
-from genflow import Gallery
+from genflow import Gallery, GenflowError
 
 from .catalogue import Catalogue
+from .columns import DESCRIPTORS
+from .decomposition import Decomposer
+from .metrics import mean_tanimoto
+from .scoring import read
 
 #: pixels of a picture, twice what a page shows, so that it is sharp on fine screens
 WIDTH, HEIGHT = 480, 360
@@ -32,10 +36,12 @@ class Molecules(Gallery):
     """Named by canonical SMILES, ranked by the score before `beta`, drawn."""
 
     pictures = True
+    name_kind = "smiles"
+    descriptors = tuple(DESCRIPTORS)
 
-    def __init__(self, catalogue: Catalogue, reward: str) -> None:
+    def __init__(self, catalogue: Catalogue, reward: str, decomposer: Callable[[], Decomposer]) -> None:
         self.score = f"{reward}, 0 to 1, before it is raised to the power of beta"
-        self._catalogue = catalogue
+        self._catalogue, self._decomposer = catalogue, decomposer
 
     def names(self, states: Tensor) -> list[str]:
         """The canonical SMILES of states (B, 3N), ``""`` for what is no molecule."""
@@ -44,6 +50,41 @@ class Molecules(Gallery):
     def scores(self, states: Tensor) -> Tensor:
         """The scores of states, (B, 3N) -> (B,) float64, 0 to 1."""
         return self._catalogue.scores(states)
+
+    def describe(self, names: Sequence[str], descriptor: str) -> list[float]:
+        """One of `DESCRIPTORS` of molecules by SMILES."""
+        return [float(DESCRIPTORS[descriptor](Chem.MolFromSmiles(name))) for name in names]
+
+    def diversity(self, states: Tensor) -> float:
+        """One minus the mean Tanimoto similarity of every two molecules."""
+        return 1 - mean_tanimoto(self.names(states))
+
+    def read_name(self, text: str) -> str:
+        """The canonical SMILES of a SMILES, which a title may follow after a space.
+
+        Raises:
+            GenflowError: it is no molecule.
+        """
+        mol = read(text.split(maxsplit=1)[0]) if text.strip() else None
+        if mol is None or not mol.GetNumAtoms():
+            raise GenflowError("is no molecule")
+        return Chem.MolToSmiles(mol)
+
+    def score_named(self, name: str) -> float:
+        """The score of any molecule, whether it can be made of the blocks or not."""
+        return self._catalogue.score(name)
+
+    def states_named(self, name: str) -> tuple[Tensor, bool]:
+        """The states (K, 3N) that are a molecule, and whether they are all.
+
+        Raises:
+            GenflowError: it cannot be made of these blocks; the message says why.
+        """
+        states, complete = self._decomposer().states(Chem.MolFromSmiles(name))
+        same = [spelt == name for spelt in self.names(states)]
+        if not any(same):
+            raise GenflowError("differs from what its blocks make by its stereochemistry alone")
+        return states[same], complete
 
     def draw(self, states: Tensor) -> list[bytes]:
         """A PNG of each of the states (B, 3N)."""

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from gfn.preprocessors import Preprocessor
 
     from .catalogue import Catalogue
+    from .decomposition import Decomposer
     from .drawing import Molecules
     from .features import Descriptions
 
@@ -202,6 +203,13 @@ class Molecule(Environment):
         return Catalogue(self.entries, scorer(self.reward))
 
     @cached_property
+    def decomposer(self) -> Decomposer:
+        """Finds the states of a molecule."""
+        from .decomposition import Decomposer
+
+        return Decomposer(self.entries, self.trees)
+
+    @cached_property
     def descriptions(self) -> Descriptions:
         """Tables of what inputs and actions mean."""
         from .features import Descriptions
@@ -295,4 +303,4 @@ class Molecule(Environment):
         """Molecules as drawn structures."""
         from .drawing import Molecules
 
-        return Molecules(self.catalogue, self.config.reward)
+        return Molecules(self.catalogue, self.config.reward, lambda: self.decomposer)
