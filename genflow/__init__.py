@@ -68,6 +68,8 @@ _LAZY = {
     "read_json": "genflow.storage.files",
     "read_tensors": "genflow.storage.files",
     "run": "genflow.pipeline",
+    "sample_objects": "genflow.stages.sample",
+    "score_objects": "genflow.stages.score",
     "total_variation": "genflow.divergences",
     "write_bytes": "genflow.storage.files",
     "write_json": "genflow.storage.files",

@@ -18,16 +18,21 @@ def print_table(entries, as_json, metrics=()):
         as_json: print every entry in full.
         metrics: columns of the table; empty means the metrics that are marked `brief`.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from genflow.evaluation.evaluate import brief_metrics, table
 
     if as_json:
         emit(True, entries, "")
         return
     header, rows = table(entries, metrics or brief_metrics())
+    print_rows(header, rows)
+
+
+def print_rows(header, rows):
+    """Print rows of text as a table, those that begin alike together."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
     drawn = Table(*header, box=None, header_style="bold", padding=(0, 2, 0, 0))
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         drawn.add_row(*map(escape, row), end_section=following is None or following[0] != row[0])

@@ -27,6 +27,8 @@ COMMANDS = {
     "generate": ("genflow.cli.generate", "Generate policies for a structure."),
     "finetune": ("genflow.cli.generate", "Train policies further."),
     "import": ("genflow.cli.generate", "Take policies that were made elsewhere."),
+    "sample": ("genflow.cli.sample", "Sample objects and write a table of them."),
+    "score": ("genflow.cli.sample", "Score objects of your own, and their probability."),
     "evaluate": ("genflow.cli.evaluate", "Measure populations beside their baselines."),
     "report": ("genflow.cli.evaluate", "Write the HTML report of a run."),
     "list-plugins": ("genflow.cli.plugins", "List plugins and what they provide."),

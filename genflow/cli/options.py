@@ -156,6 +156,17 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options except --config, for a command that takes its TOML file as an argument."""
 
     @functools.wraps(function)
+    def command(**arguments):
+        shared = {f.name: arguments.pop(f.name) for f in fields(CommandOptions) if f.name in arguments}
+        return function(options=CommandOptions(**shared), **arguments)
+
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), on_workers(command))
+
+
+def on_workers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of workers to a command with --json, and run it on them with its progress shown."""
+
+    @functools.wraps(function)
     def command(nproc_per_node, nnodes, rdzv_endpoint, max_restarts, **arguments):
         from genflow.distributed.launcher import LaunchOptions, launch
         from genflow.distributed.process_group import is_worker, join_process_group
@@ -164,14 +175,10 @@ def common_without_file(function: Callable[..., Any]) -> Callable[..., Any]:
         workers = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
         if workers.given and not is_worker():
             sys.exit(launch(workers, click.get_current_context().find_root().obj))
-        shared = {f.name: arguments.pop(f.name) for f in fields(CommandOptions) if f.name in arguments}
-        options = CommandOptions(**shared)
-        with join_process_group(), Progress(quiet=options.as_json).as_current():
-            return function(options=options, **arguments)
+        with join_process_group(), Progress(quiet=arguments["as_json"]).as_current():
+            return function(**arguments)
 
-    return functools.reduce(
-        lambda wrapped, option: option(wrapped), reversed([*_OPTIONS, *_WORKERS]), command
-    )
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_WORKERS), command)
 
 
 def option_of(key: str) -> str:

@@ -82,6 +82,21 @@ def read_json(path: StrPath) -> dict[str, Any]:
     return data
 
 
+def read_text(path: StrPath) -> str:
+    """Read a text file.
+
+    Raises:
+        GenflowError: the file does not exist, is too large, or is not UTF-8.
+    """
+    try:
+        with _open_regular_file(path, MAX_JSON) as file:
+            return file.read().decode("utf-8-sig")
+    except OSError as error:
+        raise GenflowError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise GenflowError(f"{path} is no text in UTF-8 (byte {error.start})") from error
+
+
 def write_tensors(
     path: StrPath, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
 ) -> None:

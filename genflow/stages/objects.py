@@ -1,0 +1,73 @@
+"""Files of objects."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from genflow.errors import GenflowError
+from genflow.interfaces.gallery import Gallery
+from genflow.schema import brief
+from genflow.storage.files import read_text
+from genflow.storage.tables import OBJECT
+
+
+class Line(NamedTuple):
+    """A line of a file of objects: its number, what it says, and the object's name or else what is wrong."""
+
+    number: int
+    text: str
+    name: str | None
+    fault: str | None
+
+
+def read_objects(path: Path, gallery: Gallery) -> list[Line]:
+    """Read objects from a text file with one a line, or from a .csv file with a column of them.
+
+    The column is ``object``, or what the objects are, such as ``smiles``, in whatever case. Of a line of
+    SMILES what follows the first space, such as a title, is not read. Empty lines and lines that
+    begin with ``#`` are passed over.
+
+    Raises:
+        GenflowError: the file cannot be read, or has no objects or not the column.
+    """
+    lines = []
+    for number, text in _texts(path, gallery.name_kind):
+        try:
+            lines.append(Line(number, text, gallery.read_name(text), None))
+        except GenflowError as error:
+            lines.append(Line(number, text, None, str(error)))
+    if not lines:
+        raise GenflowError(f"{path} has no objects; write one on each line")
+    return lines
+
+
+def _texts(path: Path, kind: str) -> Iterator[tuple[int, str]]:
+    content = read_text(path)
+    if path.suffix.lower() == ".csv":
+        rows = csv.reader(io.StringIO(content))
+        try:
+            header = [name.strip().lower() for name in next(rows, [])]
+            kinds = list(dict.fromkeys([OBJECT, kind]))
+            place = next((header.index(each) for each in kinds if each in header), None)
+            if place is None:
+                raise GenflowError(
+                    f"{path} has no column {' or '.join(kinds)}; its first line names the columns"
+                )
+            for row in rows:
+                if any(row):
+                    yield rows.line_num, row[place] if place < len(row) else ""
+        except csv.Error as error:
+            raise GenflowError(f"{path}, line {rows.line_num}: {error}") from error
+        return
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def fault_of(path: Path, line: Line) -> str:
+    """Return the message for a line that names no object."""
+    return f"{path}, line {line.number}: {brief(line.text)!r} {line.fault}"

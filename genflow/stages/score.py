@@ -1,0 +1,164 @@
+"""The stage that scores objects of a file: whether policies can make them, their score and probability.
+
+Shapes: M policies, K states that are one object.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genflow.ancestry import ancestry, sampled_log_probabilities
+from genflow.errors import GenflowError
+from genflow.population import Population
+from genflow.precision import float32_default
+from genflow.progress import Progress
+from genflow.stages.common import map_with_progress
+from genflow.stages.objects import fault_of, read_objects
+from genflow.storage.files import StrPath
+from genflow.storage.tables import OBJECT
+
+#: objects whose ancestors are found together
+CHUNK = 16
+#: what a probability can be, the surest first
+EXACT, BOUND, ON_AVERAGE = "exact", "lower bound", "lower bound on average"
+#: what is known of an object
+FACTS = (
+    "made",
+    "score",
+    "log_reward",
+    "probability",
+    "log_probability",
+    "certainty",
+    "states",
+    "log_probabilities",
+    "why_not",
+)
+
+
+class Scored(NamedTuple):
+    """What is known of the objects of a file.
+
+    Attributes:
+        rows: a dict an object, in the order of the file.
+        policies: the indices of the policies that ``log_probabilities`` are of.
+        faults: what is wrong with the lines that name no object.
+    """
+
+    rows: list[dict[str, Any]]
+    policies: list[int]
+    faults: list[str]
+
+
+@float32_default()
+def score_objects(
+    population: Population, file: StrPath, *, trajectories: int = 1000, seed: int = 0
+) -> Scored:
+    """Score the objects of a file.
+
+    The probability of an object is the sum over its states. That of a state is exact where its ancestors are
+    few enough, or else estimated by `sampled_log_probabilities`.
+
+    Args:
+        population: the policies; those that diverged in training are left out.
+        file: see `read_objects`.
+        trajectories: of an estimate.
+        seed: of the estimates, which do not depend on the number of workers.
+
+    Raises:
+        GenflowError: the file is unusable, or names no object.
+    """
+    gallery, sound, file = population.structure.gallery, population.without_diverged(), Path(file)
+    lines = read_objects(file, gallery)
+    names = list(dict.fromkeys(line.name for line in lines if line.name is not None))
+    faults = [fault_of(file, line) for line in lines if line.fault]
+    if not names:
+        raise GenflowError(f"no line of {file} can be read; the first: {faults[0]}")
+    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+
+    def work(chunk: Sequence[str]) -> list[dict[str, Any]]:
+        return _score(sound, chunk, trajectories, seed)
+
+    parts = map_with_progress(chunks, work, Progress.current(), "score")
+    known = dict(zip(names, [row for part in parts for row in part], strict=True))
+    rows = [
+        {"line": line.number, OBJECT: line.name, **known[line.name]}
+        for line in lines
+        if line.name is not None
+    ]
+    return Scored(rows, population.sound, faults)
+
+
+def _score(
+    population: Population, names: Sequence[str], trajectories: int, seed: int
+) -> list[dict[str, Any]]:
+    gallery = population.structure.gallery
+    found: dict[str, tuple[Tensor, bool]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            found[name] = gallery.states_named(name)
+        except GenflowError as error:
+            rows[name] = _unmade(gallery.score_named(name), str(error))
+    for name, (log_probs, kind) in _probabilities(population, found, trajectories, seed).items():
+        states, complete = found[name]
+        if bool(log_probs.isneginf().all()):
+            rows[name] = _unmade(gallery.score_named(name), "no trajectory ends there")
+            continue
+        mean = float(log_probs.logsumexp(0)) - math.log(len(log_probs))
+        rows[name] = {
+            "made": True,
+            "score": float(gallery.scores(states[:1])[0]),
+            "log_reward": float(population.structure.transitions().log_reward(states[:1])[0]),
+            "probability": math.exp(mean),
+            "log_probability": mean,
+            "certainty": kind if complete or kind != EXACT else BOUND,
+            "states": len(states),
+            "log_probabilities": log_probs.tolist(),
+            "why_not": None,
+        }
+    return [rows[name] for name in names]
+
+
+def _unmade(score: float | None, why: str) -> dict[str, Any]:
+    """The row of an object that policies cannot make."""
+    return {**dict.fromkeys(FACTS), "made": False, "score": score, "states": 0, "why_not": why}
+
+
+def _probabilities(
+    population: Population, found: dict[str, tuple[Tensor, bool]], trajectories: int, seed: int
+) -> dict[str, tuple[Tensor, str]]:
+    """The log probabilities (M,) of objects by their states (K, *state_shape), and what they are."""
+    if not found:
+        return {}
+    transitions = population.structure.transitions()
+    ancestors = ancestry(transitions, torch.cat([states for states, _ in found.values()]))
+    if ancestors is not None:
+        ends = population.ends_in(ancestors.graph)[:, ancestors.places].masked_fill(~ancestors.reached, 0.0)
+        parts = ends.split([len(states) for states, _ in found.values()], dim=1)
+        return {name: (part.sum(1).log(), EXACT) for name, part in zip(found, parts, strict=True)}
+    if len(found) > 1:
+        half, items = len(found) // 2, list(found.items())
+        return {
+            name: result
+            for part in (items[:half], items[half:])
+            for name, result in _probabilities(population, dict(part), trajectories, seed).items()
+        }
+    ((name, (states, complete)),) = found.items()
+    if len(states) > 1:  # each alone may have few enough
+        each = [
+            _probabilities(population, {name: (state[None], complete)}, trajectories, seed)[name]
+            for state in states
+        ]
+        kind = ON_AVERAGE if any(kind == ON_AVERAGE for _, kind in each) else EXACT
+        return {name: (torch.stack([log_probs for log_probs, _ in each]).logsumexp(0), kind)}
+    rng = torch.Generator().manual_seed(seed)
+    estimate = sampled_log_probabilities(
+        transitions, lambda states: population.trace(states)[0], states[0], trajectories, rng
+    )
+    return {name: (estimate, ON_AVERAGE)}

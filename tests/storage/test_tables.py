@@ -1,0 +1,83 @@
+"""Tables of objects on disk, read back by what reads such files elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import math
+
+import pytest
+
+from genflow import GenflowError
+from genflow.storage import files
+from genflow.storage.tables import check_table_path, write_table
+
+TABLE = {"object": ["CCO", 'a,"b'], "score": [0.1 + 0.2, math.nan], "count": [3, 1]}
+
+
+def test_csv_holds_every_digit_and_quotes(tmp_path):
+    write_table(tmp_path / "new" / "t.csv", TABLE)
+    with open(tmp_path / "new" / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["object"] for row in rows] == TABLE["object"]
+    assert float(rows[0]["score"]) == 0.1 + 0.2
+    assert [(row["count"]) for row in rows] == ["3", "1"]
+    assert rows[1]["score"] == ""
+
+
+def test_jsonl_has_an_object_a_line(tmp_path):
+    write_table(tmp_path / "t.jsonl", TABLE)
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert rows[0] == {"object": "CCO", "score": 0.1 + 0.2, "count": 3}
+    assert rows[1]["score"] is None
+
+
+def test_smi_has_a_smiles_a_line(tmp_path):
+    write_table(tmp_path / "T.SMI", TABLE)
+    assert (tmp_path / "T.SMI").read_text().splitlines() == TABLE["object"]
+
+
+def test_parquet_needs_pyarrow(tmp_path):
+    path = tmp_path / "t.parquet"
+    if importlib.util.find_spec("pyarrow") is None:
+        with pytest.raises(GenflowError, match=r"needs pyarrow.*pip install pyarrow"):
+            check_table_path(path)
+        return
+    import pyarrow.parquet
+
+    check_table_path(path)
+    write_table(path, TABLE)
+    assert pyarrow.parquet.read_table(path).column("count").to_pylist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("t.txt", "smiles", "ends in .csv, .jsonl, .smi, .parquet"),
+        ("t", "smiles", "ends in .csv"),
+        ("t.smi", "position", "nothing but SMILES"),
+        ("folder.csv", "smiles", "is a folder"),
+        ("file/t.csv", "smiles", "is a file, not a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused(tmp_path, name, kind, said):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(GenflowError, match=said):
+        check_table_path(tmp_path / name, kind)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "t.csv"
+    write_table(path, TABLE)
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(GenflowError, match="No space left"):
+        write_table(path, {"object": ["x"]})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
