@@ -262,12 +262,21 @@ def parse_fields(env: str, text: str) -> tuple[dict[str, Any], set[str]]:
 
 
 def split_fields(text: str) -> list[str]:
-    """Split a text at the commas that are not inside brackets."""
-    parts, depth = [""], 0
+    """Split a text at the commas that are not inside brackets or a value in quotation marks.
+
+    Raises:
+        GenflowError: a quotation mark is not closed.
+    """
+    parts, depth, quoted = [""], 0, False
     for char in text:
-        depth += (char in "[({") - (char in "])}")
-        if char == "," and depth == 0:
+        if char == '"' and (quoted or (depth == 0 and parts[-1].rstrip().endswith("="))):
+            quoted = not quoted
+        if not quoted:
+            depth += (char in "[({") - (char in "])}")
+        if char == "," and depth == 0 and not quoted:
             parts.append("")
         else:
             parts[-1] += char
+    if quoted:
+        raise GenflowError(f"structure {brief(text)!r}: a quotation mark is not closed")
     return [part.strip() for part in parts if part.strip()]

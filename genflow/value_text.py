@@ -2,7 +2,8 @@
 
 Numbers and names are written as they are. A list of several items is ``a+b+c``. A nested list, or one with a
 single item, has brackets, as in ``[[0+1]+[1+0]]``. A table is ``{key:value+key:value}``. Inside brackets, a
-comma may replace ``+``, and ``=`` may replace ``:``.
+comma may replace ``+``, and ``=`` may replace ``:``. What stands in double quotation marks is a string as it
+is, without lists, tables and %XX.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ def from_text(
         GenflowError: a bracket is not closed, or text follows the closing bracket.
     """
     text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1]
     if brackets and text[:1] in ("[", "{", "("):
         return _parse(text)
     if optional and text in _NOTHING:

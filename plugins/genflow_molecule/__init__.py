@@ -14,6 +14,7 @@ def register_rewards(register):
     """Register what molecules are paid for."""
     for name, cls in {"qed_sa": "QedSa", "logp_window": "LogPWindow", "docking": "Docking"}.items():
         register(name, f"genflow_molecule.rewards:{cls}", environment="molecule")
+    register("profile", "genflow_molecule.profile:Profile", environment="molecule")
 
 
 @genflow.hookimpl

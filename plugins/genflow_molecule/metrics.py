@@ -24,8 +24,6 @@ from .scoring import MODE_SCORE
 if TYPE_CHECKING:
     from rdkit.DataStructs import ExplicitBitVect
 
-RADIUS, BITS = 2, 2048
-
 
 class _Sampled(Metric):
     """A figure of the molecules that each policy samples."""
@@ -69,12 +67,12 @@ def distinct(smiles: Sequence[str]) -> list[str]:
 
 
 def fingerprints(smiles: Sequence[str]) -> list[ExplicitBitVect]:
-    """Morgan fingerprints of radius 2 and 2,048 bits."""
+    """Their fingerprints, see `descriptors.fingerprint`."""
     from rdkit import Chem
-    from rdkit.Chem import rdFingerprintGenerator
 
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
-    return [generator.GetFingerprint(Chem.MolFromSmiles(each)) for each in smiles]
+    from .descriptors import fingerprint
+
+    return [fingerprint(Chem.MolFromSmiles(each)) for each in smiles]
 
 
 def dissimilar(smiles: Sequence[str], similarity: float) -> list[str]:

@@ -30,9 +30,14 @@ def _sa_score() -> Callable[[Mol], float]:
     return sascorer.calculateScore
 
 
+def sa_score(mol: Mol) -> float:
+    """SA, from 1, easy, to 10."""
+    return _sa_score()(mol)
+
+
 def ease(mol: Mol) -> float:
     """How easily a molecule is made, (10 - SA) / 9: 1 is easy, 0 hard."""
-    return (10 - _sa_score()(mol)) / 9
+    return (10 - sa_score(mol)) / 9
 
 
 def drug_likeness(mol: Mol) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import Mol
 
-from genflow import ByteTable, GenflowError, Reward, bytes_of, interrupts_for_python
+from genflow import ByteTable, GenflowError, Progress, Reward, bytes_of, interrupts_for_python
 
 #: the least score, which keeps every reward positive
 FLOOR = 1e-3
@@ -36,6 +37,7 @@ class Scorer:
     def __init__(self, reward: Reward) -> None:
         self._reward = reward
         self._number = next(_numbers)
+        self._works, self._faults = False, 0
 
     def __call__(self, smiles: str) -> float:
         """The score of one molecule, see `scores`."""
@@ -46,7 +48,8 @@ class Scorer:
         """Scores of molecules by their canonical SMILES; `FLOOR` for what is no molecule.
 
         Raises:
-            GenflowError: the reward fails, or what it returns is not a number from 0 to 1 for each molecule.
+            GenflowError: the reward returns another number of scores, or has scored no molecule of its first
+                batch; later, what fails or is no number from 0 to 1 counts as `FLOOR`, with a warning.
         """
         found: dict[str, float] = {}
         unknown = []
@@ -81,29 +84,53 @@ class Scorer:
         return ((each, max(FLOOR, scores.get(each, FLOOR))) for each in smiles)
 
     def _checked(self, molecules: list[tuple[str, Mol]]) -> list[float]:
-        """The scores of molecules, with their SMILES for messages."""
+        """The scores of molecules, with their SMILES for messages; `FLOOR` for one that has none.
+
+        A reward that has not scored any molecule of its first batch is refused.
+        """
+        values, faults = self._values(molecules)
+        if faults and not self._works and len(faults) == len(molecules):
+            raise GenflowError(faults[0])
+        self._works |= bool(molecules)
+        for fault in faults:
+            self._faults += 1
+            if math.log10(self._faults).is_integer():  # the first, the tenth, the hundredth
+                Progress.current().warn(
+                    f"{fault}; it counts as {FLOOR:g}"
+                    + (f", as {self._faults - 1:,} others did" if self._faults > 1 else "")
+                )
+        return values
+
+    def _values(self, molecules: list[tuple[str, Mol]]) -> tuple[list[float], list[str]]:
+        """The scores of molecules, and what is wrong with those of them that have none.
+
+        Raises:
+            GenflowError: there are more or fewer scores than molecules.
+        """
         if not molecules:
-            return []
+            return [], []
         where = f"reward {type(self._reward).__name__}"
         try:
             values = _as_numbers(self._reward.score([mol for _, mol in molecules]))
         except GenflowError:
             raise
         except Exception as error:  # somebody else's function may raise anything
-            if len(molecules) > 1:  # find the one that it fails for
-                return [score for each in molecules for score in self._checked([each])]
-            raise GenflowError(
-                f"{where} failed for {molecules[0][0]}: {type(error).__name__}: {error}"
-            ) from error
+            if len(molecules) > 1:  # find those that it fails for
+                alone = [self._values([each]) for each in molecules]
+                return [v for values, _ in alone for v in values], [f for _, faults in alone for f in faults]
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            return [FLOOR], [f"{where} failed for {molecules[0][0]}: {why}"]
         if len(values) != len(molecules):
             raise GenflowError(
                 f"{where} returned {len(values)} scores for {len(molecules)} molecules, the first of which is"
                 f" {molecules[0][0]}; return one number for each"
             )
-        for (smiles, _), value in zip(molecules, values, strict=True):
-            if not 0 <= value <= 1:
-                raise GenflowError(f"{where} is {value} for {smiles}; a score must be a number from 0 to 1")
-        return values
+        faults = [
+            f"{where} is {value} for {smiles}; a score must be a number from 0 to 1"
+            for (smiles, _), value in zip(molecules, values, strict=True)
+            if not 0 <= value <= 1
+        ]
+        return [value if 0 <= value <= 1 else FLOOR for value in values], faults
 
 
 def read(smiles: str) -> Mol | None:

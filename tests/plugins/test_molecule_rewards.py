@@ -55,7 +55,7 @@ def returning(values, name="Odd") -> Reward:
     )()
 
 
-def test_the_three_that_ship_are_their_definitions():
+def test_those_that_ship_are_their_definitions():
     mols = [Chem.MolFromSmiles(each) for each in SMILES]
     assert QedSa().score(mols) == [drug_likeness(mol) * ease(mol) for mol in mols]
     window = LogPWindow.from_config({"logp_centre": 1.0, "logp_width": 0.5})
@@ -63,7 +63,7 @@ def test_the_three_that_ship_are_their_definitions():
         [math.exp(-2 * (log_p(mol) - 1.0) ** 2) * ease(mol) for mol in mols]
     )
     assert all(0 <= score <= 1 for score in Docking().score(mols))
-    assert registry().names("reward", "molecule") == ["docking", "logp_window", "qed_sa"]
+    assert registry().names("reward", "molecule") == ["docking", "logp_window", "profile", "qed_sa"]
 
 
 def test_a_reward_of_somebody_else_is_paid(share):
@@ -166,19 +166,11 @@ def test_a_reward_may_say_which_molecules_are_modes(share, monkeypatch):
     assert task.transitions().is_mode(states).tolist() == expected and 0 < sum(expected) < len(states)
 
 
-BAD = {
-    "nan": (
-        lambda mols: [0.5, math.nan, 0.5, 0.5],
-        r"reward Odd is nan for c1ccccc1; a score must be a number from 0",
-    ),
-    "above": (lambda mols: [0.5, 0.5, 1.5, 0.5], r"is 1.5 for CC\(=O\)Nc1ccc\(O\)cc1"),
-    "below": (lambda mols: torch.tensor([-0.1, 0.5, 0.5, 0.5]), "for CCO"),
+WRONG = {
     "too few": (lambda mols: [0.5], "returned 1 scores for 4 molecules, the first of which is CCO"),
     "too many": (lambda mols: [0.5] * 9, "returned 9 scores for 4 molecules"),
-    "fails": (
-        lambda mols: [1 / abs(mol.GetNumAtoms() - 6) for mol in mols],
-        "failed for c1ccccc1: ZeroDivisionError",
-    ),
+    "nan": (lambda mols: [math.nan] * len(mols), "is nan for CCO; a score must be a number from 0 to 1"),
+    "above": (lambda mols: [100.0] * len(mols), "is 100.0 for CCO"),
     "text": (lambda mols: ["good"] * len(mols), "failed for CCO: "),
     "none": (lambda mols: None, "failed for CCO: "),
     "several lines": (
@@ -188,12 +180,44 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_what_is_no_score_is_refused_by_the_smiles_of_the_molecule(case):
-    values, words = BAD[case]
+@pytest.mark.parametrize("case", WRONG)
+def test_a_reward_that_scores_nothing_is_refused_at_once(case):
+    values, words = WRONG[case]
     with pytest.raises(GenflowError, match=words) as caught:
         scorer(returning(values)).scores(SMILES)
     assert "\n" not in str(caught.value)
+
+
+def but_benzene(mol, value):
+    return value if mol.GetNumAtoms() == 6 else 0.5
+
+
+FAULTS = {
+    "nan": (lambda mols: [but_benzene(mol, math.nan) for mol in mols], "is nan for c1ccccc1;"),
+    "above": (lambda mols: [but_benzene(mol, 1.5) for mol in mols], "is 1.5 for c1ccccc1;"),
+    "below": (lambda mols: torch.tensor([but_benzene(mol, -0.5) for mol in mols]), "is -0.5 for c1"),
+    "fails": (
+        lambda mols: [0.5 + 0 / (mol.GetNumAtoms() - 6) for mol in mols],
+        "failed for c1ccccc1: ZeroDivisionError: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_one_molecule_without_a_score_costs_a_warning_and_no_run(case, capsys):
+    values, words = FAULTS[case]
+    assert scorer(returning(values)).scores(SMILES) == [0.5, FLOOR, 0.5, 0.5]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: reward Odd ") and words in line and line.endswith("it counts as 0.001")
+
+
+def test_faults_are_counted_and_told_by_the_decade(capsys):
+    asked = scorer(returning(lambda mols: [0.5 if mol.GetNumAtoms() == 1 else math.nan for mol in mols]))
+    asked.scores(["C", *("C" * n for n in range(2, 7))])
+    asked.scores(["C" * n for n in range(7, 25)])  # a whole batch of them, later on
+    lines = capsys.readouterr().err.splitlines()
+    assert [" for CC; " in lines[0], lines[1].endswith("it counts as 0.001, as 9 others did")] == [True, True]
+    assert len(lines) == 2
 
 
 def test_what_a_reward_itself_says_of_a_mistake_is_kept():
