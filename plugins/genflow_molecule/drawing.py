@@ -17,8 +17,8 @@ from torch import Tensor
 from genflow import Gallery, GenflowError
 
 from .catalogue import Catalogue
-from .columns import DESCRIPTORS
 from .decomposition import Decomposer
+from .descriptors import DESCRIPTORS
 from .metrics import mean_tanimoto
 from .scoring import read
 
@@ -53,7 +53,7 @@ class Molecules(Gallery):
 
     def describe(self, names: Sequence[str], descriptor: str) -> list[float]:
         """One of `DESCRIPTORS` of molecules by SMILES."""
-        return [float(DESCRIPTORS[descriptor](Chem.MolFromSmiles(name))) for name in names]
+        return [float(DESCRIPTORS[descriptor].of(Chem.MolFromSmiles(name))) for name in names]
 
     def diversity(self, states: Tensor) -> float:
         """One minus the mean Tanimoto similarity of every two molecules."""

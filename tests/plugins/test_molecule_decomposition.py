@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 from genflow_molecule import decomposition
-from genflow_molecule.columns import DESCRIPTORS
+from genflow_molecule.descriptors import DESCRIPTORS
 from oracles import lively
 from rdkit import Chem, DataStructs
 from rdkit.Chem import QED, Crippen, Descriptors, rdFingerprintGenerator
