@@ -92,11 +92,15 @@ class ExactSolution:
 
     @property
     def knows_log_partition(self) -> bool:
-        """Whether `log_partition` can be computed."""
+        """Whether `log_partition` can be computed: by enumeration, or in closed form where overridden."""
         return self.enumerable
 
     def log_partition(self) -> float:
-        """Return log Z, the logarithm of the sum of rewards over all terminal states."""
+        """Return log Z, the logarithm of the sum of rewards over all terminal states.
+
+        Raises:
+            GenflowError: it needs enumeration, and there are too many states; see `knows_log_partition`.
+        """
         return float(self.log_reward().logsumexp(0))
 
     def target(self) -> Tensor:

@@ -24,8 +24,11 @@ class Metric(Configured, ABC):
     better: ClassVar[str]
     #: Whether the metric enumerates all states.
     exact: ClassVar[bool] = False
-    #: Whether the metric is shown in progress bars and first in tables and summaries.
+    #: Whether the metric is shown first in tables and summaries, on model cards, and, if exact, in progress
+    #: bars.
     primary: ClassVar[bool] = False
+    #: The value from which on a policy is called poor in cautions, None if no value is.
+    poor: ClassVar[float | None] = None
     #: Whether the metric is shown in the table of a terminal.
     brief: ClassVar[bool] = False
     #: Whether a value depends on the other policies, so that the population must be measured as a whole.

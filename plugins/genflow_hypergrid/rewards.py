@@ -149,7 +149,28 @@ class TorchgfnReward(Reward):
         return self._function(objects)
 
 
-class Cosine(TorchgfnReward):
+class SeparableReward(TorchgfnReward):
+    """A reward of torchgfn that is a sum of products over the dimensions, so that log Z has a closed form."""
+
+    def log_total(self) -> float:
+        """The logarithm of the sum of all rewards."""
+        raise NotImplementedError
+
+    def profile(self, **heights: float) -> Tensor:
+        """What each position (h,) of a single dimension pays where the terms have these heights, float64."""
+        from gfn.gym import hypergrid
+
+        one = vars(hypergrid)[self.function](self.task.height, 1, **heights)
+        return one(torch.arange(self.task.height)[:, None]).double()
+
+    def _log_sum(self, base: float, *terms: tuple[float, Tensor]) -> float:
+        """log of the sum over cells of base + sum_k c_k prod_i f_k(x_i), for terms (c_k, f_k (h,))."""
+        n = self.task.ndim
+        mean = base + sum(c * float(f.mean()) ** n for c, f in terms)
+        return n * math.log(self.task.height) + math.log(mean)
+
+
+class Cosine(SeparableReward):
     """The reward "cosine" of torchgfn: R0 plus R1 times a product of cosines and a Gaussian."""
 
     function = "CosineReward"
@@ -160,8 +181,12 @@ class Cosine(TorchgfnReward):
         R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD, description="The reward everywhere.")
         R1: float = described(0.5, ge=0, le=MAX_REWARD, description="The height of the waves.")
 
+    def log_total(self) -> float:
+        """The logarithm of the sum of all rewards, R0 h^n + R1 (the sum of a dimension's waves)^n."""
+        return self._log_sum(self.config.R0, (self.config.R1, self.profile(R0=0, R1=1)))
 
-class Deceptive(TorchgfnReward):
+
+class Deceptive(SeparableReward):
     """The reward "deceptive" of torchgfn: the way to the modes pays less than the rest."""
 
     function = "DeceptiveReward"
@@ -170,6 +195,12 @@ class Deceptive(TorchgfnReward):
         """The heights of the reward, as torchgfn uses them."""
 
         R2: float = described(2.0, ge=0, le=MAX_REWARD, description="What a mode pays more.")
+
+    def log_total(self) -> float:
+        """The logarithm of the sum of all rewards, (R0 + R1) h^n - R1 outer^n + R2 band^n."""
+        c = self.config
+        outer, band = 1 - self.profile(R0=0, R1=1, R2=0), self.profile(R0=0, R1=0, R2=1)
+        return self._log_sum(c.R0 + c.R1, (-c.R1, outer), (c.R2, band))
 
 
 class Sparse(TorchgfnReward):

@@ -10,7 +10,7 @@ import torch
 from genflow import ExactSolution, Expert, GenflowError, StateGraph
 
 from .expert import n_sorted, sorted_expert, sorted_graph
-from .rewards import ProductReward
+from .rewards import ProductReward, SeparableReward
 from .transitions import GridTransitions
 
 #: sorted states up to which the optimal policy is computed
@@ -30,17 +30,19 @@ class GridSolution(ExactSolution):
 
     @property
     def knows_log_partition(self) -> bool:
-        """Whether the reward has a closed form, or all states can be enumerated."""
-        return isinstance(self._reward, ProductReward) or self.enumerable
+        """Always for rewards that are sums of products over the dimensions."""
+        return super().knows_log_partition or isinstance(self._reward, ProductReward | SeparableReward)
 
     def log_partition(self) -> float:
         """The logarithm of the sum of all rewards.
 
-        For product rewards it is the closed form R0 h^n + R1 outer^n + R2 band^n.
+        For sums of products over the dimensions it is in closed form, e.g. R0 h^n + R1 outer^n + R2 band^n.
         """
-        if not isinstance(self._reward, ProductReward):
-            return super().log_partition()
-        return float(torch.tensor(self._reward.log_masses(), dtype=torch.float64).logsumexp(0))
+        if isinstance(self._reward, ProductReward):
+            return float(torch.tensor(self._reward.log_masses(), dtype=torch.float64).logsumexp(0))
+        if isinstance(self._reward, SeparableReward) and not self.enumerable:
+            return self._reward.log_total()
+        return super().log_partition()
 
     def require_expert(self) -> None:
         """Refuse a grid with too many sorted states, or one of another reward with too many states."""

@@ -22,6 +22,7 @@ def register_metrics(register):
     for name, cls in {
         "mean_reward": "MeanReward",
         "log_z_bound": "LogZBound",
+        "log_z_gap": "LogZGap",
         "log_z_error": "LogZError",
     }.items():
         register(name, f"genflow_metrics.reward:{cls}")

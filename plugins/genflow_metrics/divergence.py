@@ -5,6 +5,7 @@ Shapes: M policies, S states. p is the target, q the policy's distribution; loga
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -38,6 +39,7 @@ class JS(_Exact):
 
     primary = True
     brief = True
+    poor = 0.1 * math.log(2)  # a tenth of its largest value
     divergence = staticmethod(js)
 
 

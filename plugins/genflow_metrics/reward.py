@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from genflow import Metric, Population, Schema
+from genflow import Metric, Population, Schema, Structure
 
 
 class _Sampled(Metric):
@@ -51,12 +51,34 @@ class LogZBound(_Sampled):
         return self.bound(population)
 
 
-class LogZError(_Sampled):
-    """|log Z - sampled bound|; in expectation it is KL(P_F || P_B R / Z) over trajectories."""
+class LogZGap(_Sampled):
+    """log Z minus its sampled lower bound, in nats; 0 for a perfect policy.
 
+    Its expectation is the reverse KL over trajectories tau that end in x, KL(P_F(tau) || P_B(tau | x) R(x)/Z),
+    and so an upper bound of KL(policy || target). It needs log Z and no enumeration.
+    """
+
+    primary = True
+    brief = True
     better = "lower"
-    exact = True
+    poor = 1.0
+
+    def fits(self, structure: Structure) -> bool:
+        """Whether log Z is known, by enumeration or in closed form."""
+        return structure.solution.knows_log_partition
+
+    def __call__(self, population: Population) -> Tensor:
+        """One number a policy, (M,) float64; within the noise of the draws it may be below 0."""
+        return population.structure.solution.log_partition() - self.bound(population)
+
+
+class LogZError(LogZGap):
+    """|log Z - sampled bound|, the gap without its sign."""
+
+    primary = False
+    brief = False
+    poor = None
 
     def __call__(self, population: Population) -> Tensor:
         """One number a policy, (M,) float64."""
-        return (population.structure.solution.log_partition() - self.bound(population)).abs()
+        return super().__call__(population).abs()

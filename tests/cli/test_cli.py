@@ -268,6 +268,8 @@ def test_exact_metrics_of_a_large_structure_are_refused_with_what_to_use(chain, 
     entries = json.loads(genflow("evaluate", tmp_path / "large", "--json", "--baseline", "none").stdout)
     assert set(entries[0]["metrics"]) == {
         "mean_reward",
+        "log_z_gap",
+        "log_z_error",
         "log_z_bound",
         "modes",
         "reward_correlation",

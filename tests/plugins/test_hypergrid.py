@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from genflow_hypergrid.solution import GridSolution
 from gfn.gym import HyperGrid
 from gfn.gym.hypergrid import get_reward_presets
 from oracles import by_torchgfn, cells, grid, lively, reward
@@ -424,7 +425,26 @@ def test_other_rewards_are_summed():
     total = structure.transitions().log_reward(torch.tensor(cells(2, 8))).exp().sum()
     assert structure.solution.log_partition() == pytest.approx(math.log(total), abs=1e-9)
     with pytest.raises(GenflowError, match="needs every state"):
-        grid(9, 20, reward="cosine").solution.log_partition()
+        grid(9, 20, reward="sparse").solution.log_partition()
+
+
+@pytest.mark.parametrize("reward", ["cosine", "deceptive"])
+@pytest.mark.parametrize("ndim", [1, 2, 4])
+def test_torchgfns_sums_of_products_have_a_closed_form_too(monkeypatch, reward, ndim):
+    structure = grid(ndim, 11, reward=reward, R0=0.01, R1=0.7)
+    summed = ExactSolution.log_partition(structure.solution)
+    monkeypatch.setattr(GridSolution, "enumerable", False)
+    assert structure.solution.knows_log_partition
+    assert structure.solution.log_partition() == pytest.approx(summed, abs=1e-5)  # torchgfn's are float32
+
+
+def test_log_z_is_known_where_it_has_a_closed_form_and_no_further():
+    known = {
+        reward: grid(9, 20, reward=reward).solution.knows_log_partition
+        for reward in ("original", "paper", "cosine", "deceptive", "sparse")
+    }
+    assert known == dict(original=True, paper=True, cosine=True, deceptive=True, sparse=False)
+    assert grid(2, 4, reward="sparse").solution.knows_log_partition
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from genflow_metrics import divergence
 from genflow_metrics.divergence import JS, HistogramJS, HistogramKL, HistogramL1
-from genflow_metrics.reward import LogZBound, LogZError, MeanReward
+from genflow_metrics.reward import LogZBound, LogZError, LogZGap, MeanReward
 from oracles import grid, lively, optimal
 
 from genflow import GenflowError, Population, Structure
@@ -148,8 +148,8 @@ def test_every_metric_is_documented():
 
 def test_the_optimal_policy_is_optimal_under_every_metric():
     population = optimal(grid(2, 8))
-    for name in ("js", "kl", "kl_reverse", "l1", "tv", "log_z_error"):
-        assert abs(float(exact_metrics()[name](population))) < 1e-5, name
+    for name in ("js", "kl", "kl_reverse", "l1", "tv", "log_z_error", "log_z_gap"):
+        assert abs(float(all_metrics()[name](population))) < 1e-5, name
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +201,60 @@ def test_log_z_bound_is_below_log_z_and_tight_for_the_optimal_policy():
     log_z = structure.solution.log_partition()
     best = optimal(structure)
     assert float(LogZBound()(best)) == pytest.approx(log_z, abs=1e-5)
-    assert float(LogZError()(best)) < 1e-5
+    assert float(LogZError()(best)) < 1e-5 and abs(float(LogZGap()(best))) < 1e-5
     others = lively(structure, 3)
     bound = LogZBound()(others)
     assert (bound < log_z - 0.05).all()
     assert LogZError()(others).tolist() == pytest.approx((log_z - bound).tolist())
+    assert LogZGap()(others).tolist() == pytest.approx((log_z - bound).tolist())
+
+
+@pytest.mark.parametrize("reward", ["original", "cosine"])
+def test_the_log_z_gap_is_the_kl_of_trajectories_within_its_sampling_error(reward):
+    """KL(P_F || P_B R / Z) by a sum over every trajectory of a small grid."""
+    structure = grid(2, 4, reward=reward)
+    population = lively(structure, 3)
+    graph, log_z = structure.solution.graph, structure.solution.log_partition()
+    log_pf = population.trace(graph.states)[0].double().masked_fill(~graph.mask(torch.arange(16)), -torch.inf)
+    log_pf = log_pf.log_softmax(-1)
+    log_reward, parents = structure.solution.log_reward(), graph.n_parents.clamp(min=1).double().log()
+    exact, spread = [], []
+    for own in log_pf:
+        ends, stack = [], [(0, 0.0, 0.0)]
+        while stack:
+            state, forward, backward = stack.pop()
+            ends.append((float(forward + own[state, -1]), float(log_reward[state]) + backward))
+            for action, child in enumerate(graph.children[state].tolist()):
+                if child >= 0:
+                    stack.append(
+                        (child, forward + float(own[state, action]), backward - float(parents[child]))
+                    )
+        q, paid = torch.tensor(ends, dtype=torch.float64).T
+        assert float(q.exp().sum()) == pytest.approx(1)
+        gain = log_z - (paid - q)
+        exact.append(q.exp() @ gain)
+        spread.append((q.exp() @ gain.square() - exact[-1].square()).sqrt())
+    draws = 4000
+    found, exact, spread = (
+        LogZGap.from_config({"draws": draws})(population),
+        *map(torch.stack, (exact, spread)),
+    )
+    assert ((found - exact).abs() < 5 * spread / draws**0.5).all()
+    assert (exact > 10 * spread / draws**0.5).all()  # and so it is no accident
+    assert (exact > exact_metrics()["kl_reverse"](population)).all()  # it bounds the KL of objects
+
+
+def test_the_log_z_gap_of_a_grid_that_cannot_be_enumerated_is_from_the_closed_form():
+    structure = grid(8, 100, width=4, R0=0.2, R1=0.5, R2=2.0)
+    population = Population.initialised(structure, 2, seed=0)
+    # more than 0.25 from the middle: 25 positions on each side; between 0.3 and 0.4: 10
+    log_z = math.log(0.2 * 100.0**8 + 0.5 * 50.0**8 + 2.0 * 20.0**8)
+    bound = LogZBound.from_config({"draws": 16})(population)
+    gap = LogZGap.from_config({"draws": 16})
+    assert gap.fits(structure) and not gap.fits(grid(8, 100, reward="sparse", width=4))
+    assert gap(population).tolist() == pytest.approx((log_z - bound).tolist(), abs=1e-9)
+    assert {"log_z_gap", "log_z_error"} <= choose_metrics(structure, ["log_z_gap", "log_z_error"]).keys()
+    assert next(iter(choose_metrics(structure))) == "log_z_gap"
 
 
 def test_sampled_metrics_need_no_enumeration_and_exact_ones_refuse_a_huge_grid():
