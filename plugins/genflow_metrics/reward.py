@@ -5,6 +5,8 @@ Shapes: M policies, B trajectories.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 from torch import Tensor
 
@@ -61,7 +63,7 @@ class LogZGap(_Sampled):
     primary = True
     brief = True
     better = "lower"
-    poor = 1.0
+    poor: ClassVar[float | None] = 1.0
 
     def fits(self, structure: Structure) -> bool:
         """Whether log Z is known, by enumeration or in closed form."""

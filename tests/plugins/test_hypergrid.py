@@ -443,7 +443,7 @@ def test_log_z_is_known_where_it_has_a_closed_form_and_no_further():
         reward: grid(9, 20, reward=reward).solution.knows_log_partition
         for reward in ("original", "paper", "cosine", "deceptive", "sparse")
     }
-    assert known == dict(original=True, paper=True, cosine=True, deceptive=True, sparse=False)
+    assert known == {"original": True, "paper": True, "cosine": True, "deceptive": True, "sparse": False}
     assert grid(2, 4, reward="sparse").solution.knows_log_partition
 
 
