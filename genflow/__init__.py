@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from genflow.errors import GenflowError
+from genflow.errors import GenflowError, GenflowWarning
 from genflow.hookspecs import hookimpl
 from genflow.version import __version__
 
@@ -76,7 +76,7 @@ _LAZY = {
     "write_tensors": "genflow.storage.files",
 }
 
-__all__ = ["GenflowError", "__version__", "hookimpl", *_LAZY]
+__all__ = ["GenflowError", "GenflowWarning", "__version__", "hookimpl", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

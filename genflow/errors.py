@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class GenflowError(Exception):
@@ -10,6 +12,18 @@ class GenflowError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class GenflowWarning(UserWarning):
+    """A word of caution on what was asked for, which the command line prints as one line."""
+
+
+@contextmanager
+def without_cautions() -> Iterator[None]:
+    """Leave out every `GenflowWarning`, where the caller says the same in its own way."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", GenflowWarning)
+        yield
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

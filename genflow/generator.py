@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from genflow import coverage
+from genflow.cautions import caution
 from genflow.coverage import Quality
 from genflow.distributed.world import world
-from genflow.errors import GenflowError
+from genflow.errors import GenflowError, GenflowWarning
 from genflow.given import Given, Several, read_structure
 from genflow.interfaces.denoiser import Denoiser
 from genflow.interfaces.encoder import Encoder
@@ -118,8 +120,7 @@ class Card(Schema):
         if structure.condition().numel() != self.condition_size:
             raise GenflowError(
                 f"this generator reads {self.condition_size} conditions, but {structure.env!r} now gives"
-                f" {structure.condition().numel()};"
-                " train it anew"
+                f" {structure.condition().numel()}; train it anew"
             )
 
 
@@ -236,14 +237,13 @@ class Generator:
     @cached_property
     def training_structures(self) -> list[Structure]:
         """The structures that the generator was trained on."""
-        return [
-            Structure.restore(self.card.env, fields, self.card.policy)
-            for fields in self.card.training_structures
-        ]
+        card = self.card
+        return [Structure.restore(card.env, fields, card.policy) for fields in card.training_structures]
 
     def caution(self, structure: Structure) -> str | None:
-        """Return a warning if the structure is at the edge of the training structures, or None."""
-        return coverage.caution(structure, self.training_structures, self.card.quality)
+        """Return a warning for a structure beyond what was learned well, or None."""
+        card = self.card
+        return caution(structure, card.training_structures, card.quality, lambda: self.training_structures)
 
     @overload
     def generate(self, structure: Given, num: int, *args: Any, **options: Any) -> Population: ...
@@ -261,7 +261,8 @@ class Generator:
     ) -> Any:
         """Generate `num` policies for a structure, or for each structure of a list.
 
-        With several workers, each decodes a part of the policies and all return the whole population.
+        With several workers, each decodes a part of the policies and all return the whole population. It
+        warns (`GenflowWarning`) of what `caution` says, but for conditions that only follow from fields.
 
         Args:
             structure: any covered structure, or its text or fields as for `genflow.generate`;
@@ -285,6 +286,8 @@ class Generator:
         sampling = validate(
             SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling"
         )
+        if warning := caution(structure, self.card.training_structures, self.card.quality):
+            warnings.warn(warning, GenflowWarning, stacklevel=3)
         with threads(worth(num * structure.layout.size * PRODUCTS_A_WEIGHT)):
             weights = self._weights(structure, num, seed, sampling)
         provenance = {

@@ -14,6 +14,7 @@ from genflow.interfaces.metric import Metric
 from genflow.population import Population
 from genflow.progress import Bar
 from genflow.registry import registry
+from genflow.structure import Structure
 
 
 def exact_metrics() -> dict[str, Metric]:
@@ -48,8 +49,30 @@ def primary_metrics() -> dict[str, Metric]:
 
 
 def figures_of(population: Population) -> dict[str, float]:
-    """Return the mean of each primary metric over a population."""
-    return {name: float(values.mean()) for name, values in values_of(population, primary_metrics()).items()}
+    """Return the mean of each primary exact metric over a population."""
+    return _means(population, primary_metrics())
+
+
+def primary_figures(population: Population) -> dict[str, float]:
+    """Return the mean of each primary metric that fits over a population, exact or sampled."""
+    return _means(population, _fitting(population.structure))
+
+
+def fits_primary(structure: Structure) -> bool:
+    """Return whether a primary metric fits a structure, so that `primary_figures` has any."""
+    return bool(_fitting(structure))
+
+
+def _fitting(structure: Structure) -> dict[str, Metric]:
+    return {
+        name: metric
+        for name, metric in all_metrics().items()
+        if metric.primary and metric.fits(structure) and not (metric.joint or metric.reference)
+    }
+
+
+def _means(population: Population, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    return {name: float(values.mean()) for name, values in values_of(population, metrics).items()}
 
 
 def values_of(

@@ -13,6 +13,7 @@ OUT/report.html             write_report        tables and pictures
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,15 +119,20 @@ def check(config: Config) -> tuple[list[Structure], list[Structure]]:
 
 
 def compare(
-    config: Config, populations: Sequence[Population], zoo: Zoo | None, progress: Progress
+    config: Config,
+    populations: Sequence[Population],
+    zoo: Zoo | None,
+    progress: Progress,
+    folders: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate populations and the baselines of their structures.
 
-    The entries are grouped by structure. ``seen`` is the same in all entries of a structure: that of its
+    The entries are grouped by structure. ``folder`` is that of the population, from `folders`. ``seen`` is the same in all entries of a structure: that of its
     generated population, or without one, whether the zoo contains the structure.
     """
     options = config.evaluation
     structures = list(dict.fromkeys(population.structure for population in populations))
+    place = dict(zip(map(id, populations), folders, strict=True)) if folders is not None else {}
 
     def measured(structure: Structure) -> list[dict[str, Any]]:
         checkpoints = reference(structure, zoo)
@@ -137,7 +143,8 @@ def compare(
         for population in [*own, *rivals]:
             seen = judge.seen if judge else structure in zoo.structures if zoo else population.seen
             seen = population.seen if population.source == "pretrained" else seen
-            entries.append({**evaluate(population, options.metrics, checkpoints), "seen": seen})
+            entry = evaluate(population, options.metrics, checkpoints)
+            entries.append({**entry, "seen": seen, "folder": place.get(id(population))})
         return entries
 
     groups = map_with_progress(
@@ -152,8 +159,8 @@ def compare(
 
 def load_for_evaluation(
     folder: Path, zoo_folder: Path | None, env: str | None, structures: Sequence[str]
-) -> tuple[list[Population], Zoo | None]:
-    """Load the populations in a folder, and the zoo that their baselines come from.
+) -> tuple[list[Population], Zoo | None, list[str]]:
+    """Load the populations in a folder, the zoo of their baselines, and their places in the folder.
 
     Args:
         folder: a population, a zoo or a run.
@@ -176,11 +183,12 @@ def load_for_evaluation(
             f"{' of these structures' if found else '; make some with `genflow generate`'}"
         )
     populations = [Population.load(path) for path, _ in chosen]
+    places = [os.path.relpath(path, folder) for path, _ in chosen]
     if zoo_folder is not None:
-        return populations, Zoo(zoo_folder)
+        return populations, Zoo(zoo_folder), places
     inside = folder / "zoo" if (folder / "zoo").is_dir() else folder
     is_zoo = (inside / MANIFEST).exists() and read_json(inside / MANIFEST).get("stage") == "zoo"
-    return populations, Zoo(inside) if is_zoo else None
+    return populations, Zoo(inside) if is_zoo else None, places
 
 
 def _asked_for(text: str, structures: Sequence[Structure]) -> list[Structure]:
@@ -191,7 +199,12 @@ def _asked_for(text: str, structures: Sequence[Structure]) -> list[Structure]:
 
 @float32_default()
 def evaluate_folder(
-    config: Config, populations: Sequence[Population], zoo: Zoo | None, out: Path | None, progress: Progress
+    config: Config,
+    populations: Sequence[Population],
+    zoo: Zoo | None,
+    out: Path | None,
+    progress: Progress,
+    folders: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate populations as `compare` does, and write ``OUT/evaluation.json`` if a folder is given.
 
@@ -202,13 +215,13 @@ def evaluate_folder(
     for structure in {population.structure for population in populations}:
         choose_metrics(structure, config.evaluation.metrics, bool(comparable(structure, zoo)))
     if out is None:
-        return compare(config, populations, zoo, progress)
+        return compare(config, populations, zoo, progress, folders)
     identity = {
         "evaluation": config.evaluation.model_dump(mode="json"),
         "populations": [digest(p.weights) for p in populations],
     }
     with RunDirectory.open(out, "evaluate", identity, config.seed) as run:
-        entries = compare(config, populations, zoo, progress)
+        entries = compare(config, populations, zoo, progress, folders)
         world().on_rank_zero(lambda: write_evaluation(out, entries, config))
         run.update(complete=True)
     return entries

@@ -43,6 +43,14 @@ _moved = ByteCache(MOVED_BYTES)
 IMPORTED = {"source": "imported", "training_structures": []}
 
 
+def source_of(provenance: Mapping[str, Any]) -> str:
+    """Return the name of what made policies, e.g. trained, generated, random, finetuned or from_random."""
+    source = str(provenance.get("source", "trained"))
+    if source == "trained" and "started_from" in provenance:  # older files of a fine-tuning
+        return "from_random" if provenance["started_from"] == "random" else "finetuned"
+    return source
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Population:
     """M policies of one structure, stored as a float32 matrix (M, D) with their provenance.
@@ -51,7 +59,7 @@ class Population:
         structure: the task and the architecture of the policies.
         weights: (M, D), converted to float32 on the CPU.
         provenance: a JSON-serialisable dict that says how the policies were made. Among its keys are
-            ``source`` (e.g. trained, generated or random), ``training_structures`` (the fields of every
+            ``source`` (see `source_of`), ``training_structures`` (the fields of every
             structure that was trained on) and ``members`` (a dict for each policy).
     """
 
@@ -138,7 +146,7 @@ class Population:
     @property
     def source(self) -> str:
         """The name of the policies' source, for tables and reports."""
-        return str(self.provenance.get("source", "trained"))
+        return source_of(self.provenance)
 
     @property
     def seen(self) -> bool:

@@ -18,13 +18,20 @@ from genflow import (
     Population,
     Schema,
     Structure,
+    cautions,
     described,
     load_config,
 )
-from genflow.coverage import Quality, caution, check, distance
+from genflow.coverage import Quality, check, distance
 from genflow.generator import FORMAT, Card, EncoderCard
 from genflow.noise import NoiseOptions, SamplingOptions
 from genflow.stages.common import check_plan
+
+
+def caution(structure, training, quality):
+    """The caution of a generator, which looks at conditions too."""
+    return cautions.caution(structure, [other.fields() for other in training], quality, lambda: training)
+
 
 COVERAGE = {"ndim": (2.0, 4.0), "height": (3.0, 12.0), "R0": (0.01, 0.5), "band": (0.2, 0.45)}
 #: R0 and the band vary, R1, R2 and outer do not
@@ -121,6 +128,16 @@ def test_what_the_condition_cannot_tell_must_have_been_trained_on():
     assert "trained on reward=original, not sparse" in refusal(grid(2, 9, reward="sparse"), training, {})
 
 
+def test_a_coverage_may_bound_what_follows_from_the_fields():
+    check(grid(4, 6), TRAINING, {"state_dim": (2, 24), "n_states": (2, 1296)})
+    text = refusal(grid(4, 6), coverage={"ndim": (2, 8), "state_dim": (2, 23)})
+    assert text == (
+        "state_dim=24 (ndim=4, height=6, width=8) is outside what this generator covers: ndim 2 to 8,"
+        " state_dim 2 to 23"
+    )
+    assert refusal(grid(4, 6), coverage={"n_states": (2, 1295)}).startswith("n_states=1296 (ndim=4, height=6")
+
+
 def test_a_coverage_of_a_field_that_does_not_exist_is_refused():
     assert "coverage names 'hieght'" in refusal(grid(2, 4), TRAINING, {"hieght": (3, 4)})
 
@@ -128,6 +145,7 @@ def test_a_coverage_of_a_field_that_does_not_exist_is_refused():
 def test_a_card_without_a_value_is_still_a_card():
     bare = [Quality(structure=plain(2, 5).fields(), name="x", role="test", num=1, metrics={"js": None})]
     assert caution(plain(2, 3), KNOWN, bare).endswith("; measured at x: ")
+    assert caution(plain(4, 7), KNOWN, bare) is None
 
 
 def test_without_training_structures_everything_fixed_is_refused():
@@ -157,37 +175,126 @@ QUALITY = [
         name=plain(6, 11, R0=0.2).name,
         role="test",
         num=4,
-        metrics={"js": 0.456},
+        metrics={"js": 0.06},
     ),
 ]
 
 
+OUTSIDE, EDGE = "outside what this generator was trained on", "at the edge of this generator's training"
+
+
 @pytest.mark.parametrize(
-    ("structure", "text"),
+    ("structure", "where", "text"),
     [
-        (plain(4, 13), "height 13, trained on 4 to 12"),
-        (plain(4, 3), "height 3, trained on 4 to 12"),
-        (plain(7, 7), "ndim 7, trained on 2 to 6"),
-        (plain(4, 7, R0=0.31), "R0 0.31, trained on 0.01 to 0.3"),
-        (plain(4, 7, R0=0.009), "R0 0.009, trained on 0.01 to 0.3"),
-        (plain(4, 7, width=65), "width 65, trained on 8 to 64"),
+        (plain(4, 13), OUTSIDE, "height 13, trained on 4 to 12"),
+        (plain(4, 3), OUTSIDE, "height 3, trained on 4 to 12"),
+        (plain(7, 24), OUTSIDE, "ndim 7, trained on 2 to 6; height 24, trained on 4 to 12"),
+        (plain(4, 7, R0=0.31), OUTSIDE, "R0 0.31, trained on 0.01 to 0.3"),
+        (plain(4, 7, R0=0.009), OUTSIDE, "R0 0.009, trained on 0.01 to 0.3"),
+        (plain(4, 7, width=65), OUTSIDE, "width 65, trained on 8 to 64"),
+        # sizes come first, whatever the order of the fields
+        (plain(4, 13, R0=0.31), OUTSIDE, "height 13, trained on 4 to 12; R0 0.31, trained on 0.01 to 0.3"),
         # inside by height and by dimension, but hardly any grid has as many inputs
-        (plain(6, 11), "1 of its training structures as large in ndim and height"),
+        (plain(6, 11), EDGE, "1 of its training structures as large in ndim and height"),
     ],
     ids=lambda s: getattr(s, "name", s),
 )
-def test_at_the_edge_the_condition_and_its_range_are_named(structure, text):
-    assert (
-        caution(structure, KNOWN, [])
-        == f"{structure.name} is at the edge of this generator's training: {text}"
+def test_what_lies_out_is_told_by_the_fields_that_the_user_set(structure, where, text):
+    expected = f"{structure.name} is {where}: {text}; nothing comparable was measured"
+    assert caution(structure, KNOWN, []) == expected
+
+
+def test_inside_the_range_it_is_the_edge_and_outside_it_is_outside():
+    known = [plain(3, h) for h in (4, 6, 8, 10, 12, 14, 16, 18, 20)]
+    assert f"{OUTSIDE}: height 21, trained on 4 to 20" in caution(plain(3, 21), known, [])
+    assert f"{EDGE}: height 19, trained on 4 to 20" in caution(plain(3, 19), known, [])
+    assert caution(plain(3, 11), known, []) is None
+
+
+def entry(structure, untrained=None, **metrics) -> Quality:
+    return Quality(
+        structure=structure.fields(),
+        name=structure.name,
+        role="test",
+        num=4,
+        metrics=metrics,
+        untrained=untrained or {},
     )
 
 
-def test_at_the_edge_the_quality_that_was_measured_nearest_is_told():
-    near, far = caution(plain(2, 3), KNOWN, QUALITY), caution(plain(6, 14, R0=0.2), KNOWN, QUALITY)
+def test_only_what_is_about_as_large_in_every_size_is_quoted():
+    near = caution(plain(2, 3), KNOWN, QUALITY)
     assert near.endswith(f"height 3, trained on 4 to 12; measured at {plain(2, 5).name}: js 0.012, kl 0.5")
-    assert far.endswith(f"; measured at {plain(6, 11, R0=0.2).name}: js 0.46")
-    assert caution(plain(6, 14, R0=0.2), KNOWN, QUALITY[::-1]) == far
+    # 11 of 12 positions are comparable, 11 of 13 are not; six dimensions are not seven
+    far = f"; measured at {plain(6, 11, R0=0.2).name}: js 0.06"
+    assert caution(plain(6, 12, R0=0.2), KNOWN, QUALITY).endswith(far)
+    assert caution(plain(6, 12, R0=0.2), KNOWN, QUALITY[::-1]).endswith(far)
+    for structure in (plain(6, 13), plain(7, 11)):
+        assert caution(structure, KNOWN, QUALITY).endswith("; nothing comparable was measured")
+
+
+def test_what_was_measured_of_another_reward_is_not_quoted():
+    other = entry(grid(6, 20), js=0.001)
+    assert caution(plain(6, 12), KNOWN, [other]).endswith("; nothing comparable was measured")
+
+
+def test_a_number_is_compared_in_its_own_scale():
+    bad, good = entry(plain(3, 12, R0=0.001), js=0.3), entry(plain(3, 10, R0=0.1), js=0.001)
+    assert caution(plain(3, 10, R0=0.002), KNOWN, [good, bad]).endswith("js 0.3, which is poor")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "poor"),
+    [
+        ({"js": 0.0694}, True),  # a tenth of ln 2
+        ({"js": 0.0692}, False),
+        ({"log_z_gap": 1.0}, True),
+        ({"log_z_gap": 0.9}, False),
+        ({"js": 0.001, "log_z_gap": 2.6}, True),
+        ({"kl": 9.0, "not_installed": 9.0}, False),
+    ],
+    ids=str,
+)
+def test_in_the_middle_it_is_told_where_the_nearest_measurement_is_poor(metrics, poor):
+    said = caution(plain(4, 7), KNOWN, [entry(plain(4, 8), **metrics), entry(plain(3, 12), js=0.0001)])
+    assert (said is not None) == poor
+    if poor:
+        assert said.startswith(f"{plain(4, 7).name}: expect poor policies; measured at {plain(4, 8).name}: ")
+
+
+def test_policies_no_better_than_untrained_ones_are_told():
+    worse = entry(plain(4, 8), js=0.0095, untrained={"js": 0.0009})
+    said = caution(plain(4, 7), KNOWN, [worse])
+    assert said.endswith("js 0.0095, no better than untrained policies (js 0.0009)")
+    assert caution(plain(4, 7), KNOWN, [entry(plain(4, 8), js=0.0095, untrained={"js": 0.1})]) is None
+
+
+def test_a_reward_that_was_never_learned_is_told_of_every_structure_with_its_range():
+    def task(**fields):
+        return Structure.build("molecule", {"blocks": (0, 1, 2), "max_blocks": 3, **fields})
+
+    known = [
+        task(reward=r, beta=b) for r in ("qed_sa", "logp_window") for b in (4.0, 5.0, 6.0, 8.0, 9.0, 16.0)
+    ]
+    quality = [
+        entry(task(reward="qed_sa"), js=0.02),
+        *(entry(task(reward="logp_window", beta=b), js=v) for b, v in ((7.0, 0.01), (8.5, 0.3), (10.0, 0.4))),
+    ]
+    asked = task(reward="logp_window", beta=7.0)  # whose own measurement is no exception to count on
+    assert caution(asked, known, quality) == (
+        f"{asked.name}: expect poor policies; measured at 3 structures: js 0.01 to 0.4, which is poor,"
+        " for reward=logp_window"
+    )
+    assert caution(task(reward="qed_sa", beta=7.0), known, quality) is None
+
+
+def test_a_condition_at_the_edge_is_told_by_the_fields_that_it_follows_from():
+    def task(blocks):
+        return Structure.build("molecule", {"blocks": blocks, "max_blocks": 3})
+
+    known = [task((0, 1, 2)), task((0, 1, 3)), task((1, 2, 3)), task((0, 2, 3))]
+    said = caution(task((10, 20, 30, 40, 50, 60, 70, 80)), known, [])
+    assert said.endswith("training structures as unusual in blocks; nothing comparable was measured")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +313,7 @@ def test_a_structure_that_was_trained_on_needs_no_caution():
 def test_three_training_structures_as_far_out_are_enough():
     known = [plain(3, h, width=w) for h in (4, 6, 8, 10) for w in (8, 16, 32)]
     assert caution(plain(3, 4, width=12), known, []) is None
-    assert caution(plain(3, 4, width=12), known[1:], []).endswith("training: height 4, trained on 4 to 10")
+    assert "training: height 4, trained on 4 to 10;" in caution(plain(3, 4, width=12), known[1:], [])
 
 
 def test_a_generator_of_our_own_reward_is_cautious_at_its_edge_alone():

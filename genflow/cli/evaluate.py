@@ -78,10 +78,12 @@ def evaluate(options: CommandOptions, folder, zoo_folder, metrics, baseline_name
     from genflow import pipeline
 
     names = [] if baseline_names == ("none",) else list(baseline_names) or None
-    populations, zoo = pipeline.load_for_evaluation(folder, zoo_folder, options.env, options.structures)
+    populations, zoo, places = pipeline.load_for_evaluation(
+        folder, zoo_folder, options.env, options.structures
+    )
     chosen = {"evaluation.metrics": list(metrics) or None, "evaluation.baselines": names}
     config = options.configure(env=populations[0].structure.env, structures=None, **chosen)
-    entries = pipeline.evaluate_folder(config, populations, zoo, options.out, options.progress())
+    entries = pipeline.evaluate_folder(config, populations, zoo, options.out, options.progress(), places)
     print_table(entries, options.as_json, metrics)
 
 

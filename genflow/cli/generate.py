@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from genflow.cli.options import CommandOptions, common, trains
-from genflow.errors import GenflowError
+from genflow.errors import GenflowError, without_cautions
 
 _generator = click.option(
     "--generator",
@@ -132,7 +132,8 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num):
         (generator,) = generate_stage.load_generators(config, generator_folder, structures)
         if warning := generator.caution(structures[0]):
             options.progress().warn(warning)
-        population = generator.generate(structures[0], config.generate.num, config.seed)
+        with without_cautions():
+            population = generator.generate(structures[0], config.generate.num, config.seed)
     folder = options.out or Path("runs") / config.env / "finetuned" / population.structure.name
     entries = generate_stage.finetune_both(config, population, folder, options.progress())
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]

@@ -115,7 +115,8 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
     """Return the header and the rows of the comparison table, with the mean metrics of each entry."""
     entries = list(entries)
     shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
-    header = ["structure", "seen", "source", "num", *shown, "seconds", "budget"]
+    several = any(entry.get("folder") not in (None, ".") for entry in entries)
+    header = ["structure", "seen", "source", *["folder"] * several, "num", *shown, "seconds", "budget"]
     rows = []
     for entry in entries:
         figures = [format_number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
@@ -129,6 +130,7 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
                 entry["name"],
                 seen,
                 entry["source"],
+                *[entry.get("folder") or ""] * several,
                 str(entry["num"]),
                 *figures,
                 format_number(entry["seconds"]),

@@ -33,8 +33,8 @@ SOURCES = {
     "mean": ("#1b9e77", "s"),
     "nearest": ("#7b3294", "^"),
     "perturbed": ("#b8860b", "v"),
-    "fine-tuned": ("#d6604d", "D"),
-    "random start": ("#2166ac", "o"),
+    "finetuned": ("#d6604d", "D"),
+    "from_random": ("#2166ac", "o"),
 }
 OTHERS = (
     "#d6604d",

@@ -135,7 +135,7 @@ def _comparison(data: ReportData) -> str:
         return ""
     rows = []
     for group in sorted(groups.values(), key=lambda group: group[0].seen):
-        values = {e.source: v for e in group if (v := e.value(metric)) is not None}
+        values = {data.evaluation.label(e): v for e in group if (v := e.value(metric)) is not None}
         if values:
             rows.append((f"{group[0].name}{'' if group[0].seen else ' (unseen)'}", values))
     better = data.metrics[metric].better if metric in data.metrics else ""
@@ -209,7 +209,7 @@ def _rows(data: ReportData, group: Sequence[Entry], columns: Sequence[str]) -> s
             mark = ' class="best"' if value is not None and value == best.get(name) else ""
             cells.append(f'<td{mark} title="{escape(title)}">{format_number(value)}{spread}</td>')
         lines.append(
-            f'<tr><th scope="row">{escape(e.source)}</th><td>{e.num}</td>{"".join(cells)}'
+            f'<tr><th scope="row">{escape(data.evaluation.label(e))}</th><td>{e.num}</td>{"".join(cells)}'
             f"<td>{format_number(e.seconds)}</td></tr>"
         )
     return f"<tbody>{''.join(lines)}</tbody>\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -16,7 +17,7 @@ from genflow.errors import GenflowError
 from genflow.generator import CARD
 from genflow.interfaces.metric import Metric
 from genflow.measure import all_metrics
-from genflow.population import Population
+from genflow.population import Population, source_of
 from genflow.schema import Schema, validate
 from genflow.storage.files import read_json
 from genflow.storage.populations import FACTS, find_populations, inside, read_facts
@@ -37,6 +38,8 @@ SOURCES = {
     "trained": "trained from scratch on the structure itself",
     "generated": "made by the generator; no training on the structure afterwards",
     "pretrained": "made by the generator that ships; no training on the structure afterwards",
+    "finetuned": "these policies, trained further",
+    "from_random": "trained from a random start with the same budget",
     "random": "untrained",
     "uniform": "every allowed action is as likely",
     "mean": "the average of the trained weights",
@@ -97,6 +100,7 @@ class Entry(_Lenient):
     env: Text
     name: Text
     source: Text
+    folder: Text | None = None
     seen: bool
     num: int
     metrics: dict[Text, MetricSummary] = Field(max_length=MAX_METRICS)
@@ -128,6 +132,11 @@ class Evaluation(_Lenient):
             grouped.setdefault((entry.env, entry.name), []).append(entry)
         return grouped
 
+    def label(self, entry: Entry) -> str:
+        """Return the source of an entry, with its folder where others of its structure have that source."""
+        alike = [e for e in self.groups()[entry.env, entry.name] if e.source == entry.source]
+        return f"{entry.source} in {entry.folder}" if len(alike) > 1 and entry.folder else entry.source
+
 
 class Training(_Lenient):
     """The learning curves of a training run and its duration in seconds."""
@@ -146,9 +155,16 @@ class Training(_Lenient):
 
 @dataclass(frozen=True)
 class SavedPopulation:
-    """A population on disk whose weights are read only when they are needed."""
+    """A population on disk whose weights are read only when they are needed.
+
+    Attributes:
+        folder: where it is.
+        place: the same, relative to the folder of the report.
+        structure, provenance, training: as its file says.
+    """
 
     folder: Path
+    place: str
     structure: Structure
     provenance: Mapping[str, Any]
     training: Training
@@ -156,9 +172,7 @@ class SavedPopulation:
     @property
     def label(self) -> str:
         """The name of the policies' source in the report."""
-        if self.finetuned:
-            return "random start" if self.provenance["started_from"] == "random" else "fine-tuned"
-        return str(self.provenance.get("source", "trained"))
+        return source_of(self.provenance)
 
     @property
     def finetuned(self) -> bool:
@@ -204,7 +218,8 @@ class ReportData:
         ):
             labels = grouped.setdefault(saved.structure, {})
             if len(labels) < MAX_SOURCES:
-                labels.setdefault(saved.label, saved)
+                same = saved.label in labels
+                labels[f"{saved.label} in {saved.place}" if same else saved.label] = saved
         return grouped
 
     def seen(self, structure: Structure) -> bool | None:
@@ -238,7 +253,13 @@ def read_report_data(folder: Path) -> ReportData:
         structure, facts = read_facts(path)
         provenance = facts["provenance"]
         saved.append(
-            SavedPopulation(path, structure, provenance, validate(Training, provenance, str(path / FACTS)))
+            SavedPopulation(
+                path,
+                os.path.relpath(path, folder),
+                structure,
+                provenance,
+                validate(Training, provenance, str(path / FACTS)),
+            )
         )
     evaluation = validate(Evaluation, *_read(folder, EVALUATION))
     autoencoder = validate(Training, *_read(folder, AUTOENCODER, f"autoencoder/{AUTOENCODER}"))

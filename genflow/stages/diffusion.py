@@ -14,9 +14,10 @@ import torch
 from genflow.config import Config
 from genflow.coverage import Quality
 from genflow.distributed.world import world
-from genflow.errors import GenflowError
+from genflow.errors import GenflowError, without_cautions
 from genflow.generator import FORMAT, Card, EncoderCard, Generator
-from genflow.measure import figures_of
+from genflow.measure import fits_primary, primary_figures
+from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.autoencoder import load_autoencoder
@@ -133,15 +134,25 @@ def measure_quality(
     seed: int,
     progress: Progress,
 ) -> list[Quality]:
-    """Measure generated policies on the structures that can be enumerated, for a model card's `quality`."""
+    """Measure generated and untrained policies by the primary metrics, for a model card's `quality`.
+
+    Structures that no primary metric fits are left out.
+    """
 
     def entry(structure: Structure) -> dict[str, Any]:
-        metrics: dict[str, float | None] = {**figures_of(generator.generate(structure, num, seed))}
+        with without_cautions():  # it is measured to know
+            made = primary_figures(generator.generate(structure, num, seed))
+        untrained = primary_figures(Population.initialised(structure, num, seed))
         return Quality(
-            structure=structure.fields(), name=structure.name, role=role, num=num, metrics=metrics
+            structure=structure.fields(),
+            name=structure.name,
+            role=role,
+            num=num,
+            metrics={**made},
+            untrained={**untrained},
         ).model_dump(mode="json")
 
-    measured = [structure for structure in structures if structure.solution.enumerable]
+    measured = [structure for structure in structures if fits_primary(structure)]
     return [
         Quality(**facts)
         for facts in map_with_progress(measured, entry, progress, f"measure {role}", estimated_cost)
@@ -152,7 +163,8 @@ def measure_quality(
 def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
     """Write a generator for distribution, in float16 and without its training history.
 
-    It is measured on its selection structures and on the test structures.
+    It is measured on its selection structures and on the test structures. A coverage of the configuration
+    takes the place of the card's.
 
     Raises:
         GenflowError: a test structure was trained on, was selected on or is not covered, or a file cannot be
@@ -160,6 +172,7 @@ def export_generator(config: Config, folder: Path, out: Path, progress: Progress
     """
     generator = Generator.from_pretrained(folder).rounded()
     card = generator.card
+    card = generator.card = card.model_copy(update={"coverage": config.coverage or card.coverage})
     selected = [Structure.build(card.env, fields, card.policy) for fields in card.selection_structures]
     tests = config.unseen_structures(generator.training_structures)
     for structure in tests:

@@ -10,7 +10,7 @@ from typing import Any
 
 from genflow.config import Config
 from genflow.distributed.world import world
-from genflow.errors import GenflowError
+from genflow.errors import GenflowError, without_cautions
 from genflow.generator import CARD, Generator, load_card
 from genflow.population import Population
 from genflow.precision import float32_default
@@ -140,7 +140,8 @@ def generate(
     made: dict[int, Population] = {}
 
     def make(index: int) -> None:
-        population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
+        with without_cautions():  # said above, by rank 0
+            population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
         population = replace(population, provenance={**population.provenance, "source": source})
         world().on_rank_zero(lambda: population.save(folders[index]))
         made[index] = population

@@ -110,7 +110,7 @@ def finetune(
         device=device,
     )
     known = start.provenance.get("training_structures", [])
-    provenance = {**trained.provenance, "started_from": start.source}
+    provenance = {**trained.provenance, "source": name, "started_from": start.source}
     if "transferred_from" in start.provenance:
         provenance["started_from_structure"] = start.provenance["transferred_from"]
     provenance["training_structures"] = [

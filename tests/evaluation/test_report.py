@@ -307,7 +307,7 @@ def test_a_finetuning_is_shown_against_a_random_start(run, tmp_path):
     page = Page(write_report(tmp_path / "tuned"))
     alts = [str(image["alt"]) for image in page.images]
     for figure in ("loss", "reward", "js"):
-        assert f"{figure} over the steps: fine-tuned, random start" in alts
+        assert f"{figure} over the steps: finetuned, from_random" in alts
     history = json.loads((tmp_path / "tuned" / "finetuned" / "population.json").read_text())["provenance"][
         "history"
     ]
