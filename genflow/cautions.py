@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from statistics import median
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ import torch
 from genflow.coverage import Quality, numbers_of
 from genflow.errors import GenflowError
 from genflow.interfaces.metric import Metric
-from genflow.measure import all_metrics
+from genflow.measure import usable_metrics
 from genflow.schema import brief, role_of
 from genflow.structure import Structure
 
-#: a structure lies at the edge if fewer training structures than this are as extreme as it is
+#: fewer training structures than this as extreme as a request are few
 FEW = 3
 #: the share of each size of a request that a measured structure must have to be comparable
 COMPARABLE = 0.9
@@ -39,35 +38,47 @@ def caution(
 ) -> str | None:
     """Return a warning for a structure beyond what a generator learned well, or None.
 
-    It is outside if a number of its own is outside the range of the training structures, and at the edge if
-    few of them are as extreme in one, or as large in all sizes at once. It is also warned of where what was
-    measured nearest to it is poor, see `Metric.poor`, or no better than untrained policies.
+    It is given where a number of the structure is outside the range of the training structures, where few of
+    them are as extreme in one or as large in all sizes at once, and where what was measured nearest is poor,
+    see `Metric.poor`, or no better than untrained policies.
 
     Args:
         structure: the requested structure.
         training: the fields of every training structure.
         quality: the measurements on the model card.
-        built: returns the training structures, to look at the conditions that follow from fields as well;
-            None leaves that out, which is much faster for a task whose description takes long.
+        built: returns the training structures. It is called only if a field holds names, such as molecule
+            blocks, of which nothing but the conditions that follow tells how unusual they are; None leaves
+            that out, as building hundreds of molecules takes seconds.
     """
     own, fixed = structure.fields(), structure.fixed_fields()
     alike = [other for other in training if all(other.get(key) == fixed[key] for key in fixed)]
     if not alike or any(all(key in o and o[key] == own[key] for key in own) for o in alike):
         return None
-    where = _by_fields(structure, alike) or (_by_conditions(structure, built()) if built else None)
-    named = [entry for entry in quality if _same_names(structure, entry)]
-    comparable = _nearest(structure, [entry for entry in named if _as_large(structure, entry.structure)])
-    if _poor(named):
+    where = _by_fields(structure, alike)
+    if where is None and built is not None and _holds_names(structure):
+        where = _by_conditions(structure, built())
+    told = {key: value for key, value in own.items() if key in fixed or isinstance(value, str)}
+    named = [entry for entry in quality if all(entry.structure.get(key) == told[key] for key in told)]
+    sizes = sizes_of(structure)
+    comparable = _nearest(own, [entry for entry in named if _as_large(entry.structure, sizes)])
+    known = usable_metrics({name for entry in named for name in entry.metrics})
+    poor, no_better = _mostly_poor(named, known), _untrained(comparable, known)
+    if poor:
         # what was never learned is worth more words than the nearest measurement
-        names = [f"{key}={own[key]}" for key in own.keys() - fixed.keys() if isinstance(own[key], str)]
+        names = [
+            f"{key}={value}"
+            for key, value in told.items()
+            if isinstance(value, str) and any(entry.structure.get(key) != value for entry in quality)
+        ]
         said = f"{_figures(named)}, which is poor" + (f", for {brief(', '.join(names))}" if names else "")
     elif comparable:
-        said = _figures(comparable) + (", which is poor" if _poor(comparable) else _untrained(comparable))
+        poor = _mostly_poor(comparable, known)
+        said = _figures(comparable) + (", which is poor" if poor else no_better)
     else:
         said = "nothing comparable was measured"
     if where:
-        return f"{structure.name} is {where}; {said}"
-    if _poor(named) or _poor(comparable) or _untrained(comparable):
+        return f"{structure.name} {where}; {said}"
+    if poor or no_better:
         return f"{structure.name}: expect poor policies; {said}"
     return None
 
@@ -90,36 +101,52 @@ def _scalars(fields: Fields) -> dict[str, list[float]]:
     return found
 
 
+def _holds_names(structure: Structure) -> bool:
+    fields, roles = structure.fields(), structure.roles()
+    told = _scalars(fields)
+    return any(
+        isinstance(value, list | tuple | dict) and len(value) and key not in told and roles[key] != "fixed"
+        for key, value in fields.items()
+    )
+
+
 def _by_fields(structure: Structure, training: Sequence[Fields]) -> str | None:
     """Say where a structure lies by the fields that the user set, sizes first."""
     few, roles = _few(training), structure.roles()
     known = [_scalars(other) for other in training]
     outside: list[str] = []
-    edge: list[str] = []
+    rare: list[str] = []
     own = {key: values for key, values in _scalars(structure.fields()).items() if roles[key] != "fixed"}
     for key in sorted(own, key=lambda key: roles[key] != "size"):
         for place, value in enumerate(own[key]):
             others = [each[key][place] for each in known if len(each.get(key, ())) > place]
             tight = 1e-6 * abs(value)
-            as_far = min(
-                sum(other >= value - tight for other in others),
-                sum(other <= value + tight for other in others),
-            )
-            if others and as_far < few:
-                low, high = min(others), max(others)
+            above = sum(other >= value - tight for other in others)
+            below = sum(other <= value + tight for other in others)
+            as_far = min(above, below)
+            if not others or as_far >= few:
+                continue
+            low, high = min(others), max(others)
+            if as_far:
+                rare.append(f"{as_far} with {key} {value:g} or {'more' if above == as_far else 'less'}")
+            else:
                 ends = f"{low:g} to {high:g}" if low < high else f"{low:g}"
-                (edge if as_far else outside).append(f"{key} {value:g}, trained on {ends}")
+                outside.append(f"{key} {value:g}, trained on {ends}")
     if outside:
-        return f"outside what this generator was trained on: {brief('; '.join(outside), 400)}"
+        return f"is outside what this generator was trained on: {brief('; '.join(outside), 400)}"
     sizes = sizes_of(structure)
     as_large = sum(all(other.get(key, 0) >= value for key, value in sizes.items()) for other in training)
-    if not edge and as_large < few:
-        edge.append(f"{as_large or 'none'} of its training structures as large in {' and '.join(sizes)}")
-    return f"at the edge of this generator's training: {brief('; '.join(edge), 400)}" if edge else None
+    if not rare and as_large < few:
+        rare.append(f"{as_large or 'none'} as large in {' and '.join(sizes)}")
+    return _resembles_few(training, "; ".join(rare)) if rare else None
+
+
+def _resembles_few(training: Sequence[Any], what: str) -> str:
+    return f"resembles few of this generator's {len(training):,} training structures: {brief(what, 400)}"
 
 
 def _by_conditions(structure: Structure, training: Sequence[Structure]) -> str | None:
-    """Say which fields lie at the edge by a condition that follows from them."""
+    """Say which fields are unusual by a condition that follows from them."""
     training = [other for other in training if other.fixed_fields() == structure.fixed_fields()]
     own, all_NC = structure.condition(), torch.stack([other.condition() for other in training])
     tight = 1e-6 * own.abs()
@@ -131,12 +158,8 @@ def _by_conditions(structure: Structure, training: Sequence[Structure]) -> str |
         return None
     place = int(torch.where(odd, as_far, len(training)).argmin())
     causes = [key for key in structure.roles() if _moves(structure, training, key, place)]
-    count = int(as_far[place])
     what = " and ".join(causes) or list(names)[place]
-    return (
-        f"at the edge of this generator's training: {count or 'none'} of its {len(training)} training"
-        f" structures as unusual in {what}"
-    )
+    return _resembles_few(training, f"{int(as_far[place]) or 'none'} as unusual in {what}")
 
 
 def _moves(structure: Structure, training: Sequence[Structure], key: str, place: int) -> bool:
@@ -159,21 +182,14 @@ def _few(training: Sequence[Any]) -> int:
     return min(FEW, max(1, len(training) // 3))
 
 
-def _same_names(structure: Structure, entry: Quality) -> bool:
-    roles, fields = structure.roles(), structure.fields()
-    told = {k: v for k, v in fields.items() if roles[k] == "fixed" or isinstance(v, str)}
-    return all(entry.structure.get(key) == value for key, value in told.items())
-
-
-def _as_large(structure: Structure, other: Fields) -> bool:
-    sizes = sizes_of(structure)
+def _as_large(other: Fields, sizes: Mapping[str, float]) -> bool:
     found = {key: other.get(key) for key in sizes}
     return all(isinstance(v, int | float) and v >= COMPARABLE * sizes[key] for key, v in found.items())
 
 
-def _nearest(structure: Structure, entries: Sequence[Quality]) -> list[Quality]:
+def _nearest(fields: Fields, entries: Sequence[Quality]) -> list[Quality]:
     """Return the entries whose numbers are nearest in logarithm; several if only their names differ."""
-    own = _scalars(structure.fields())
+    own = _scalars(fields)
 
     def distance(entry: Quality) -> float:
         other = _scalars(entry.structure)
@@ -191,21 +207,21 @@ def _values(entries: Sequence[Quality]) -> dict[str, list[float]]:
     return {name: each for name, each in values.items() if each}
 
 
-def _poor(entries: Sequence[Quality]) -> bool:
-    """Return whether the median of a metric is poor."""
-    known: dict[str, Metric] = all_metrics() if entries else {}
-    for name, values in _values(entries).items():
+def _mostly_poor(entries: Sequence[Quality], known: Mapping[str, Metric]) -> bool:
+    """Return whether more than half of the entries are poor by some metric."""
+
+    def poor(name: str, value: float | None) -> bool:
         limit = known[name].poor if name in known else None
-        if limit is not None:
-            sign = 1 if known[name].better == "lower" else -1
-            if sign * median(values) >= sign * limit:
-                return True
-    return False
+        if limit is None or value is None:
+            return False
+        return value >= limit if known[name].better == "lower" else value <= limit
+
+    count = sum(any(poor(name, value) for name, value in each.metrics.items()) for each in entries)
+    return 2 * count > len(entries)
 
 
-def _untrained(entries: Sequence[Quality]) -> str:
+def _untrained(entries: Sequence[Quality], known: Mapping[str, Metric]) -> str:
     """Say that untrained policies are as good as the generated ones, or nothing."""
-    known: dict[str, Metric] = all_metrics() if entries else {}
     for entry in entries:
         for name, value in entry.metrics.items():
             base = entry.untrained.get(name)

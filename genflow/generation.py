@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, overload
 
 from genflow.config import load_config
-from genflow.errors import GenflowError
+from genflow.errors import GenflowError, GenflowWarning, without_cautions
 from genflow.generator import Generator
 from genflow.given import Given, Several, read_structure
 from genflow.population import Population
@@ -34,7 +34,7 @@ def generate(
     """Generate policies for a structure, whether it was trained on or not.
 
     ``generate("hypergrid", ndim=3, height=12)`` and ``generate("hypergrid", "ndim=3,height=12")`` are the
-    same. At the edge of the generator's training structures this warns.
+    same. A `GenflowWarning` tells of a structure beyond what the generator learned well.
 
     Args:
         env: registered name of the environment.
@@ -70,6 +70,7 @@ def generate(
         chosen = load_generators(config, None, structures)
     for own, each in zip(chosen, structures, strict=True):
         if warning := own.caution(each):
-            warnings.warn(warning, stacklevel=2)
-    populations = [own.generate(each, num, seed) for own, each in zip(chosen, structures, strict=True)]
+            warnings.warn(warning, GenflowWarning, stacklevel=2)
+    with without_cautions():  # said above, for the line that called
+        populations = [own.generate(each, num, seed) for own, each in zip(chosen, structures, strict=True)]
     return populations if several else populations[0]

@@ -171,10 +171,8 @@ class Generator:
         denoiser = build_with_tensors(
             lambda: denoiser_cls(options, **sizes), _part(tensors, "denoiser."), path
         )
-        mean, std = (
-            finite_float(tensors.get(name, torch.tensor(torch.nan)), f"{path}: {name}")
-            for name in ("latent_mean", "latent_std")
-        )
+        names, none = ("latent_mean", "latent_std"), torch.tensor(torch.nan)
+        mean, std = (finite_float(tensors.get(name, none), f"{path}: {name}") for name in names)
         size = (card.latent_size,)
         if (encoder.latent_size,) != size or mean.shape != size or std.shape != size or not (std > 0).all():
             raise GenflowError(
@@ -187,10 +185,7 @@ class Generator:
 
     @float32_default()
     def rounded(self) -> Generator:
-        """Return a copy with every parameter rounded to float16.
-
-        `save_pretrained(half=True)` stores such a copy without further loss.
-        """
+        """Return a copy rounded to float16, which `save_pretrained(half=True)` stores without further loss."""
         other = copy.deepcopy(self)
         with torch.no_grad():
             for parameter in (*other.encoder.parameters(), *other.denoiser.parameters()):
@@ -226,11 +221,7 @@ class Generator:
         return self.latent_mean.device
 
     def check(self, structure: Structure) -> None:
-        """Raise an error for a structure that this generator does not cover.
-
-        Raises:
-            GenflowError: the environment or architecture is another one, or the structure is not covered.
-        """
+        """Raise `GenflowError` for a structure of another environment or policy, or one not covered."""
         self.card.check(structure)
         self.encoder.check(structure.layout)
 
@@ -261,8 +252,8 @@ class Generator:
     ) -> Any:
         """Generate `num` policies for a structure, or for each structure of a list.
 
-        With several workers, each decodes a part of the policies and all return the whole population. It
-        warns (`GenflowWarning`) of what `caution` says, but for conditions that only follow from fields.
+        With several workers, each decodes a part of the policies and all return the whole population. What
+        `caution` says is a `GenflowWarning`, but for what only the conditions tell, which takes longer.
 
         Args:
             structure: any covered structure, or its text or fields as for `genflow.generate`;
@@ -277,17 +268,22 @@ class Generator:
         """
         if num < 1:
             raise GenflowError(f"num must be at least 1, not {num}")
-        if isinstance(structure, list | tuple):
-            return [self.generate(each, num, seed, sampling, **overrides) for each in structure]
-        structure = read_structure(self.card.env, structure, self.card.policy)
+        several = isinstance(structure, list | tuple)
+        given: Any = structure if several else [structure]
+        structures = [read_structure(self.card.env, each, self.card.policy) for each in given]
+        for each in structures:
+            self.check(each)
+        values = {**(sampling or self.card.sampling).model_dump(), **overrides}
+        sampling = validate(SamplingOptions, values, "sampling")
+        for each in structures:
+            if warning := caution(each, self.card.training_structures, self.card.quality):
+                warnings.warn(warning, GenflowWarning, stacklevel=3)
+        populations = [self._population(each, num, seed, sampling) for each in structures]
+        return populations if several else populations[0]
+
+    def _population(self, structure: Structure, num: int, seed: int, sampling: SamplingOptions) -> Population:
         # describing its units is part of the work, also where it was done before this call
         began = time.perf_counter() - structure.layout.describing_seconds
-        self.check(structure)
-        sampling = validate(
-            SamplingOptions, {**(sampling or self.card.sampling).model_dump(), **overrides}, "sampling"
-        )
-        if warning := caution(structure, self.card.training_structures, self.card.quality):
-            warnings.warn(warning, GenflowWarning, stacklevel=3)
         with threads(worth(num * structure.layout.size * PRODUCTS_A_WEIGHT)):
             weights = self._weights(structure, num, seed, sampling)
         provenance = {
@@ -314,10 +310,7 @@ class Generator:
                 weights[rows] = self.encoder.decode(latents[rows], structure.layout, condition).float().cpu()
         world().all_reduce(weights)
         if not torch.isfinite(weights).all():
-            raise GenflowError(
-                "the generated weights are not finite; lower the guidance, or use another sampler or more"
-                " steps"
-            )
+            raise GenflowError("the generated weights are not finite; lower the guidance, or take more steps")
         return weights
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -31,16 +31,21 @@ def all_metrics() -> dict[str, Metric]:
 
     The order is primary metrics, exact metrics, sampled metrics, and metrics that compare policies.
     """
-    metrics: dict[str, Metric] = {}
-    for name in registry().names("metric"):
-        with contextlib.suppress(GenflowError):
-            metrics[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")
     return dict(
         sorted(
-            metrics.items(),
+            usable_metrics(registry().names("metric")).items(),
             key=lambda item: (not item[1].primary, item[1].joint or item[1].reference, not item[1].exact),
         )
     )
+
+
+def usable_metrics(names: Iterable[str]) -> dict[str, Metric]:
+    """Return those of the metrics that are registered and usable, with their default options."""
+    metrics: dict[str, Metric] = {}
+    for name in names:
+        with contextlib.suppress(GenflowError):
+            metrics[name] = registry().load("metric", name).from_config({}, f"metric {name!r}")
+    return metrics
 
 
 def primary_metrics() -> dict[str, Metric]:

@@ -127,8 +127,9 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Evaluate populations and the baselines of their structures.
 
-    The entries are grouped by structure. ``folder`` is that of the population, from `folders`. ``seen`` is the same in all entries of a structure: that of its
-    generated population, or without one, whether the zoo contains the structure.
+    The entries are grouped by structure. ``folder`` is where a population is, from `folders`. ``seen`` is the
+    same in all entries of a structure: that of its generated population, or without one, whether the zoo
+    contains the structure.
     """
     options = config.evaluation
     structures = list(dict.fromkeys(population.structure for population in populations))

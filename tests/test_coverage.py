@@ -1,4 +1,4 @@
-"""What a generator may be asked for: refused outside, cautioned at the edge, silent in the middle."""
+"""What a generator may be asked for: refused outside, cautioned where little is known, silent in the middle."""
 
 from __future__ import annotations
 
@@ -180,7 +180,11 @@ QUALITY = [
 ]
 
 
-OUTSIDE, EDGE = "outside what this generator was trained on", "at the edge of this generator's training"
+OUTSIDE = "is outside what this generator was trained on"
+
+
+def resembles(known) -> str:
+    return f"resembles few of this generator's {len(known)} training structures"
 
 
 @pytest.mark.parametrize(
@@ -195,19 +199,24 @@ OUTSIDE, EDGE = "outside what this generator was trained on", "at the edge of th
         # sizes come first, whatever the order of the fields
         (plain(4, 13, R0=0.31), OUTSIDE, "height 13, trained on 4 to 12; R0 0.31, trained on 0.01 to 0.3"),
         # inside by height and by dimension, but hardly any grid has as many inputs
-        (plain(6, 11), EDGE, "1 of its training structures as large in ndim and height"),
+        (plain(6, 11), resembles(KNOWN), "1 as large in ndim and height"),
     ],
     ids=lambda s: getattr(s, "name", s),
 )
 def test_what_lies_out_is_told_by_the_fields_that_the_user_set(structure, where, text):
-    expected = f"{structure.name} is {where}: {text}; nothing comparable was measured"
+    expected = f"{structure.name} {where}: {text}; nothing comparable was measured"
     assert caution(structure, KNOWN, []) == expected
 
 
-def test_inside_the_range_it_is_the_edge_and_outside_it_is_outside():
+def test_inside_the_range_the_few_that_are_as_extreme_are_counted():
     known = [plain(3, h) for h in (4, 6, 8, 10, 12, 14, 16, 18, 20)]
     assert f"{OUTSIDE}: height 21, trained on 4 to 20" in caution(plain(3, 21), known, [])
-    assert f"{EDGE}: height 19, trained on 4 to 20" in caution(plain(3, 19), known, [])
+    # "the edge" of sizes 4 to 20 would not say that hardly any was as large
+    assert f"{resembles(known)}: 1 with height 19 or more; " in caution(plain(3, 19), known, [])
+    assert f"{resembles(known)}: 2 with height 17 or more; " in caution(plain(3, 17), known, [])
+    assert f"{resembles(known)}: 1 with height 5 or less; " in caution(plain(3, 5), known, [])
+    few = [plain(4, 7, R0=r) for r in (0.01, 0.02, 0.03, 0.1, 0.2, 0.3, 0.03, 0.03, 0.03)]
+    assert f"{resembles(few)}: 2 with R0 0.15 or more; " in caution(plain(4, 7, R0=0.15), few, [])
     assert caution(plain(3, 11), known, []) is None
 
 
@@ -231,6 +240,18 @@ def test_only_what_is_about_as_large_in_every_size_is_quoted():
     assert caution(plain(6, 12, R0=0.2), KNOWN, QUALITY[::-1]).endswith(far)
     for structure in (plain(6, 13), plain(7, 11)):
         assert caution(structure, KNOWN, QUALITY).endswith("; nothing comparable was measured")
+
+
+def test_training_structures_are_built_only_for_fields_that_hold_names():
+    def built():
+        raise AssertionError
+
+    fields = [other.fields() for other in KNOWN]
+    for asked in (plain(4, 7), plain(2, 3), plain(6, 11), grid(3, 9)):
+        assert cautions.caution(asked, fields, QUALITY, built) == cautions.caution(asked, fields, QUALITY)
+    blocks = Structure.build("molecule", {"blocks": (0, 1, 5), "max_blocks": 3})
+    with pytest.raises(AssertionError):
+        cautions.caution(blocks, [{**blocks.fields(), "blocks": [0, 1, 2]}], [], built)
 
 
 def test_what_was_measured_of_another_reward_is_not_quoted():
@@ -294,7 +315,7 @@ def test_a_condition_at_the_edge_is_told_by_the_fields_that_it_follows_from():
 
     known = [task((0, 1, 2)), task((0, 1, 3)), task((1, 2, 3)), task((0, 2, 3))]
     said = caution(task((10, 20, 30, 40, 50, 60, 70, 80)), known, [])
-    assert said.endswith("training structures as unusual in blocks; nothing comparable was measured")
+    assert said.endswith("4 training structures: none as unusual in blocks; nothing comparable was measured")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +334,7 @@ def test_a_structure_that_was_trained_on_needs_no_caution():
 def test_three_training_structures_as_far_out_are_enough():
     known = [plain(3, h, width=w) for h in (4, 6, 8, 10) for w in (8, 16, 32)]
     assert caution(plain(3, 4, width=12), known, []) is None
-    assert "training: height 4, trained on 4 to 10;" in caution(plain(3, 4, width=12), known[1:], [])
+    assert ": 2 with height 4 or less;" in caution(plain(3, 4, width=12), known[1:], [])
 
 
 def test_a_generator_of_our_own_reward_is_cautious_at_its_edge_alone():

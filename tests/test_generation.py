@@ -6,6 +6,7 @@ import importlib
 import inspect
 import shutil
 import types
+import warnings
 from pathlib import Path
 
 import huggingface_hub
@@ -14,7 +15,7 @@ import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
 import genflow
-from genflow import Generator, GenflowError, Population, Structure, Zoo, generate
+from genflow import Generator, GenflowError, GenflowWarning, Population, Structure, Zoo, generate
 from genflow.pretrained import CARD, TENSORS, locate, shipped
 
 DEFAULT, NARROW = shipped("hypergrid")
@@ -141,8 +142,26 @@ def test_each_structure_gets_the_first_generator_that_covers_it():
     assert same(second, Generator.from_pretrained("hypergrid/narrow").generate("D:paper", 1))
 
 
-def test_an_edge_is_warned_of():
-    with pytest.warns(UserWarning, match="at the edge of this generator's training"):
+def test_a_caution_is_one_warning_of_the_line_that_called(generator):
+    calls = [
+        lambda: generate("hypergrid", ndim=4, height=27, num=1),
+        lambda: generate("hypergrid", ["ndim=4,height=27", INSIDE], num=1),
+        lambda: generator.generate("ndim=4,height=27", 1),
+        lambda: generator.generate([INSIDE, "ndim=4,height=27"], 1),
+    ]
+    for call in calls:
+        with pytest.warns(GenflowWarning, match="resembles few of this generator's") as caught:
+            call()
+        assert [Path(each.filename) for each in caught] == [Path(__file__)]
+
+
+def test_a_caution_can_be_made_an_error_or_be_left_out():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", GenflowWarning)
+        with pytest.raises(GenflowWarning):
+            generate("hypergrid", ndim=4, height=27, num=1)
+        warnings.simplefilter("ignore", GenflowWarning)
+        warnings.simplefilter("error", UserWarning, append=True)
         generate("hypergrid", ndim=4, height=27, num=1)
 
 

@@ -305,7 +305,9 @@ def test_a_card_from_before_there_was_coverage_still_loads(trained, tmp_path):
     assert old.generate(structure, 2).weights.equal(
         Generator.from_pretrained(trained).generate(structure, 2).weights
     )
-    assert "at the edge" in old.caution(Structure.parse("hypergrid", "ndim=2,height=5,width=16"))
+    assert old.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16")).endswith(
+        "height 3, trained on 4 to 6; nothing comparable was measured"
+    )
     with pytest.raises(GenflowError, match=r"R1=0\.5, not 0\.7"):
         old.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"))
 
@@ -447,7 +449,7 @@ def test_each_structure_is_generated_by_its_own_generator_with_a_warning_at_the_
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     # (2, 6) was trained on
     assert warnings == [f"warning: {generators[0].caution(structures[0])}"]
-    assert "height=3,width=16 is at the edge" in warnings[0]
+    assert "height=3,width=16 is outside what this generator was trained on: height 3" in warnings[0]
     with pytest.raises(GenflowError, match="height=6 is outside"):
         generate(settings, generators[::-1], structures, tmp_path / "refused", QUIET)
     assert not (tmp_path / "refused").exists()
@@ -465,19 +467,31 @@ def test_quality_on_the_selection_structures_is_written_into_the_card(trained, t
     structure = Structure.parse("hypergrid", SELECTED)
     assert [fields["height"] for fields in generator.card.selection_structures] == [5, 2]
     assert generator.card.coverage == {"height": (2, 6)}
-    (entry,) = generator.card.quality
-    assert made.card.quality == [entry]
+    entry, large = generator.card.quality
+    assert made.card.quality == [entry, large]
+    # the log-Z gap has a closed form where nothing can be enumerated
+    assert (large.name, list(large.metrics), list(large.untrained)) == (
+        COUNTLESS,
+        ["log_z_gap"],
+        ["log_z_gap"],
+    )
     assert (entry.structure, entry.name, entry.role, entry.num) == (
         structure.fields(),
         structure.name,
         "selection",
         3,
     )
-    js = evaluate(generator.generate(structure, 3, tiny.seed), ["js"])["metrics"]["js"]["mean"]
-    assert entry.metrics == {"js": pytest.approx(js, rel=1e-6)}
+    for population, figures in (
+        (generator.generate(structure, 3, tiny.seed), entry.metrics),
+        (Population.initialised(structure, 3, tiny.seed), entry.untrained),
+    ):
+        found = evaluate(population, ["js", "log_z_gap"])["metrics"]
+        assert figures == {name: pytest.approx(found[name]["mean"], rel=1e-6) for name in found}
     # which a word of caution tells
-    assert generator.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16")).endswith(
-        f"; measured at {SELECTED}: js {js:.2g}"
+    js, gap, other = entry.metrics["js"], entry.metrics["log_z_gap"], large.metrics["log_z_gap"]
+    said = generator.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16"))
+    assert gap < other and said.endswith(
+        f"; measured at 2 structures: js {js:.2g}, log_z_gap {gap:.2g} to {other:.2g}, which is poor"
     )
     # a finished training is not repeated, and another selection is another run
     assert (
