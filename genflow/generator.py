@@ -185,7 +185,7 @@ class Generator:
 
     @float32_default()
     def rounded(self) -> Generator:
-        """Return a copy rounded to float16, which `save_pretrained(half=True)` stores without further loss."""
+        """Return a copy rounded to float16, which `save_pretrained(half=True)` stores without loss."""
         other = copy.deepcopy(self)
         with torch.no_grad():
             for parameter in (*other.encoder.parameters(), *other.denoiser.parameters()):

@@ -1,4 +1,4 @@
-"""What a generator may be asked for: refused outside, cautioned where little is known, silent in the middle."""
+"""What a generator may be asked for: refused, cautioned where little is known, silent in the middle."""
 
 from __future__ import annotations
 

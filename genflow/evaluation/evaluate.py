@@ -112,10 +112,13 @@ def brief_metrics() -> list[str]:
 
 
 def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the comparison table, with the mean metrics of each entry."""
+    """Return the header and the rows of the comparison table, with the mean metrics of each entry.
+
+    The folders are told where one structure has several entries of the same source.
+    """
     entries = list(entries)
     shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
-    several = any(entry.get("folder") not in (None, ".") for entry in entries)
+    several = len({(entry["env"], entry["name"], entry["source"]) for entry in entries}) < len(entries)
     header = ["structure", "seen", "source", *["folder"] * several, "num", *shown, "seconds", "budget"]
     rows = []
     for entry in entries:

@@ -56,8 +56,9 @@ class LogZBound(_Sampled):
 class LogZGap(_Sampled):
     """log Z minus its sampled lower bound, in nats; 0 for a perfect policy.
 
-    Its expectation is the reverse KL over trajectories tau that end in x, KL(P_F(tau) || P_B(tau | x) R(x)/Z),
-    and so an upper bound of KL(policy || target). It needs log Z and no enumeration.
+    Its expectation is the reverse KL over trajectories tau that end in x,
+    KL(P_F(tau) || P_B(tau | x) R(x)/Z), and so an upper bound of KL(policy || target). It needs log Z and no
+    enumeration.
     """
 
     primary = True

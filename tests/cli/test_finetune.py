@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from genflow_metrics.divergence import JS
 
 from genflow import GenflowError, Population, Structure
 from genflow.cli.main import main
+from genflow.evaluation.evaluate import table
+from genflow.measure import values_of
 from genflow.training.finetune import transfer
 
 GRID, BLOCKS = "ndim=2,height=4,width=8", "blocks=3,max_blocks=3,width=8"
@@ -64,6 +67,37 @@ def test_other_weights_of_the_same_task_are_another_run(finetune):
     assert finetune("hypergrid", GRID, "--structure", f"{GRID},R0=0.01")[0] == 0
     status, _, err = finetune("hypergrid", GRID)
     assert status == 2 and "made holds another run (its configuration differs in 'structure')" in err
+
+
+def test_learning_rates_are_told_apart_by_their_folders(finetune, tmp_path, capsys):
+    for rate in ("0.1", "0.01"):
+        finetune("hypergrid", GRID, "--out", f"tuned/{rate}", "-o", f"finetune.lr={rate}")
+    older = tmp_path / "tuned" / "0.1" / "finetuned" / "population.json"
+    facts = json.loads(older.read_text())
+    # as it was written before there were these names
+    facts["provenance"] |= {"source": "trained", "started_from": "generated"}
+    older.write_text(json.dumps(facts))
+    capsys.readouterr()
+    main(["evaluate", "tuned", "--baseline", "none", "--metric", "js", "--json"])
+    entries = json.loads(capsys.readouterr().out)
+    assert {(e["source"], e["folder"]): e["metrics"]["js"]["mean"] for e in entries} == {
+        (name, f"{rate}/{name}"): pytest.approx(measured(tmp_path / "tuned" / rate / name), rel=1e-6)
+        for rate in ("0.1", "0.01")
+        for name in ("finetuned", "from_random")
+    }
+    header, rows = table(entries, ["js"])
+    assert header[2:4] == ["source", "folder"] and {row[3] for row in rows} == {e["folder"] for e in entries}
+    # nothing to tell apart: no column
+    header, rows = table([e for e in entries if e["folder"].startswith("0.1/")], ["js"])
+    assert "folder" not in header and [len(row) for row in rows] == [len(header)] * 2
+    main(["evaluate", "tuned", "--baseline", "none", "--metric", "js", "--out", "compared"])
+    main(["report", "compared"])
+    page = (tmp_path / "compared" / "report.html").read_text()
+    assert all(f"{e['source']} in {e['folder']}" in page for e in entries)
+
+
+def measured(folder) -> float:
+    return float(values_of(Population.load(folder), {"js": JS.from_config({}, "js")})["js"].mean())
 
 
 def test_its_own_structure_is_no_other(finetune, tmp_path):
