@@ -35,12 +35,14 @@ def caution(
     training: Sequence[Fields],
     quality: Sequence[Quality],
     built: Callable[[], Sequence[Structure]] | None = None,
+    blind: str | None = None,
 ) -> str | None:
     """Return a warning for a structure beyond what a generator learned well, or None.
 
     It is given where a number of the structure is outside the range of the training structures, where few of
     them are as extreme in one or as large in all sizes at once, and where what was measured nearest is poor,
-    see `Metric.poor`, or no better than untrained policies.
+    see `Metric.poor`, or no better than untrained policies. An encoder that reads no units is warned of with
+    every structure that it was not trained on.
 
     Args:
         structure: the requested structure.
@@ -49,6 +51,7 @@ def caution(
         built: returns the training structures. It is called only if a field holds names, such as molecule
             blocks, of which nothing but the conditions that follow tells how unusual they are; None leaves
             that out, as building hundreds of molecules takes seconds.
+        blind: the name of the generator's encoder if it does not read units, see `Encoder.reads_units`.
     """
     own, fixed = structure.fields(), structure.fixed_fields()
     alike = [other for other in training if all(other.get(key) == fixed[key] for key in fixed)]
@@ -76,11 +79,12 @@ def caution(
         said = _figures(comparable) + (", which is poor" if poor else no_better)
     else:
         said = "nothing comparable was measured"
-    if where:
-        return f"{structure.name} {where}; {said}"
-    if poor or no_better:
-        return f"{structure.name}: expect poor policies; {said}"
-    return None
+    told = f" {where}; {said}" if where else f": expect poor policies; {said}" if poor or no_better else ""
+    if blind is not None:
+        told = f"{told}; " if told else " is new to this generator: "
+        told += f"its encoder {blind} has not been seen to carry over to structures it was not trained on;"
+        told += " compare with `genflow evaluate`"
+    return structure.name + told if told else None
 
 
 def sizes_of(structure: Structure) -> dict[str, float]:

@@ -231,10 +231,14 @@ class Generator:
         card = self.card
         return [Structure.restore(card.env, fields, card.policy) for fields in card.training_structures]
 
-    def caution(self, structure: Structure) -> str | None:
-        """Return a warning for a structure beyond what was learned well, or None."""
-        card = self.card
-        return caution(structure, card.training_structures, card.quality, lambda: self.training_structures)
+    def caution(self, structure: Structure, quick: bool = False) -> str | None:
+        """Return a warning for a structure beyond what was learned well, or None.
+
+        `quick` leaves out what only the conditions of the training structures tell, which may take seconds.
+        """
+        card, blind = self.card, None if self.encoder.reads_units else self.card.encoder.name
+        built = None if quick else lambda: self.training_structures
+        return caution(structure, card.training_structures, card.quality, built, blind)
 
     @overload
     def generate(self, structure: Given, num: int, *args: Any, **options: Any) -> Population: ...
@@ -253,7 +257,7 @@ class Generator:
         """Generate `num` policies for a structure, or for each structure of a list.
 
         With several workers, each decodes a part of the policies and all return the whole population. What
-        `caution` says is a `GenflowWarning`, but for what only the conditions tell, which takes longer.
+        `caution` says when it is `quick` is a `GenflowWarning`.
 
         Args:
             structure: any covered structure, or its text or fields as for `genflow.generate`;
@@ -276,7 +280,7 @@ class Generator:
         values = {**(sampling or self.card.sampling).model_dump(), **overrides}
         sampling = validate(SamplingOptions, values, "sampling")
         for each in structures:
-            if warning := caution(each, self.card.training_structures, self.card.quality):
+            if warning := self.caution(each, quick=True):
                 warnings.warn(warning, GenflowWarning, stacklevel=3)
         populations = [self._population(each, num, seed, sampling) for each in structures]
         return populations if several else populations[0]

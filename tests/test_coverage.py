@@ -28,9 +28,10 @@ from genflow.noise import NoiseOptions, SamplingOptions
 from genflow.stages.common import check_plan
 
 
-def caution(structure, training, quality):
+def caution(structure, training, quality, blind=None):
     """The caution of a generator, which looks at conditions too."""
-    return cautions.caution(structure, [other.fields() for other in training], quality, lambda: training)
+    fields = [other.fields() for other in training]
+    return cautions.caution(structure, fields, quality, lambda: training, blind)
 
 
 COVERAGE = {"ndim": (2.0, 4.0), "height": (3.0, 12.0), "R0": (0.01, 0.5), "band": (0.2, 0.45)}
@@ -326,8 +327,20 @@ def test_in_the_middle_there_is_nothing_to_say(structure):
     assert caution(structure, KNOWN, QUALITY) is None
 
 
+def test_every_new_structure_is_cautioned_of_if_the_encoder_reads_no_units():
+    middle, edge = plain(4, 7), plain(2, 3)
+    blind = (
+        "its encoder conv1d has not been seen to carry over to structures it was not trained on;"
+        " compare with `genflow evaluate`"
+    )
+    assert caution(middle, KNOWN, QUALITY, "conv1d") == f"{middle.name} is new to this generator: {blind}"
+    assert caution(edge, KNOWN, QUALITY, "conv1d") == f"{caution(edge, KNOWN, QUALITY)}; {blind}"
+    poor = [entry(plain(4, 8), js=0.3)]
+    assert caution(middle, KNOWN, poor, "conv1d") == f"{caution(middle, KNOWN, poor)}; {blind}"
+
+
 def test_a_structure_that_was_trained_on_needs_no_caution():
-    assert all(caution(structure, KNOWN, QUALITY) is None for structure in KNOWN)
+    assert all(caution(s, KNOWN, QUALITY, blind) is None for s in KNOWN for blind in (None, "conv1d"))
     assert caution(plain(2, 4), [plain(2, 4)], QUALITY) is None
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +18,13 @@ import torch
 from oracles import Lookup
 from safetensors.torch import load_file
 
-from genflow import Structure
+from genflow import Structure, load_config
 from genflow.exact import terminal_distribution
 
 REPOSITORY = Path(__file__).parents[1]
 EXAMPLE = REPOSITORY / "examples" / "genflow-line"
+RECIPE = EXAMPLE / "recipe.toml"
+GUIDE = (REPOSITORY / "docs" / "plugins.md").read_text()
 SHORT, LONG, BETWEEN = ({"length": length, "floor": 0.05, "width": 8} for length in (8, 12, 10))
 #: budgets that take a second
 TINY_MODELS = ["-o", "autoencoder.steps=4", "-o", "autoencoder.batch_size=4", "-o", "diffusion.steps=4"]
@@ -56,18 +60,21 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def genflow(site, tmp_path_factory):
-    """Run the command line in a folder of its own, with the example installed; returns standard output."""
+    """Run the command line in a folder of its own, with the example installed.
+
+    It returns standard output, or the errors where another status than 0 is expected.
+    """
     folder = tmp_path_factory.mktemp("work")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GENFLOW_")}
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
 
-    def run(*args: str) -> str:
+    def run(*args: str, status: int = 0) -> str:
         environ = {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-m", "genflow", *args], cwd=folder, env=environ, capture_output=True, text=True
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stderr
+        return done.stderr if status else done.stdout
 
     run.folder = folder
     return run
@@ -94,11 +101,12 @@ def zoo(genflow):
 
 @pytest.fixture
 def line(site, monkeypatch):
-    monkeypatch.syspath_prepend(str(site))
-    import genflow_line
-
-    assert Path(genflow_line.__file__).parent == site
-    return genflow_line
+    """The installed module, under a name of its own: another test may have imported that of the folder."""
+    spec = importlib.util.spec_from_file_location("installed_genflow_line", site / "genflow_line.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where pydantic looks types up
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_it_is_listed_with_its_own_distribution(genflow):
@@ -245,6 +253,65 @@ def test_one_file_runs_the_whole_job(genflow):
     assert "line" in (job / "report.html").read_text()
 
 
+def test_the_recipe_chooses_and_tests_on_lengths_between_those_that_it_trains_on():
+    recipe = load_config(RECIPE)
+    trained, selected, tested = (
+        {int(re.search(r"length=(\d+)", text)[1]) for text in texts}
+        for texts in (recipe.structures, recipe.selection_structures, recipe.test_structures)
+    )
+    assert not (trained & selected or trained & tested or selected & tested)
+    assert all(min(trained) < length < max(trained) for length in selected | tested)
+    assert recipe.autoencoder.encoder == "coordinate"
+    # both guides show what the recipe measured, and at its test lengths
+    tables = [
+        re.findall(r"^\| (\d+) \|.*\n", text, re.MULTILINE)
+        for text in (GUIDE, (EXAMPLE / "README.md").read_text())
+    ]
+    assert tables == [[str(length) for length in sorted(tested)]] * 2
+
+
+@pytest.mark.slow
+def test_the_recipe_makes_good_policies_for_lengths_that_it_has_not_seen(genflow):
+    entries = json.loads(genflow("run", str(RECIPE), "--out", "recipe", "--json"))
+    js = {
+        (e["structure"]["length"], e["source"]): e["metrics"]["js"]["mean"] for e in entries if not e["seen"]
+    }
+    tested = {length for length, _ in js}
+    assert len(tested) == len(load_config(RECIPE).test_structures)
+    for length in tested:
+        assert js[length, "generated"] < 0.001
+        assert js[length, "generated"] < js[length, "nearest"] / 10 < js[length, "random"] / 10
+
+
+def test_rewards_of_an_environment_of_ones_own_pay_as_the_guide_says(genflow):
+    (genflow.folder / "hills.py").write_text(
+        re.search(r"```python\n(# hills.py\n.*?)```", GUIDE, re.DOTALL)[1]
+    )
+    command = re.search(r"```console\ngenflow (--plugin hills.py .*?)```", GUIDE, re.DOTALL)[1]
+    budget = ["--num", "2", "-o", "zoo.objective=distill", "-o", "zoo.steps=400", "--json"]
+    made = json.loads(genflow(*shlex.split(command.replace("\\\n", "")), *budget))
+    assert [entry["structure"]["reward"] for entry in made] == ["peak", "slope"]
+    found = json.loads(
+        genflow("--plugin", "hills.py", "evaluate", "runs/hills", "--baseline", "none", "--json")
+    )
+    places = [x / 11 for x in range(12)]
+    paid = {
+        "peak": [0.05 + math.exp(-(((u - 0.3) / 0.1) ** 2)) for u in places],
+        "slope": [0.05 + u for u in places],
+    }
+    assert len(found) == 2
+    for entry in found:
+        rewards = paid[entry["structure"]["reward"]]
+        # policies that sample in proportion to R earn sum R^2 / sum R
+        assert entry["metrics"]["mean_reward"]["mean"] == pytest.approx(
+            sum(r * r for r in rewards) / sum(rewards), rel=0.01
+        )
+        assert entry["metrics"]["js"]["mean"] < 0.001
+    wrong = ["--env", "hills", "--structure", "length=12,reward=slope,centre=0.3", "--out", "wrong"]
+    assert "unknown key 'centre'" in genflow("--plugin", "hills.py", "train-zoo", *wrong, status=2)
+    assert "hills" in genflow("evaluate", "runs/hills", status=2)  # a saved file names no code
+
+
 @pytest.mark.parametrize("length", [2, 3, 11, 40])
 def test_its_optimal_flows_sample_the_target(line, length):
     structure = Structure.of(line.Line(line.Line.Config(length=length, floor=0.3)), Lookup(), "line")
@@ -303,8 +370,7 @@ def test_torchgfn_itself_finds_the_optimal_flows_balanced(line):
 
 
 def test_the_guide_quotes_its_files_word_for_word():
-    guide = (REPOSITORY / "docs" / "plugins.md").read_text()
-    walk = guide.partition("## A walk through examples/genflow-line\n")[2].partition("\n## ")[0]
+    walk = GUIDE.partition("## A walk through examples/genflow-line\n")[2].partition("\n## ")[0]
     quotes = re.findall(r"```(?:python|toml)\n(.*?)```", walk, flags=re.DOTALL)
     files = [path.read_text() for path in EXAMPLE.iterdir() if path.suffix in (".py", ".toml")]
     assert len(quotes) > 5

@@ -305,9 +305,8 @@ def test_a_card_from_before_there_was_coverage_still_loads(trained, tmp_path):
     assert old.generate(structure, 2).weights.equal(
         Generator.from_pretrained(trained).generate(structure, 2).weights
     )
-    assert old.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16")).endswith(
-        "height 3, trained on 4 to 6; nothing comparable was measured"
-    )
+    said = old.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16"))
+    assert "height 3, trained on 4 to 6; nothing comparable was measured; its encoder conv1d " in said
     with pytest.raises(GenflowError, match=r"R1=0\.5, not 0\.7"):
         old.check(Structure.parse("hypergrid", STRUCTURES[0] + ",R1=0.7"))
 
@@ -450,6 +449,7 @@ def test_each_structure_is_generated_by_its_own_generator_with_a_warning_at_the_
     # (2, 6) was trained on
     assert warnings == [f"warning: {generators[0].caution(structures[0])}"]
     assert "height=3,width=16 is outside what this generator was trained on: height 3" in warnings[0]
+    assert "its encoder conv1d has not been seen to carry over" in warnings[0]
     with pytest.raises(GenflowError, match="height=6 is outside"):
         generate(settings, generators[::-1], structures, tmp_path / "refused", QUIET)
     assert not (tmp_path / "refused").exists()
@@ -490,8 +490,9 @@ def test_quality_on_the_selection_structures_is_written_into_the_card(trained, t
     # which a word of caution tells
     js, gap, other = entry.metrics["js"], entry.metrics["log_z_gap"], large.metrics["log_z_gap"]
     said = generator.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16"))
-    assert gap < other and said.endswith(
-        f"; measured at 2 structures: js {js:.2g}, log_z_gap {gap:.2g} to {other:.2g}, which is poor"
+    figures = f"js {js:.2g}, log_z_gap {gap:.2g} to {other:.2g}"
+    assert (
+        gap < other and f"; measured at 2 structures: {figures}, which is poor; its encoder conv1d " in said
     )
     # a finished training is not repeated, and another selection is another run
     assert (

@@ -5,6 +5,7 @@ Fake distributions stand in for third parties.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -510,20 +511,23 @@ def test_every_method_that_a_plugin_must_write_is_documented():
     assert DISABLE_VARIABLE in text
 
 
-SCORE = """import genflow
+def test_the_table_of_signatures_has_every_method_that_a_plugin_must_write_with_its_arguments():
+    table = GUIDE.read_text().partition("### What you write, in shapes\n")[2].partition("\n###")[0]
+    told = {
+        (cls, name): args for cls, name, args in re.findall(r"^\| `(\w+)` \| `(\w+)\((.*?)\)`", table, re.M)
+    }
+    known = {}
+    for interface in (target.split(":")[1] for _, target in KINDS.values()):
+        cls = getattr(genflow, interface)
+        for method in cls.__abstractmethods__:
+            arguments = inspect.signature(getattr(cls, method)).parameters.values()
+            own = [a.name for a in arguments if a.name != "self" and a.kind is a.POSITIONAL_OR_KEYWORD]
+            known[interface, method] = ", ".join(own)
+    assert told == known
 
 
-class Corner(genflow.Reward):
-    environment = "hypergrid"
-
-    def score(self, objects):
-        return 0.1 + (objects == self.task.height - 1).all(1).double()
-
-
-@genflow.hookimpl
-def register_rewards(register):
-    register("corner", "score:Corner", environment="hypergrid")
-"""
+#: the reward of the guide
+SCORE = re.search(r"```python\n(# score.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
 
 
 @pytest.mark.parametrize(
