@@ -79,12 +79,12 @@ def caution(
         said = _figures(comparable) + (", which is poor" if poor else no_better)
     else:
         said = "nothing comparable was measured"
-    told = f" {where}; {said}" if where else f": expect poor policies; {said}" if poor or no_better else ""
+    text = f" {where}; {said}" if where else f": expect poor policies; {said}" if poor or no_better else ""
     if blind is not None:
-        told = f"{told}; " if told else " is new to this generator: "
-        told += f"its encoder {blind} has not been seen to carry over to structures it was not trained on;"
-        told += " compare with `genflow evaluate`"
-    return structure.name + told if told else None
+        text = f"{text}; " if text else " is new to this generator: "
+        text += f"its encoder {blind} has not been seen to carry over to structures it was not trained on;"
+        text += " compare with `genflow evaluate`"
+    return structure.name + text if text else None
 
 
 def sizes_of(structure: Structure) -> dict[str, float]:
