@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).parents[1]
 EXAMPLE = REPOSITORY / "examples" / "genflow-line"
 RECIPE = EXAMPLE / "recipe.toml"
 GUIDE = (REPOSITORY / "docs" / "plugins.md").read_text()
+WALK = GUIDE.partition("## A walk through examples/genflow-line\n")[2].partition("\n## ")[0]
 SHORT, LONG, BETWEEN = ({"length": length, "floor": 0.05, "width": 8} for length in (8, 12, 10))
 #: budgets that take a second
 TINY_MODELS = ["-o", "autoencoder.steps=4", "-o", "autoencoder.batch_size=4", "-o", "diffusion.steps=4"]
@@ -272,15 +273,27 @@ def test_the_recipe_chooses_and_tests_on_lengths_between_those_that_it_trains_on
 
 @pytest.mark.slow
 def test_the_recipe_makes_good_policies_for_lengths_that_it_has_not_seen(genflow):
-    entries = json.loads(genflow("run", str(RECIPE), "--out", "recipe", "--json"))
+    lines = re.search(r"```console\npip install .*?\n(.*?)```", WALK, re.DOTALL)[1].splitlines()
+    check, run, *others = [shlex.split(line)[1:] for line in lines]
+    assert (check, run) == (
+        ["list-plugins", "--check"],
+        ["run", "examples/genflow-line/recipe.toml", "--out", "runs/lines"],
+    )
+    entries = json.loads(genflow("run", str(RECIPE), *run[2:], "--json"))
+    assert [args[0] for args in others] == ["generate", "evaluate"]
+    made, measured = (json.loads(genflow(*args, "--json")) for args in others)
+    assert [(entry["structure"]["length"], entry["seen"]) for entry in made] == [(20, False)]
+    between = {entry["source"]: entry["metrics"]["js"]["mean"] for entry in measured}
+    assert between["generated"] < between["random"] / 10
     js = {
         (e["structure"]["length"], e["source"]): e["metrics"]["js"]["mean"] for e in entries if not e["seen"]
     }
     tested = {length for length, _ in js}
     assert len(tested) == len(load_config(RECIPE).test_structures)
-    for length in tested:
-        assert js[length, "generated"] < 0.001
-        assert js[length, "generated"] < js[length, "nearest"] / 10 < js[length, "random"] / 10
+    generated, nearest = ([js[length, source] for length in tested] for source in ("generated", "nearest"))
+    # as the table of the guide says, with room for other machines
+    assert max(generated) < 0.02 and sum(generated) < sum(nearest) / 5
+    assert all(js[length, "generated"] < js[length, "random"] / 10 for length in tested)
 
 
 def test_rewards_of_an_environment_of_ones_own_pay_as_the_guide_says(genflow):
@@ -370,8 +383,7 @@ def test_torchgfn_itself_finds_the_optimal_flows_balanced(line):
 
 
 def test_the_guide_quotes_its_files_word_for_word():
-    walk = GUIDE.partition("## A walk through examples/genflow-line\n")[2].partition("\n## ")[0]
-    quotes = re.findall(r"```(?:python|toml)\n(.*?)```", walk, flags=re.DOTALL)
+    quotes = re.findall(r"```(?:python|toml)\n(.*?)```", WALK, flags=re.DOTALL)
     files = [path.read_text() for path in EXAMPLE.iterdir() if path.suffix in (".py", ".toml")]
     assert len(quotes) > 5
     for quote in quotes:
