@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 from rdkit import Chem, RDConfig, rdBase
 from rdkit.Chem import Mol
 
-from .vocabulary import FORMAT, MAX_STEMS
+from .cutting import pieces, ring_bonds
+from .vocabulary import FORMAT, MAX_STEMS, as_text
 
 SOURCE = "NCI/first_5K.smi and Pains/test_data/wehi_mols.csv of RDKit's data folder"
 DEFAULT_BLOCKS = 600
@@ -31,8 +31,6 @@ NITRO = "O=[NH+][O-]"
 #: a kind of atom is a stem if it makes at least this share of a block's bonds; it is one k times if this
 #: share of blocks bonds it k times
 MIN_SHARE = 0.1
-#: acyclic single bonds that touch a ring
-CUT = Chem.MolFromSmarts("[R]-!@[*]")
 
 
 def corpus() -> Iterator[str]:
@@ -53,30 +51,6 @@ def cleaned(smiles: str) -> Mol | None:
         return None
     Chem.RemoveStereochemistry(mol)
     return mol
-
-
-def pieces(mol: Mol) -> Iterator[tuple[str, Counter[int]]]:
-    """The SMILES of each piece, and how often each of its atoms was bonded to another piece."""
-    bonds = {mol.GetBondBetweenAtoms(*pair).GetIdx() for pair in mol.GetSubstructMatches(CUT)}
-    if not bonds:
-        return
-    for piece in Chem.GetMolFrags(Chem.FragmentOnBonds(mol, sorted(bonds)), asMols=True):
-        for atom in piece.GetAtoms():
-            if atom.GetAtomicNum() == 0:
-                (other,) = atom.GetNeighbors()
-                other.SetIntProp("uses", (other.GetIntProp("uses") if other.HasProp("uses") else 0) + 1)
-                atom.SetAtomicNum(1)  # each cut leaves a hydrogen, which a bond can replace
-                atom.SetIsotope(0)
-        piece = Chem.RemoveHs(piece)
-        smiles = Chem.MolToSmiles(piece)
-        order = json.loads(piece.GetProp("_smilesAtomOutputOrder").replace(",]", "]"))
-        atoms = [piece.GetAtomWithIdx(index) for index in order]
-        yield (
-            smiles,
-            Counter(
-                {place: atom.GetIntProp("uses") for place, atom in enumerate(atoms) if atom.HasProp("uses")}
-            ),
-        )
 
 
 def kept(smiles: str) -> bool:
@@ -129,7 +103,7 @@ def build(n_blocks: int) -> dict[str, Any]:
         for text in corpus():
             if (mol := cleaned(text)) is None:
                 continue
-            found = list(pieces(mol))
+            found = list(pieces(mol, ring_bonds(mol)))
             documents.update({smiles for smiles, _ in found})
             for smiles, uses in found:
                 occurrences[smiles].append(uses)
@@ -138,13 +112,6 @@ def build(n_blocks: int) -> dict[str, Any]:
     )
     blocks = [block_of(smiles, occurrences[smiles], documents[smiles]) for smiles in ranked[:n_blocks]]
     return {"format": FORMAT, "source": SOURCE, "blocks": blocks}
-
-
-def as_text(vocabulary: dict[str, Any]) -> str:
-    """JSON with a line for each block."""
-    blocks = ",\n".join("  " + json.dumps(block) for block in vocabulary["blocks"])
-    head = json.dumps({key: value for key, value in vocabulary.items() if key != "blocks"})
-    return f'{head[:-1]}, "blocks": [\n{blocks}\n]}}\n'
 
 
 def main() -> None:

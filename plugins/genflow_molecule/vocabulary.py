@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,6 +105,13 @@ class Entry:
         stems = list(block.stems)
         stems.remove(attachment)
         return cls(block, attachment, tuple(stems))
+
+
+def as_text(vocabulary: dict[str, Any]) -> str:
+    """JSON with a line for each block."""
+    blocks = ",\n".join("  " + json.dumps(block) for block in vocabulary["blocks"])
+    head = json.dumps({key: value for key, value in vocabulary.items() if key != "blocks"})
+    return f'{head[:-1]}, "blocks": [\n{blocks}\n]}}\n'
 
 
 def entries_of(blocks: tuple[Block, ...]) -> tuple[Entry, ...]:

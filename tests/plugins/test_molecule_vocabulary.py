@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from genflow_molecule import build_vocabulary
-from genflow_molecule.vocabulary import Entry, entries_of, read_vocabulary, shipped_vocabulary
+from genflow_molecule.cutting import pieces, ring_bonds
+from genflow_molecule.vocabulary import Entry, as_text, entries_of, read_vocabulary, shipped_vocabulary
 from rdkit import Chem
 
 from genflow import GenflowError, Population, Structure
@@ -34,14 +35,16 @@ def genflow(*args: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_the_committed_vocabulary_is_what_the_script_makes():
-    assert (
-        build_vocabulary.as_text(build_vocabulary.build(build_vocabulary.DEFAULT_BLOCKS))
-        == COMMITTED.read_text()
-    )
+    assert as_text(build_vocabulary.build(build_vocabulary.DEFAULT_BLOCKS)) == COMMITTED.read_text()
+
+
+def cut_at_rings(smiles: str) -> list:
+    mol = Chem.MolFromSmiles(smiles)
+    return list(pieces(mol, ring_bonds(mol)))
 
 
 def test_molecules_are_cut_where_acyclic_single_bonds_touch_a_ring():
-    cut = dict(build_vocabulary.pieces(Chem.MolFromSmiles("Clc1ccc(cc1)S(=O)(=O)N1CCC(CCc2ccccn2)CC1")))
+    cut = dict(cut_at_rings("Clc1ccc(cc1)S(=O)(=O)N1CCC(CCc2ccccn2)CC1"))
     assert set(cut) == {"Cl", "c1ccccc1", "O=[SH2]=O", "C1CCNCC1", "CC", "c1ccncc1"}
     # each piece has a hydrogen for every bond that was cut, and knows where
     assert {smiles: uses.total() for smiles, uses in cut.items()} == {
@@ -52,9 +55,9 @@ def test_molecules_are_cut_where_acyclic_single_bonds_touch_a_ring():
         "C",
         "N",
     }
-    nitro = dict(build_vocabulary.pieces(Chem.MolFromSmiles("O=[N+]([O-])c1ccccc1")))
+    nitro = dict(cut_at_rings("O=[N+]([O-])c1ccccc1"))
     assert nitro[build_vocabulary.NITRO] == {1: 1}
-    assert list(build_vocabulary.pieces(Chem.MolFromSmiles("CCCCCC"))) == []
+    assert cut_at_rings("CCCCCC") == []
 
 
 @pytest.mark.parametrize(
