@@ -35,7 +35,9 @@ def register_metrics(register):
 
 @genflow.hookimpl
 def register_commands(cli):
-    """Add `genflow dock`."""
+    """Add `genflow dock` and `genflow vocabulary`."""
     from .cli import dock
+    from .vocabulary_cli import vocabulary
 
     cli.add_command(dock)
+    cli.add_command(vocabulary)

@@ -11,7 +11,7 @@ import click
 from genflow import GenflowError
 
 
-def _number(
+def number(
     name: str, least: int, most: int | None, default: int, metavar: str, text: str, show_default: bool = True
 ) -> Callable[[Any], Any]:
     """An option that is a whole number from `least` to `most`."""
@@ -37,17 +37,17 @@ def _number(
 )
 @click.option("--box-centre", type=float, nargs=3, metavar="X Y Z", help="Centre of the box, Å.")
 @click.option("--box-size", type=float, nargs=3, metavar="A B C", help="Sides of the box, Å.")
-@_number("--top", 1, 10_000, 20, "K", "Molecules to dock.")
-@_number("--draws", 1, 100_000, 256, "N", "Trajectories a policy to choose from.")
-@_number("--exhaustiveness", 1, 1000, 8, "N", "Monte Carlo runs a molecule.")
-@_number("--cores", 0, None, 0, "N", "Cores, which change no result (default: all).", show_default=False)
+@number("--top", 1, 10_000, 20, "K", "Molecules to dock.")
+@number("--draws", 1, 100_000, 256, "N", "Trajectories a policy to choose from.")
+@number("--exhaustiveness", 1, 1000, 8, "N", "Monte Carlo runs a molecule.")
+@number("--cores", 0, None, 0, "N", "Cores, which change no result (default: all).", show_default=False)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Output folder (default: runs/<env>/docked/<receptor>).",
 )
-@_number("--seed", 0, None, 0, "N", "Seed of everything random.")
+@number("--seed", 0, None, 0, "N", "Seed of everything random.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
 def dock(
     population_folder,

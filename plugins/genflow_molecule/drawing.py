@@ -5,10 +5,13 @@ Shapes: B terminal states, (B, 3N).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from rdkit import Chem
 from rdkit.Chem import Mol, rdCoordGen, rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
@@ -24,6 +27,8 @@ from .scoring import read
 
 #: pixels of a picture, twice what a page shows, so that it is sharp on fine screens
 WIDTH, HEIGHT = 480, 360
+#: the same of a molecule of many on one sheet, pixels of the lines below it, and of one line
+SMALL, LEGEND, LINE = (320, 200), 72, 24
 #: most and least pixels of a bond, and least pixels of a letter
 BOND, LEAST, LETTER = 48.0, 30.0, 18
 #: the length of a bond in coordinates, which is RDKit's own
@@ -91,15 +96,60 @@ class Molecules(Gallery):
         return draw([Chem.MolFromSmiles(smiles) for smiles in self.names(states)])
 
 
-def draw(mols: Sequence[Mol]) -> list[bytes]:
-    """A PNG of `WIDTH` by `HEIGHT` pixels of each molecule.
+@dataclass(frozen=True)
+class Marks:
+    """What is marked on the picture of a molecule.
 
-    Bonds of all are equally long, `BOND` pixels or what the largest leaves room for; one that leaves less
-    than `LEAST` is drawn smaller.
+    Attributes:
+        colours: atom -> red, green and blue, 0 to 1, of a disc behind it.
+        legend: the lines below it, at most two.
+    """
+
+    colours: Mapping[int, tuple[float, float, float]]
+    legend: tuple[str, ...]
+
+
+def draw(mols: Sequence[Mol]) -> list[bytes]:
+    """A PNG of `WIDTH` by `HEIGHT` pixels of each molecule."""
+    return _pngs(mols, [None] * len(mols), (WIDTH, HEIGHT))
+
+
+def sheet(mols: Sequence[Mol], marks: Sequence[Marks], columns: int, key: str) -> bytes:
+    """One PNG of molecules side by side, each of `SMALL` pixels with its lines of text below.
+
+    Args:
+        mols: the molecules.
+        marks: of each.
+        columns: how many side by side.
+        key: what the marks mean, a line at the top.
+    """
+    font = ImageFont.load_default(LETTER)
+    columns = max(min(columns, len(mols)), -(-int(font.getlength(key)) // SMALL[0]))
+    width, height = SMALL[0], SMALL[1] + LEGEND
+    page = Image.new("RGB", (columns * width, -(-len(mols) // columns) * height + 2 * LINE), "white")
+    write = ImageDraw.Draw(page)
+    write.text((LINE, LINE), key, "black", font, anchor="lm")
+    for number, (png, own) in enumerate(zip(_pngs(mols, marks, SMALL), marks, strict=True)):
+        row, column = divmod(number, columns)
+        left, top = column * width, row * height + 2 * LINE
+        page.paste(Image.open(io.BytesIO(png)), (left, top))
+        for place, text in enumerate(own.legend):
+            below = top + SMALL[1] + (place + 0.5) * LINE
+            write.text((left + width / 2, below), text, "black", font, anchor="mm")
+    content = io.BytesIO()
+    page.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _pngs(mols: Sequence[Mol], marks: Sequence[Marks | None], size: tuple[int, int]) -> list[bytes]:
+    """Bonds of all are equally long, `BOND` pixels or what the largest leaves room for.
+
+    One that leaves less than `LEAST` is drawn smaller.
     """
     laid = [_lay_out(mol) for mol in mols]
-    bond = max(LEAST, min([BOND, *(_room(mol) for mol in laid)]))
-    return [_png(mol, min(bond, _room(mol))) for mol in laid]
+    rooms = [_room(mol, size) for mol in laid]
+    bond = max(LEAST, min([BOND, *rooms]))
+    return [_png(mol, min(bond, room), own, size) for mol, room, own in zip(laid, rooms, marks, strict=True)]
 
 
 def _lay_out(mol: Mol) -> Mol:
@@ -116,14 +166,14 @@ def _lay_out(mol: Mol) -> Mol:
     return mol
 
 
-def _room(mol: Mol) -> float:
+def _room(mol: Mol, size: tuple[int, int]) -> float:
     """Pixels of a bond with which it fills the picture, but for labels as wide as a bond."""
     width, height, _ = np.ptp(mol.GetConformer().GetPositions(), axis=0) / UNIT + 2
-    return float(min(WIDTH / width, HEIGHT / height))
+    return float(min(size[0] / width, size[1] / height))
 
 
-def _png(mol: Mol, bond: float) -> bytes:
-    canvas = rdMolDraw2D.MolDraw2DCairo(WIDTH, HEIGHT)
+def _png(mol: Mol, bond: float, marks: Marks | None, size: tuple[int, int]) -> bytes:
+    canvas = rdMolDraw2D.MolDraw2DCairo(*size)
     options: Any = canvas.drawOptions()  # whose types are wrong in RDKit's stubs
     options.fixedBondLength = bond / UNIT  # pixels of a unit, whatever its name says
     options.padding = 0.0
@@ -131,6 +181,7 @@ def _png(mol: Mol, bond: float) -> bytes:
     options.prepareMolsBeforeDrawing = False
     options.includeMetadata = False  # the molecule itself, which outweighs the picture
     options.updateAtomPalette(DARKER)
-    canvas.DrawMolecule(mol)
+    colours = dict(marks.colours) if marks else {}
+    canvas.DrawMolecule(mol, highlightAtoms=list(colours), highlightAtomColors=colours, highlightBonds=[])
     canvas.FinishDrawing()
     return canvas.GetDrawingText()

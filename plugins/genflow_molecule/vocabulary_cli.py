@@ -1,0 +1,206 @@
+"""``genflow vocabulary``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from genflow import GenflowError, brief
+
+from .cli import number
+
+if TYPE_CHECKING:
+    from .own_vocabulary import OwnVocabulary
+    from .vocabulary import Block
+
+#: lines of the report on standard error, but for one that says how many more there are
+SHOWN = 15
+#: blocks of the picture, and how many of them side by side
+DRAWN, COLUMNS = 60, 6
+KEY = "orange: an atom by which the block is joined to others; blue: one that others can be joined to besides"
+#: characters of a SMILES below its picture
+LETTERS = 26
+#: blocks beyond which the command that is named next takes the most frequent ones alone
+MANY, FEWER = 72, 20
+#: colours of atoms by which a block is joined, and of those that are open besides
+ATTACHMENT, STEM = (1.0, 0.75, 0.4), (0.75, 0.87, 1.0)
+
+
+@click.command("vocabulary", short_help="Make building blocks of fragments or molecules of your own.")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.json", help="Where it is written."
+)
+@click.option(
+    "--as",
+    "taken_for",
+    type=click.Choice(["auto", "fragments", "molecules"]),
+    default="auto",
+    show_default=True,
+    help="What FILE has: fragments with attachment points, or molecules to cut.",
+)
+@click.option(
+    "--cut",
+    type=click.Choice(["brics", "rings"]),
+    default="brics",
+    show_default=True,
+    help="Where molecules are cut: by BRICS, or at the single bonds of rings.",
+)
+@number("--max-blocks", 1, 4096, 4096, "N", "Blocks to keep, the most frequent first.")
+@number("--min-count", 1, None, 1, "N", "Lines of FILE that a block must come from.")
+@number("--max-atoms", 1, 50, 50, "N", "Atoms of a block, besides hydrogen.")
+@click.option("--picture/--no-picture", default=True, help="Whether to draw the blocks beside it, as a PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
+def vocabulary(file, out, taken_for, cut, max_blocks, min_count, max_atoms, picture, as_json):
+    """Make a vocabulary of the fragments or molecules of FILE (.smi, .txt, .csv or .sdf).
+
+    \b
+    Example:
+      genflow vocabulary examples/fragments.smi --out mine.json
+    """
+    import json
+
+    from genflow import Progress, write_bytes
+
+    from . import own_vocabulary
+    from .molecule_lines import read_lines
+    from .vocabulary import FORMAT, as_text
+
+    table, drawn = out.with_suffix(".dropped.csv"), out.with_suffix(".png")
+    _check_out(file, out, table, drawn)
+    lines = read_lines(file)
+    kind = own_vocabulary.kind_of(smiles for _, smiles in lines) if taken_for == "auto" else taken_for
+    made = own_vocabulary.Maker(lines, kind, cut, max_atoms, Progress(quiet=as_json)).make(
+        max_blocks, min_count
+    )
+    write_bytes(table, _as_csv(made).encode())
+    if not made.blocks:
+        first = f"; the first: {made.dropped[0]}" if made.dropped else ""
+        raise GenflowError(f"file {str(file)!r} makes no block; why, line by line, is in {table}{first}")
+    own_vocabulary.require_joinable(made.blocks, f"file {str(file)!r}")
+    how = f"molecules cut by {cut}" if kind == "molecules" else "fragments"
+    content = {
+        "format": FORMAT,
+        "source": f"{file.name[:200]}, {how}",
+        "blocks": [block.model_dump() for block in made.blocks],
+    }
+    write_bytes(out, as_text(content).encode())
+    if picture:
+        write_bytes(drawn, _picture(made.blocks))
+    facts = _facts(made, taken_for, how)
+    if as_json:
+        result = {
+            "vocabulary": str(out),
+            "blocks": len(made.blocks),
+            **facts,
+            "dropped": [vars(each) for each in made.dropped],
+            "picture": str(drawn) if picture else None,
+            "next": _next(out, len(made.blocks)),
+        }
+        click.echo(json.dumps(result, indent=1))
+        return
+    _report(made, table)
+    click.echo(_as_text(made, facts, out, drawn if picture else None))
+
+
+def _check_out(file: Path, *outputs: Path) -> None:
+    """Refuse to write over what was given, and into the package."""
+    out = outputs[0]
+    package = Path(__file__).resolve().parent
+    if out.suffix != ".json":
+        raise GenflowError(f"--out {out} does not end in .json; name it so, as in --out mine.json")
+    if package in out.resolve().parents:
+        raise GenflowError(f"--out {out} is in the package itself; choose a folder of your own")
+    if out.is_dir():
+        raise GenflowError(f"--out {out} is a folder; name a file")
+    for each in outputs:
+        if each.resolve() == file.resolve():
+            raise GenflowError(f"{each} would be written over; choose another --out")
+
+
+def _facts(made: OwnVocabulary, asked: str, how: str) -> dict[str, Any]:
+    """What was read and done, as JSON."""
+    return {
+        "taken_for": made.kind,
+        "how": how,
+        "asked": asked,
+        "lines": made.lines,
+        "taken": made.taken,
+        "merged": made.merged,
+        "left_out": {"min_count": made.rare, "max_blocks": len(made.left) - made.rare},
+        "entries": sum(len(block.attachments) for block in made.blocks),
+        "changed": dict(made.changed.most_common()),
+    }
+
+
+def _report(made: OwnVocabulary, table: Path) -> None:
+    """What was dropped, on standard error, at most a screen of it."""
+    for each in made.dropped[:SHOWN]:
+        click.echo(f"dropped: {each}", err=True)
+    if (more := len(made.dropped) - SHOWN) > 0:
+        click.echo(f"dropped: {more} more, which are in {table}", err=True)
+
+
+def _as_text(made: OwnVocabulary, facts: dict[str, Any], out: Path, drawn: Path | None) -> str:
+    """The result for a person."""
+    lines = [
+        f"{made.lines} lines, taken for {facts['how']}: {made.taken} give blocks"
+        + "".join(f"; {times} with {what}" for what, times in facts["changed"].items()),
+        f"{len(made.blocks)} blocks, joined in {facts['entries']} ways, in {out}"
+        + (f"; {made.merged} fragments are other attachments of the same molecules" if made.merged else ""),
+    ]
+    table = out.with_suffix(".dropped.csv")
+    if left := len(made.left):
+        lines.append(
+            f"{left} more blocks left out, the least frequent: {made.rare} by --min-count,"
+            f" {left - made.rare} by --max-blocks; in {table}"
+        )
+    if made.dropped:
+        lines.append(f"{len(made.dropped)} dropped, in {table}")
+    if drawn is not None:
+        part = f" (the first {DRAWN})" if len(made.blocks) > DRAWN else ""
+        lines.append(f"drawn in {drawn}{part}")
+    return "\n".join([*lines, f"next: {_next(out, len(made.blocks))}"])
+
+
+def _next(out: Path, n_blocks: int) -> str:
+    """The command to type next."""
+    from urllib.parse import quote
+
+    path = quote(str(out), safe="/.-_")
+    some = f"blocks={FEWER}," if n_blocks > MANY else ""
+    return f'genflow generate --env molecule --structure "vocabulary={path},{some}max_blocks=5"'
+
+
+def _as_csv(made: OwnVocabulary) -> str:
+    """A line for each line or piece that was dropped."""
+    import csv
+    import io
+    from dataclasses import astuple, fields
+
+    from .own_vocabulary import Dropped
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(each.name for each in fields(Dropped))
+    rows = sorted([*made.dropped, *made.left], key=lambda each: each.line)
+    writer.writerows(map(astuple, rows))
+    return text.getvalue()
+
+
+def _picture(blocks: Sequence[Block]) -> bytes:
+    """The first blocks with their numbers and counts, the atoms by which they are joined marked."""
+    from .drawing import Marks, sheet
+
+    shown = blocks[:DRAWN]
+    marks = [
+        Marks(
+            {atom: ATTACHMENT if atom in block.attachments else STEM for atom in block.stems},
+            (f"{place}: {brief(block.smiles, LETTERS)}", f"in {block.count} line{'s' * (block.count != 1)}"),
+        )
+        for place, block in enumerate(shown)
+    ]
+    return sheet([block.mol for block in shown], marks, COLUMNS, KEY)
