@@ -99,11 +99,29 @@ def test_the_same_run_may_come_back_and_another_is_refused(tmp_path):
         assert run.complete
     for stage, config, seed, why in [
         ("ae", {"steps": 3}, 0, "stage"),
-        ("zoo", {"steps": 4}, 0, "'steps'"),
+        ("zoo", {"steps": 4}, 0, "steps is 3 there, 4 here"),
         ("zoo", {"steps": 3}, 1, "seed"),
     ]:
         with pytest.raises(GenflowError, match=why), RunDirectory.open(tmp_path / "r", stage, config, seed):
             pass
+
+
+def test_another_run_is_told_by_the_keys_that_differ_and_what_to_do(tmp_path):
+    def refused(stage, config):
+        with pytest.raises(GenflowError) as caught, RunDirectory.open(tmp_path / stage, stage, config, 0):
+            pass
+        return str(caught.value)
+
+    old = {"env": "line", "zoo": {"steps": 3, "lr": [0.1, 0.2]}, "a": 1, "b": 1, "c": "x" * 1000}
+    for stage in ("zoo", "generate"):
+        with RunDirectory.open(tmp_path / stage, stage, old, 0):
+            pass
+    zoo = refused("zoo", {**old, "zoo": {"steps": 3, "lr": [0.1, 0.3]}, "more": True})
+    assert "(more is None there, True here; zoo.lr is [0.1, 0.2] there, [0.1, 0.3] here)" in zoo
+    assert f"repeat the options of that run, give --zoo {tmp_path / 'zoo'} to use it as it is" in zoo
+    many = refused("generate", {**old, "zoo": 5, "a": 2, "b": 2, "c": "y" * 1000})
+    assert "(a is 1 there, 2 here; b is 1 there, 2 here; c is xxx" in many and "; and 3 more)" in many
+    assert "--zoo" not in many and "choose another --out" in many and len(many) < 500
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):

@@ -17,6 +17,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
+from genflow.schema import brief
 from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, write_json
 from genflow.version import __version__
 
@@ -27,6 +28,10 @@ LOGS = "logs"
 #: seconds that restarted workers wait for the lock of the workers before them
 LOCK_WAIT_SECONDS = 60.0
 _LOCK = ".lock"
+#: the most differences of two runs in a message
+MAX_DIFFERENCES = 3
+#: stage -> the option by which later commands take what a run of it has made
+_TAKEN_BY = {"zoo": "--zoo", "autoencoder": "--autoencoder"}
 
 
 def versions() -> dict[str, str]:
@@ -130,9 +135,11 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
                 " --out"
             )
         if manifest.get("digest") != digest:
+            option = _TAKEN_BY.get(str(manifest.get("stage")))
+            taken = f" give {option} {path} to use it as it is," if option else ""
             raise GenflowError(
                 f"{path} holds another run ({_describe_difference(manifest, identity)});"
-                " choose another --out or remove it"
+                f" repeat the options of that run,{taken} choose another --out, or remove it"
             )
     elif path.is_dir() and any(
         entry.name not in (_LOCK, LOGS) and not entry.name.startswith(unfinished) for entry in path.iterdir()
@@ -188,9 +195,22 @@ def _describe_difference(manifest: Mapping[str, Any], identity: Mapping[str, Any
     for key in ("stage", "seed"):
         if manifest.get(key) != identity[key]:
             return f"{key} {manifest.get(key)!r}, not {identity[key]!r}"
-    old, new = manifest.get("config"), identity["config"]
-    if isinstance(old, dict):
-        for key in sorted(set(old) | set(new)):
-            if old.get(key) != new.get(key):
-                return f"its configuration differs in {key!r}"
-    return "its configuration differs"
+    old, new = _leaves(manifest.get("config")), _leaves(identity["config"])
+    differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    said = [
+        f"{brief(key)} is {brief(str(old.get(key)), 40)} there, {brief(str(new.get(key)), 40)} here"
+        for key in differ[:MAX_DIFFERENCES]
+    ]
+    more = len(differ) - len(said)
+    return "; ".join(said) + (f"; and {more} more" if more else "") or "its configuration differs"
+
+
+def _leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """Return the values of nested objects by their dotted keys."""
+    if not isinstance(value, dict):
+        return {key: value}
+    return {
+        name: leaf
+        for each in value
+        for name, leaf in _leaves(value[each], f"{key}.{each}" if key else str(each)).items()
+    }

@@ -66,7 +66,7 @@ def test_policies_are_trained_on_another_reward(finetune, tmp_path, env, structu
 def test_other_weights_of_the_same_task_are_another_run(finetune):
     assert finetune("hypergrid", GRID, "--structure", f"{GRID},R0=0.01")[0] == 0
     status, _, err = finetune("hypergrid", GRID)
-    assert status == 2 and "made holds another run (its configuration differs in 'structure')" in err
+    assert status == 2 and "made holds another run (structure.structure.R0 is" in err
 
 
 def test_learning_rates_are_told_apart_by_their_folders(finetune, tmp_path, capsys):
