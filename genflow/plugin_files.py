@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,7 +23,7 @@ def load_plugin(file: Path | str) -> None:
     """
     path = Path(file)
     name = path.stem
-    if not path.is_file():
+    if not os.path.isfile(path):  # which a name that is too long is not, either
         raise GenflowError(f"plugin {path}: there is no such file")
     if path.suffix != ".py" or not name.isidentifier():
         raise GenflowError(

@@ -124,6 +124,15 @@ def test_another_run_is_told_by_the_keys_that_differ_and_what_to_do(tmp_path):
     assert "--zoo" not in many and "choose another --out" in many and len(many) < 500
 
 
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path):
+    with (
+        pytest.raises(GenflowError, match=r"^cannot use .*aaa.*: File name too long$"),
+        RunDirectory.open(tmp_path / ("a" * 300), "zoo", {}, 0),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(GenflowError, match="not empty"), RunDirectory.open(tmp_path, "zoo", {}, 0):

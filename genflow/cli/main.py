@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import keyword
+import os
 import signal
 import sys
 import threading
-from typing import Any
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 import click
 
 from genflow import __version__
-from genflow.distributed.process_group import INTERRUPTED, is_rank_zero, is_supervised, report_status
+from genflow.distributed.process_group import (
+    INTERRUPTED,
+    is_rank_zero,
+    is_supervised,
+    is_worker,
+    report_status,
+)
 from genflow.distributed.world import WorkerLost
 from genflow.errors import GenflowError, did_you_mean
 from genflow.interrupts import interrupts_for_python
@@ -102,8 +112,16 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line.
 
     The exit status is 0 on success, 2 for a user error (one line on stderr), 130 after an interruption and
-    1 when workers failed.
+    1 when workers failed or standard output cannot be written.
     """
+    try:
+        _run(args)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flushed(stream)
+
+
+def _run(args: list[str] | None) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
@@ -116,6 +134,8 @@ def main(args: list[str] | None = None) -> Any:
                 standalone_mode=False,
                 obj=sys.argv[1:] if args is None else args,
             )
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told now, not as Python exits
     except GenflowError as error:
         _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -135,11 +155,44 @@ def main(args: list[str] | None = None) -> Any:
         if isinstance(error, RuntimeError) and "allocate" not in str(error):
             raise
         _fail("not enough memory; use fewer or smaller policies, or a smaller batch")
-    except BrokenPipeError:
+    except OSError as error:
+        _fail_for_system(error)
+
+
+def _fail_for_system(error: OSError) -> NoReturn:
+    """Exit with one line for what the operating system refused: standard output, or a path."""
+    innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    echoed = innermost.parent.name in ("click", "rich")  # unbuffered output is not there to be flushed
+    if not _flushed(sys.stdout) or echoed:
+        if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+            sys.exit(report_status(1))
+        _fail(f"cannot write to standard output: {error.strerror or error}", 1)
+    if is_worker():
+        raise error  # the agent starts all workers again
+    if isinstance(error, BrokenPipeError):
         sys.exit(1)
+    from genflow.storage.files import system_error
+
+    _fail(str(system_error(error)), 1 if error.filename is None else 2)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 2) -> NoReturn:
     if is_rank_zero():  # every worker raises the same error
-        click.echo(f"genflow: {' '.join(message.split())}", err=True)
-    sys.exit(report_status(2))
+        with contextlib.suppress(OSError):
+            click.echo(f"genflow: {' '.join(message.split())}", err=True)
+    sys.exit(report_status(status))
+
+
+def _flushed(stream: TextIO | None) -> bool:
+    """Flush a stream, or else drop what it holds, because Python would report it again as it exits."""
+    if stream is None:
+        return True
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # a full disk, a closed pipe, a closed stream
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return False
+    return True

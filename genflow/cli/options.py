@@ -193,13 +193,15 @@ def output_root(config: Config, out: Path | None) -> Path:
     Raises:
         GenflowError: the path is a file, or the folder holds the run of another command.
     """
-    from genflow.storage.files import read_json
+    from genflow.storage.files import read_json, told_in_one_line
     from genflow.storage.runs import MANIFEST
 
     root = out or Path("runs") / config.env
-    if root.exists() and not root.is_dir():
-        raise GenflowError(f"{root} is a file; give a folder with --out")
-    if (root / MANIFEST).exists() and (stage := read_json(root / MANIFEST).get("stage")) != "run":
+    with told_in_one_line():
+        if root.exists() and not root.is_dir():
+            raise GenflowError(f"{root} is a file; give a folder with --out")
+        begun = (root / MANIFEST).exists()
+    if begun and (stage := read_json(root / MANIFEST).get("stage")) != "run":
         raise GenflowError(f"{root} holds another run (stage {stage!r}); choose another --out")
     return root
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,29 @@ MAX_HEADER = 2**22
 TEMPORARY_SUFFIX = ".tmp"
 #: the path of a file
 StrPath = str | os.PathLike[str]
+
+
+@contextlib.contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """Turn what the operating system says of a path inside into an error of the user's.
+
+    Raises:
+        GenflowError: names the path and why it cannot be used, e.g. that its name is too long.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise system_error(error) from error
+
+
+def system_error(error: OSError) -> GenflowError:
+    """Return the one line for an error of the operating system, most often about a path."""
+    from genflow.schema import brief
+
+    why = error.strerror or str(error)
+    if error.filename is None:
+        return GenflowError(f"the system refused an operation: {why}")
+    return GenflowError(f"cannot use {brief(str(error.filename))}: {why}")
 
 
 def write_bytes(path: StrPath, data: bytes) -> None:

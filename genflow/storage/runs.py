@@ -18,7 +18,14 @@ from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.schema import brief
-from genflow.storage.files import TEMPORARY_SUFFIX, StrPath, finite, read_json, write_json
+from genflow.storage.files import (
+    TEMPORARY_SUFFIX,
+    StrPath,
+    finite,
+    read_json,
+    told_in_one_line,
+    write_json,
+)
 from genflow.version import __version__
 
 MANIFEST = "run.json"
@@ -80,9 +87,15 @@ class RunDirectory:
         """
         path = Path(path)
         identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        with told_in_one_line():
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
         with contextlib.ExitStack() as held:
-            manifest = world().on_rank_zero(lambda: held.enter_context(_locked_manifest(path, identity)))
+
+            def enter() -> dict[str, Any]:
+                with told_in_one_line():
+                    return held.enter_context(_locked_manifest(path, identity))
+
+            manifest = world().on_rank_zero(enter)
             try:
                 with world().log_to(path / LOGS):
                     yield cls(path, manifest)
