@@ -218,7 +218,7 @@ def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
         for row in unique.numpy():
             if row.tobytes() in seen:
                 raise GenflowError(
-                    "a state is reached by trajectories of different lengths: "
+                    f"{type(env).__name__}: a state is reached by trajectories of different lengths: "
                     "`Environment.exact_solution` must return a subclass that overrides"
                     " `ExactSolution.graph`"
                 )

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from genflow.errors import GenflowError
+from genflow.interfaces import validation
+from genflow.interfaces.behaviour import validated_transitions
 from genflow.interfaces.environment import Environment
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery
@@ -224,7 +226,6 @@ class Structure:
         """A short unique name that is a valid folder name.
 
         It consists of the policy's size and of the fields that differ from their default.
-
         If there are none, it is the first field, or `DEFAULT` without fields.
 
         Raises:
@@ -237,7 +238,7 @@ class Structure:
                 text = field_text(type(config), key, values[key])
                 said = f"{key}={text if len(text) <= MAX_VALUE else text_digest(text)}"
                 differs = info.is_required() or content(getattr(config, key)) != content(info.default)
-                if differs or key in self.arch.condition():
+                if differs or key in validation.numbers_of(self.arch):
                     parts.append(said)
                 elif len(text) <= MAX_VALUE:
                     at_default.append(said)
@@ -255,11 +256,11 @@ class Structure:
         return name
 
     def transitions(self, device: torch.device | str = "cpu") -> Transitions:
-        """Return the task's transitions on a device, built once for each device."""
+        """Return the task's transitions on a device, built once for each device and checked."""
         device = torch.device(device)
         made: dict[torch.device, Transitions] = self.__dict__.setdefault("_transitions", {})
         if device not in made:
-            made[device] = self.environment.transitions(device)
+            made[device] = validated_transitions(self, device)
         return made[device]
 
     @cached_property
@@ -275,7 +276,7 @@ class Structure:
     @cached_property
     def layout(self) -> WeightLayout:
         """The layout of the policy's weights."""
-        return self.arch.layout(self.environment)
+        return validation.checked_layout(self.environment, self.arch)
 
     @cached_property
     def initial_bias(self) -> Tensor | None:
@@ -283,7 +284,7 @@ class Structure:
 
         It is None if the environment has no initial logits.
         """
-        logits = self.environment.initial_logits()
+        logits = validation.checked_initial_logits(self.environment, len(self.layout.units["action"]))
         if logits is None:
             return None
         bias = torch.zeros(self.layout.size)
@@ -321,7 +322,7 @@ class Structure:
 
         It extends the paper's c = [s, h, n, d] by further numbers of the task.
         """
-        numbers = {**self.environment.condition(), **self.arch.condition()}
+        numbers = validation.checked_condition(self.environment, self.arch)
         return torch.tensor(list(numbers.values()), dtype=torch.float32)
 
     def to_json(self) -> dict[str, Any]:

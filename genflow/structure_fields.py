@@ -72,7 +72,9 @@ def resolve_fields(
     for owner, model in models.items():
         for each in model.model_fields:
             if owners.setdefault(each, owner) != owner:
-                raise GenflowError(f"{owners[each]} and {owner} share the key {each!r}")
+                raise GenflowError(
+                    f"{owners[each]} and {owner} share the key {each!r}; rename it in one of them"
+                )
     for each in fields:
         if each not in owners:
             each = brief(each)

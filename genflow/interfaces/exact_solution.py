@@ -78,7 +78,14 @@ class ExactSolution:
 
     def _enumerate(self) -> exact.StateGraph:
         self.require_enumerable("the state graph", "use metrics that sample")
-        return exact.enumerate_states(self.transitions.env, MAX_STATES)
+        env = self.transitions.env
+        graph = exact.enumerate_states(env, MAX_STATES)
+        if len(graph.states) != self.n_states:
+            raise GenflowError(
+                f"{type(env).__name__} has {len(graph.states):,} states, but its exact_solution() says"
+                f" n_states={self.n_states:,}; give the true number, with the initial and all other states"
+            )
+        return graph
 
     def log_reward(self) -> Tensor:
         """Return log R of every state (S,) in float64, -infinity where a trajectory may not end."""

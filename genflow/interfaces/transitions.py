@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from genflow.errors import GenflowError
 
 if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
@@ -41,7 +43,9 @@ class Transitions:
 
     @cached_property
     def _made(self) -> tuple[DiscreteEnv, Preprocessor]:
-        return self._make(self.device)
+        made = self._make(self.device)
+        require_discrete(getattr(self._make, "__qualname__", "make"), made)
+        return made
 
     @property
     def env(self) -> DiscreteEnv:
@@ -100,8 +104,18 @@ class Transitions:
 
     @torch.no_grad()
     def log_reward(self, states: Tensor) -> Tensor:
-        """Return log R(x) of terminal states (B, *state_shape) as (B,) float64, without an autograd graph."""
-        return self.env.log_reward(self.env.States(states)).detach().double()
+        """Return log R(x) of terminal states (B, *state_shape) as (B,) float64, without an autograd graph.
+
+        Raises:
+            GenflowError: the environment returns another shape.
+        """
+        log_reward = self.env.log_reward(self.env.States(states)).detach().double()
+        if log_reward.shape != states.shape[:1]:
+            raise GenflowError(
+                f"{type(self.env).__name__}: the reward of {len(states)} states is of shape"
+                f" {tuple(log_reward.shape)}; it must be ({len(states)},), a number for each state"
+            )
+        return log_reward
 
     def is_mode(self, states: Tensor) -> Tensor | None:
         """Return which terminal states (B, *state_shape) are modes of the reward, as (B,) bool.
@@ -109,3 +123,31 @@ class Transitions:
         The result is None if the task does not define modes.
         """
         return None
+
+
+def require_discrete(where: str, made: Any) -> None:
+    """Raise an error unless `made` is a torchgfn environment that genflow can use, and its preprocessor.
+
+    Args:
+        where: the function that returned it, e.g. ``Bits.make``.
+        made: what it returned.
+
+    Raises:
+        GenflowError: it is something else, e.g. an environment with continuous actions or graphs as states.
+    """
+    from gfn.env import DiscreteEnv
+    from gfn.preprocessors import Preprocessor
+
+    parts = made if isinstance(made, tuple) else (made,)
+    found = ", ".join(type(each).__name__ for each in parts)
+    if len(parts) != 2 or not isinstance(parts[1], Preprocessor):
+        raise GenflowError(
+            f"{where}() returns {found}; return two things, a torchgfn DiscreteEnv and the Preprocessor that"
+            " makes the policy's inputs"
+        )
+    env = parts[0]
+    if not isinstance(env, DiscreteEnv) or not isinstance(env.s0, Tensor) or env.is_conditional:
+        raise GenflowError(
+            f"{where}() returns {found}; the environment must be a torchgfn DiscreteEnv with tensors as"
+            " states: continuous actions, graphs and conditional environments are not supported"
+        )
