@@ -44,6 +44,7 @@ _LAZY = {
     "PolicyArch": "genflow.interfaces.policy",
     "Population": "genflow.population",
     "Progress": "genflow.progress",
+    "RewardCalls": "genflow.reward_calls",
     "RunDirectory": "genflow.storage.runs",
     "Schema": "genflow.schema",
     "StateGraph": "genflow.exact",

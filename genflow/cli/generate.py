@@ -61,7 +61,7 @@ def generate(options: CommandOptions, generator_folder, num):
     options.emit(facts, f"{sum(len(p) for p in populations)} policies in {folder}")
 
 
-def _start(options: CommandOptions, folder, generator_folder, num):
+def _start(options: CommandOptions, folder, generator_folder, num, reward_calls):
     """The configuration of a fine-tuning, and the population that is there to start from.
 
     Raises:
@@ -80,8 +80,8 @@ def _start(options: CommandOptions, folder, generator_folder, num):
         )
     if making := [key for key in keys if key.partition(".")[0] == "generate"]:
         raise GenflowError(f"{making[0]} is for generating policies, and {folder} has some; leave it out")
-    given = {"env": options.env or own.env, "policy": own.policy, "generate.num": num}
-    config = options.configure(**given)
+    given = {"generate.num": num, "finetune.reward_calls": reward_calls}
+    config = options.configure(env=options.env or own.env, policy=own.policy, **given)
     for what, asked, found in (
         ("environment", config.env, own.env),
         ("architecture", config.policy, own.policy),
@@ -109,7 +109,13 @@ def _start(options: CommandOptions, folder, generator_folder, num):
 @trains
 @_generator
 @_num
-def finetune(options: CommandOptions, population_folder, generator_folder, num):
+@click.option(
+    "--reward-calls",
+    type=click.IntRange(1),
+    metavar="N",
+    help="End each training with the step in which it has asked for the scores of so many objects.",
+)
+def finetune(options: CommandOptions, population_folder, generator_folder, num, reward_calls):
     """Train policies further: those of POPULATION, or ones generated for --structure.
 
     A random start is trained beside them. With both, the policies of POPULATION are trained on --structure,
@@ -123,9 +129,12 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num):
     from genflow.stages import generate as generate_stage
 
     if population_folder is not None:
-        config, population = _start(options, population_folder, generator_folder, num)
+        config, population = _start(options, population_folder, generator_folder, num, reward_calls)
     else:
-        config = options.configure(env=_env_of(options.env, generator_folder), **{"generate.num": num})
+        config = options.configure(
+            env=_env_of(options.env, generator_folder),
+            **{"generate.num": num, "finetune.reward_calls": reward_calls},
+        )
         if len(config.structures) != 1:
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
         structures = config.training_structures()

@@ -184,7 +184,7 @@ def on_workers(function: Callable[..., Any]) -> Callable[..., Any]:
 def option_of(key: str) -> str:
     """Return the option that sets a key of the configuration, e.g. ``--num`` for ``zoo.num``."""
     name = key.rpartition(".")[2]
-    return f"--{_SINGULAR.get(name, name)}"
+    return f"--{_SINGULAR.get(name, name).replace('_', '-')}"
 
 
 def output_root(config: Config, out: Path | None) -> Path:

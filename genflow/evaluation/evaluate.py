@@ -125,6 +125,8 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
         figures = [format_number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
         budget = entry.get("budget")
         spent = f"{budget['objective']}, {budget['steps']} steps of {budget['batch_size']}" if budget else ""
+        if budget and "reward_calls" in budget:
+            spent += f", {budget['reward_calls']:,} reward calls"
         spent += ", ended by its seconds" if budget and "ended_after_seconds" in budget else ""
         spent += f", from {entry['started_from']}" if entry.get("started_from") else ""
         seen = "yes" if entry["seen"] else "no"

@@ -35,6 +35,7 @@ class Budget(Schema):
     objective: Name
     steps: int
     batch_size: int
+    reward_calls: int | None = None
 
 
 class Provenance(Schema):

@@ -6,6 +6,7 @@ Source: the paper's Fig. 4.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from pydantic import Field
 from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.progress import Progress
+from genflow.reward_calls import RewardCalls
 from genflow.schema import brief
 from genflow.structure import Structure
 from genflow.training.options import PolicyOptions
@@ -29,6 +31,12 @@ class FinetuneOptions(PolicyOptions):
     log_z_start: Literal["zero", "estimate"] = Field(
         default="estimate",
         description="The initial log Z; an estimate keeps a wrong log Z from spoiling good policies.",
+    )
+    reward_calls: int | None = Field(
+        default=None,
+        ge=1,
+        description="Each training ends with the step in which it has asked for the scores of so many"
+        " different objects, if the steps are not done before. May change when a run goes on.",
     )
     compare: bool = Field(
         default=True, description="Whether to train from a random start with the same budget, for comparison."
@@ -100,15 +108,25 @@ def finetune(
     """
     structure = population.structure
     start = population if name == "finetuned" else Population.initialised(structure, len(population), seed)
-    trained = train_population(
-        structure,
-        options,
-        start=start.weights,
-        seed=seed,
-        folder=folder,
-        progress=progress or Progress.current(),
-        device=device,
-    )
+    calls = None
+    if options.reward_calls is not None:
+        # beside the folder, which holds a population in the end
+        calls = RewardCalls(folder.parent / "reward_calls" / f"{folder.name}.sqlite", options.reward_calls)
+    with nullcontext() if calls is None else calls.as_current():
+        trained = train_population(
+            structure,
+            options,
+            start=start.weights,
+            seed=seed,
+            folder=folder,
+            progress=progress or Progress.current(),
+            device=device,
+        )
+    if calls is not None and not len(calls):
+        raise GenflowError(
+            f"environment {structure.env!r} does not count reward calls; leave out --reward-calls, and set"
+            " finetune.steps or --budget"
+        )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "source": name, "started_from": start.source}
     if "transferred_from" in start.provenance:

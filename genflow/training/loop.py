@@ -29,10 +29,10 @@ from genflow.progress import Progress
 from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
 from genflow.training.signals import graceful_stop
-from genflow.training.state import History, TrainingState
+from genflow.training.state import History, TrainingState, restore_newest
 
 #: fields of a schedule that are no part of the identity of a run, and may change when it resumes
-NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints", "budget"}
+NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints", "budget", "reward_calls"}
 
 
 class Schedule(Schema):
@@ -82,9 +82,9 @@ class Schedule(Schema):
         """Return the fraction of the steps or of the budget that is used, whichever is larger."""
         return max(steps / self.steps, min(1.0, seconds / self.budget) if self.budget else 0.0)
 
-    def rate(self, step: int, seconds: float = 0.0) -> float:
-        """Return the learning rate of a step (0-based) at a time in seconds, as a fraction of the peak."""
-        done = self.share(step + 1, seconds)
+    def rate(self, step: int, seconds: float = 0.0, spent: float = 0.0) -> float:
+        """Return the learning rate of a step (0-based) over its peak; `spent` is as of `Trainee`."""
+        done = max(self.share(step + 1, seconds), min(1.0, spent))
         if done < self.warmup:
             return done / self.warmup
         start = 1 - self.decay
@@ -105,6 +105,11 @@ class Trainee(ABC):
 
     share: float = 0.0
     least_steps: int = 1
+
+    @property
+    def spent(self) -> float:
+        """The used fraction of a budget of the trainee's own; from 1 on the training ends."""
+        return 0.0
 
     @property
     def world(self) -> World:
@@ -239,20 +244,23 @@ def train(
     costly = max(1, schedule.steps // 50)
     workers, checkpoints = trainee.world, Checkpoints(folder, schedule.keep_checkpoints)
     state = TrainingState(trainee.tensors, optimizer, rng, history)
-    step, spent = _restore(state, checkpoints, workers, progress)
+    step, spent = restore_newest(state, checkpoints, workers, progress)
     seconds = spent  # of the first worker's clock, the same on all
     rates = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda at: schedule.rate(at, seconds), last_epoch=step - 1
+        optimizer, lambda at: schedule.rate(at, seconds, trainee.spent), last_epoch=step - 1
     )
 
+    def late() -> bool:
+        return schedule.budget is not None and seconds >= schedule.budget
+
     def over() -> bool:
-        return schedule.budget is not None and seconds >= schedule.budget and step >= trainee.least_steps
+        return (late() or trainee.spent >= 1) and step >= trainee.least_steps
 
     began, last_saved = time.monotonic() - spent, time.monotonic()
     shown: dict[str, float] = {}
     with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
         while step < schedule.steps and not over():
-            trainee.share = schedule.share(step, seconds)
+            trainee.share = max(schedule.share(step, seconds), min(1.0, trainee.spent))
             value, figures = trainee.backward(step, rng)
             due = workers.is_rank_zero and time.monotonic() - last_saved > schedule.checkpoint_seconds
             seconds = time.monotonic() - began
@@ -287,9 +295,9 @@ def train(
                     " run the same command again to continue"
                 )
                 raise KeyboardInterrupt
-    ended_after = schedule.budget if step < schedule.steps else None
-    if ended_after is not None:
+    if step < schedule.steps:
         history.finish(step)
+    ended_after = schedule.budget if step < schedule.steps and late() else None
     return Trained(history.points, time.monotonic() - began, step, ended_after)
 
 
@@ -302,16 +310,14 @@ def all_reduce_step(
     due: bool,
     seconds: float,
 ) -> tuple[float, dict[str, float], bool, bool, float]:
-    """Sum the gradients, the loss and the figures of all workers in one all-reduce.
+    """Sum the gradients of all workers in place, and the loss and the figures, in one all-reduce.
 
     Args:
-        workers: the workers that train together.
-        optimizer: the optimiser of the parameters whose gradients are summed in place.
-        value: this worker's part of the loss.
-        figures: this worker's part of the figures.
-        stopping: whether this worker was asked to stop.
-        due: whether this worker asks for a checkpoint.
-        seconds: this worker's clock, of which that of rank 0 counts.
+        workers: those that train together.
+        optimizer: of the parameters.
+        value, figures: this worker's part of the loss and of the figures.
+        stopping, due: whether this worker was asked to stop, and whether it asks for a checkpoint.
+        seconds: this worker's clock.
 
     Returns:
         The sums of loss and figures, whether any worker must stop or asks for a checkpoint, and the clock of
@@ -336,14 +342,3 @@ def all_reduce_step(
     for p, part, used in zip(params, parts, sums[len(figures) + 3 :], strict=True):
         p.grad = part.view_as(p) if used else None  # the optimiser skips parameters without a gradient
     return value, dict(zip(figures, means, strict=True)), bool(any_stopping), bool(any_due), clock
-
-
-def _restore(
-    state: TrainingState, checkpoints: Checkpoints, workers: World, progress: Progress
-) -> tuple[int, float]:
-    """Restore the newest valid checkpoint, and return its step and the seconds spent before."""
-    # rank 0 searches, so that all workers use the same checkpoint
-    name, refused = workers.on_rank_zero(checkpoints.find)
-    for line in refused:
-        progress.warn(f"{line}; {f'going on from {name}, the one before it' if name else 'starting again'}")
-    return (0, 0.0) if name is None else state.restore(checkpoints, name)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genflow.distributed.world import World
 from genflow.errors import GenflowError
+from genflow.progress import Progress
 from genflow.training.checkpoints import Checkpoints
 
 
@@ -125,3 +127,14 @@ def _fitting(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     if tensors[name].shape != like.shape:
         raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(like.shape)}")
     return tensors[name]
+
+
+def restore_newest(
+    state: TrainingState, checkpoints: Checkpoints, workers: World, progress: Progress
+) -> tuple[int, float]:
+    """Restore the newest valid checkpoint, and return its step and the seconds spent before."""
+    # rank 0 searches, so that all workers use the same checkpoint
+    name, refused = workers.on_rank_zero(checkpoints.find)
+    for line in refused:
+        progress.warn(f"{line}; {f'going on from {name}, the one before it' if name else 'starting again'}")
+    return (0, 0.0) if name is None else state.restore(checkpoints, name)

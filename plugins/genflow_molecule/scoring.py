@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import itertools
 import math
 import sys
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import Mol
 
-from genflow import ByteTable, GenflowError, Progress, Reward, bytes_of, interrupts_for_python
+from genflow import ByteTable, GenflowError, Progress, Reward, RewardCalls, bytes_of, interrupts_for_python
 
 #: the least score, which keeps every reward positive
 FLOOR = 1e-3
@@ -39,10 +45,19 @@ class Scorer:
         self._number = next(_numbers)
         self._works, self._faults = False, 0
 
+    @cached_property
+    def _identity(self) -> str:
+        """What tells the reward from others in a file: its class, the code around it, options and task."""
+        cls, task = type(self._reward), self._reward.task
+        with suppress(OSError, TypeError):  # a class of a notebook has no file
+            code = hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
+            options = [part.model_dump_json() for part in (self._reward.config, task) if part is not None]
+            return f"{cls.__module__}:{cls.__qualname__} {code} {' '.join(options)}"
+        return f"{cls.__module__}:{cls.__qualname__} {uuid.uuid4().hex}"
+
     def __call__(self, smiles: str) -> float:
         """The score of one molecule, see `scores`."""
-        found = _scores.get((self._number, smiles))
-        return found if found is not None else self.scores([smiles])[0]
+        return self.scores([smiles])[0]
 
     def scores(self, smiles: Sequence[str]) -> list[float]:
         """Scores of molecules by their canonical SMILES; `FLOOR` for what is no molecule.
@@ -51,6 +66,10 @@ class Scorer:
             GenflowError: the reward returns another number of scores, or has scored no molecule of its first
                 batch; later, what fails or is no number from 0 to 1 counts as `FLOOR`, with a warning.
         """
+        calls = RewardCalls.current()
+        return self._scores(smiles) if calls is None else calls.scores(self._identity, smiles, self._scores)
+
+    def _scores(self, smiles: Sequence[str]) -> list[float]:
         found: dict[str, float] = {}
         unknown = []
         for each in dict.fromkeys(smiles):
