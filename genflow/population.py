@@ -22,7 +22,7 @@ from genflow.layout import WeightLayout
 from genflow.rollouts import LOG_Z_TRAJECTORIES, Rollouts, Trace, sample
 from genflow.seeding import seeded_cpu
 from genflow.storage.files import StrPath
-from genflow.storage.populations import read_policies, write_policies
+from genflow.storage.populations import find_population, read_policies, write_policies
 from genflow.structure import Structure
 from genflow.threads import threads, worth
 
@@ -123,12 +123,13 @@ class Population:
 
     @classmethod
     def load(cls, folder: StrPath) -> Self:
-        """Read a population that `save` wrote.
+        """Read a population that `save` wrote, or the one in the folder of a command; see `find_population`.
 
         Raises:
-            GenflowError: a file is missing, truncated or of another format, or its tensors do not fit.
+            GenflowError: there are several, or a file is missing, truncated or of another format, or its
+                tensors do not fit.
         """
-        return cls(*read_policies(folder))
+        return cls(*read_policies(find_population(folder)))
 
     def save(self, folder: StrPath) -> None:
         """Write ``population.safetensors`` and ``population.json``, which name no file and hold no code.

@@ -10,7 +10,7 @@ import torch
 from gfn.samplers import Sampler
 from oracles import Lookup, grid, lively, lookup
 
-from genflow import PolicyArch, Population
+from genflow import GenflowError, PolicyArch, Population
 
 SIZES = [(1, 4, 3), (2, 6, 8), (4, 3, 5), (3, 7, 16)]
 
@@ -214,3 +214,17 @@ def test_a_measured_population_can_be_pickled_and_copied():
     for other in (pickle.loads(pickle.dumps(population)), copy.deepcopy(population)):
         assert other.weights.equal(population.weights)
         assert other.terminal_distribution().equal(measured)
+
+
+def test_the_folder_of_a_command_stands_for_its_population(tmp_path):
+    structure = grid(2, 4)
+    one, other = (Population.initialised(structure, 1, seed) for seed in (0, 1))
+    other.save(tmp_path / "run" / "from_random")
+    assert torch.equal(Population.load(tmp_path / "run").weights, other.weights)
+    one.save(tmp_path / "run" / "finetuned")
+    assert torch.equal(Population.load(tmp_path / "run").weights, one.weights)
+    one.save(tmp_path / "run" / "third")
+    with pytest.raises(GenflowError, match=r"run holds 3 populations; name one, such as .*run/finetuned$"):
+        Population.load(tmp_path / "run")
+    with pytest.raises(GenflowError, match=r"cannot read .*population\.json"):
+        Population.load(tmp_path / "nothing")

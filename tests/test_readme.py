@@ -14,7 +14,7 @@ from processes import GENFLOW, environment
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: pages whose every command and snippet runs; a block of "text" is what the commands above it print
-FOLLOWED = ("README.md", "docs/objects.md")
+FOLLOWED = ("README.md", pytest.param("docs/objects.md", marks=pytest.mark.slow))
 
 
 def _same(wanted: str, found: str) -> bool:

@@ -17,11 +17,11 @@ from genflow.precision import float32_default
 from genflow.pretrained import shipped
 from genflow.progress import Progress
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
-from genflow.storage.populations import FACTS, find_populations
+from genflow.storage.populations import FACTS, TRAININGS, find_populations
 from genflow.storage.runs import RunDirectory
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
-from genflow.training.finetune import STARTS, finetune
+from genflow.training.finetune import finetune
 
 
 @float32_default()
@@ -210,7 +210,7 @@ def finetune_both(
                 remove_checkpoints(out / name)
 
             map_with_progress(
-                list(STARTS) if options.compare else ["finetuned"], train_from, progress, "finetune"
+                list(TRAININGS) if options.compare else ["finetuned"], train_from, progress, "finetune"
             )
             run.update(complete=True)
         entries = []

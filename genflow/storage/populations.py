@@ -23,6 +23,8 @@ from genflow.structure import Structure
 TENSORS = "population.safetensors"
 FACTS = "population.json"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: the folders of a fine-tuning: the policies that it was given, and a random start beside them
+TRAININGS = ("finetuned", "from_random")
 #: the levels of folders that `find_populations` searches, as a run directory has zoo/<structure>/
 DEPTH = 3
 
@@ -187,6 +189,23 @@ def find_populations(folder: StrPath) -> list[Path]:
     except OSError as error:
         raise GenflowError(f"cannot read {folder}: {error}") from error
     return sorted(found)
+
+
+def find_population(folder: StrPath) -> Path:
+    """Find the folder of the one population that a folder is or holds; of a fine-tuning, the fine-tuned one.
+
+    Raises:
+        GenflowError: it holds several populations.
+    """
+    folder = Path(folder)
+    if os.path.isfile(folder / FACTS) or not os.path.isdir(folder):
+        return folder
+    found = find_populations(folder)
+    if [path.name for path in found] == list(TRAININGS):
+        return found[0]
+    if len(found) > 1:
+        raise GenflowError(f"{folder} holds {len(found)} populations; name one, such as {found[0]}")
+    return found[0] if found else folder
 
 
 def _within(path: Path, folder: Path) -> bool:

@@ -43,10 +43,6 @@ class FinetuneOptions(PolicyOptions):
     )
 
 
-#: names of the two trainings and of their folders
-STARTS = ("finetuned", "from_random")
-
-
 def transfer(population: Population, structure: Structure) -> Population:
     """Take the weights as policies of another structure, for a training to start from.
 
@@ -92,7 +88,7 @@ def finetune(
 
     Args:
         population: the starting point of "finetuned", of another structure after `transfer`.
-        name: one of `STARTS`.
+        name: one of `TRAININGS`.
         options: the options of the training.
         seed: seed of all random numbers.
         folder: the folder for checkpoints.
