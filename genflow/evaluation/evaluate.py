@@ -118,7 +118,7 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
     """
     entries = list(entries)
     shown = [name for name in metrics if any(name in entry["metrics"] for entry in entries)]
-    several = len({(entry["env"], entry["name"], entry["source"]) for entry in entries}) < len(entries)
+    several = len({(entry.get("env"), entry["name"], entry["source"]) for entry in entries}) < len(entries)
     header = ["structure", "seen", "source", *["folder"] * several, "num", *shown, "seconds", "budget"]
     rows = []
     for entry in entries:

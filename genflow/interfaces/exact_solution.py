@@ -80,6 +80,7 @@ class ExactSolution:
         self.require_enumerable("the state graph", "use metrics that sample")
         env = self.transitions.env
         graph = exact.enumerate_states(env, MAX_STATES)
+        exact.require_ways_out(graph)  # without one there are fewer states, which is not the fault
         if len(graph.states) != self.n_states:
             raise GenflowError(
                 f"{type(env).__name__} has {len(graph.states):,} states, but its exact_solution() says"
