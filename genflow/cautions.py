@@ -63,7 +63,7 @@ def caution(
     told = {key: value for key, value in own.items() if key in fixed or isinstance(value, str)}
     named = [entry for entry in quality if all(entry.structure.get(key) == told[key] for key in told)]
     sizes = sizes_of(structure)
-    comparable = _nearest(own, [entry for entry in named if _as_large(entry.structure, sizes)])
+    comparable = _nearest(own, [entry for entry in named if _as_large(entry.structure, sizes, COMPARABLE)])
     known = usable_metrics({name for entry in named for name in entry.metrics})
     poor, no_better = _mostly_poor(named, known), _untrained(comparable, known)
     if poor:
@@ -139,7 +139,7 @@ def _by_fields(structure: Structure, training: Sequence[Fields]) -> str | None:
     if outside:
         return f"is outside what this generator was trained on: {brief('; '.join(outside), 400)}"
     sizes = sizes_of(structure)
-    as_large = sum(all(other.get(key, 0) >= value for key, value in sizes.items()) for other in training)
+    as_large = sum(_as_large(other, sizes) for other in training)
     if not rare and as_large < few:
         rare.append(f"{as_large or 'none'} as large in {' and '.join(sizes)}")
     return _resembles_few(training, "; ".join(rare)) if rare else None
@@ -186,9 +186,9 @@ def _few(training: Sequence[Any]) -> int:
     return min(FEW, max(1, len(training) // 3))
 
 
-def _as_large(other: Fields, sizes: Mapping[str, float]) -> bool:
+def _as_large(other: Fields, sizes: Mapping[str, float], share: float = 1.0) -> bool:
     found = {key: other.get(key) for key in sizes}
-    return all(isinstance(v, int | float) and v >= COMPARABLE * sizes[key] for key, v in found.items())
+    return all(isinstance(v, int | float) and v >= share * sizes[key] for key, v in found.items())
 
 
 def _nearest(fields: Fields, entries: Sequence[Quality]) -> list[Quality]:

@@ -206,6 +206,7 @@ def load_generator(folder: Path) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in tensors) and (generator.latent_std > 0).all()
     generator.check(ASKED)
     generator.caution(ASKED)
+    assert generator.training_structures
     made = generator.generate(ASKED, 1, steps=2)
     assert made.weights.shape == (1, ASKED.layout.size) and torch.isfinite(made.weights).all()
 
