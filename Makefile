@@ -22,7 +22,7 @@ lint: setup
 	$(BIN)/mypy genflow plugins
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 test-all: lint
 	$(BIN)/python -m pytest

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from genflow.errors import GenflowError
+from genflow.storage.files import StrPath
 
 #: seconds of scoring after which scores are written, so that a kill loses no more, and the most of them
 WRITE_SECONDS, MAX_BATCH = 0.5, 1024
@@ -29,7 +30,7 @@ class RewardCalls:
         best: the highest score so far, None before the first.
     """
 
-    def __init__(self, file: Path, limit: int | None = None) -> None:
+    def __init__(self, file: StrPath, limit: int | None = None) -> None:
         """Open the file, or create it.
 
         Raises:
@@ -37,11 +38,11 @@ class RewardCalls:
         """
         self.limit = limit
         self.best: float | None = None
-        self._file, self._batch = file, 1
+        self._file, self._batch = Path(file), 1
         self._known: dict[tuple[str, str], float] = {}
         with self._told():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._store = sqlite3.connect(file)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._store = sqlite3.connect(self._file)
             self._store.execute(
                 "CREATE TABLE IF NOT EXISTS scores (reward TEXT, object TEXT, score REAL NOT NULL,"
                 " PRIMARY KEY (reward, object)) WITHOUT ROWID"

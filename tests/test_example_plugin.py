@@ -296,6 +296,7 @@ def test_the_recipe_makes_good_policies_for_lengths_that_it_has_not_seen(genflow
     assert all(js[length, "generated"] < js[length, "random"] / 10 for length in tested)
 
 
+@pytest.mark.slow
 def test_rewards_of_an_environment_of_ones_own_pay_as_the_guide_says(genflow):
     (genflow.folder / "hills.py").write_text(
         re.search(r"```python\n(# hills.py\n.*?)```", GUIDE, re.DOTALL)[1]

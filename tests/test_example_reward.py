@@ -13,6 +13,8 @@ from processes import Job, genflow, refused
 from rdkit import Chem
 from rdkit.Chem import Descriptors
 
+from genflow import Population, Structure
+
 PLUGIN = ["--plugin", Path(__file__).parents[1] / "examples" / "own_reward.py"]
 FEW = ["-o", "finetune.steps=2", "-o", "finetune.batch_size=8"]
 #: what is paid to everything, in terms of the structure
@@ -35,7 +37,7 @@ def paid(folder: Path, *more: str) -> dict:
 
 def test_a_reward_of_grids(tmp_path):
     start, made = tmp_path / "start", tmp_path / "made"
-    genflow("generate", "--env", "hypergrid", "--structure", "ndim=2,height=4", "--num", 2, "--out", start)
+    Population.initialised(Structure.parse("hypergrid", "ndim=2,height=4"), 2, 0).save(start)
     asked = ["finetune", start, "--structure", "ndim=2,height=4,reward=diagonal", *FEW, "--out", made]
     genflow(*PLUGIN, *asked)
     found = paid(made / "finetuned")
@@ -47,7 +49,7 @@ def test_a_reward_of_grids(tmp_path):
 
 def test_a_reward_of_molecules(tmp_path):
     blocks = "blocks=0+3+6,max_blocks=3"
-    genflow("generate", "--env", "molecule", "--structure", blocks, "--num", 2, "--out", tmp_path / "start")
+    Population.initialised(Structure.parse("molecule", blocks), 2, 0).save(tmp_path / "start")
     asked = ["finetune", tmp_path / "start", "--structure", f"{blocks},beta=2,reward=light,most=400"]
     genflow(*PLUGIN, *asked, *FEW, "--out", tmp_path / "made")
     found = paid(tmp_path / "made" / "finetuned", "names")

@@ -335,7 +335,7 @@ def test_an_output_folder_of_another_run_is_refused(chain):
     assert "another run" in refused("train-ae", "--env", "hypergrid", "--out", chain / "zoo")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_training_resumes_to_the_same_numbers(tmp_path, number):
     def command(out):
         return [

@@ -68,6 +68,7 @@ def learn(alone, small, out):
             "-o", "autoencoder.steps=100", "-o", "autoencoder.checkpoint_seconds=1e-9"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_dealt_out_survives_kills_and_signals(alone, small, undisturbed, tmp_path):
     command = learn(alone, small, tmp_path)
     out = tmp_path / "autoencoder"

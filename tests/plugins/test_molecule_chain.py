@@ -105,6 +105,7 @@ def test_the_report_shows_molecules(root):
     assert all(name in page for name in names)
 
 
+@pytest.mark.slow
 def test_fine_tuning_of_a_task_too_large_to_enumerate(root):
     # by the generator that ships: the one of this recipe has not met so many slots
     out = genflow(

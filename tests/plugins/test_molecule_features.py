@@ -16,7 +16,12 @@ from test_molecule import SETS, structure, walk
 
 from genflow.caching import ByteCache
 
-TASKS = [(12, 3), (72, 8), (5, 2), *((blocks, n) for blocks in SETS for n in (2, 4))]
+TASKS = [
+    (12, 3),
+    pytest.param(72, 8, marks=pytest.mark.slow),
+    (5, 2),
+    *((blocks, n) for blocks in SETS for n in (2, 4)),
+]
 
 
 @pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)

@@ -9,7 +9,7 @@ import pytest
 from processes import genflow, refused, started
 from rdkit import Chem
 
-from genflow import GenflowError, RewardCalls
+from genflow import GenflowError, Population, RewardCalls, Structure
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -38,7 +38,7 @@ def register_rewards(register):
 def start(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calls")
     (folder / "logged.py").write_text(PLUGIN)
-    genflow("generate", "--env", "molecule", "--structure", BLOCKS, "--num", 2, "--out", folder / "start")
+    Population.initialised(Structure.parse("molecule", BLOCKS), 2, 0).save(folder / "start")
     return folder
 
 
@@ -85,7 +85,7 @@ def test_a_killed_training_pays_for_nothing_twice(start, tmp_path):
 
 def test_what_cannot_be_counted_is_refused(start, tmp_path):
     grid = tmp_path / "grid"
-    genflow("generate", "--env", "hypergrid", "--structure", "ndim=2,height=4", "--num", 1, "--out", grid)
+    Population.initialised(Structure.parse("hypergrid", "ndim=2,height=4"), 1, 0).save(grid)
     line = refused("finetune", grid, "--reward-calls", 10, "-o", "finetune.steps=1", "--out", tmp_path / "no")
     assert "'hypergrid' does not count reward calls" in line
     assert "--reward-calls" in refused(*command(start, tmp_path / "no", "--reward-calls", 0), ASKED="none")
