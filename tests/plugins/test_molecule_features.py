@@ -16,15 +16,11 @@ from test_molecule import SETS, structure, walk
 
 from genflow.caching import ByteCache
 
-TASKS = [
-    (12, 3),
-    pytest.param(72, 8, marks=pytest.mark.slow),
-    (5, 2),
-    *((blocks, n) for blocks in SETS for n in (2, 4)),
-]
+TASKS = [(12, 3), (5, 2), *((blocks, n) for blocks in SETS for n in (2, 4))]
+WITH_FULL = [*TASKS, pytest.param(72, 8, marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
+@pytest.mark.parametrize(("blocks", "max_blocks"), WITH_FULL, ids=str)
 def test_every_unit_is_described_by_itself(blocks, max_blocks):
     layout = structure(blocks, max_blocks).layout
     for label, number, widths in (
@@ -53,7 +49,7 @@ def test_what_asks_the_reward_waits_until_it_is_read(monkeypatch):
         layout.units["input"].amounts  # noqa: B018
 
 
-@pytest.mark.parametrize(("blocks", "max_blocks"), TASKS, ids=str)
+@pytest.mark.parametrize(("blocks", "max_blocks"), WITH_FULL, ids=str)
 def test_the_last_action_alone_is_exit(blocks, max_blocks):
     layout = structure(blocks, max_blocks).layout
     for table in (layout.units["action"].amounts, layout.units["action"].coordinates):
