@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -79,7 +79,11 @@ class RewardCalls:
         return {"calls": float(len(self)), **({} if self.best is None else {"best_score": self.best})}
 
     def scores(
-        self, reward: str, names: Sequence[str], score: Callable[[Sequence[str]], Sequence[float]]
+        self,
+        reward: str,
+        names: Sequence[str],
+        score: Callable[[Sequence[str]], Sequence[float]],
+        failed: Container[str] = (),
     ) -> list[float]:
         """Return the scores of objects by name.
 
@@ -87,6 +91,8 @@ class RewardCalls:
             reward: what tells the scoring function and its options from others.
             names: objects as text, the same text for the same object.
             score: computes the scores of objects; it is asked for those that are new.
+            failed: objects for which it failed, read after it was asked; they are counted, and asked for
+                again by the next process.
 
         Raises:
             GenflowError: the file cannot be written.
@@ -98,7 +104,8 @@ class RewardCalls:
             late = time.monotonic() - began > WRITE_SECONDS
             self._batch = max(1, self._batch // 2) if late else min(MAX_BATCH, 2 * self._batch)
             with self._told(), self._store:
-                self._store.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", found)
+                paid = [each for each in found if each[1] not in failed]
+                self._store.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", paid)
             for each in found:
                 self._keep(*each)
         return [self._known[reward, name] for name in names]

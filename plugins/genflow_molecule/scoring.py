@@ -43,7 +43,9 @@ class Scorer:
     def __init__(self, reward: Reward) -> None:
         self._reward = reward
         self._number = next(_numbers)
-        self._works, self._faults = False, 0
+        self._works = False
+        #: SMILES of molecules that have no score
+        self._failed: set[str] = set()
 
     @cached_property
     def _identity(self) -> str:
@@ -67,7 +69,9 @@ class Scorer:
                 batch; later, what fails or is no number from 0 to 1 counts as `FLOOR`, with a warning.
         """
         calls = RewardCalls.current()
-        return self._scores(smiles) if calls is None else calls.scores(self._identity, smiles, self._scores)
+        if calls is None:
+            return self._scores(smiles)
+        return calls.scores(self._identity, smiles, self._scores, self._failed)
 
     def _scores(self, smiles: Sequence[str]) -> list[float]:
         found: dict[str, float] = {}
@@ -109,25 +113,24 @@ class Scorer:
         """
         values, faults = self._values(molecules)
         if faults and not self._works and len(faults) == len(molecules):
-            raise GenflowError(faults[0])
+            raise GenflowError(next(iter(faults.values())))
         self._works |= bool(molecules)
-        for fault in faults:
-            self._faults += 1
-            if math.log10(self._faults).is_integer():  # the first, the tenth, the hundredth
-                Progress.current().warn(
-                    f"{fault}; it counts as {FLOOR:g}"
-                    + (f", as {self._faults - 1:,} others did" if self._faults > 1 else "")
-                )
+        for smiles, fault in faults.items():
+            self._failed.add(smiles)
+            number = len(self._failed)
+            if math.log10(number).is_integer():  # the first, the tenth, the hundredth
+                others = f", as {number - 1:,} others did" if number > 1 else ""
+                Progress.current().warn(f"{fault}; it counts as {FLOOR:g}{others}")
         return values
 
-    def _values(self, molecules: list[tuple[str, Mol]]) -> tuple[list[float], list[str]]:
-        """The scores of molecules, and what is wrong with those of them that have none.
+    def _values(self, molecules: list[tuple[str, Mol]]) -> tuple[list[float], dict[str, str]]:
+        """The scores of molecules, and of those that have none what is wrong, by SMILES.
 
         Raises:
             GenflowError: there are more or fewer scores than molecules.
         """
         if not molecules:
-            return [], []
+            return [], {}
         where = f"reward {type(self._reward).__name__}"
         try:
             values = _as_numbers(self._reward.score([mol for _, mol in molecules]))
@@ -136,19 +139,20 @@ class Scorer:
         except Exception as error:  # somebody else's function may raise anything
             if len(molecules) > 1:  # find those that it fails for
                 alone = [self._values([each]) for each in molecules]
-                return [v for values, _ in alone for v in values], [f for _, faults in alone for f in faults]
+                faults = {smiles: fault for _, each in alone for smiles, fault in each.items()}
+                return [value for values, _ in alone for value in values], faults
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            return [FLOOR], [f"{where} failed for {molecules[0][0]}: {why}"]
+            return [FLOOR], {molecules[0][0]: f"{where} failed for {molecules[0][0]}: {why}"}
         if len(values) != len(molecules):
             raise GenflowError(
                 f"{where} returned {len(values)} scores for {len(molecules)} molecules, the first of which is"
                 f" {molecules[0][0]}; return one number for each"
             )
-        faults = [
-            f"{where} is {value} for {smiles}; a score must be a number from 0 to 1"
+        faults = {
+            smiles: f"{where} is {value} for {smiles}; a score must be a number from 0 to 1"
             for (smiles, _), value in zip(molecules, values, strict=True)
             if not 0 <= value <= 1
-        ]
+        }
         return [value if 0 <= value <= 1 else FLOOR for value in values], faults
 
 

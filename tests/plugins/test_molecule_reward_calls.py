@@ -124,3 +124,15 @@ def test_policies_that_paid_for_their_scores_can_be_measured_later(start, tmp_pa
     assert {path.name for path in (out / "reward_calls").iterdir()} == {
         "finetuned.sqlite", "from_random.sqlite",
     }  # fmt: skip
+
+
+def test_what_failed_is_counted_and_asked_again_by_the_next_process(tmp_path):
+    def score(names):
+        return [0.001 if name == "CC" else 0.5 for name in names]
+
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        assert calls.scores("one", ["C", "CC"], score, failed={"CC"}) == [0.5, 0.001]
+        assert len(calls) == 2
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        assert len(calls) == 1
+        assert calls.scores("one", ["C", "CC"], lambda names: [0.75] * len(names)) == [0.5, 0.75]
