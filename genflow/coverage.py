@@ -60,9 +60,11 @@ def check(
         # unlike numbers, names cannot be interpolated
         if _named(value) and value not in values and (isinstance(value, str) or not reads_units):
             texts = sorted({_text(known) for known in values})
+            paid = key in structure.paid_fields()
+            hint = "; generate for one of those, then `genflow finetune POPULATION --structure ...`"
             raise GenflowError(
                 f"this generator was trained on {key}={brief(', '.join(texts) or 'None', 400)}, not"
-                f" {_text(value)}"
+                f" {_text(value)}{hint if paid and texts else ''}"
             )
         # the effect of a value that never varied was not learned
         numbers = any(map(numbers_of, [value, *values]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -10,6 +11,14 @@ from pathlib import Path
 
 from genflow.errors import GenflowError
 from genflow.registry import registry, stdout_to_stderr
+
+#: name of a plugin that was loaded from a file -> digest of the file
+_digests: dict[str, str] = {}
+
+
+def file_digests() -> dict[str, str]:
+    """Return the digest of each plugin's file that this process has loaded, by the plugin's name."""
+    return dict(_digests)
 
 
 def load_plugin(file: Path | str) -> None:
@@ -46,6 +55,7 @@ def load_plugin(file: Path | str) -> None:
             except (Exception, SystemExit) as error:  # a plugin's import may raise anything
                 raise GenflowError(f"it cannot be imported: {type(error).__name__}: {error}") from error
         registry().add(name, module, str(path))
+        _digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     except GenflowError as error:
         del sys.modules[name]
         raise GenflowError(f"plugin {path}: {error}") from error

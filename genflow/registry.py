@@ -235,7 +235,8 @@ class Registry:
                 f" file with `genflow --plugin FILE.py` or genflow.load_plugin{hint}"
             )
         known = did_you_mean(asked, self.names(kind, environment))
-        raise GenflowError(f"unknown {kind} {asked!r}{whose}{known}{hint}")
+        own = "" if "did you mean" in known else "; for your own, genflow --plugin FILE.py COMMAND ..."
+        raise GenflowError(f"unknown {kind} {asked!r}{whose}{known}{own}{hint}")
 
     def check(self) -> None:
         """Import every target, torch included, and record failures as the error of their plugin."""

@@ -373,7 +373,8 @@ def test_a_name_that_varied_in_training_must_be_one_of_those():
     check(task("qed_sa"), training, {})
     assert (
         refusal(task("docking"), training, {})
-        == "this generator was trained on reward=logp_window, qed_sa, not docking"
+        == "this generator was trained on reward=logp_window, qed_sa, not docking;"
+        " generate for one of those, then `genflow finetune POPULATION --structure ...`"
     )
 
 

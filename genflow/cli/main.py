@@ -142,7 +142,10 @@ def _run(args: list[str] | None) -> None:
         click.echo(error.format_message())
         sys.exit(2)
     except click.ClickException as error:
-        _fail(error.format_message())
+        message = error.format_message()
+        if isinstance(error, click.NoSuchOption) and error.option_name in ("--plugin", "--debug"):
+            message += f" It stands before the command: genflow {error.option_name} ..."
+        _fail(message)
     except (click.Abort, KeyboardInterrupt):
         if is_rank_zero() and not is_supervised():
             click.echo(INTERRUPTED, err=True)

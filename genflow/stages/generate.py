@@ -213,6 +213,8 @@ def finetune_both(
                 list(TRAININGS) if options.compare else ["finetuned"], train_from, progress, "finetune"
             )
             run.update(complete=True)
+        else:
+            progress.note(f"{out} is complete: nothing is trained; for another budget give another --out")
         entries = []
         for path in find_populations(out):
             history = Population.load(path).provenance["history"]

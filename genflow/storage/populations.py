@@ -198,7 +198,7 @@ def find_population(folder: StrPath) -> Path:
         GenflowError: it holds several populations.
     """
     folder = Path(folder)
-    if os.path.isfile(folder / FACTS) or not os.path.isdir(folder):
+    if os.path.isfile(folder / FACTS):
         return folder
     found = find_populations(folder)
     if [path.name for path in found] == list(TRAININGS):

@@ -17,6 +17,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
+from genflow.plugin_files import file_digests
 from genflow.schema import brief
 from genflow.storage.files import (
     TEMPORARY_SUFFIX,
@@ -86,7 +87,9 @@ class RunDirectory:
             GenflowError: the folder holds another run or other files, or is in use.
         """
         path = Path(path)
-        identity = {"stage": stage, "seed": seed, "config": finite(dict(config))}
+        code = file_digests()  # what such plugins compute may change without a new version
+        more = {"plugin_files": code} if code else {}
+        identity = {"stage": stage, "seed": seed, "config": finite({**config, **more})}
         with told_in_one_line():
             made = [folder for folder in (path, *path.parents) if not folder.exists()]
         with contextlib.ExitStack() as held:

@@ -204,7 +204,8 @@ def parse(content: bytes, where: str) -> tuple[Block, ...]:
     try:
         return checked(File.model_validate_json(content).blocks, where)
     except ValidationError as error:
-        raise GenflowError(f"{where} is malformed: {_first(error)}") from None
+        hint = "" if content.lstrip()[:1] == b"{" else "; `genflow vocabulary` makes one of SMILES"
+        raise GenflowError(f"{where} is malformed: {_first(error)}{hint}") from None
 
 
 def blocks_of(values: Sequence[Any], where: str) -> tuple[Block, ...]:
