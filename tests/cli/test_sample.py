@@ -105,7 +105,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(saved, tmp_path, run):
         ("--column 'mw' is unknown", *sample, "--column", "mw"),
         ("cannot read", *sample, "--novel-to", tmp_path / "none.smi"),
         ("--num", *sample, "--num", 0),
-        ("cannot read", "sample", tmp_path / "none"),
+        ("is no folder", "sample", tmp_path / "none"),
         ("cannot read", *positions, tmp_path / "none"),
         ("nothing but SMILES", *positions, "any.txt", "--out", tmp_path / "t.smi"),
         ("--trajectories", *positions, "any.txt", "--trajectories", 0),

@@ -195,7 +195,7 @@ def test_the_command_wants_one_receptor(tmp_path, with_extra, capsys):
     assert "has its own box" in fails(capsys, "dock", tmp_path, "--target", "DRD2", "--box-size", 1, 1, 1)
     assert "has no box" in fails(capsys, "dock", tmp_path, "--receptor", file_of(tmp_path, ATOM))
     box = ("--box-centre", *CENTRE, "--box-size", *SIZE)
-    assert "cannot read" in fails(
+    assert "is no folder" in fails(
         capsys, "dock", tmp_path / "none", "--receptor", file_of(tmp_path, ATOM), *box
     )
 
