@@ -178,6 +178,7 @@ def test_trained_policies_are_better_than_random_ones(genflow, zoo):
         assert trained["mean_reward"]["mean"] > random["mean_reward"]["mean"]
 
 
+@pytest.mark.slow
 def test_policies_of_an_unseen_length_are_generated_and_measured(genflow, zoo):
     common = ["--env", "line", "--zoo", "zoo", "--out", "mine", *TINY_MODELS, "--json"]
     rebuilt = json.loads(genflow("train-ae", *common))["reconstruction"]

@@ -71,6 +71,7 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_the_whole_job(root):
     entries = json.loads((root / "run" / "evaluation.json").read_text())["entries"]
     unseen = {entry["source"]: entry for entry in entries if not entry["seen"]}
@@ -98,6 +99,7 @@ def test_the_whole_job(root):
         assert js["trained"] < js["random"]
 
 
+@pytest.mark.slow
 def test_the_report_shows_molecules(root):
     page = (root / "run" / "report.html").read_text()
     assert "Best objects" in page and page.count("data:image/png") > 20
