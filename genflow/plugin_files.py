@@ -10,15 +10,18 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from genflow.errors import GenflowError
-from genflow.registry import registry, stdout_to_stderr
+from genflow.registry import KINDS, registry, stdout_to_stderr
 
+#: kinds of which a run is made; metrics only measure it
+_MAKING = KINDS.keys() - {"metric"}
 #: name of a plugin that was loaded from a file -> digest of the file
 _digests: dict[str, str] = {}
 
 
 def file_digests() -> dict[str, str]:
-    """Return the digest of each plugin's file that this process has loaded, by the plugin's name."""
-    return dict(_digests)
+    """Return the digests of the plugin files of this process that runs can be made of, by plugin."""
+    making = {plugin.name for plugin in registry().plugins if _MAKING & plugin.provides().keys()}
+    return {name: digest for name, digest in _digests.items() if name in making}
 
 
 def load_plugin(file: Path | str) -> None:

@@ -593,6 +593,15 @@ def test_a_file_is_a_plugin_for_one_run(tmp_path, run):
     assert json.loads(done.stdout)[0]["structure"]["reward"] == "corner"
     refused = run("train-zoo", *options, "--out", "other", status=2)
     assert "unknown reward 'corner' of environment 'hypergrid'" in refused.stderr
+    # what a run is made of tells it from others, and what only measures it does not
+    more = tmp_path / "more.py"
+    more.write_text(
+        "import genflow\n@genflow.hookimpl\ndef register_metrics(register):\n    register('m', 'more:M')\n"
+    )
+    run("--plugin", str(file), "--plugin", str(more), "train-zoo", *options, "--out", "zoo")
+    file.write_text(SCORE + "\n")
+    changed = run("--plugin", str(file), "train-zoo", *options, "--out", "zoo", status=2)
+    assert "another run (plugin_files.score is" in changed.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from genflow.cli import completion
-from genflow.cli.options import CommandOptions, common, emit
+from genflow.cli.options import CommandOptions, common, emit, json_option
 
 
 def print_table(entries, as_json, metrics=()):
@@ -95,7 +95,7 @@ def evaluate(options: CommandOptions, folder, zoo_folder, metrics, baseline_name
     metavar="FILE.html|DIR",
     help="Where to write (default: DIR/report.html).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
+@json_option
 def report(folder, out, as_json):
     """Write the self-contained HTML report of a run.
 

@@ -143,7 +143,8 @@ def _run(args: list[str] | None) -> None:
         sys.exit(2)
     except click.ClickException as error:
         message = error.format_message()
-        if isinstance(error, click.NoSuchOption) and error.option_name in ("--plugin", "--debug"):
+        before = {name for each in cli.params for name in each.opts}
+        if isinstance(error, click.NoSuchOption) and error.option_name in before:
             message += f" It stands before the command: genflow {error.option_name} ..."
         _fail(message)
     except (click.Abort, KeyboardInterrupt):

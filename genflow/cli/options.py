@@ -26,6 +26,9 @@ _FILE = click.option(
     metavar="FILE",
     help="TOML file; the command line wins over it.",
 )
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."
+)
 _OPTIONS = [
     click.option(
         "--env",
@@ -54,7 +57,7 @@ _OPTIONS = [
         shell_complete=completion.overrides,
         help="Set any key of the configuration; repeatable.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."),
+    json_option,
 ]
 _TRAINING = [
     click.option(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from genflow.cli.options import emit, on_workers
+from genflow.cli.options import emit, json_option, on_workers
 
 _POPULATION = click.argument("folder", type=click.Path(path_type=Path), metavar="POPULATION")
 _SEED = click.option(
@@ -17,9 +17,6 @@ _SEED = click.option(
     show_default=True,
     metavar="N",
     help="Seed of everything random.",
-)
-_JSON = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else."
 )
 #: rows that are printed where no file is written
 SHOWN = 20
@@ -63,7 +60,7 @@ def _out(text: str) -> Any:
 )
 @_out("Where to write: .csv, .jsonl, .smi or .parquet (default: print the best).")
 @_SEED
-@_JSON
+@json_option
 @on_workers
 def sample(folder, num, unique, top, filters, columns, novel_to, out, seed, as_json):
     """Sample objects with the policies of POPULATION and write a table of them.
@@ -135,7 +132,7 @@ def sample(folder, num, unique, top, filters, columns, novel_to, out, seed, as_j
 )
 @_out("Where to write: .csv, .jsonl or .parquet (default: print).")
 @_SEED
-@_JSON
+@json_option
 @on_workers
 def score(folder, file, trajectories, out, seed, as_json):
     """Score the objects of a file: can POPULATION make them, their score, and with what probability.

@@ -118,11 +118,6 @@ def finetune(
             progress=progress or Progress.current(),
             device=device,
         )
-    if calls is not None and not len(calls):
-        raise GenflowError(
-            f"environment {structure.env!r} does not count reward calls; leave out --reward-calls, and set"
-            " finetune.steps or --budget"
-        )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "source": name, "started_from": start.source}
     if "transferred_from" in start.provenance:

@@ -78,13 +78,13 @@ class Schedule(Schema):
         " then follows the clock. May change when a run goes on.",
     )
 
-    def share(self, steps: int, seconds: float) -> float:
-        """Return the fraction of the steps or of the budget that is used, whichever is larger."""
-        return max(steps / self.steps, min(1.0, seconds / self.budget) if self.budget else 0.0)
+    def share(self, steps: int, seconds: float, spent: float = 0.0) -> float:
+        """Return the largest used fraction of the steps, of the budget and of `Trainee.spent`."""
+        return max(steps / self.steps, min(1.0, max(spent, seconds / self.budget if self.budget else 0.0)))
 
     def rate(self, step: int, seconds: float = 0.0, spent: float = 0.0) -> float:
-        """Return the learning rate of a step (0-based) over its peak; `spent` is as of `Trainee`."""
-        done = max(self.share(step + 1, seconds), min(1.0, spent))
+        """Return the learning rate of a step (0-based), as a fraction of the peak; see `share`."""
+        done = self.share(step + 1, seconds, spent)
         if done < self.warmup:
             return done / self.warmup
         start = 1 - self.decay
@@ -260,7 +260,7 @@ def train(
     shown: dict[str, float] = {}
     with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
         while step < schedule.steps and not over():
-            trainee.share = max(schedule.share(step, seconds), min(1.0, trainee.spent))
+            trainee.share = schedule.share(step, seconds, trainee.spent)
             value, figures = trainee.backward(step, rng)
             due = workers.is_rank_zero and time.monotonic() - last_saved > schedule.checkpoint_seconds
             seconds = time.monotonic() - began

@@ -209,6 +209,11 @@ class PopulationTrainee(Trainee):
         """Restore the policies that have diverged, and keep the checkpoints of the last steps."""
         self.divergence.restore(self._parameters())
         self.snapshots.take(step + 1, self._flat)
+        if self._calls is not None and not len(self._calls):
+            raise GenflowError(
+                f"environment {self.structure.env!r} does not count reward calls; leave out --reward-calls,"
+                " and set finetune.steps or --budget"
+            )
 
     def figures(self) -> dict[str, float]:
         """Return the mean primary metrics if the task is small, or what was paid for where that counts."""

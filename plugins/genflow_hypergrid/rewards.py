@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cached_property
@@ -152,9 +153,9 @@ class TorchgfnReward(Reward):
 class SeparableReward(TorchgfnReward):
     """A reward of torchgfn that is a sum of products over the dimensions, so that log Z has a closed form."""
 
+    @abstractmethod
     def log_total(self) -> float:
         """The logarithm of the sum of all rewards."""
-        raise NotImplementedError
 
     def profile(self, **heights: float) -> Tensor:
         """What each position (h,) of a single dimension pays where the terms have these heights, float64."""

@@ -18,7 +18,7 @@ from rdkit import Chem, rdBase
 from genflow import GenflowError, brief, did_you_mean
 
 from .descriptors import CATALOGUES, DESCRIPTORS, MATCHES, SIMILARITY, Descriptor
-from .vocabulary import content_of
+from .molecule_lines import read_lines
 
 #: of a profile, of a SMARTS, and of the molecules that it compares with
 MAX_TERMS, MAX_SMARTS, MAX_MOLECULES, MAX_SMILES = 100, 500, 5000, 500
@@ -265,26 +265,13 @@ def canonical(lines: Iterable[tuple[str, str]], where: str) -> tuple[str, ...]:
 
 
 def read_molecules(path: str) -> tuple[str, ...]:
-    """The canonical SMILES of a file with a SMILES a line, and what follows a space ignored.
+    """The canonical SMILES of a file, see `read_lines`.
 
     Raises:
-        GenflowError: there is no such file, or a line is no molecule.
+        GenflowError: the file cannot be read, or a line is no molecule.
     """
-    where = f"file {brief(path)!r}"
-    content = content_of(Path(path), where)
-    if content is None:
-        raise GenflowError(f"there is no file {brief(path)!r} with SMILES")
-    try:
-        lines = content.decode().splitlines()
-    except UnicodeDecodeError:
-        raise GenflowError(f"{where} is no text") from None
-    numbered = (
-        (line.split()[0], f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip()
-    )
-    return canonical(
-        ((smiles, f"{place} ({smiles!r})") for smiles, place, line in numbered if not line.startswith("#")),
-        where,
-    )
+    lines = [(smiles, f"line {number} ({smiles!r})") for number, smiles in read_lines(Path(path))]
+    return canonical(lines, f"file {brief(path)!r}")
 
 
 def _range_text(low: float, high: float) -> str:

@@ -148,33 +148,17 @@ def read_vocabulary(path: Path) -> tuple[Block, ...]:
         GenflowError: there is no such file, or it is malformed.
     """
     where = f"vocabulary {str(path)!r}"
-    content = content_of(path, where)
-    if content is None:
-        raise _missing(str(path))
-    return parse(content, where)
-
-
-def content_of(path: Path, where: str) -> bytes | None:
-    """The content of a file that a user names, None if there is no such file.
-
-    Args:
-        path: of at most `MAX_BYTES` bytes.
-        where: leads messages.
-
-    Raises:
-        GenflowError: it is too large, or cannot be read.
-    """
     try:
         size = path.stat().st_size if path.is_file() else None
     except (OSError, ValueError):
         size = None
     if size is None:
-        return None
+        raise _missing(str(path))
     if size > MAX_BYTES:
         raise GenflowError(f"{where} has {size:,} bytes; at most {MAX_BYTES:,} are read")
     try:
         # files of the kernel say that they are empty, and some never end
-        return path.read_bytes() if size else b""
+        return parse(path.read_bytes() if size else b"", where)
     except OSError as error:
         raise GenflowError(f"{where} cannot be read: {error.strerror}") from None
 

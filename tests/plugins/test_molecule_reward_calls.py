@@ -67,6 +67,7 @@ def test_calls_are_what_the_function_was_asked_and_end_the_training(start, tmp_p
     assert f"calls {len(asked)}" in done.stdout.replace(",", "")
     again = genflow(*command(start, out, *alone, "--reward-calls", 30), ASKED=log)
     assert asked_of(log) == asked and again.stdout == done.stdout
+    assert "is complete: nothing is trained" in again.stderr
 
 
 def test_a_killed_training_pays_for_nothing_twice(start, tmp_path):
@@ -136,14 +137,3 @@ def test_what_failed_is_counted_and_asked_again_by_the_next_process(tmp_path):
     with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
         assert len(calls) == 1
         assert calls.scores("one", ["C", "CC"], lambda names: [0.75] * len(names)) == [0.5, 0.75]
-
-
-def test_a_scoring_function_that_changed_is_another_run(start, tmp_path):
-    plugin = tmp_path / "logged.py"
-    plugin.write_text(PLUGIN)
-    line = command(start, tmp_path / "out", "-o", "finetune.compare=false", "--reward-calls", 5)
-    line[1] = plugin
-    genflow(*line, ASKED=tmp_path / "asked")
-    assert "is complete: nothing is trained" in genflow(*line, ASKED=tmp_path / "asked").stderr
-    plugin.write_text(PLUGIN.replace("1 / mol", "2 / mol"))
-    assert "another run (plugin_files.logged" in genflow(*line, ASKED=tmp_path / "asked", status=2).stderr
