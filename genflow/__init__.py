@@ -54,6 +54,7 @@ _LAZY = {
     "Zoo": "genflow.storage.zoo",
     "bytes_of": "genflow.caching",
     "cached_on": "genflow.caching",
+    "code_digest": "genflow.plugin_files",
     "convert_populations": "genflow.storage.populations",
     "did_you_mean": "genflow.errors",
     "evaluate": "genflow.evaluation.evaluate",

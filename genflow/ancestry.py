@@ -15,7 +15,7 @@ from torch import Tensor
 from genflow.errors import GenflowError
 from genflow.exact import NO_CHILD, StateGraph
 from genflow.interfaces.transitions import Transitions
-from genflow.rollouts import MAX_STEPS
+from genflow.rollouts import MAX_STEPS, Trajectories
 
 #: the most ancestors of states whose probability is computed exactly, and the most entries of their table
 MAX_ANCESTORS, MAX_TABLE = 50_000, 2**26
@@ -109,6 +109,69 @@ def _depths(count: int, parents: Tensor, children: Tensor) -> Tensor:
     raise GenflowError("this task leads back to states that a trajectory has left; it has no probabilities")
 
 
+class Backwards(NamedTuple):
+    """B trajectories that were drawn backwards from given states.
+
+    Attributes:
+        steps: rows (R,) among them, the states (R, *state_shape) before the step and the actions (R,) taken
+            there, of each step, the last of the trajectories first.
+        log_pb: (B,) float64 log P_B.
+        complete: (B,) whether one comes from the initial state by actions that are allowed.
+    """
+
+    steps: list[tuple[Tensor, Tensor, Tensor]]
+    log_pb: Tensor
+    complete: Tensor
+
+    def forwards(self, shape: tuple[int, int]) -> Trajectories:
+        """The same from the first step on, of states that were (M, C) = `shape`; all must be complete."""
+        rows, states, actions = self.steps[0]
+        lengths = torch.stack([torch.bincount(rows, minlength=len(self.log_pb)) for rows, _, _ in self.steps])
+        size = (len(self.steps), len(rows))
+        all_states = states[None].expand(size[0], *states.shape).clone()
+        all_actions = actions[None].expand(size).clone()
+        last = lengths.sum(0) - 1
+        for back, (rows, states, actions) in enumerate(self.steps):
+            all_states[last[rows] - back, rows] = states
+            all_actions[last[rows] - back, rows] = actions
+        valid = torch.arange(size[0], device=last.device)[:, None] <= last
+        return Trajectories(*(part.unflatten(1, shape) for part in (all_states, all_actions, valid)))
+
+
+@torch.no_grad()
+def sample_backwards(transitions: Transitions, states: Tensor, rng: torch.Generator) -> Backwards:
+    """Draw a trajectory to each of some terminal states (B, *state_shape) with a uniform P_B.
+
+    Args:
+        transitions: the transitions of the task.
+        states: from which to go back.
+        rng: generator of the random numbers, on the device of the states.
+    """
+    env, start = transitions.env, transitions.initial_state
+    num, device = len(states), states.device
+    under_way = torch.arange(num, device=device)
+    log_pb = torch.zeros(num, dtype=torch.float64, device=device)
+    exits = torch.full((num,), transitions.n_actions - 1, device=device)
+    steps = [(under_way, states, exits)]
+    complete = torch.zeros(num, dtype=torch.bool, device=device)
+    for _ in range(MAX_STEPS):
+        home = (states == start).flatten(1).all(1)
+        complete[under_way[home]] = True
+        masks = env.States(states).backward_masks
+        going = ~home & masks.any(1)
+        if not going.any():
+            break
+        under_way, states, masks = under_way[going], states[going], masks[going]
+        actions = masks.double().multinomial(1, generator=rng)[:, 0]
+        log_pb[under_way] -= masks.sum(1).double().log()
+        states = env.backward_step(env.States(states), env.actions_from_tensor(actions[:, None])).tensor
+        steps.append((under_way, states, actions))
+    for rows, before, actions in steps:
+        allowed = transitions.forward_masks(before)[torch.arange(len(rows), device=device), actions]
+        complete[rows[~allowed]] = False
+    return Backwards(steps, log_pb, complete)
+
+
 @torch.no_grad()
 def sampled_log_probabilities(
     transitions: Transitions, policy: Policy, state: Tensor, num: int, rng: torch.Generator
@@ -129,28 +192,8 @@ def sampled_log_probabilities(
     Returns:
         (M,) float64, minus infinity where no trajectory leads to the state.
     """
-    env, start = transitions.env, transitions.initial_state
-    states = state.expand(num, *state.shape)
-    under_way = torch.arange(num)
-    log_pb = torch.zeros(num, dtype=torch.float64)
-    steps = [(under_way, states, torch.full((num,), transitions.n_actions - 1))]
-    # a trajectory counts if it comes from the initial state by actions that are allowed
-    counts = torch.zeros(num, dtype=torch.bool)
-    for _ in range(MAX_STEPS):
-        home = (states == start).flatten(1).all(1)
-        counts[under_way[home]] = True
-        masks = env.States(states).backward_masks
-        going = ~home & masks.any(1)
-        if not going.any():
-            break
-        under_way, states, masks = under_way[going], states[going], masks[going]
-        actions = masks.double().multinomial(1, generator=rng)[:, 0]
-        log_pb[under_way] -= masks.sum(1).double().log()
-        states = env.backward_step(env.States(states), env.actions_from_tensor(actions[:, None])).tensor
-        steps.append((under_way, states, actions))
-    for rows, before, actions in steps:
-        allowed = transitions.forward_masks(before)[torch.arange(len(rows)), actions]
-        counts[rows[~allowed]] = False
+    steps, log_pb, counts = sample_backwards(transitions, state.expand(num, *state.shape), rng)
+    start = transitions.initial_state
     weights = torch.zeros(len(policy(start[None])), num, dtype=torch.float64)
     for rows, before, actions in steps:
         on = counts[rows]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from genflow.registry import KINDS, registry, stdout_to_stderr
 
 #: kinds of which a run is made; metrics only measure it
 _MAKING = KINDS.keys() - {"metric"}
+#: folders of distributions, where modules that lie side by side have nothing to do with each other
+_INSTALLED = {"site-packages", "dist-packages"}
 #: name of a plugin that was loaded from a file -> digest of the file
 _digests: dict[str, str] = {}
 
@@ -22,6 +26,49 @@ def file_digests() -> dict[str, str]:
     """Return the digests of the plugin files of this process that runs can be made of, by plugin."""
     making = {plugin.name for plugin in registry().plugins if _MAKING & plugin.provides().keys()}
     return {name: digest for name, digest in _digests.items() if name in making}
+
+
+def code_digest(file: Path) -> str:
+    """Return a digest of a Python file and of those that it imports from beside it or from its own package.
+
+    Imports are read from the source, wherever they stand in it. Data that the code reads is not in it.
+    """
+    first = file.resolve()
+    found, left = {first: first.read_bytes()}, [first]
+    while left:
+        for path in _imported(left.pop()):
+            if path not in found:
+                found[path] = path.read_bytes()
+                left.append(path)
+    others = b"".join(found[path] for path in sorted(found.keys() - {first}))
+    return hashlib.sha256(found[first] + others).hexdigest()[:16]
+
+
+def _imported(file: Path) -> Iterator[Path]:
+    """The files beside a file, or of its package, that its source imports."""
+    package = file.parent
+    while (package / "__init__.py").exists():
+        package = package.parent
+    own = file.relative_to(package).parts[0]
+    beside = package == file.parent and package.name not in _INSTALLED
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except SyntaxError:  # which whoever imports it is told
+        return
+    for node in nodes:
+        level, inside = 0, list[str]()
+        if isinstance(node, ast.ImportFrom):
+            level, inside = node.level, node.module.split(".") if node.module else []
+        elif not isinstance(node, ast.Import):
+            continue
+        # what is imported from a package may be a module
+        for parts in ([*inside, *alias.name.split(".")] for alias in node.names):
+            if not level and not (beside or parts[0] == own):
+                continue
+            folder = file.parents[level - 1] if 0 < level <= len(file.parents) else package
+            for size in range(1, len(parts) + 1):
+                place = folder.joinpath(*parts[:size])
+                yield from filter(Path.is_file, (place.with_name(f"{place.name}.py"), place / "__init__.py"))
 
 
 def load_plugin(file: Path | str) -> None:
@@ -58,7 +105,7 @@ def load_plugin(file: Path | str) -> None:
             except (Exception, SystemExit) as error:  # a plugin's import may raise anything
                 raise GenflowError(f"it cannot be imported: {type(error).__name__}: {error}") from error
         registry().add(name, module, str(path))
-        _digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        _digests[name] = code_digest(path)
     except GenflowError as error:
         del sys.modules[name]
         raise GenflowError(f"plugin {path}: {error}") from error

@@ -39,15 +39,14 @@ class Bar:
 
     def advance(self, **figures: float) -> None:
         """Count one step and show its figures."""
-        if self._show is not None:
-            self.done += 1
-            self.figures = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            self._show(self)
+        self.set(self.done + 1, **figures)
 
-    def set(self, done: int) -> None:
-        """Show how many steps are done."""
+    def set(self, done: int, **figures: float) -> None:
+        """Show how many steps are done, with new figures if there are some."""
         if self._show is not None:
             self.done = done
+            if figures:
+                self.figures = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
             self._show(self)
 
     def line(self, now: float) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,9 +110,28 @@ class Rollouts:
         )
 
 
+class Trajectories(NamedTuple):
+    """Trajectories that are there already, each ended by exit.
+
+    Attributes:
+        states: (T, M, C, *state_shape) the state before each step.
+        actions: (T, M, C) the action taken there.
+        valid: (T, M, C) False after the end of a trajectory.
+    """
+
+    states: Tensor
+    actions: Tensor
+    valid: Tensor
+
+
 @torch.no_grad()
 def sample(
-    transitions: Transitions, trace: Trace, shape: tuple[int, int], epsilon: float, rng: torch.Generator
+    transitions: Transitions,
+    trace: Trace,
+    shape: tuple[int, int],
+    epsilon: float,
+    rng: torch.Generator,
+    beside: Trajectories | None = None,
 ) -> Rollouts:
     """Sample B trajectories of each of M policies.
 
@@ -121,6 +141,7 @@ def sample(
         shape: (M, B).
         epsilon: probability that an action is uniformly random among the allowed ones.
         rng: generator of all random numbers. Everything is computed on its device.
+        beside: C trajectories of each policy that the rollouts have behind the sampled ones.
 
     Raises:
         GenflowError: a trajectory does not end or reaches a dead end, or a reward is not positive and finite.
@@ -161,6 +182,7 @@ def sample(
                 actions,
                 valid,
                 trajectory,
+                torch.full_like(trajectory, step),
             )
         )
         n_evaluated += distinct.shape[1]
@@ -170,7 +192,14 @@ def sample(
         if most < 0:
             raise exact.dead_end(states[stuck][0])
         if not most:
-            return _in_order(transitions, shape, evaluated, steps)
+            length = len(steps)
+            if beside is not None:
+                length = max(length, len(beside.actions))
+                found, rows = _evaluated(transitions, trace, beside, n_evaluated, shape[1])
+                evaluated.append(found)
+                steps.append(rows)
+                shape = shape[0], shape[1] + beside.actions.shape[2]
+            return _in_order(transitions, shape, length, evaluated, steps)
         if most <= (1 - WORTHWHILE) * under_way:
             ahead = (~moving).byte().argsort(dim=1, stable=True)[:, :most]
             states, actions, moving, trajectory = (
@@ -226,20 +255,43 @@ def _distinct(transitions: Transitions, states: Tensor, step: int) -> tuple[Tens
     return distinct.scatter_(1, wide, states), index
 
 
+def _evaluated(
+    transitions: Transitions, trace: Trace, given: Trajectories, n_evaluated: int, first: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Evaluate policies along given trajectories, the first of which is number `first`.
+
+    Returns:
+        What `sample` gathers of a step, of all steps of them: of evaluated states, and of rows.
+    """
+    length, _, trajectories = given.actions.shape
+    states, actions, valid = (part.movedim(0, 1).flatten(1, 2) for part in given)  # (M, T*C, ...)
+    distinct, index = _distinct(transitions, states, 1)
+    logits, cache = trace(distinct)
+    places = torch.arange(length * trajectories, device=actions.device).expand_as(actions)
+    rows = (
+        states,
+        (places if index is None else index) + n_evaluated,
+        transitions.forward_masks(states),
+        actions,
+        valid,
+        places % trajectories + first,
+        places // trajectories,
+    )
+    return (distinct, logits, *cache), rows
+
+
 def _in_order(
     transitions: Transitions,
     shape: tuple[int, int],
+    length: int,
     evaluated: list[tuple[Tensor, ...]],
     steps: list[tuple[Tensor, ...]],
 ) -> Rollouts:
     """Build the rollouts, with the rows of each policy sorted by trajectory and step and padding last."""
-    length, trajectories = len(steps), shape[1]
+    trajectories = shape[1]
     states, logits, *cache = (torch.cat(parts, 1) for parts in zip(*evaluated, strict=True))
-    row_states, index, masks, actions, valid, trajectory = (
+    row_states, index, masks, actions, valid, trajectory, step = (
         torch.cat(parts, 1) for parts in zip(*steps, strict=True)
-    )
-    step = torch.arange(length, device=index.device).repeat_interleave(
-        torch.tensor([part[0].shape[1] for part in steps], device=index.device)
     )
     places = torch.where(valid, trajectory * length + step, trajectories * length)
     order = places.argsort(dim=1)[:, : int(valid.sum(1).max())]

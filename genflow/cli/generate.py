@@ -126,10 +126,13 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
       genflow finetune runs/policies --structure ndim=3,height=12,R0=0.01 --out runs/other-reward
     """
+    from genflow.reward_calls import RewardCalls, described_in
     from genflow.stages import generate as generate_stage
 
     if population_folder is not None:
         config, population = _start(options, population_folder, generator_folder, num, reward_calls)
+        folder = options.out or Path("runs") / config.env / "finetuned" / population.structure.name
+        described = described_in(population_folder)
     else:
         config = options.configure(
             env=_env_of(options.env, generator_folder),
@@ -141,10 +144,13 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
         (generator,) = generate_stage.load_generators(config, generator_folder, structures)
         if warning := generator.caution(structures[0]):
             options.progress().warn(warning)
-        with without_cautions():
-            population = generator.generate(structures[0], config.generate.num, config.seed)
-    folder = options.out or Path("runs") / config.env / "finetuned" / population.structure.name
-    entries = generate_stage.finetune_both(config, population, folder, options.progress())
+        folder = options.out or Path("runs") / config.env / "finetuned" / structures[0].name
+        described = described_in(folder)
+        with without_cautions(), RewardCalls(described).as_current():
+            population = generate_stage.described_and_generated(
+                generator, structures[0], config.generate.num, config.seed
+            )
+    entries = generate_stage.finetune_both(config, population, folder, options.progress(), described)
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
     options.emit(entries, "\n".join([*lines, f"populations in {folder}"]))
 

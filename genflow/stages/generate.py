@@ -16,8 +16,9 @@ from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.pretrained import shipped
 from genflow.progress import Progress
+from genflow.reward_calls import RewardCalls, described_in
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
-from genflow.storage.populations import FACTS, TRAININGS, find_populations
+from genflow.storage.populations import FACTS, find_populations
 from genflow.storage.runs import RunDirectory
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
@@ -140,9 +141,15 @@ def generate(
     made: dict[int, Population] = {}
 
     def make(index: int) -> None:
-        with without_cautions():  # said above, by rank 0
-            population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
-        population = replace(population, provenance={**population.provenance, "source": source})
+        calls = RewardCalls(described_in(folders[index]))
+        with without_cautions(), calls.as_current():  # said above, by rank 0
+            population = described_and_generated(
+                generators[index], structures[index], options.num, config.seed, **overrides
+            )
+        provenance = {**population.provenance, "source": source}
+        if len(calls):
+            provenance["reward_calls"] = len(calls)
+        population = replace(population, provenance=provenance)
         world().on_rank_zero(lambda: population.save(folders[index]))
         made[index] = population
 
@@ -165,20 +172,36 @@ def generate(
         populations = [made.get(index) or Population.load(folder) for index, folder in enumerate(folders)]
         if not run.complete:
             for p in populations:
+                calls = p.provenance.get("reward_calls", 0)
+                paid = f", {calls:,} reward calls to describe the structure" if calls else ""
                 progress.note(
                     f"{source}: {p.structure.name}: {len(p)} policies in {p.provenance['seconds']:.3f} s"
+                    + paid
                 )
         run.update(complete=True)
     return populations
 
 
+def described_and_generated(
+    generator: Generator, structure: Structure, num: int, seed: int, **overrides: Any
+) -> Population:
+    """Generate on all workers, each of which describes the structure, also one that has no policy to decode.
+
+    Several workers that describe it share the reward calls, so all have to ask for the same.
+    """
+    if world().size > 1 and generator.encoder.reads_units:
+        for units in structure.layout.units.values():
+            _ = units.amounts
+    return generator.generate(structure, num, seed, **overrides)
+
+
 @float32_default()
 def finetune_both(
-    config: Config, population: Population, out: Path, progress: Progress
+    config: Config, population: Population, out: Path, progress: Progress, described: Path | None = None
 ) -> list[dict[str, Any]]:
     """Fine-tune a population, and train policies from a random start with the same budget.
 
-    Both populations are written under `out`.
+    Both populations are written under `out`. `described` is as for `finetune`.
 
     Returns:
         An entry ``{"name", "figures", "history"}`` for each.
@@ -196,22 +219,26 @@ def finetune_both(
             device, options = config.torch_device(), config.finetune
 
             def train_from(name: str) -> None:
-                if not (out / name / FACTS).exists():
+                own, workers = out / name, world()
+                if not workers.on_rank_zero(lambda: (own / FACTS).exists()):
                     result = finetune(
                         population,
                         name,
                         options,
                         seed=config.seed,
-                        folder=out / name,
+                        folder=own,
                         progress=progress,
                         device=device,
+                        described=described,
                     )
-                    result.save(out / name)
-                remove_checkpoints(out / name)
+                    workers.on_rank_zero(lambda: result.save(own))
+                workers.on_rank_zero(lambda: remove_checkpoints(own))
 
-            map_with_progress(
-                list(TRAININGS) if options.compare else ["finetuned"], train_from, progress, "finetune"
-            )
+            if options.reward_calls is None:
+                map_with_progress(options.trainings(), train_from, progress, "finetune")
+            else:  # all workers make the calls of one training after the other
+                for name in options.trainings():
+                    train_from(name)
             run.update(complete=True)
         else:
             progress.note(f"{out} is complete: nothing is trained; for another budget give another --out")

@@ -18,6 +18,7 @@ from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.plugin_files import file_digests
+from genflow.reward_calls import FOLDER
 from genflow.schema import brief
 from genflow.storage.files import (
     TEMPORARY_SUFFIX,
@@ -158,7 +159,8 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
                 f" repeat the options of that run,{taken} choose another --out, or remove it"
             )
     elif path.is_dir() and any(
-        entry.name not in (_LOCK, LOGS) and not entry.name.startswith(unfinished) for entry in path.iterdir()
+        entry.name not in (_LOCK, LOGS, FOLDER) and not entry.name.startswith(unfinished)
+        for entry in path.iterdir()
     ):
         raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
     with acquire_lock(path):

@@ -5,22 +5,26 @@ Source: the paper's Fig. 4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 
 from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.reward_calls import RewardCalls
+from genflow.reward_calls import FOLDER, RewardCalls
+from genflow.rollouts import sample
 from genflow.schema import brief
+from genflow.storage.populations import TRAININGS
 from genflow.structure import Structure
 from genflow.training.options import PolicyOptions
-from genflow.training.policies import train_population
+from genflow.training.policies import first_trajectories, train_population
+from genflow.training.replay import ReplayBuffer
 
 
 class FinetuneOptions(PolicyOptions):
@@ -41,6 +45,30 @@ class FinetuneOptions(PolicyOptions):
     compare: bool = Field(
         default=True, description="Whether to train from a random start with the same budget, for comparison."
     )
+    start: Literal["auto", "population", "random"] = Field(
+        default="auto",
+        description="What is trained: the population, untrained policies, or by a short comparison the better"
+        " of both, where something else is paid than the population was made for and `compare` is off.",
+    )
+    replay_ratio: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of the trajectories of a step that lead to the best objects so far, drawn"
+        " backwards from them with a uniform P_B; 0 replays none.",
+    )
+    replay_capacity: int = Field(
+        default=1000, ge=1, le=1_000_000, description="How many of the best objects are replayed."
+    )
+    replay_sampling: Literal["rank", "uniform"] = Field(
+        default="rank",
+        description="How replayed objects are drawn: in proportion to 1 / (N / 100 + rank) among N, or all"
+        " alike.",
+    )
+
+    def trainings(self) -> list[str]:
+        """The names of the trainings that are run, of `TRAININGS`."""
+        return list(TRAININGS) if self.compare and self.start != "random" else ["finetuned"]
 
 
 def transfer(population: Population, structure: Structure) -> Population:
@@ -83,8 +111,11 @@ def finetune(
     folder: Path,
     progress: Progress | None = None,
     device: str = "cpu",
+    described: Path | None = None,
 ) -> Population:
     """Train a population further, or untrained policies of its structure with the same budget.
+
+    Where reward calls are limited, all workers train together and share the scoring.
 
     Args:
         population: the starting point of "finetuned", of another structure after `transfer`.
@@ -94,6 +125,7 @@ def finetune(
         folder: the folder for checkpoints.
         progress: the progress reporter, by default the one in use.
         device: the torch device.
+        described: the file of the reward calls that generating the population took, if there is one.
 
     Returns:
         The trained policies, with their learning curves in ``provenance["history"]``, and in
@@ -102,21 +134,30 @@ def finetune(
     Raises:
         GenflowError: the loss is not finite, or the objective does not fit the task.
     """
-    structure = population.structure
-    start = population if name == "finetuned" else Population.initialised(structure, len(population), seed)
-    calls = None
-    if options.reward_calls is not None:
-        # beside the folder, which holds a population in the end
-        calls = RewardCalls(folder.parent / "reward_calls" / f"{folder.name}.sqlite", options.reward_calls)
-    with nullcontext() if calls is None else calls.as_current():
+    structure, progress = population.structure, progress or Progress.current()
+    replay = None
+    if options.replay_ratio:
+        if options.objective == "distill":
+            raise GenflowError("distillation samples no trajectories; leave out finetune.replay_ratio")
+        replay = ReplayBuffer(
+            structure.transitions(device),
+            options.replay_ratio,
+            options.replay_capacity,
+            options.replay_sampling,
+        )
+    with _counted(options, name, folder, described, progress):
+        start = Population.initialised(structure, len(population), seed)
+        if name == "finetuned" and options.start != "random":
+            start = _start(population, start, options, seed, device, progress)
         trained = train_population(
             structure,
             options,
             start=start.weights,
             seed=seed,
             folder=folder,
-            progress=progress or Progress.current(),
+            progress=progress,
             device=device,
+            replay=replay,
         )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "source": name, "started_from": start.source}
@@ -127,3 +168,54 @@ def finetune(
         *(s for s in trained.provenance["training_structures"] if s not in known),
     ]
     return replace(trained, provenance=provenance)
+
+
+@contextmanager
+def _counted(
+    options: FinetuneOptions, name: str, folder: Path, described: Path | None, progress: Progress
+) -> Iterator[None]:
+    """Count the reward calls of a training, and show them, if they are limited."""
+    if options.reward_calls is None:
+        yield
+        return
+    # beside the folder, which holds a population in the end
+    file = folder.parent / FOLDER / f"{folder.name}.sqlite"
+    paid = [] if described is None else [described]
+    before = paid if name == "finetuned" else []
+    calls = RewardCalls(file, options.reward_calls, before, [*paid, *sorted(file.parent.glob("*.sqlite"))])
+    with calls.as_current(), progress.bar("reward calls", options.reward_calls, len(calls)) as calls.bar:
+        yield
+
+
+def _start(
+    population: Population,
+    random: Population,
+    options: FinetuneOptions,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Population:
+    """Choose what a training starts from, see `FinetuneOptions.start`.
+
+    The criterion is the mean log reward of the better half of some trajectories.
+    """
+    if options.start == "population" or options.compare or "transferred_from" not in population.provenance:
+        return population
+    structure = population.structure
+    transitions, module = structure.transitions(device), structure.module().to(device)
+    number, figures = first_trajectories(len(population)), []
+    for each in (population, random):
+        weights = structure.layout.unflatten(each.weights.float().to(device))
+        trace = structure.forward_with_cache(module, weights)
+        rng = torch.Generator(device=device).manual_seed(seed)
+        rollouts = sample(transitions, trace, (len(each), number), 0.0, rng)
+        ordered = rollouts.log_reward.flatten().sort(descending=True).values
+        figures.append(float(ordered[: -(-len(ordered) // 2)].mean()))
+    ours, theirs = figures
+    better = population if ours >= theirs else random
+    progress.note(
+        f"{population.source} and random policies compared by the mean log reward of the better half of"
+        f" {number * len(population):,} trajectories each: {ours:.2f} and {theirs:.2f};"
+        f" the training starts from the {better.source} ones"
+    )
+    return better

@@ -6,29 +6,30 @@ Shapes: M policies, D parameters, B trajectories or states a step, K rows, S sta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from genflow.distributed.world import ALONE, World, world
 from genflow.errors import GenflowError
 from genflow.interfaces.encoder import Starts
 from genflow.measure import figures_of, measure
 from genflow.population import Population
-from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.reward_calls import RewardCalls
 from genflow.rollouts import LOG_Z_TRAJECTORIES, sample
-from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
 from genflow.threads import threads
 from genflow.training import objectives
 from genflow.training.diverged import DivergedMembers
 from genflow.training.loop import Trainee, train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
+from genflow.training.replay import ReplayBuffer
 from genflow.training.snapshots import Snapshots
+from genflow.training.stacked import flow_module, grads, leaf, state_flow, values
 
 #: policies computed together on a CPU; more do not fit into the cache, and fewer cost overhead
 CACHED_MEMBERS = 16
@@ -57,14 +58,16 @@ class PopulationTrainee(Trainee):
         checkpoints: int,
         every: int,
         warn: Callable[[str], None] | None = None,
+        replay: ReplayBuffer | None = None,
     ) -> None:
-        self.structure, self.options = structure, options
+        self.structure, self.options, self.replay = structure, options, replay
         self._calls = RewardCalls.current()
+        self._seen: list[tuple[Tensor, Tensor]] = []
         self.transitions = structure.transitions(device)
         self.members = len(weights)
         require_steps(options, checkpoints, every)
         self.weights = {
-            n: _leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
+            n: leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
         }
         # small blocks on a CPU, so that weights and activations stay in the cache
         block = CACHED_MEMBERS if torch.device(device).type == "cpu" else self.members
@@ -72,20 +75,25 @@ class PopulationTrainee(Trainee):
             slice(first, min(first + block, self.members)) for first in range(0, self.members, block)
         ]
         self._module = structure.module().to(device)
-        self.log_z = _leaf(torch.zeros(self.members, dtype=torch.float32, device=device))
+        self.log_z = leaf(torch.zeros(self.members, dtype=torch.float32, device=device))
         if options.objective == "tb" and options.log_z_start == "estimate":
-            self.log_z = _leaf(self._estimated_log_z(torch.Generator(device=device).manual_seed(seed)))
+            self.log_z = leaf(self._estimated_log_z(torch.Generator(device=device).manual_seed(seed)))
         self.flow: dict[str, Tensor] = {}
         if options.objective in objectives.WITH_STATE_FLOW:
             self.flow = {
-                n: _leaf(t.float().to(device)) for n, t in _state_flow(structure, self.members, seed).items()
+                n: leaf(t.float().to(device)) for n, t in state_flow(structure, self.members, seed).items()
             }
-            self._flow_module = _flow_module(structure).to(device)
+            self._flow_module = flow_module(structure).to(device)
         if options.objective == "distill":
             structure.solution.require_expert()
         self.snapshots = Snapshots(checkpoints, every, options.steps, self.members, structure.layout.size)
         self.least_steps, self._warn = self.snapshots.least_steps, warn
         self.divergence = DivergedMembers(self.members, device)
+
+    @property
+    def world(self) -> World:
+        """All workers where scores are counted, which do the same together and share the scoring."""
+        return ALONE if self._calls is None else world()
 
     @property
     def random_device(self) -> torch.device | str:
@@ -112,7 +120,7 @@ class PopulationTrainee(Trainee):
             f"flow.{n}": t for n, t in self.flow.items()
         }
         own = {"log_z": self.log_z, "snapshots": self.snapshots.tensor, "diverged_at": self.divergence.at}
-        return tensors | own
+        return tensors | own | ({} if self.replay is None else self.replay.tensors())
 
     def backward(self, step: int, rng: torch.Generator) -> tuple[float, dict[str, float]]:
         """Compute the gradients, and return means over the policies that have not diverged.
@@ -123,15 +131,18 @@ class PopulationTrainee(Trainee):
             drawn = self._draw(rng)
             blocks = [{"loss": self._distill(own, *drawn)} for own in self.blocks]
         else:
-            blocks = [self._balance(own, step, rng) for own in self.blocks]
-        values = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-        lost_M = self.divergence.find(step + 1, values["loss"], self._parameters())
+            blocks = [self._balance(own, rng) for own in self.blocks]
+            if self.replay is not None:  # only now, so that all blocks draw from what there was before
+                self.replay.add(*map(torch.cat, zip(*self._seen, strict=True)))
+                self._seen = []
+        found = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        lost_M = self.divergence.find(step + 1, found["loss"], self._parameters())
         learning_M = self.divergence.learning
         # one transfer from the device for all results
-        sums = [torch.where(learning_M, value, 0.0).sum() for value in values.values()]
+        sums = [torch.where(learning_M, value, 0.0).sum() for value in found.values()]
         learning, lost, *totals = torch.stack([learning_M.sum(), lost_M.sum(), *sums]).tolist()
         if not learning:
-            return math.nan, dict.fromkeys(values, math.nan)
+            return math.nan, dict.fromkeys(found, math.nan)
         if lost and self._warn is not None:
             numbers = ", ".join(str(m) for m in lost_M.nonzero()[:, 0].tolist())
             self._warn(
@@ -140,7 +151,11 @@ class PopulationTrainee(Trainee):
             )
         if learning < self.members:
             self.divergence.freeze(self._parameters())
-        return totals[0], {name: total / learning for name, total in zip(values, totals, strict=True)}
+        if not self.world.is_rank_zero:  # it does the same, and what the first worker finds counts
+            for parameter in self._parameters():
+                cast(Tensor, parameter.grad).zero_()
+            return 0.0, dict.fromkeys(found, 0.0)
+        return totals[0], {name: total / learning for name, total in zip(found, totals, strict=True)}
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.groups() for p in group["params"]]
@@ -149,21 +164,19 @@ class PopulationTrainee(Trainee):
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
         """Estimate the log Z (M,) that minimises the trajectory balance loss of the initial policies."""
         trace = self.structure.forward_with_cache(self._module, self.weights)
-        number = LOG_Z_TRAJECTORIES
-        if self._calls is not None and self._calls.limit is not None:  # a tenth of the calls at most
-            number = min(number, max(1, self._calls.limit // (10 * self.members)))
-        shape = (self.members, number)
+        shape = self.members, first_trajectories(self.members)
         return sample(self.transitions, lambda x: (trace(x)[0], ()), shape, 0.0, rng).log_z()
 
-    def _balance(self, own: slice, step: int, rng: torch.Generator) -> dict[str, Tensor]:
+    def _balance(self, own: slice, rng: torch.Generator) -> dict[str, Tensor]:
         """Compute the gradients of a block in place, and return its losses and rewards (m,)."""
         options, arch = self.options, self.structure.arch
-        weights = _values(self.weights, own)
-        shape = (own.stop - own.start, options.batch_size)
-        epsilon = options.epsilon * (1 - self.share)
-        rollouts = sample(
-            self.transitions, self.structure.forward_with_cache(self._module, weights), shape, epsilon, rng
-        )
+        weights = values(self.weights, own)
+        members, epsilon = own.stop - own.start, options.epsilon * (1 - self.share)
+        replayed = 0 if self.replay is None else self.replay.share(options.batch_size)
+        beside = self.replay.sample((members, replayed), rng) if self.replay and replayed else None
+        new = options.batch_size - replayed
+        trace = self.structure.forward_with_cache(self._module, weights)
+        rollouts = sample(self.transitions, trace, (members, new), epsilon, rng, beside)
         logits = rollouts.logits.requires_grad_()
         log_pf = rollouts.log_pf(rollouts.rows(logits))
         if options.objective == "tb":
@@ -171,15 +184,17 @@ class PopulationTrainee(Trainee):
             losses = objectives.trajectory_balance(rollouts, log_pf, log_z)
             by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(losses.sum(), (logits, log_z))
         else:
-            flow = _values(self.flow, own)
+            flow = values(self.flow, own)
             log_flow, cache = self.structure.forward_with_cache(self._flow_module, flow)(rollouts.states)
             db = options.objective == "db"
             balance = objectives.detailed_balance if db else objectives.sub_trajectory_balance
             losses = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1))
             by_logits, by_flow = torch.autograd.grad(losses.sum(), (logits, log_flow))
-            arch.backward(self._flow_module, flow, cache, by_flow, _grads(self.flow, own))
-        arch.backward(self._module, weights, rollouts.cache, by_logits, _grads(self.weights, own))
-        return {"loss": losses.detach(), "reward": rollouts.log_reward.exp().mean(1)}
+            arch.backward(self._flow_module, flow, cache, by_flow, grads(self.flow, own))
+        arch.backward(self._module, weights, rollouts.cache, by_logits, grads(self.weights, own))
+        if self.replay is not None:
+            self._seen.append((rollouts.final[:, :new].flatten(0, 1), rollouts.log_reward[:, :new].flatten()))
+        return {"loss": losses.detach(), "reward": rollouts.log_reward[:, :new].exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw policy inputs (B, ...), allowed actions (B, A) and optimal policies (B, A)."""
@@ -190,11 +205,11 @@ class PopulationTrainee(Trainee):
 
     def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
         """Compute the gradients of a block in place, and return its losses (m,)."""
-        weights = _values(self.weights, own)
+        weights = values(self.weights, own)
         logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
         losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
         (by_logits,) = torch.autograd.grad(losses.sum(), logits)
-        self.structure.arch.backward(self._module, weights, cache, by_logits, _grads(self.weights, own))
+        self.structure.arch.backward(self._module, weights, cache, by_logits, grads(self.weights, own))
         return losses.detach()
 
     def clip(self, max_norm: float) -> None:
@@ -209,7 +224,7 @@ class PopulationTrainee(Trainee):
         """Restore the policies that have diverged, and keep the checkpoints of the last steps."""
         self.divergence.restore(self._parameters())
         self.snapshots.take(step + 1, self._flat)
-        if self._calls is not None and not len(self._calls):
+        if self._calls is not None and self._calls.reward is None:
             raise GenflowError(
                 f"environment {self.structure.env!r} does not count reward calls; leave out --reward-calls,"
                 " and set finetune.steps or --budget"
@@ -234,34 +249,12 @@ class PopulationTrainee(Trainee):
         )
 
 
-def _leaf(tensor: Tensor) -> Tensor:
-    """Create a leaf tensor with a gradient of zeros."""
-    tensor = tensor.detach().requires_grad_()
-    tensor.grad = torch.zeros_like(tensor)
-    return tensor
-
-
-def _values(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
-    """Return the parameters of a block without an autograd graph."""
-    return {name: parameter.detach()[own] for name, parameter in parameters.items()}
-
-
-def _grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
-    """Return views of the gradients of a block."""
-    return {name: cast(Tensor, parameter.grad)[own] for name, parameter in parameters.items()}
-
-
-def _flow_module(structure: Structure) -> torch.nn.Module:
-    """Build a network of the policy's architecture with the single output log F, in float32."""
-    with float32_default():
-        return structure.arch.build(len(structure.layout.units["input"]), 1)
-
-
-def _state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:
-    """Initialise stacked weights (M, *shape) of a log-flow network for each policy."""
-    with seeded_cpu(seed + 1):
-        states = [_flow_module(structure).state_dict() for _ in range(members)]
-    return {name: torch.stack([state[name] for state in states]) for name in states[0]}
+def first_trajectories(members: int) -> int:
+    """How many trajectories of each policy tell what it is worth before it is trained."""
+    calls = RewardCalls.current()
+    if calls is None or calls.limit is None:
+        return LOG_Z_TRAJECTORIES
+    return min(LOG_Z_TRAJECTORIES, max(1, calls.limit // (10 * members)))  # a tenth of the calls at most
 
 
 def train_population(
@@ -275,6 +268,7 @@ def train_population(
     device: str = "cpu",
     checkpoints: int = 1,
     every: int = 1,
+    replay: ReplayBuffer | None = None,
 ) -> Population:
     """Train policies from initial weights (M, D), with resumable checkpoints in `folder`.
 
@@ -295,6 +289,7 @@ def train_population(
         checkpoints=checkpoints,
         every=every,
         warn=progress.warn,
+        replay=replay,
     )
     label, calls = structure.name, RewardCalls.current()
     trained = train(trainee, options, folder=folder, seed=seed, progress=progress, label=label)

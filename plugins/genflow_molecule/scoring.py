@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import itertools
 import math
@@ -18,7 +17,16 @@ import torch
 from rdkit import Chem, rdBase
 from rdkit.Chem import Mol
 
-from genflow import ByteTable, GenflowError, Progress, Reward, RewardCalls, bytes_of, interrupts_for_python
+from genflow import (
+    ByteTable,
+    GenflowError,
+    Progress,
+    Reward,
+    RewardCalls,
+    bytes_of,
+    code_digest,
+    interrupts_for_python,
+)
 
 #: the least score, which keeps every reward positive
 FLOOR = 1e-3
@@ -26,6 +34,8 @@ FLOOR = 1e-3
 MODE_SCORE = 0.7
 #: molecules that a reward is asked about at once
 BATCH = 1024
+#: molecules that a reward may fail for before it has scored one
+PATIENCE = 8
 #: bytes of the scores of all rewards, and of the options by which scorers are told apart, that are kept
 SCORE_BYTES, SCORER_BYTES = 2**28, 2**24
 #: bytes that an entry of a table takes beside its key and its value
@@ -44,15 +54,16 @@ class Scorer:
         self._reward = reward
         self._number = next(_numbers)
         self._works = False
-        #: SMILES of molecules that have no score
-        self._failed: set[str] = set()
+        #: SMILES of molecules that have no score, and why
+        self._failed: dict[str, str] = {}
+        self._told = 0
 
     @cached_property
     def _identity(self) -> str:
-        """What tells the reward from others in a file: its class, the code around it, options and task."""
+        """What tells the reward from others in a file: its class, its code, RDKit, options and task."""
         cls, task = type(self._reward), self._reward.task
         with suppress(OSError, TypeError):  # a class of a notebook has no file
-            code = hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
+            code = f"{code_digest(Path(inspect.getfile(cls)))} RDKit {rdBase.rdkitVersion}"
             options = [part.model_dump_json() for part in (self._reward.config, task) if part is not None]
             return f"{cls.__module__}:{cls.__qualname__} {code} {' '.join(options)}"
         return f"{cls.__module__}:{cls.__qualname__} {uuid.uuid4().hex}"
@@ -64,14 +75,27 @@ class Scorer:
     def scores(self, smiles: Sequence[str]) -> list[float]:
         """Scores of molecules by their canonical SMILES; `FLOOR` for what is no molecule.
 
+        What the reward fails for, or gives no number from 0 to 1, counts as `FLOOR`, with a warning.
+
         Raises:
-            GenflowError: the reward returns another number of scores, or has scored no molecule of its first
-                batch; later, what fails or is no number from 0 to 1 counts as `FLOOR`, with a warning.
+            GenflowError: the reward returns another number of scores, or has scored nothing yet.
         """
         calls = RewardCalls.current()
         if calls is None:
-            return self._scores(smiles)
-        return calls.scores(self._identity, smiles, self._scores, self._failed)
+            found = self._scores(smiles)
+        else:
+            found = calls.scores(self._identity, smiles, self._scores, self._failed, self._modes_among)
+        # here, as others may have asked; a reward that has not scored any molecule is refused
+        if not self._works and self._failed:
+            self._works = not self._failed.keys() >= set(smiles)
+            if not self._works:
+                raise GenflowError(next(iter(self._failed.values())))
+        for number, fault in enumerate(list(self._failed.values())[self._told :], self._told + 1):
+            if math.log10(number).is_integer():  # the first, the tenth, the hundredth
+                others = f", as {number - 1:,} others did" if number > 1 else ""
+                Progress.current().warn(f"{fault}; it counts as {FLOOR:g}{others}")
+        self._told = len(self._failed)
+        return found
 
     def _scores(self, smiles: Sequence[str]) -> list[float]:
         found: dict[str, float] = {}
@@ -89,13 +113,24 @@ class Scorer:
                 _scores.add((self._number, each), score, sys.getsizeof(each) + OVERHEAD)
         return [found[each] for each in smiles]
 
-    @interrupts_for_python()
     def modes(self, smiles: Sequence[str]) -> list[bool]:
         """Which molecules are modes: as the reward says, else those that score at least `MODE_SCORE`."""
+        said = self._said_modes(smiles)
+        return [score >= MODE_SCORE for score in self.scores(smiles)] if said is None else said
+
+    def _modes_among(self, smiles: Sequence[str], scores: Sequence[float]) -> list[bool]:
+        """The same of molecules with these scores, while they are counted."""
+        said = self._said_modes(smiles)
+        return [score >= MODE_SCORE for score in scores] if said is None else said
+
+    @interrupts_for_python()
+    def _said_modes(self, smiles: Sequence[str]) -> list[bool] | None:
+        if type(self._reward).is_mode is Reward.is_mode:
+            return None
         mols = {each: mol for each in dict.fromkeys(smiles) if (mol := read(each)) is not None}
         said = self._reward.is_mode(list(mols.values())) if mols else None
         if said is None:
-            return [score >= MODE_SCORE for score in self.scores(smiles)]
+            return None
         modes = dict(zip(mols, said.tolist(), strict=True))
         return [modes.get(each, False) for each in smiles]
 
@@ -107,20 +142,12 @@ class Scorer:
         return ((each, max(FLOOR, scores.get(each, FLOOR))) for each in smiles)
 
     def _checked(self, molecules: list[tuple[str, Mol]]) -> list[float]:
-        """The scores of molecules, with their SMILES for messages; `FLOOR` for one that has none.
-
-        A reward that has not scored any molecule of its first batch is refused.
-        """
+        """The scores of molecules, with their SMILES for messages; `FLOOR` for one that has none."""
         values, faults = self._values(molecules)
-        if faults and not self._works and len(faults) == len(molecules):
+        self._works |= len(faults) < len(molecules)
+        self._failed |= faults
+        if not self._works and len(faults) >= PATIENCE:
             raise GenflowError(next(iter(faults.values())))
-        self._works |= bool(molecules)
-        for smiles, fault in faults.items():
-            self._failed.add(smiles)
-            number = len(self._failed)
-            if math.log10(number).is_integer():  # the first, the tenth, the hundredth
-                others = f", as {number - 1:,} others did" if number > 1 else ""
-                Progress.current().warn(f"{fault}; it counts as {FLOOR:g}{others}")
         return values
 
     def _values(self, molecules: list[tuple[str, Mol]]) -> tuple[list[float], dict[str, str]]:

@@ -132,7 +132,7 @@ def test_what_failed_is_counted_and_asked_again_by_the_next_process(tmp_path):
         return [0.001 if name == "CC" else 0.5 for name in names]
 
     with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
-        assert calls.scores("one", ["C", "CC"], score, failed={"CC"}) == [0.5, 0.001]
+        assert calls.scores("one", ["C", "CC"], score, failed={"CC": "why"}) == [0.5, 0.001]
         assert len(calls) == 2
     with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
         assert len(calls) == 1
