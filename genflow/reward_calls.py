@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import sqlite3
 import time
-from collections.abc import Callable, Container, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -26,8 +26,9 @@ from genflow.storage.files import StrPath
 #: the folder of scores that were paid for beside what was made with them, and the file of those that
 #: describing a structure to a generator took
 FOLDER, DESCRIBED = "reward_calls", "described.sqlite"
-#: seconds of scoring after which scores are written, so that a kill loses no more, and the most of them
-WRITE_SECONDS, MAX_BATCH = 0.5, 1024
+#: seconds of scoring after which scores are written, so that a kill loses no more: at once, and when all that
+#: was asked for is there; and the most objects that are scored at once
+WRITE_SECONDS, KEEP_SECONDS, MAX_BATCH = 0.5, 0.05, 1024
 
 #: a reward's identity, an object's name, and its score
 Row = tuple[str, str, float]
@@ -81,7 +82,7 @@ class RewardCalls:
         self._batch, self._slow = 1, False
         self._is_mode: IsMode | None = None
         self._unwritten: list[Row] = []
-        self._since = time.monotonic()
+        self._owed = 0.0  # seconds that they took
         rows = world().on_rank_zero(lambda: [self._gathered(), _rows(before), _rows(known)])
         self._known, self._before, self._given = ({(r, n): score for r, n, score in each} for each in rows)
         if not world().is_rank_zero:
@@ -150,10 +151,11 @@ class RewardCalls:
         if given := [
             (reward, name, self._given[reward, name]) for name in new if (reward, name) in self._given
         ]:
-            self._keep(given)
+            self._take(given)
             new = [name for name in new if (reward, name) not in self._known]
         while new:
             new = new[self._ask(reward, new, score, failed) :]
+        self._write(KEEP_SECONDS)
         return [self._known[reward, name] for name in names]
 
     def _turn_to(self, reward: str, is_mode: IsMode | None) -> None:
@@ -165,7 +167,7 @@ class RewardCalls:
         new = [(r, n, s) for (r, n), s in self._before.items() if r == reward and (r, n) not in self._known]
         if new:
             Progress.current().note(f"{len(new):,} reward calls were made before, to describe the structure")
-            self._keep(new)
+            self._take(new)
 
     def _ask(self, reward: str, new: list[str], score: Score, failed: MutableMapping[str, str]) -> int:
         """Have the first of some new objects scored, and return how many.
@@ -176,17 +178,17 @@ class RewardCalls:
         size = min(self._batch, -(-len(new) // workers.size))
         parts = [new[start : start + size] for start in range(0, len(new), size)]
         parts = parts if self._slow else parts[: workers.size]
-        before, self._since = len(self), time.monotonic()
+        before = len(self)
 
         def scored(part: list[str]) -> list[Any]:
             began = time.monotonic()
             values = [float(value) for value in score(part)]
             rows = [(reward, *each) for each in zip(part, values, strict=True)]
+            seconds = time.monotonic() - began
             self._unwritten += [each for each in rows if each[1] not in failed]
-            if time.monotonic() - self._since > WRITE_SECONDS:
-                self._write(self._unwritten)
-                self._unwritten, self._since = [], time.monotonic()
-            return [rows, {n: failed[n] for n in part if n in failed}, time.monotonic() - began]
+            self._owed += seconds
+            self._write(WRITE_SECONDS)
+            return [rows, {n: failed[n] for n in part if n in failed}, seconds]
 
         results = workers.map_dynamic(
             parts, scored, on_progress=lambda done: self.bar.set(before + min(done * size, len(new)))
@@ -195,14 +197,22 @@ class RewardCalls:
         self._batch = max(1, self._batch // 2) if self._slow else min(MAX_BATCH, 2 * self._batch)
         for _, faults, _ in results:
             failed.update(faults)
-        self._keep([(r, n, s) for rows, _, _ in results for r, n, s in rows], failed)
-        self._unwritten = []
+        found = [(r, n, s) for rows, _, _ in results for r, n, s in rows]
+        if not workers.is_rank_zero:
+            self._unwritten, self._owed = [], 0.0
+        elif workers.size > 1:  # its own among them, which may be written twice
+            self._unwritten += [row for row in found if row[1] not in failed]
+            self._owed += sum(seconds for _, _, seconds in results)
+        self._count(found)
         return sum(map(len, parts))
 
-    def _keep(self, rows: Sequence[Row], failed: Container[str] = ()) -> None:
-        """Count calls, and write on the first worker those that did not fail."""
-        if world().is_rank_zero:
-            self._write([row for row in rows if row[1] not in failed])
+    def _take(self, rows: Sequence[Row]) -> None:
+        """Count calls that were made elsewhere, as if they were made here."""
+        self._unwritten += rows if world().is_rank_zero else []
+        self._write(0.0)
+        self._count(rows)
+
+    def _count(self, rows: Sequence[Row]) -> None:
         self._known.update(((reward, name), score) for reward, name, score in rows)
         self._look_at(rows)
 
@@ -218,20 +228,21 @@ class RewardCalls:
 
     # files
 
-    def _write(self, rows: Sequence[Row]) -> None:
-        if not rows:
+    def _write(self, seconds: float) -> None:
+        """Write the scores that are not in the file, if they took so many seconds."""
+        if not self._unwritten or self._owed < seconds:
             return
         with _told(self._file):
             if self._store is None:
                 self._store = _opened(self._file)
             with self._store:
-                self._store.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows)
+                self._store.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", self._unwritten)
+        self._unwritten, self._owed = [], 0.0
 
     def _close(self) -> None:
         try:
-            self._write(self._unwritten)  # those of a part of the work that was broken off
+            self._write(0.0)
         finally:
-            self._unwritten = []
             if self._store is not None:
                 self._store.close()
             self._store = None
@@ -239,7 +250,8 @@ class RewardCalls:
     def _gathered(self) -> list[Row]:
         """The scores in the file, after it has taken in those of workers that were killed."""
         left = sorted(self._file.parent.glob(f"{glob.escape(self._file.stem)}.worker-*.sqlite"))
-        self._write(_rows(left))
+        self._unwritten = _rows(left)
+        self._write(0.0)
         for path in left:
             path.unlink()
         return _rows([self._file])

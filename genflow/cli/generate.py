@@ -38,15 +38,18 @@ def generate(options: CommandOptions, generator_folder, num):
       genflow generate --env hypergrid --structure ndim=3,height=12 --num 8 --out runs/policies
     """
     from genflow.stages import generate as generate_stage
+    from genflow.storage.runs import RunDirectory
 
     config = options.configure(env=_env_of(options.env, generator_folder), **{"generate.num": num})
     if not config.structures:
         raise GenflowError("no structure is named; give --structure NAME or --structure key=value,...")
     wanted = config.training_structures()
-    generators = generate_stage.load_generators(config, generator_folder, wanted)
     folder = options.out or Path("runs") / config.env / "generated" / (
         wanted[0].name if len(wanted) == 1 else f"{wanted[0].name} and {len(wanted) - 1} more"
     )
+    RunDirectory.require_free(folder, "generate")
+    made_in = generate_stage.folders_of(folder, wanted)
+    generators = generate_stage.load_generators(config, generator_folder, wanted, made_in)
     populations = generate_stage.generate(config, generators, wanted, folder, options.progress())
     facts = [
         {
@@ -126,8 +129,9 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
       genflow finetune runs/policies --structure ndim=3,height=12,R0=0.01 --out runs/other-reward
     """
-    from genflow.reward_calls import RewardCalls, described_in
+    from genflow.reward_calls import described_in
     from genflow.stages import generate as generate_stage
+    from genflow.storage.runs import RunDirectory
 
     if population_folder is not None:
         config, population = _start(options, population_folder, generator_folder, num, reward_calls)
@@ -141,15 +145,14 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
         if len(config.structures) != 1:
             raise GenflowError("name a POPULATION folder, or one --structure to generate it for")
         structures = config.training_structures()
-        (generator,) = generate_stage.load_generators(config, generator_folder, structures)
+        folder = options.out or Path("runs") / config.env / "finetuned" / structures[0].name
+        RunDirectory.require_free(folder, "finetune")
+        described = described_in(folder)
+        (generator,) = generate_stage.load_generators(config, generator_folder, structures, [folder])
         if warning := generator.caution(structures[0]):
             options.progress().warn(warning)
-        folder = options.out or Path("runs") / config.env / "finetuned" / structures[0].name
-        described = described_in(folder)
-        with without_cautions(), RewardCalls(described).as_current():
-            population = generate_stage.described_and_generated(
-                generator, structures[0], config.generate.num, config.seed
-            )
+        with without_cautions():
+            population = generator.generate(structures[0], config.generate.num, config.seed)
     entries = generate_stage.finetune_both(config, population, folder, options.progress(), described)
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
     options.emit(entries, "\n".join([*lines, f"populations in {folder}"]))

@@ -26,11 +26,14 @@ from genflow.training.finetune import finetune
 
 
 @float32_default()
-def load_generators(config: Config, folder: Path | None, structures: Sequence[Structure]) -> list[Generator]:
+def load_generators(
+    config: Config, folder: Path | None, structures: Sequence[Structure], made_in: Sequence[Path] = ()
+) -> list[Generator]:
     """Load the generator for each structure.
 
     It is the one in `folder` if given. Otherwise it is the first that covers the structure, among the
-    pretrained ones of the environment and the one in the default run folder.
+    pretrained ones of the environment and the one in the default run folder. The reward calls that describing
+    a structure takes are kept in the folder that its policies will be `made_in`, if those are given.
 
     Raises:
         GenflowError: no generator is found, or none covers a structure.
@@ -46,7 +49,18 @@ def load_generators(config: Config, folder: Path | None, structures: Sequence[St
             "give --generator DIR, or train one with `genflow train-ldm`"
         )
     covering = _finder(places, device)
-    return [covering(structure) for structure in structures]
+    if not made_in:
+        return [covering(structure) for structure in structures]
+    found = []
+    for structure, own in zip(structures, made_in, strict=True):
+        with RewardCalls(described_in(own)).as_current():
+            found.append(covering(structure))
+    return found
+
+
+def folders_of(out: Path, structures: Sequence[Structure]) -> list[Path]:
+    """Where the populations of some structures are written: a single one to `out`, several to a folder each."""
+    return [out] if len(structures) == 1 else [out / structure.name for structure in structures]
 
 
 @float32_default()
@@ -137,15 +151,13 @@ def generate(
         "generators": [g.card.model_dump(mode="json", exclude={"provenance"}) for g in used],
         "latents": digest(*(t for g in used for t in (g.latent_mean, g.latent_std))),
     }
-    folders = [out if len(structures) == 1 else out / structure.name for structure in structures]
+    folders = folders_of(out, structures)
     made: dict[int, Population] = {}
 
     def make(index: int) -> None:
         calls = RewardCalls(described_in(folders[index]))
         with without_cautions(), calls.as_current():  # said above, by rank 0
-            population = described_and_generated(
-                generators[index], structures[index], options.num, config.seed, **overrides
-            )
+            population = generators[index].generate(structures[index], options.num, config.seed, **overrides)
         provenance = {**population.provenance, "source": source}
         if len(calls):
             provenance["reward_calls"] = len(calls)
@@ -180,19 +192,6 @@ def generate(
                 )
         run.update(complete=True)
     return populations
-
-
-def described_and_generated(
-    generator: Generator, structure: Structure, num: int, seed: int, **overrides: Any
-) -> Population:
-    """Generate on all workers, each of which describes the structure, also one that has no policy to decode.
-
-    Several workers that describe it share the reward calls, so all have to ask for the same.
-    """
-    if world().size > 1 and generator.encoder.reads_units:
-        for units in structure.layout.units.values():
-            _ = units.amounts
-    return generator.generate(structure, num, seed, **overrides)
 
 
 @float32_default()

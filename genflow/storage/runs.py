@@ -108,6 +108,17 @@ class RunDirectory:
                     _remove_if_empty(path, made, prepared)
                 raise
 
+    @staticmethod
+    def require_free(path: StrPath, stage: str) -> None:
+        """Raise `GenflowError` for a folder that holds something else than a run of a stage, or scores."""
+        path = Path(path)
+        if (path / MANIFEST).exists():
+            found = read_json(path / MANIFEST).get("stage", stage)
+            if found != stage:
+                raise GenflowError(f"{path} holds another run (stage {found!r}); choose another --out")
+        else:
+            _require_empty(path, stage)
+
     @property
     def complete(self) -> bool:
         """Whether the run has finished."""
@@ -139,7 +150,6 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
     import torch
 
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    unfinished = f".{MANIFEST}{TEMPORARY_SUFFIX}"  # left over from a run that was killed as it began
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST)
         if "format" not in manifest:
@@ -158,11 +168,8 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
                 f"{path} holds another run ({_describe_difference(manifest, identity)});"
                 f" repeat the options of that run,{taken} choose another --out, or remove it"
             )
-    elif path.is_dir() and any(
-        entry.name not in (_LOCK, LOGS, FOLDER) and not entry.name.startswith(unfinished)
-        for entry in path.iterdir()
-    ):
-        raise GenflowError(f"{path} is not empty and holds no {identity['stage']} run; choose another --out")
+    else:
+        _require_empty(path, identity["stage"])
     with acquire_lock(path):
         _remove_temporary_files(path)
         if not (path / MANIFEST).exists():
@@ -172,6 +179,16 @@ def _locked_manifest(path: Path, identity: dict[str, Any]) -> Iterator[dict[str,
             )  # affects matrix products on a GPU
             write_json(path / MANIFEST, {**identity, **facts})
         yield read_json(path / MANIFEST)
+
+
+def _require_empty(path: Path, stage: str) -> None:
+    """Raise an error for a folder with anything but scores, and what a run that was killed early leaves."""
+    unfinished = f".{MANIFEST}{TEMPORARY_SUFFIX}"
+    own = (_LOCK, LOGS, FOLDER)
+    if path.is_dir() and any(
+        each.name not in own and not each.name.startswith(unfinished) for each in path.iterdir()
+    ):
+        raise GenflowError(f"{path} is not empty and holds no {stage} run; choose another --out")
 
 
 def _remove_temporary_files(path: Path) -> None:

@@ -101,10 +101,12 @@ class Trainee(ABC):
     Attributes:
         share: how much of the training is over, from 0 to 1, which the loop says before each step.
         least_steps: that are taken whatever the budget.
+        shows_figures: whether the bar of the steps shows `figures`.
     """
 
     share: float = 0.0
     least_steps: int = 1
+    shows_figures: bool = True
 
     @property
     def spent(self) -> float:
@@ -281,9 +283,10 @@ def train(
             history.add(step, figures)
             step += 1
             if step % costly == 0 or step == schedule.steps or over():
-                shown = trainee.figures()
-                for name, figure in shown.items():
+                measured = trainee.figures()
+                for name, figure in measured.items():
                     history.points.setdefault(name, []).append([step, figure])
+                shown = measured if trainee.shows_figures else {}
             bar.advance(**{**figures, **shown})
             stopping = stopping or (workers.size == 1 and stop.requested)  # the signal came during this step
             if stopping or due:

@@ -62,6 +62,7 @@ class PopulationTrainee(Trainee):
     ) -> None:
         self.structure, self.options, self.replay = structure, options, replay
         self._calls = RewardCalls.current()
+        self.shows_figures = self._calls is None  # which have a bar of their own
         self._seen: list[tuple[Tensor, Tensor]] = []
         self.transitions = structure.transitions(device)
         self.members = len(weights)

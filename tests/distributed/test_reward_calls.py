@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from processes import group, leftovers, numbers, quickly
+from processes import group, leftovers, numbers, quickly, started
 
 from genflow import Population, Structure
 
@@ -25,9 +25,13 @@ class Shared(genflow.Reward):
 
     def score(self, objects):
         time.sleep(float(os.environ.get("SLOW", "0")) * len(objects))
+        fault = os.environ.get("FAULT")
+        if fault == "raises":
+            raise RuntimeError("no licence")
         with open(os.environ["ASKED"], "a") as file:
             file.writelines(f"{os.environ.get('RANK')} {Chem.MolToSmiles(mol)}\\n" for mol in objects)
-        return [1 / mol.GetNumAtoms() for mol in objects]
+        scores = [1 / mol.GetNumAtoms() for mol in objects]
+        return scores[1:] if fault == "one too few" else scores
 
 @genflow.hookimpl
 def register_rewards(register):
@@ -69,7 +73,9 @@ def alone(start, tmp_path_factory) -> Path:
 def test_two_workers_ask_for_each_object_once_and_train_as_one_does(start, alone, tmp_path):
     group(2, *command(start, tmp_path / "out"), folder=tmp_path, ASKED=tmp_path / "asked", SLOW=0.02)
     asked = asked_of(tmp_path / "asked")
-    assert Counter(smiles for _, smiles in asked) == Counter(smiles for _, smiles in asked_of(alone / "asked"))
+    assert Counter(smiles for _, smiles in asked) == Counter(
+        smiles for _, smiles in asked_of(alone / "asked")
+    )
     assert len(asked) == len({smiles for _, smiles in asked})
     assert min(Counter(rank for rank, _ in asked).values()) >= len(asked) // 4  # both worked
     for name in ("finetuned", "from_random"):
@@ -86,3 +92,35 @@ def test_two_workers_ask_for_each_object_once_and_train_as_one_does(start, alone
         "finetuned.sqlite",
         "from_random.sqlite",
     }
+
+
+def test_killed_workers_have_kept_what_was_paid_for(start, alone, tmp_path):
+    line, log = command(start, tmp_path / "out", "-o", "finetune.compare=false"), tmp_path / "asked"
+    with started(*line, "--nproc-per-node", 2, ASKED=log, SLOW=0.55) as job:
+        job.until(lambda: log.exists() and len(asked_of(log)) >= 10 and job.workers(), "some scores")
+    before = asked_of(log)
+    assert {rank for rank, _ in before} == {"0", "1"}
+    group(2, *line, folder=tmp_path, ASKED=log)
+    asked = [smiles for _, smiles in asked_of(log)]
+    # what was being scored at the kill, one object of each worker, is all that is asked again
+    assert len(asked) - len(set(asked)) <= 2
+    own = tmp_path / "out" / "reward_calls" / "finetuned.sqlite"
+    expected = stored(alone / "out" / "reward_calls" / "finetuned.sqlite")
+    assert set(asked) == stored(own).keys() == expected.keys() and leftovers(tmp_path / "out") == []
+    weights = [numbers(o / "out" / "finetuned") for o in (tmp_path, alone)]
+    assert all(t.equal(weights[1][key]) for key, t in weights[0].items() if ":" in key)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("raises", "reward Shared failed for "),
+        ("one too few", "reward Shared returned 0 scores for 1 molecules"),
+    ],
+)
+def test_a_function_that_fails_on_all_workers_is_told_in_one_line(start, tmp_path, fault, says):
+    said = group(
+        2, *command(start, tmp_path / "out"), folder=tmp_path, status=2, ASKED=tmp_path / "asked", FAULT=fault
+    )
+    note, line = said[0].said("stderr").splitlines()
+    assert "are trained on" in note and line.startswith(f"genflow: {says}")
