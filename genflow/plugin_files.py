@@ -40,8 +40,10 @@ def code_digest(file: Path) -> str:
             if path not in found:
                 found[path] = path.read_bytes()
                 left.append(path)
-    others = b"".join(found[path] for path in sorted(found.keys() - {first}))
-    return hashlib.sha256(found[first] + others).hexdigest()[:16]
+    total = hashlib.sha256(found.pop(first))
+    for name, content in sorted((os.path.relpath(path, first.parent), found[path]) for path in found):
+        total.update(name.encode() + hashlib.sha256(content).digest())
+    return total.hexdigest()[:16]
 
 
 def _imported(file: Path) -> Iterator[Path]:

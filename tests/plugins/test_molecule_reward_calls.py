@@ -9,7 +9,7 @@ import pytest
 from processes import genflow, refused, started
 from rdkit import Chem
 
-from genflow import GenflowError, Population, RewardCalls, Structure
+from genflow import GenflowError, Population, RewardCalls, Structure, code_digest
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -31,6 +31,26 @@ class Logged(genflow.Reward):
 @genflow.hookimpl
 def register_rewards(register):
     register("logged", "logged:Logged", environment="molecule")
+"""
+#: the same for a reward that a generator covers
+WATCHED = """
+import os
+import genflow
+from genflow_molecule.rewards import QedSa
+from rdkit import Chem
+
+score = QedSa.score
+
+def watched(self, objects):
+    with open(os.environ["ASKED"], "a") as file:
+        file.writelines(Chem.MolToSmiles(mol) + "\\n" for mol in objects)
+    return score(self, objects)
+
+QedSa.score = watched
+
+@genflow.hookimpl
+def register_rewards(register):
+    pass
 """
 
 
@@ -137,3 +157,126 @@ def test_what_failed_is_counted_and_asked_again_by_the_next_process(tmp_path):
     with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
         assert len(calls) == 1
         assert calls.scores("one", ["C", "CC"], lambda names: [0.75] * len(names)) == [0.5, 0.75]
+
+
+def test_the_best_score_and_the_modes_are_of_the_function_that_is_asked(tmp_path):
+    lengths = {"is_mode": lambda names, scores: [score > 1 for score in scores]}
+
+    def score(names):
+        return [float(len(name)) for name in names]
+
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        calls.scores("older", ["CCCC", "CCC"], score, **lengths)
+        assert calls.figures() == {"calls": 2, "best_score": 4, "modes": 2}
+        calls.scores("newer", ["C", "CC"], score, **lengths)
+        assert calls.figures() == {"calls": 4, "best_score": 2, "modes": 1}
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        assert (len(calls), calls.best, calls.modes) == (4, None, None)
+        calls.scores("newer", ["C"], score, **lengths)
+        assert calls.figures() == {"calls": 4, "best_score": 2, "modes": 1}
+
+
+def test_what_others_paid_for_counts_and_is_not_asked_again(tmp_path):
+    asked = []
+
+    def score(names):
+        asked.extend(names)
+        return [0.5] * len(names)
+
+    for name, rewards in (("described", ["one", "two"]), ("other", ["one"])):
+        with RewardCalls(tmp_path / name).as_current() as calls:
+            for reward in rewards:
+                calls.scores(reward, [f"C{name}", "C"], score)
+    asked.clear()
+    for _ in range(2):  # what was taken over is in the file of its own
+        calls = RewardCalls(
+            tmp_path / "x", 6, [tmp_path / "described"], [tmp_path / "other", tmp_path / "none"]
+        )
+        with calls.as_current():
+            calls.scores("one", ["C"], score)
+            assert len(calls) == 2 + 2 * len(asked)  # both of the description, and none of the other yet
+            calls.scores("one", ["Cother", "N"], score)
+            assert len(calls) == 4 and asked == ["N"]
+
+
+def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
+    (tmp_path / "watched.py").write_text(WATCHED)
+    log, made = tmp_path / "asked", tmp_path / "made"
+    line = ["--plugin", tmp_path / "watched.py"]
+    few = ["--num", 2, "-o", "finetune.batch_size=4", "-o", "finetune.steps=400"]
+    structure = ["--env", "molecule", "--structure", "blocks=3,max_blocks=4"]
+    said = genflow(*line, "generate", *structure, "--num", 2, "--out", made, ASKED=log).stderr
+    described = asked_of(log)
+    assert len(described) == len(set(described)) > 50
+    assert f", {len(described)} reward calls to describe the structure" in said
+    more = len(described) + 20
+    genflow(*line, "finetune", made, *few, "--reward-calls", more, "--out", tmp_path / "out", ASKED=log)
+    asked = asked_of(log)
+    assert len(asked) == len(set(asked)) and asked[: len(described)] == described
+    for name, fewest in (("finetuned", more), ("from_random", 1)):
+        facts = json.loads((tmp_path / "out" / name / "population.json").read_text())["provenance"]
+        assert fewest <= facts["budget"]["reward_calls"] <= more + 2 * 4
+    # the policies that are generated on the way are described within the same budget, also after a kill
+    direct = [*line, "finetune", *structure, *few, "--reward-calls", more, "-o", "finetune.compare=false"]
+    log.unlink()
+    with started(*direct, "--out", tmp_path / "direct", ASKED=log) as job:
+        job.until(lambda: log.exists() and len(asked_of(log)) >= len(described), "the description")
+    genflow(*direct, "--out", tmp_path / "direct", ASKED=log)
+    asked = asked_of(log)
+    facts = json.loads((tmp_path / "direct" / "finetuned" / "population.json").read_text())["provenance"]
+    assert facts["budget"]["reward_calls"] == len(set(asked)) >= more
+
+
+def test_where_something_else_is_paid_the_better_start_is_taken(start, tmp_path):
+    """Policies that end at once are no start for a reward of large molecules, and one for small ones."""
+    structure = Structure.parse("molecule", BLOCKS)
+    weights = Population.initialised(structure, 2, 0).weights
+    tensors = structure.layout.unflatten(weights.clone())
+    list(tensors.values())[-1][:, -1] += 50.0  # exit
+    Population(structure, structure.layout.flatten(tensors), {"source": "short"}).save(tmp_path / "start")
+    (tmp_path / "logged.py").write_text(PLUGIN.replace("1 / mol", "0.01 * mol"))
+    alone = ["-o", "finetune.compare=false", "--reward-calls", 60]
+    for plugin, chosen in ((tmp_path, "random"), (start, "short")):
+        log, out = plugin / "asked-here", tmp_path / chosen
+        (plugin / "start").exists() or Population.load(tmp_path / "start").save(plugin / "start")
+        line = command(tmp_path, out, *alone)
+        line[1] = plugin / "logged.py"
+        done = genflow(*line, ASKED=log)
+        (note,) = [each for each in done.stderr.splitlines() if "compared" in each]
+        assert note.endswith(f"the training starts from the {chosen} ones")
+        facts = json.loads((out / "finetuned" / "population.json").read_text())["provenance"]
+        asked = asked_of(log)
+        assert facts["started_from"] == chosen and not (out / "from_random").exists()
+        assert facts["budget"]["reward_calls"] == len(asked) == len(set(asked))
+    for kept in ("population", "random"):
+        line = command(tmp_path, tmp_path / f"no-{kept}", *alone, "-o", f"finetune.start={kept}")
+        done = genflow(*line, ASKED=tmp_path / "asked")
+        assert "compared" not in done.stderr
+        facts = json.loads((tmp_path / f"no-{kept}" / "finetuned" / "population.json").read_text())
+        assert facts["provenance"]["started_from"] == {"population": "short"}.get(kept, kept)
+
+
+def test_the_code_of_a_reward_is_all_that_it_imports_from_beside_it(tmp_path):
+    def written(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    plugin = written("score.py", "import json\n\ndef f():\n    from helper import g\n    import parts.one\n")
+    written("helper.py", "import deeper\n")
+    package = [
+        written(f"parts/{name}.py", text) for name, text in (("__init__", ""), ("one", "from . import two\n"))
+    ]
+    files = [plugin, tmp_path / "helper.py", written("deeper.py", ""), *package, written("parts/two.py", "")]
+    others = [written("beside.py", ""), written("parts/three.py", "")]
+    found = [code_digest(plugin)]
+    for path in others:
+        path.write_text("x = 1\n")
+        assert code_digest(plugin) == found[0]
+    for path in files:
+        path.write_text(path.read_text() + "x = 1\n")
+        found.append(code_digest(plugin))
+    assert len(set(found)) == len(found) == 7
+    (tmp_path / "helper.py").write_text("this is no Python")
+    assert code_digest(plugin) not in found
