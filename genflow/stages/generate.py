@@ -59,7 +59,7 @@ def load_generators(
 
 
 def folders_of(out: Path, structures: Sequence[Structure]) -> list[Path]:
-    """Where the populations of some structures are written: a single one to `out`, several to a folder each."""
+    """Where populations of some structures are written: a single one to `out`, several to a folder each."""
     return [out] if len(structures) == 1 else [out / structure.name for structure in structures]
 
 
