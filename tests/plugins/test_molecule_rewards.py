@@ -9,12 +9,12 @@ import pytest
 import torch
 from genflow_molecule import scoring
 from genflow_molecule.rewards import Docking, LogPWindow, QedSa, drug_likeness, ease, log_p
-from genflow_molecule.scoring import FLOOR, MODE_SCORE, OVERHEAD, scorer
+from genflow_molecule.scoring import FLOOR, MODE_SCORE, OVERHEAD, PATIENCE, scorer
 from pydantic import Field
 from rdkit import Chem
 from test_molecule import structure
 
-from genflow import ByteTable, GenflowError, Reward, Schema, Structure
+from genflow import ByteTable, GenflowError, Reward, RewardCalls, Schema, Structure
 from genflow.registry import registry
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)Nc1ccc(O)cc1", "NCCc1ccccc1"]
@@ -209,6 +209,18 @@ def test_one_molecule_without_a_score_costs_a_warning_and_no_run(case, capsys):
     assert scorer(returning(values)).scores(SMILES) == [0.5, FLOOR, 0.5, 0.5]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: reward Odd ") and words in line and line.endswith("it counts as 0.001")
+
+
+def test_a_first_molecule_without_a_score_ends_no_counted_training(tmp_path, capsys):
+    values, words = FAULTS["fails"]
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        assert scorer(returning(values)).scores(["c1ccccc1", "CCO"]) == [FLOOR, 0.5]
+        assert len(calls) == 2 and words in capsys.readouterr().err
+        asked: list[int] = []
+        broken = scorer(returning(lambda mols: asked.append(len(mols)) or 1 / 0))
+        with pytest.raises(GenflowError, match="ZeroDivisionError"):
+            broken.scores(["C" * length for length in range(1, 100)])
+    assert sum(asked) <= 4 * PATIENCE and capsys.readouterr().err == ""
 
 
 def test_faults_are_counted_and_told_by_the_decade(capsys):
