@@ -24,7 +24,7 @@ from genflow.layout import WeightLayout
 from genflow.precision import float32_default
 from genflow.registry import default_name
 from genflow.rollouts import Trace
-from genflow.schema import Name, Role, Schema, brief, is_reward_only, role_of, validate
+from genflow.schema import Name, Role, Schema, brief, is_reward_only, reward_field, role_of, validate
 from genflow.structure_fields import (
     CUT_SHORT,
     added_defaults,
@@ -172,20 +172,36 @@ class Structure:
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
         """
-        known = cls._in_use(env, policy or default_name("policy"), text)
+        known = cls.in_use(env, policy or default_name("policy"), text)
         if known is not None:
             return known
         fields, texts = parse_fields(env, text)
         return cls._of_fields(env, policy, fields, read_files=True, texts=texts)
 
     @classmethod
-    def _in_use(cls, env: str, policy: str, text: str) -> Structure | None:
+    def in_use(cls, env: str, policy: str, text: str) -> Structure | None:
         """Return the structure in use that has a name, even if its `name` has never been read."""
         found = _named.get((env, policy, text))
         if found is None and ("~" in text or CUT_SHORT.fullmatch(text)):
             alike = [each for each in list(_alive.values()) if (each.env, each.policy) == (env, policy)]
             found = next((each for each in reversed(alike) if each.name == text), None)
         return found
+
+    def varied(self, given: str | Mapping[str, Any]) -> Structure:
+        """Create a structure with the same fields except those given, as ``key=value,...`` or a mapping.
+
+        The options of a reward are left out with it.
+
+        Raises:
+            GenflowError: as for `parse` and `build`.
+        """
+        fields, texts = parse_fields(self.env, given) if isinstance(given, str) else (dict(given), set())
+        own, environment = self.fields(), self.environment
+        key = reward_field(type(environment.config))
+        if environment.reward is not None and key is not None and fields.get(key, own[key]) != own[key]:
+            for each in type(environment.reward.config).model_fields:
+                own.pop(each, None)
+        return self._of_fields(self.env, self.policy, {**own, **fields}, read_files=True, texts=texts)
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:

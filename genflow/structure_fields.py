@@ -310,6 +310,11 @@ def parse_fields(env: str, text: str) -> tuple[dict[str, Any], set[str]]:
     return {**environment.preset(preset, given), **given}, set(given)
 
 
+def begins_with_preset(text: str) -> bool:
+    """Return whether a text that `parse_fields` reads names a preset."""
+    return "=" not in next(iter(split_fields(text)), "=")
+
+
 def split_fields(text: str) -> list[str]:
     """Split a text at the commas that are not inside brackets or a value in quotation marks.
 

@@ -12,10 +12,12 @@ from genflow_molecule import scoring
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
 from oracles import chi_square, lively, uniform_backward
-from processes import genflow, refused
+from processes import genflow as command
+from processes import refused
 from rdkit import Chem
 from test_molecule import Node, additions, by_torchgfn, every_tree, fold, structure, unfold
 
+import genflow
 from genflow import ExactSolution, Generator, GenflowError, Population, Structure, js
 from genflow.pretrained import shipped
 from genflow.training.finetune import transfer
@@ -197,13 +199,20 @@ def test_what_is_kept_out_costs_no_reward_call(tmp_path):
 
     asked = []
 
-    class Spy:
-        def scores(self, smiles):
-            asked.extend(smiles)
-            return [0.5] * len(smiles)
+    class Spy(genflow.Reward):
+        environment = "molecule"
 
-    spied = Excluding(Spy(), ("unstable",))
-    assert spied.scores(["CCO", "OCN", "CCO", "CCC"]) == [0.5, 0.001, 0.5, 0.5]
+        def score(self, objects):
+            asked.extend(map(Chem.MolToSmiles, objects))
+            return [0.5] * len(objects)
+
+    calls = genflow.RewardCalls(tmp_path / "calls.sqlite")
+    spied = Excluding(scoring.Scorer(Spy()), ("unstable",))
+    with calls.as_current():
+        assert spied.scores(["OCN"]) == [0.001]
+        assert len(calls) == 0
+        assert spied.scores(["CCO", "OCN", "CCO", "CCC"]) == [0.5, 0.001, 0.5, 0.5]
+        assert len(calls) == 2
     assert asked == ["CCO", "CCC"]
     assert "did you mean 'unstable'" in refused(
         "generate", "--env", "molecule", "--structure", "small,exclude=unstabel", "--out", tmp_path / "no"
@@ -214,6 +223,6 @@ def test_from_the_command_line(tmp_path):
     fields = "blocks=8,max_blocks=3,width=8,min_blocks=3,exclude=brenk+unstable"
     Population.initialised(Structure.parse("molecule", fields), 1, 0).save(tmp_path / "start")
     few = ["-o", "finetune.steps=2", "-o", "finetune.batch_size=8", "-o", "finetune.compare=false"]
-    genflow("finetune", tmp_path / "start", *few, "--out", tmp_path / "made")
-    found = genflow("sample", tmp_path / "made", "--num", "50", "--column", "unstable", "--json").stdout
+    command("finetune", tmp_path / "start", *few, "--out", tmp_path / "made")
+    found = command("sample", tmp_path / "made", "--num", "50", "--column", "unstable", "--json").stdout
     assert '"unstable": ' in found and '"invalid": 0' in found
