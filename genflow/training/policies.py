@@ -179,7 +179,7 @@ class PopulationTrainee(Trainee):
             by_logits, by_flow = torch.autograd.grad(losses.sum(), (logits, log_flow))
             arch.backward(self._flow_module, flow, cache, by_flow, _grads(self.flow, own))
         arch.backward(self._module, weights, rollouts.cache, by_logits, _grads(self.weights, own))
-        return {"loss": losses.detach(), "reward": rollouts.log_reward.exp().mean(1)}
+        return {"loss": losses.detach(), "reward": rollouts.log_reward.double().exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw policy inputs (B, ...), allowed actions (B, A) and optimal policies (B, A)."""

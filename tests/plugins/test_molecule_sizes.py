@@ -12,8 +12,8 @@ from genflow_molecule import scoring
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
 from oracles import chi_square, lively, uniform_backward
-from processes import genflow as command
-from processes import refused
+from processes import quickly as command
+from processes import refused_quickly as refused
 from rdkit import Chem
 from test_molecule import Node, additions, by_torchgfn, every_tree, fold, structure, unfold
 
@@ -215,7 +215,14 @@ def test_what_is_kept_out_costs_no_reward_call(tmp_path):
         assert len(calls) == 2
     assert asked == ["CCO", "CCC"]
     assert "did you mean 'unstable'" in refused(
-        "generate", "--env", "molecule", "--structure", "small,exclude=unstabel", "--out", tmp_path / "no"
+        "generate",
+        "--env",
+        "molecule",
+        "--structure",
+        "small,exclude=unstabel",
+        "--out",
+        tmp_path / "no",
+        folder=tmp_path / "said",
     )
 
 
@@ -223,6 +230,7 @@ def test_from_the_command_line(tmp_path):
     fields = "blocks=8,max_blocks=3,width=8,min_blocks=3,exclude=brenk+unstable"
     Population.initialised(Structure.parse("molecule", fields), 1, 0).save(tmp_path / "start")
     few = ["-o", "finetune.steps=2", "-o", "finetune.batch_size=8", "-o", "finetune.compare=false"]
-    command("finetune", tmp_path / "start", *few, "--out", tmp_path / "made")
-    found = command("sample", tmp_path / "made", "--num", "50", "--column", "unstable", "--json").stdout
+    command("finetune", tmp_path / "start", *few, "--out", tmp_path / "made", folder=tmp_path / "said")
+    asked = ["sample", tmp_path / "made", "--num", "50", "--column", "unstable", "--json"]
+    found = command(*asked, folder=tmp_path / "read").said("stdout")
     assert '"unstable": ' in found and '"invalid": 0' in found
