@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .decomposition import Decomposer
     from .drawing import Molecules
     from .features import Descriptions
+    from .floored import FloorWatch
 
 #: what a reward may say in the condition, and what stands there if it does not. The number of a reward that
 #: gives none follows from its name, above all that are given
@@ -233,11 +234,16 @@ class Molecule(Environment):
     def catalogue(self) -> Catalogue:
         """The molecule and the score, before `beta`, of any state."""
         from .catalogue import Catalogue
-        from .exclusion import Excluding, catalogues_of
-        from .scoring import scorer
+        from .exclusion import scorer_without
 
-        score, catalogues = scorer(self.reward), catalogues_of(self.config.exclude)
-        return Catalogue(self.entries, Excluding(score, catalogues) if catalogues else score)
+        return Catalogue(self.entries, scorer_without(self.reward, self.config.exclude))
+
+    @cached_property
+    def _watch(self) -> FloorWatch:
+        """Says where the reward pays for nothing."""
+        from .floored import FloorWatch
+
+        return FloorWatch(self.config.reward, self.reward, self.catalogue.score)
 
     @cached_property
     def decomposer(self) -> Decomposer:
@@ -328,7 +334,9 @@ class Molecule(Environment):
         """Trees by tensor operations."""
         c = self.config
         multiplicity = (lambda: self.multiplicity) if c.multiplicity else None
-        return MoleculeTransitions(self.make, device, self.trees, self.catalogue, c.beta, multiplicity)
+        return MoleculeTransitions(
+            self.make, device, self.trees, self.catalogue, c.beta, multiplicity, self._watch.see
+        )
 
     def exact_solution(self, transitions: Transitions) -> MoleculeSolution:
         """Every tree, where there are few enough to score all."""

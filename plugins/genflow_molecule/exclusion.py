@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 
-from genflow import ByteTable, GenflowError, brief, did_you_mean, interrupts_for_python
+from genflow import ByteTable, GenflowError, Reward, brief, did_you_mean, interrupts_for_python
 
 from .descriptors import CATALOGUES, alerts
-from .scoring import FLOOR, OVERHEAD, Scorer, read
+from .scoring import FLOOR, OVERHEAD, Scorer, read, scorer
 
 #: what stands for no catalogue
 NONE = "none"
@@ -54,9 +54,9 @@ def _has_alert(smiles: str, catalogue: str) -> bool:
 class Excluding(Scorer):
     """Scores molecules without alerts as another scorer does, which is never asked about the others."""
 
-    def __init__(self, scorer: Scorer, catalogues: Sequence[str]) -> None:
-        super().__init__(scorer._reward)
-        self._scorer, self._catalogues = scorer, tuple(catalogues)
+    def __init__(self, other: Scorer, catalogues: Sequence[str]) -> None:
+        super().__init__(other._reward)
+        self._scorer, self._catalogues = other, tuple(catalogues)
 
     def excludes(self, smiles: str) -> bool:
         """Whether a molecule has an alert of one of the catalogues."""
@@ -73,3 +73,9 @@ class Excluding(Scorer):
         kept = [each for each in dict.fromkeys(smiles) if not self.excludes(each)]
         found = dict(zip(kept, self._scorer.modes(kept), strict=True))
         return [found.get(each, False) for each in smiles]
+
+
+def scorer_without(reward: Reward, exclude: str) -> Scorer:
+    """Return the scorer of a reward that is not asked about what catalogues exclude, see `catalogues_of`."""
+    catalogues = catalogues_of(exclude)
+    return Excluding(scorer(reward), catalogues) if catalogues else scorer(reward)
