@@ -58,6 +58,7 @@ _LAZY = {
     "convert_populations": "genflow.storage.populations",
     "did_you_mean": "genflow.errors",
     "evaluate": "genflow.evaluation.evaluate",
+    "finetune": "genflow.generation",
     "generate": "genflow.generation",
     "interrupts_for_python": "genflow.interrupts",
     "js": "genflow.divergences",

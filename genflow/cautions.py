@@ -53,7 +53,9 @@ def caution(
             that out, as building hundreds of molecules takes seconds.
         blind: the name of the generator's encoder if it does not read units, see `Encoder.reads_units`.
     """
-    own, fixed = structure.fields(), structure.fixed_fields()
+    own, fixed = structure.filled(), structure.fixed_fields()
+    training = [structure.filled(other) for other in training]
+    quality = [e.model_copy(update={"structure": structure.filled(e.structure)}) for e in quality]
     alike = [other for other in training if all(other.get(key) == fixed[key] for key in fixed)]
     if not alike or any(all(key in o and o[key] == own[key] for key in own) for o in alike):
         return None

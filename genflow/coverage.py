@@ -9,7 +9,8 @@ from pydantic import Field
 
 from genflow.errors import GenflowError, did_you_mean
 from genflow.schema import Name, Schema, StructureName, brief
-from genflow.structure import MAX_VALUE, Structure, text_digest
+from genflow.structure import Structure
+from genflow.structure_fields import MAX_VALUE, text_digest
 from genflow.value_text import to_text
 
 #: the key of a coverage for the number of states of the task
@@ -38,7 +39,7 @@ def check(
         GenflowError: a field is outside its range, or differs from every training structure and was not
             learned: its role is "fixed", it never varied, or it contains names.
     """
-    fields = structure.fields()
+    fields, training = structure.filled(), [structure.filled(other) for other in training]
     for key, (low, high) in coverage.items():
         if key not in fields and any(key in other for other in training):
             continue  # a field of another reward

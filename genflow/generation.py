@@ -1,18 +1,23 @@
-"""`generate`, the whole way from the name of an environment to a population in one call."""
+"""`generate` and `finetune`: from the name of an environment to policies, and further, in one call each."""
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, overload
 
 from genflow.config import load_config
 from genflow.errors import GenflowError, GenflowWarning, without_cautions
 from genflow.generator import Generator
-from genflow.given import Given, Several, read_structure
+from genflow.given import Given, Several, read_beside, read_structure
 from genflow.population import Population
-from genflow.stages.generate import load_generators
+from genflow.progress import Progress
+from genflow.stages.generate import finetune_both, load_generators
 from genflow.storage.files import StrPath
+from genflow.storage.populations import TRAININGS
+from genflow.training.finetune import transfer
 
 
 @overload
@@ -74,3 +79,44 @@ def generate(
     with without_cautions():  # said above, for the line that called
         populations = [own.generate(each, num, seed) for own, each in zip(chosen, structures, strict=True)]
     return populations if several else populations[0]
+
+
+def finetune(
+    population: Population,
+    structure: Given | None = None,
+    *,
+    out: StrPath | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    **options: Any,
+) -> Population:
+    """Train policies further, for what their own structure pays or for something else.
+
+    ``finetune(population, "reward=light", reward_calls=2000)`` is ``genflow finetune`` with ``--structure``
+    and ``--reward-calls``, but that no random start is trained beside it unless ``compare=True``.
+
+    Args:
+        population: where the training starts.
+        structure: what is paid, as for `generate`; fields that are not given are those of the population.
+        out: the folder of the run, in which a training that was stopped goes on when it is called again; None
+            keeps nothing.
+        seed: of all random numbers.
+        device: "auto", which prefers a GPU, or a torch device.
+        options: of the section ``finetune`` of the configuration, e.g. ``steps=100``, ``reward_calls=2000``
+            or ``budget=60``.
+
+    Returns:
+        The trained policies, with learning curves in ``provenance["history"]``.
+
+    Raises:
+        GenflowError: an option is unknown, more than what is paid differs, `out` holds another run, or the
+            training fails.
+    """
+    own = population.structure
+    wanted = own if structure is None else read_beside(own, structure)[0]
+    given = {f"finetune.{key}": value for key, value in {"compare": False, **options}.items()}
+    config = load_config(None, env=own.env, policy=own.policy, seed=seed, device=device, **given)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "run" if out is None else Path(out)
+        finetune_both(config, transfer(population, wanted), folder, Progress.current())
+        return Population.load(folder / TRAININGS[0])

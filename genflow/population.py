@@ -153,9 +153,8 @@ class Population:
     def seen(self) -> bool:
         """Whether the provenance says that this structure was trained on to make these policies."""
         # files of the first edition also hold the fields of other rewards
-        own = self.structure.fields()
-        trained_on = self.provenance.get("training_structures", [])
-        return any(all(key in other and other[key] == own[key] for key in own) for other in trained_on)
+        own, trained_on = self.structure.filled(), self.provenance.get("training_structures", [])
+        return any(own.items() <= self.structure.filled(other).items() for other in trained_on)
 
     def __repr__(self) -> str:
         noun = "policy" if len(self) == 1 else "policies"

@@ -151,27 +151,31 @@ def size(default: Any = ..., **constraints: Any) -> Any:
     return _field(default, "size", constraints)
 
 
-def described(default: Any = ..., *, reward_only: bool = False, **constraints: Any) -> Any:
+def described(
+    default: Any = ..., *, reward_only: bool = False, added: bool = False, **constraints: Any
+) -> Any:
     """Declare a field that the condition or unit descriptions express, so that a generator can learn it.
 
     Args:
         default: as for `size`.
         reward_only: whether it changes the reward and nothing else, as a reward's own fields do: states,
             inputs and actions stay, so that policies for one value can be trained further for another.
+        added: whether the field came after structures had been saved. Its default is not written, so that
+            these stay what they were.
         constraints: as for `size`.
     """
-    return _field(default, "described", constraints, reward_only=reward_only)
+    return _field(default, "described", constraints, reward_only=reward_only, added=added)
 
 
-def fixed(default: Any = ..., *, reward_only: bool = False, **constraints: Any) -> Any:
+def fixed(default: Any = ..., *, reward_only: bool = False, added: bool = False, **constraints: Any) -> Any:
     """Declare a field that must have the same value as in training, which is the default role.
 
     Args:
         default: as for `size`.
-        reward_only: as for `described`.
+        reward_only, added: as for `described`.
         constraints: as for `size`.
     """
-    return _field(default, "fixed", constraints, reward_only=reward_only)
+    return _field(default, "fixed", constraints, reward_only=reward_only, added=added)
 
 
 def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) -> Any:
@@ -193,8 +197,17 @@ def role_of(model: type[BaseModel], key: str) -> Role:
 
 def is_reward_only(model: type[BaseModel], key: str) -> bool:
     """Return whether a field changes the reward and nothing else, see `described`."""
+    return _marked(model, key, "reward_only")
+
+
+def is_added(model: type[BaseModel], key: str) -> bool:
+    """Return whether a field came after structures had been saved, see `described`."""
+    return _marked(model, key, "added")
+
+
+def _marked(model: type[BaseModel], key: str, mark: str) -> bool:
     extra = model.model_fields[key].json_schema_extra
-    return isinstance(extra, dict) and bool(extra.get("reward_only"))
+    return isinstance(extra, dict) and bool(extra.get(mark))
 
 
 def reward_field(model: type[BaseModel]) -> str | None:

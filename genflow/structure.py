@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
@@ -25,20 +24,18 @@ from genflow.layout import WeightLayout
 from genflow.precision import float32_default
 from genflow.registry import default_name
 from genflow.rollouts import Trace
-from genflow.schema import MAX_NAME, Name, Role, Schema, brief, is_reward_only, role_of, validate
+from genflow.schema import Name, Role, Schema, brief, is_reward_only, reward_field, role_of, validate
 from genflow.structure_fields import (
     CUT_SHORT,
-    DEFAULT,
+    added_defaults,
     content,
-    field_text,
+    name_of,
     parse_fields,
     resolve_fields,
     reward_fields,
     written,
 )
 
-#: the most characters of a field's value in a name. A longer value is replaced by its digest
-MAX_VALUE = 60
 #: equal structures are the same object, so that they share cached results
 _alive: WeakValueDictionary[Any, Structure] = WeakValueDictionary()
 _named: WeakValueDictionary[tuple[str, str, str], Structure] = WeakValueDictionary()
@@ -175,20 +172,36 @@ class Structure:
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
         """
-        known = cls._in_use(env, policy or default_name("policy"), text)
+        known = cls.in_use(env, policy or default_name("policy"), text)
         if known is not None:
             return known
         fields, texts = parse_fields(env, text)
         return cls._of_fields(env, policy, fields, read_files=True, texts=texts)
 
     @classmethod
-    def _in_use(cls, env: str, policy: str, text: str) -> Structure | None:
+    def in_use(cls, env: str, policy: str, text: str) -> Structure | None:
         """Return the structure in use that has a name, even if its `name` has never been read."""
         found = _named.get((env, policy, text))
         if found is None and ("~" in text or CUT_SHORT.fullmatch(text)):
             alike = [each for each in list(_alive.values()) if (each.env, each.policy) == (env, policy)]
             found = next((each for each in reversed(alike) if each.name == text), None)
         return found
+
+    def varied(self, given: str | Mapping[str, Any]) -> Structure:
+        """Create a structure with the same fields except those given, as ``key=value,...`` or a mapping.
+
+        The options of a reward are left out with it.
+
+        Raises:
+            GenflowError: as for `parse` and `build`.
+        """
+        fields, texts = parse_fields(self.env, given) if isinstance(given, str) else (dict(given), set())
+        own, environment = self.fields(), self.environment
+        key = reward_field(type(environment.config))
+        if environment.reward is not None and key is not None and fields.get(key, own[key]) != own[key]:
+            for each in type(environment.reward.config).model_fields:
+                own.pop(each, None)
+        return self._of_fields(self.env, self.policy, {**own, **fields}, read_files=True, texts=texts)
 
     @property
     def _configs(self) -> tuple[BaseModel, ...]:
@@ -199,9 +212,13 @@ class Structure:
         """Return the fields of environment, reward and policy, JSON-serialisable."""
         return {key: value for config in self._configs for key, value in written(config).items()}
 
+    def filled(self, fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return `fields`, or those of another structure, with the defaults that are not written."""
+        return {**added_defaults(map(type, self._configs)), **(self.fields() if fields is None else fields)}
+
     def known_fields(self) -> set[str]:
         """Return the names of all fields, including those of the environment's other rewards."""
-        own = set(self.fields())
+        own = set(self.filled())
         return own if self.environment.reward is None else own | reward_fields(self.env)
 
     def roles(self) -> dict[str, Role]:
@@ -219,7 +236,7 @@ class Structure:
     def fixed_fields(self) -> dict[str, Any]:
         """Return the fields whose role is "fixed", which a generator cannot vary."""
         roles = self.roles()
-        return {key: value for key, value in self.fields().items() if roles[key] == "fixed"}
+        return {key: value for key, value in self.filled().items() if roles[key] == "fixed"}
 
     @cached_property
     def name(self) -> str:
@@ -231,20 +248,7 @@ class Structure:
         Raises:
             GenflowError: another structure in use has the same name.
         """
-        parts, at_default = [], []
-        for config in self._configs:
-            values = written(config)
-            for key, info in type(config).model_fields.items():
-                text = field_text(type(config), key, values[key])
-                said = f"{key}={text if len(text) <= MAX_VALUE else text_digest(text)}"
-                differs = info.is_required() or content(getattr(config, key)) != content(info.default)
-                if differs or key in validation.numbers_of(self.arch):
-                    parts.append(said)
-                elif len(text) <= MAX_VALUE:
-                    at_default.append(said)
-        name = ",".join(parts or at_default[:1]) or DEFAULT
-        if len(name) > MAX_NAME:
-            name = name[: MAX_NAME - 17] + "-" + text_digest(name)[1:]
+        name = name_of(self._configs, validation.numbers_of(self.arch))
         other = _named.get((self.env, self.policy, name))
         # a class that a notebook has redefined takes over the name
         if other is not None and other != self and other._key[2:5] == self._key[2:5]:
@@ -343,8 +347,3 @@ class Structure:
 def _key_of(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return what tells structures apart: names, classes, and the content of the options."""
     return *parts[:5], *(None if config is None else content(written(config)) for config in parts[5:])
-
-
-def text_digest(text: str) -> str:
-    """Return the digest that stands for a long text in a name."""
-    return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]

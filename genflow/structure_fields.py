@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
@@ -14,13 +15,15 @@ from pydantic_core import to_jsonable_python
 
 from genflow.errors import GenflowError, did_you_mean
 from genflow.registry import registry
-from genflow.schema import MAX_NAME, brief, reward_field, validate
+from genflow.schema import MAX_NAME, brief, is_added, reward_field, validate
 from genflow.value_text import from_text, to_text
 
 #: the classes of environment, reward (or None) and policy architecture, followed by their options
 Parts = tuple[Any, Any, Any, Any, Any, Any]
 #: the name of a structure without fields
 DEFAULT = "default"
+#: the most characters of a field's value in a name. A longer value is replaced by its digest
+MAX_VALUE = 60
 # a digest in place of a value, and at the end of a name that is cut short
 _DIGEST, CUT_SHORT = re.compile(r"~[0-9a-f]{16}"), re.compile(rf".{{{MAX_NAME - 17}}}-[0-9a-f]{{16}}")
 _NUMBERS: frozenset[Any] = frozenset({int, float, bool})
@@ -124,8 +127,32 @@ def in_order(value: T, sets: bool = False) -> T:
 
 
 def written(config: BaseModel) -> dict[str, Any]:
-    """Return the fields of options, JSON-serialisable, in the same order for the same content."""
-    return in_order(config, sets=True).model_dump(mode="json", warnings=False)
+    """Return the fields of options, JSON-serialisable, in the same order for the same content.
+
+    Fields that were added later are left out at their default.
+    """
+    fields = in_order(config, sets=True).model_dump(mode="json", warnings=False)
+    return {
+        key: value
+        for key, value in fields.items()
+        if not (is_added(type(config), key) and at_default(config, key))
+    }
+
+
+def at_default(config: BaseModel, key: str) -> bool:
+    """Return whether a field has its default value."""
+    info = type(config).model_fields[key]
+    return not info.is_required() and content(getattr(config, key)) == content(info.default)
+
+
+def added_defaults(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    """Return the defaults of the fields that were added later, JSON-serialisable."""
+    return {
+        key: to_jsonable_python(model.model_fields[key].default)
+        for model in models
+        for key in model.model_fields
+        if is_added(model, key)
+    }
 
 
 def content(value: Any) -> str:
@@ -147,6 +174,26 @@ def field_text(model: type[BaseModel], key: str, value: Any) -> str:
     """Write the JSON-serialisable value of a field as the text that `Structure.parse` reads."""
     kinds = _kinds(model.model_fields[key].annotation)
     return to_text(value, _literals(kinds), flat=not any(map(_is_text, kinds)))
+
+
+def name_of(configs: Iterable[BaseModel], always: Container[str]) -> str:
+    """Write the fields that differ from their default, and those of `always`; else the first field."""
+    parts, rest = [], []
+    for config in configs:
+        for key, value in written(config).items():
+            text = field_text(type(config), key, value)
+            said = f"{key}={text if len(text) <= MAX_VALUE else text_digest(text)}"
+            if not at_default(config, key) or key in always:
+                parts.append(said)
+            elif len(text) <= MAX_VALUE:
+                rest.append(said)
+    name = ",".join(parts or rest[:1]) or DEFAULT
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 17] + "-" + text_digest(name)[1:]
+
+
+def text_digest(text: str) -> str:
+    """Return the digest that stands for a long text in a name."""
+    return "~" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _typed(model: type[BaseModel], key: str, text: str, where: str) -> Any:
@@ -261,6 +308,11 @@ def parse_fields(env: str, text: str) -> tuple[dict[str, Any], set[str]]:
         near = did_you_mean(preset, environment.presets)
         raise GenflowError(f"environment {env!r} has no preset {preset!r}{near}")
     return {**environment.preset(preset, given), **given}, set(given)
+
+
+def begins_with_preset(text: str) -> bool:
+    """Return whether a text that `parse_fields` reads names a preset."""
+    return "=" not in next(iter(split_fields(text)), "=")
 
 
 def split_fields(text: str) -> list[str]:

@@ -13,6 +13,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from processes import quickly
 
 import genflow
 from genflow import Generator, GenflowError, GenflowWarning, Population, Structure, Zoo, generate
@@ -240,3 +241,35 @@ def test_everything_shows_itself_in_a_line(tmp_path, generator):
     assert repr(generator) == f"Generator(hypergrid, policy mlp3, trained on {count:,} structures)"
     assert repr(Zoo(tmp_path)) == f"Zoo(1 population in {tmp_path})"
     assert repr(Zoo(tmp_path).only([])) == f"Zoo(0 populations in {tmp_path})"
+
+
+SHORT = {"steps": 3, "batch_size": 8}
+
+
+def test_finetuning_in_python_is_that_of_the_command(tmp_path):
+    start = Population.initialised(Structure.parse("hypergrid", "ndim=2,height=4,width=8"), 2, 0)
+    start.save(tmp_path / "start")
+    made = genflow.finetune(start, "R0=0.02", seed=3, **SHORT)
+    few = [f"-o finetune.{key}={value}" for key, value in {**SHORT, "compare": "false"}.items()]
+    options = [word for text in few for word in text.split()]
+    asked = ["finetune", tmp_path / "start", "--structure", "R0=0.02", "--seed", "3", *options]
+    quickly(*asked, "--out", tmp_path / "made", folder=tmp_path / "said")
+    assert same(made, Population.load(tmp_path / "made"))
+    assert made.structure is Structure.parse("hypergrid", "ndim=2,height=4,width=8,R0=0.02")
+    assert made.source == "finetuned" and not torch.equal(made.weights, start.weights)
+
+
+def test_finetuning_in_python_keeps_its_folder_and_refuses_in_one_line(tmp_path):
+    start = Population.initialised(Structure.parse("hypergrid", "ndim=2,height=4,width=8"), 2, 0)
+    made = genflow.finetune(start, out=tmp_path / "run", compare=True, **SHORT)
+    again = genflow.finetune(start, out=tmp_path / "run", compare=True, **SHORT)  # nothing is trained
+    assert same(made, again) and same(made, Population.load(tmp_path / "run"))
+    assert Population.load(tmp_path / "run" / "from_random").source == "from_random"
+    for structure, options, said in (
+        ({"height": 5}, {}, "they are of height 4, not 5"),
+        (None, {"stepps": 3}, "did you mean 'steps'"),
+        (None, {"out": tmp_path / "run", "steps": 4}, "holds another run"),
+    ):
+        with pytest.raises(GenflowError, match=said) as caught:
+            genflow.finetune(start, structure, **options)
+        assert "\n" not in str(caught.value)

@@ -109,3 +109,21 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "t.smi").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(GenflowError, match="no text in UTF-8"):
         score_objects(lively(grid(2, 4), 2), tmp_path / "t.smi")
+
+
+def test_a_list_is_as_good_as_a_file(tmp_path):
+    population = lively(grid(2, 4), 2)
+    (tmp_path / "t.txt").write_text("1 2\nhere\n3 3\n")
+    found, wanted = (
+        score_objects(population, ["1 2", "here", "3 3"]),
+        score_objects(population, tmp_path / "t.txt"),
+    )
+    assert found.rows == wanted.rows and [row["line"] for row in found.rows] == [1, 3]
+    assert found.faults[0].startswith("the list, line 2: 'here' ")
+    for objects, said in (
+        ([], "the list has no objects"),
+        ([3], "as texts, not 3"),
+        (["x"], "no line of the list"),
+    ):
+        with pytest.raises(GenflowError, match=said):
+            score_objects(population, objects)

@@ -229,7 +229,7 @@ def test_a_value_that_is_too_long_is_named_by_its_content():
 
 @pytest.mark.usefixtures("odd")
 def test_two_structures_of_one_name_are_refused(monkeypatch):
-    from genflow import structure as module
+    from genflow import structure_fields as module
 
     monkeypatch.setattr(module, "text_digest", lambda text: "~same")
     long, other = build(text="v" * 500), build(text="w" * 500)

@@ -71,6 +71,7 @@ def _start(options: CommandOptions, folder, generator_folder, num, reward_calls)
         GenflowError: an option asks for what this population is not.
     """
     from genflow.config import parse_override
+    from genflow.given import read_beside
     from genflow.population import Population
     from genflow.training.finetune import transfer
 
@@ -97,12 +98,13 @@ def _start(options: CommandOptions, folder, generator_folder, num, reward_calls)
         )
     population = population[:num]
     if options.structures or "structures" in keys:  # those of a file are other commands'
-        structures = config.training_structures()
-        if len(structures) != 1:
-            raise GenflowError(f"beside {folder} name one --structure, not {len(structures)}")
-        population = transfer(population, structures[0])
-        if structures[0] != own:
-            options.progress().note(f"policies of {own.name} are trained on {structures[0].name}")
+        if len(config.structures) != 1:
+            raise GenflowError(f"beside {folder} name one --structure, not {len(config.structures)}")
+        wanted, kept = read_beside(own, config.structures[0])
+        population = transfer(population, wanted)
+        if wanted != own:
+            same = f"; {', '.join(kept)} as in {folder}" if kept else ""
+            options.progress().note(f"policies of {own.name} are trained on {wanted.name}{same}")
     return config, population
 
 
@@ -122,12 +124,12 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
     """Train policies further: those of POPULATION, or ones generated for --structure.
 
     A random start is trained beside them. With both, the policies of POPULATION are trained on --structure,
-    which may differ in what is paid alone.
+    which may differ in what is paid alone; fields that are not given are those of POPULATION.
 
     \b
     Examples:
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
-      genflow finetune runs/policies --structure ndim=3,height=12,R0=0.01 --out runs/other-reward
+      genflow finetune runs/policies --structure R0=0.01 --out runs/other-reward
     """
     from genflow.reward_calls import described_in
     from genflow.stages import generate as generate_stage

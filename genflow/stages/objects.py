@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,15 +34,33 @@ def read_objects(path: Path, gallery: Gallery) -> list[Line]:
     Raises:
         GenflowError: the file cannot be read, or has no objects or not the column.
     """
-    lines = []
-    for number, text in _texts(path, gallery.name_kind):
-        try:
-            lines.append(Line(number, text, gallery.read_name(text), None))
-        except GenflowError as error:
-            lines.append(Line(number, text, None, str(error)))
+    lines = [_line(number, text, gallery) for number, text in _texts(path, gallery.name_kind)]
     if not lines:
         raise GenflowError(f"{path} has no objects; write one on each line")
     return lines
+
+
+def listed(names: Iterable[str], gallery: Gallery) -> list[Line]:
+    """Read objects from a list, numbered from 1 on.
+
+    Raises:
+        GenflowError: there are none, or one is no text.
+    """
+    lines = []
+    for number, name in enumerate(names, 1):
+        if not isinstance(name, str):
+            raise GenflowError(f"objects are given by name, as texts, not {brief(name)}")
+        lines.append(_line(number, name, gallery))
+    if not lines:
+        raise GenflowError("the list has no objects")
+    return lines
+
+
+def _line(number: int, text: str, gallery: Gallery) -> Line:
+    try:
+        return Line(number, text, gallery.read_name(text), None)
+    except GenflowError as error:
+        return Line(number, text, None, str(error))
 
 
 def _texts(path: Path, kind: str) -> Iterator[tuple[int, str]]:
@@ -68,6 +86,6 @@ def _texts(path: Path, kind: str) -> Iterator[tuple[int, str]]:
             yield number, line.strip()
 
 
-def fault_of(path: Path, line: Line) -> str:
-    """Return the message for a line that names no object."""
-    return f"{path}, line {line.number}: {brief(line.text)!r} {line.fault}"
+def fault_of(path: Path | None, line: Line) -> str:
+    """Return the message for a line of a file, or of a list, that names no object."""
+    return f"{path or 'the list'}, line {line.number}: {brief(line.text)!r} {line.fault}"

@@ -6,6 +6,7 @@ Shapes: M policies, K states that are one object.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.common import map_with_progress
-from genflow.stages.objects import fault_of, read_objects
+from genflow.stages.objects import fault_of, listed, read_objects
 from genflow.storage.files import StrPath
 from genflow.storage.tables import OBJECT
 
@@ -57,28 +58,33 @@ class Scored(NamedTuple):
 
 @float32_default()
 def score_objects(
-    population: Population, file: StrPath, *, trajectories: int = 1000, seed: int = 0
+    population: Population, objects: StrPath | Sequence[str], *, trajectories: int = 1000, seed: int = 0
 ) -> Scored:
-    """Score the objects of a file.
+    """Score the objects of a file or a list.
 
     The probability of an object is the sum over its states. That of a state is exact where its ancestors are
     few enough, or else estimated by `sampled_log_probabilities`.
 
     Args:
         population: the policies; those that diverged in training are left out.
-        file: see `read_objects`.
+        objects: a file, see `read_objects`, or a list of names such as SMILES.
         trajectories: of an estimate.
         seed: of the estimates, which do not depend on the number of workers.
 
     Raises:
-        GenflowError: the file is unusable, or names no object.
+        GenflowError: the file is unusable, or no object can be read.
     """
-    gallery, sound, file = population.structure.gallery, population.without_diverged(), Path(file)
-    lines = read_objects(file, gallery)
+    gallery, sound = population.structure.gallery, population.without_diverged()
+    where: Path | None = None
+    if isinstance(objects, str | os.PathLike):
+        where = Path(objects)
+        lines = read_objects(where, gallery)
+    else:
+        lines = listed(objects, gallery)
     names = list(dict.fromkeys(line.name for line in lines if line.name is not None))
-    faults = [fault_of(file, line) for line in lines if line.fault]
+    faults = [fault_of(where, line) for line in lines if line.fault]
     if not names:
-        raise GenflowError(f"no line of {file} can be read; the first: {faults[0]}")
+        raise GenflowError(f"no line of {where or 'the list'} can be read; the first: {faults[0]}")
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
 
     def work(chunk: Sequence[str]) -> list[dict[str, Any]]:

@@ -79,17 +79,23 @@ def _parquet(table: Table) -> bytes:
     import pyarrow.parquet
 
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.table({name: list(column) for name, column in table.items()}), sink)
+    columns = {name: finite(list(column)) for name, column in table.items()}
+    pyarrow.parquet.write_table(pyarrow.table(columns), sink)
     return sink.getvalue().to_pybytes()
 
 
 def _pyarrow(path: Path) -> None:
     try:
         import pyarrow.parquet  # noqa: F401
-    except ImportError:
+    except ModuleNotFoundError:
         raise GenflowError(
-            f"--out {path}: .parquet needs pyarrow, which is not installed: `pip install pyarrow`, or name a"
-            " .csv file"
+            f"--out {path}: .parquet needs pyarrow, which is not installed: `pip install pyarrow` (the extra"
+            " parquet), or name a .csv file"
+        ) from None
+    except ImportError as error:  # such as one for another numpy
+        raise GenflowError(
+            f"--out {path}: .parquet needs pyarrow, which cannot be imported: {error}; install another"
+            " version, or name a .csv file"
         ) from None
 
 

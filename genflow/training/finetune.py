@@ -85,7 +85,7 @@ def transfer(population: Population, structure: Structure) -> Population:
     if before == now:
         return population
     paid = before.paid_fields() | now.paid_fields()
-    old, new = ({"env": s.env, "policy": s.policy, **s.fields()} for s in (before, now))
+    old, new = ({"env": s.env, "policy": s.policy, **s.filled()} for s in (before, now))
     odd = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in paid]
     if odd or before.layout.shapes != now.layout.shapes:
         differ = "; ".join(f"{key} {_short(old, key)}, not {_short(new, key)}" for key in odd)

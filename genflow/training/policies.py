@@ -195,7 +195,7 @@ class PopulationTrainee(Trainee):
         arch.backward(self._module, weights, rollouts.cache, by_logits, grads(self.weights, own))
         if self.replay is not None:
             self._seen.append((rollouts.final[:, :new].flatten(0, 1), rollouts.log_reward[:, :new].flatten()))
-        return {"loss": losses.detach(), "reward": rollouts.log_reward[:, :new].exp().mean(1)}
+        return {"loss": losses.detach(), "reward": rollouts.log_reward[:, :new].double().exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw policy inputs (B, ...), allowed actions (B, A) and optimal policies (B, A)."""

@@ -1,6 +1,17 @@
 """Molecules as trees of building blocks (Bengio et al. 2021), and what is measured of them."""
 
+import importlib
+from typing import Any
+
 import genflow
+
+__all__ = ["make_vocabulary"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:  # what is imported here is imported with every command
+        raise AttributeError(f"module 'genflow_molecule' has no attribute {name!r}")
+    return getattr(importlib.import_module("genflow_molecule.vocabulary_file"), name)
 
 
 @genflow.hookimpl

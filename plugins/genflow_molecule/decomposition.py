@@ -54,6 +54,7 @@ class Decomposer:
 
     def __init__(self, entries: Sequence[Entry], trees: Trees) -> None:
         self._trees = trees.to(torch.device("cpu"))
+        self._least = {2: "two"}.get(trees.min_blocks, str(trees.min_blocks))
         self._blocks: list[Block] = list(dict.fromkeys(entry.block for entry in entries))
         self._entries = entries
         self._numbers = {(e.block, e.attachment): number for number, e in enumerate(entries)}
@@ -72,15 +73,19 @@ class Decomposer:
         covered = frozenset().union(*(piece.atoms for piece in pieces))
         if missing := sorted(set(range(mol.GetNumAtoms())) - covered):
             if whole:
-                raise GenflowError("is one block, and molecules have two at least")
+                raise GenflowError(f"is one block, and molecules have {self._least} at least")
             some = ", ".join(_shown(mol.GetAtomWithIdx(atom)) for atom in missing[:5])
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             raise GenflowError(f"has atoms where no block fits: {some}{more}")
         search = _Search(mol.GetNumAtoms(), pieces, self._largest)
-        n_slots = self._trees.n_slots
+        n_slots, least = self._trees.n_slots, self._trees.min_blocks
         found: dict[tuple[int, ...], None] = {}
         covers = 0
+        small = 0
         for cover in search.covers(n_slots):
+            if len(cover) < least:
+                small += 1
+                continue
             covers += 1
             for slots in self._orders(cover):
                 flat = [number for slot in slots for number in slot]
@@ -91,6 +96,8 @@ class Decomposer:
             return torch.tensor(list(found)), not search.cut_short
         if search.cut_short:
             raise GenflowError(f"has no tree of blocks among the first {MAX_TRIED:,} that were tried")
+        if small and not covers:
+            raise GenflowError(f"is a sum of fewer than {least} blocks, min_blocks of this structure")
         if covers:
             raise GenflowError("is a sum of blocks, but they cannot be joined in this way")
         if next(search.covers(mol.GetNumAtoms()), None) is not None:

@@ -54,6 +54,10 @@ def _refractivity(mol: Mol) -> float:
     return rdMolDescriptors.CalcCrippenDescriptors(mol)[1]
 
 
+def _unstable(mol: Mol) -> int:
+    return alerts("unstable")(mol)
+
+
 #: name -> descriptor; docs/molecule.md has the table
 DESCRIPTORS = {
     "mw": Descriptor(_weight, 100.0),
@@ -72,6 +76,7 @@ DESCRIPTORS = {
     "stereo": Descriptor(rdMolDescriptors.CalcNumAtomStereoCenters, 2.0, whole=True),
     "qed": Descriptor(drug_likeness, 0.3, most=1.0),
     "sa": Descriptor(sa_score, 1.5, least=1.0, most=10.0),
+    "unstable": Descriptor(_unstable, 2.0, whole=True),
 }
 #: RDKit's catalogues, by their names in lower case
 _RDKIT = {name.lower(): value for name, value in FilterCatalogParams.FilterCatalogs.names.items()}

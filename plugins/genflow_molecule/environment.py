@@ -29,6 +29,7 @@ from genflow import (
     UnitDescriptions,
     Units,
     described,
+    fixed,
     require_may_read,
     reward_name,
     size,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .decomposition import Decomposer
     from .drawing import Molecules
     from .features import Descriptions
+    from .floored import FloorWatch
 
 #: what a reward may say in the condition, and what stands there if it does not. The number of a reward that
 #: gives none follows from its name, above all that are given
@@ -95,6 +97,9 @@ class Molecule(Environment):
             " by default 12 of one that ships, and all of a file's.",
         )
         max_blocks: int = size(ge=2, le=8, description="The most blocks N of a molecule.")
+        min_blocks: int = fixed(
+            2, added=True, ge=2, le=8, description="The least blocks of a molecule, at most max_blocks."
+        )
         vocabulary: str | tuple[Block, ...] = described(
             "default",
             min_length=1,
@@ -112,6 +117,14 @@ class Molecule(Environment):
             reward_only=True,
             description="Divide the reward of a state by the number of states that are the same molecule,"
             " so that molecules, not states, are sampled in proportion to it; this needs every state.",
+        )
+        exclude: str = described(
+            "none",
+            reward_only=True,
+            added=True,
+            max_length=200,
+            description="Catalogues of alerts, unstable or unstable+brenk; a molecule with one of them scores"
+            " the least, and the reward is not asked about it.",
         )
 
         @field_validator("blocks")
@@ -131,6 +144,15 @@ class Molecule(Environment):
             ordered = tuple(sorted(blocks))
             return len(ordered) if ordered == tuple(range(len(ordered))) else ordered
 
+        @field_validator("exclude")
+        @classmethod
+        def _catalogues_in_order(cls, exclude: str) -> str:
+            if exclude == "none":  # without RDKit
+                return exclude
+            from .exclusion import catalogues_of
+
+            return "+".join(catalogues_of(exclude)) or "none"
+
         @field_validator("vocabulary", mode="before")
         @classmethod
         def _content_of_a_file(cls, vocabulary: Any, info: ValidationInfo) -> Any:
@@ -141,6 +163,14 @@ class Molecule(Environment):
                 require_may_read(info, vocabulary)
                 return read_vocabulary(Path(vocabulary))
             return vocabulary
+
+        @model_validator(mode="after")
+        def _sizes_in_order(self) -> Molecule.Config:
+            if self.min_blocks > self.max_blocks:
+                raise ValueError(
+                    f"min_blocks is {self.min_blocks}, above max_blocks, which is {self.max_blocks}"
+                )
+            return self
 
         @model_validator(mode="after")
         def _blocks_of_the_vocabulary(self) -> Molecule.Config:
@@ -184,7 +214,7 @@ class Molecule(Environment):
         """All trees of these blocks.
 
         Raises:
-            GenflowError: no two of the blocks can be joined.
+            GenflowError: no two of the blocks can be joined, or not as many as `min_blocks`.
         """
         from .assembly import joints
 
@@ -192,15 +222,28 @@ class Molecule(Environment):
         if not fits_root.any():
             some = ", ".join(block.smiles for block in self.blocks[:10])
             raise GenflowError(f"no two of the blocks {some} can be joined; add others")
-        return Trees(self.config.max_blocks, fits, fits_root)
+        trees = Trees(self.config.max_blocks, fits, fits_root, self.config.min_blocks)
+        if not trees.possible:
+            raise GenflowError(
+                f"no molecule has {trees.min_blocks} of these blocks, because too few are joined by several"
+                " atoms; ask for a smaller min_blocks, or add others"
+            )
+        return trees
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """The molecule and the score, before `beta`, of any state."""
         from .catalogue import Catalogue
-        from .scoring import scorer
+        from .exclusion import scorer_without
 
-        return Catalogue(self.entries, scorer(self.reward))
+        return Catalogue(self.entries, scorer_without(self.reward, self.config.exclude))
+
+    @cached_property
+    def _watch(self) -> FloorWatch:
+        """Says where the reward pays for nothing."""
+        from .floored import FloorWatch
+
+        return FloorWatch(self.config.reward, self.reward, self.catalogue.score)
 
     @cached_property
     def decomposer(self) -> Decomposer:
@@ -280,19 +323,20 @@ class Molecule(Environment):
         )
 
     def initial_logits(self) -> Tensor:
-        """Exit weighs as much as all blocks together that can be joined to two, on average: (A,)."""
+        """Exit weighs as much as all blocks together where it is first allowed, on average: (A,)."""
         trees = self.trees
-        choices = trees.fits.flatten(1).sum(1).double()  # by the entry of the second block
         logits = torch.zeros(trees.n_actions, dtype=torch.float32)
-        mean = (trees.fits_root.double() @ choices).sum() / trees.fits_root.sum()
-        logits[-1] = mean.clamp(min=1).log() if trees.n_slots > 2 else 0.0
+        if trees.n_slots > trees.min_blocks:
+            logits[-1] = math.log(max(1.0, trees.mean_choices()))
         return logits
 
     def transitions(self, device: torch.device) -> MoleculeTransitions:
         """Trees by tensor operations."""
         c = self.config
         multiplicity = (lambda: self.multiplicity) if c.multiplicity else None
-        return MoleculeTransitions(self.make, device, self.trees, self.catalogue, c.beta, multiplicity)
+        return MoleculeTransitions(
+            self.make, device, self.trees, self.catalogue, c.beta, multiplicity, self._watch.see
+        )
 
     def exact_solution(self, transitions: Transitions) -> MoleculeSolution:
         """Every tree, where there are few enough to score all."""

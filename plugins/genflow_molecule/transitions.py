@@ -5,7 +5,7 @@ Shapes: N slots, B states, states (..., 3N) int64, A actions (the last is exit),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class MoleculeTransitions(Transitions):
         catalogue: Catalogue,
         beta: float,
         multiplicity: Callable[[], Mapping[str, int]] | None,
+        see: Callable[[Sequence[str], Sequence[float]], None],
     ) -> None:
         """Bind to a device.
 
@@ -43,10 +44,11 @@ class MoleculeTransitions(Transitions):
             catalogue: the molecules and their scores.
             beta: the reward is the score to this power.
             multiplicity: returns how many states each molecule has, by which its reward is divided; None: 1.
+            see: is shown the molecules that are paid for, by SMILES, and their scores.
         """
         super().__init__(make, device)
         self.trees, self.catalogue = trees.to(device), catalogue
-        self._beta, self._multiplicity = beta, multiplicity
+        self._beta, self._multiplicity, self._see = beta, multiplicity, see
 
     @property
     def n_actions(self) -> int:
@@ -86,7 +88,9 @@ class MoleculeTransitions(Transitions):
     def log_reward(self, states: Tensor) -> Tensor:
         """Log R of states, (B, 3N) -> (B,) float64; where a state is not terminal, the least."""
         smiles = self.catalogue.smiles(states)
-        log_reward = self._beta * torch.tensor(self.catalogue.score.scores(smiles), dtype=torch.float64).log()
+        scores = self.catalogue.score.scores(smiles)
+        self._see(smiles, scores)
+        log_reward = self._beta * torch.tensor(scores, dtype=torch.float64).log()
         if self._multiplicity is not None:
             known = self._multiplicity()
             counts = [max(1, known.get(each, 0)) for each in smiles]

@@ -9,7 +9,8 @@ molecule.
 
 An action is a site and an entry, site * E + entry. Site 0 places the root, then the block that is joined to
 it; site 1 + (p - 1) T + t joins a block to stem t of the block in slot p. The last action is exit, allowed
-from two blocks on. The action that removes a leaf has the same number as the one that adds it.
+from two blocks on, or from as many as are asked for; then no block is joined after which they would be out of
+reach. The action that removes a leaf has the same number as the one that adds it.
 
 Shapes: N slots, E entries, T stems of a slot, A = (1 + (N-2) T) E + 1 actions, P = 2N - 2 digits of a
 state, s inputs.
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from genflow import StateGraph
 
+from .counting import Counts
+
 ENTRY, PARENT, STEM = range(3)
 
 
@@ -33,23 +36,44 @@ class Trees:
 
     Attributes:
         n_slots: N.
+        min_blocks: the least blocks of a finished tree, 2 to N.
         fits: (E, T, E) bool: whether an entry can be joined to a stem of another; False for stems that an
             entry lacks.
         fits_root: (E, E) bool: whether an entry can be joined to the attachment atom of another.
     """
 
-    def __init__(self, n_slots: int, fits: Tensor, fits_root: Tensor) -> None:
-        self.n_slots = n_slots
+    def __init__(self, n_slots: int, fits: Tensor, fits_root: Tensor, min_blocks: int = 2) -> None:
+        self.n_slots, self.min_blocks = n_slots, min_blocks
         self.n_entries, self.n_stems = fits.shape[:2]
         self.n_sites = 1 + (n_slots - 2) * self.n_stems
         self.n_actions = self.n_sites * self.n_entries + 1
         self.fits, self.fits_root = fits, fits_root
         # what an entry + 1 allows: a row of nothing for an empty slot
         self._joins = torch.cat([torch.zeros_like(fits[:1]), fits]).reshape(self.n_entries + 1, -1)
+        self._grown, self._open = self._growth()
         # by the same rule for site 0: the root of an empty tree, if something fits it, then what fits the
-        # root
-        self._first = torch.cat([fits_root.any(1)[None], fits_root])
+        # root; both only if they can grow to enough blocks
+        enough = fits_root & (1 + self._grown >= min_blocks)
+        self._first = torch.cat([enough.any(1)[None], enough])
         self.radices = self._radices()
+
+    def _growth(self) -> tuple[Tensor, Tensor]:
+        """How many blocks can hang together, up to `min_blocks`.
+
+        Returns:
+            (E,) an entry with all that its stems can bear; (E + 1, T) what a stem can bear, by entry + 1.
+        """
+        sets, which = self.fits.flatten(0, 1).unique(dim=0, return_inverse=True)
+        grown = torch.ones(self.n_entries, dtype=torch.long, device=self.fits.device)
+        for _ in range(self.min_blocks):
+            bears = (sets * grown).amax(1)[which].unflatten(0, (self.n_entries, self.n_stems))
+            grown = (1 + bears.sum(1)).clamp(max=self.min_blocks)
+        return grown, torch.cat([torch.zeros_like(bears[:1]), bears])
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is a finished tree."""
+        return bool(self._first[0].any())
 
     def _radices(self) -> tuple[int, ...]:
         """How many values each digit has: entries of two slots, then entry and place of each further one."""
@@ -63,7 +87,7 @@ class Trees:
         return (
             self
             if self.fits.device == device
-            else Trees(self.n_slots, self.fits.to(device), self.fits_root.to(device))
+            else Trees(self.n_slots, self.fits.to(device), self.fits_root.to(device), self.min_blocks)
         )
 
     @cached_property
@@ -97,9 +121,15 @@ class Trees:
         sites[..., 0, :] = self._first[slots[..., 0, ENTRY]] & early
         if self.n_slots > 2:
             joins = self._joins[slots[..., 1:-1, ENTRY]].unflatten(-1, (self.n_stems, self.n_entries))
-            free = ~self._used(slots) & growing[..., None]
-            sites[..., 1:, :] = (joins & free[..., None]).flatten(-3, -2)
-        masks[..., -1] = count >= 2
+            used = self._used(slots)
+            allowed = joins & (~used & growing[..., None])[..., None]
+            if self.min_blocks > 2:
+                # a block takes the room of its stem, and brings its own
+                room = self._open[slots[..., 1:-1, ENTRY]].masked_fill(used, 0)
+                needed = self.min_blocks - count - room.sum((-2, -1))
+                allowed &= self._grown >= (needed[..., None, None] + room)[..., None]
+            sites[..., 1:, :] = allowed.flatten(-3, -2)
+        masks[..., -1] = count >= self.min_blocks
         return masks
 
     def _leaves(self, slots: Tensor) -> Tensor:
@@ -199,33 +229,19 @@ class Trees:
         """The numbers of states, (..., 3N) -> (...) int64, where all fit 64 bits."""
         return None if self.places is None else (self.digits(states) * self.places).sum(-1)
 
+    @cached_property
+    def _counts(self) -> Counts:
+        return Counts(
+            self.fits.cpu(), self.fits_root.cpu(), self._open[1:].cpu(), self.min_blocks, self.n_slots
+        )
+
     def count_states(self) -> int:
-        """How many states there are, exactly, by recursion over subtrees.
+        """How many states there are, exactly: the empty tree, roots, and trees of two blocks and more."""
+        return 1 + int(self._first[0].sum()) + self._counts.trees()
 
-        With f_e(k) subtrees of k blocks below and with entry e: f_e(x) = x prod_t (1 + sum_d f_d(x)) over
-        stems t and entries d that fit.
-        """
-        degree = self.n_slots - 2  # the most blocks that hang from the stems of the one that the root bears
-        below = [[0] * (degree + 2) for _ in range(self.n_entries)]
-        partners = [[tuple(row.nonzero().flatten().tolist()) for row in entry] for entry in self.fits]
-        for _ in range(degree + 1):
-            # few sets of partners differ
-            factors = {
-                those: [1, *(sum(below[d][k] for d in those) for k in range(1, degree + 1))]
-                for row in partners
-                for those in row
-            }
-            below = [[0, *self._product([factors[those] for those in row])] for row in partners]
-        joined = sum(int(number) * sum(below[d]) for d, number in enumerate(self.fits_root.sum(0)))
-        return 1 + int(self.fits_root.any(1).sum()) + joined
-
-    @staticmethod
-    def _product(factors: list[list[int]]) -> list[int]:
-        """The product of polynomials, cut at their degree."""
-        product, *rest = factors
-        for factor in rest:
-            product = [sum(product[i] * factor[k - i] for i in range(k + 1)) for k in range(len(product))]
-        return product
+    def mean_choices(self) -> float:
+        """How many blocks can be joined to a tree of `min_blocks` blocks, on average."""
+        return self._counts.mean_choices(self.min_blocks)
 
     def graph(self) -> StateGraph:
         """Every state, level by level; torchgfn's order, in which the states of a level are sorted as rows.

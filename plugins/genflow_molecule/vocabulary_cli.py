@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from genflow import GenflowError, brief
-
 from .cli import number
+from .vocabulary_file import DRAWN
 
 if TYPE_CHECKING:
     from .own_vocabulary import OwnVocabulary
-    from .vocabulary import Block
 
 #: lines of the report on standard error, but for one that says how many more there are
 SHOWN = 15
-#: blocks of the picture, and how many of them side by side
-DRAWN, COLUMNS = 60, 6
-KEY = "orange: an atom by which the block is joined to others; blue: one that others can be joined to besides"
-#: characters of a SMILES below its picture
-LETTERS = 26
 #: blocks beyond which the command that is named next takes the most frequent ones alone
 MANY, FEWER = 72, 20
-#: colours of atoms by which a block is joined, and of those that are open besides
-ATTACHMENT, STEM = (1.0, 0.75, 0.4), (0.75, 0.87, 1.0)
 
 
 @click.command("vocabulary", short_help="Make building blocks of fragments or molecules of your own.")
@@ -63,33 +53,23 @@ def vocabulary(file, out, taken_for, cut, max_blocks, min_count, max_atoms, pict
     """
     import json
 
-    from genflow import Progress, write_bytes
+    from genflow import Progress
 
-    from . import own_vocabulary
-    from .molecule_lines import read_lines
-    from .vocabulary import FORMAT, as_text
+    from .vocabulary_file import how_read, make_vocabulary
 
+    with Progress(quiet=as_json).as_current():
+        made = make_vocabulary(
+            file,
+            out,
+            taken_for,
+            cut=cut,
+            max_blocks=max_blocks,
+            min_count=min_count,
+            max_atoms=max_atoms,
+            picture=picture,
+        )
     table, drawn = out.with_suffix(".dropped.csv"), out.with_suffix(".png")
-    _check_out(file, out, table, drawn)
-    lines = read_lines(file)
-    kind = own_vocabulary.kind_of(smiles for _, smiles in lines) if taken_for == "auto" else taken_for
-    made = own_vocabulary.Maker(lines, kind, cut, max_atoms, Progress(quiet=as_json)).make(
-        max_blocks, min_count
-    )
-    write_bytes(table, _as_csv(made).encode())
-    if not made.blocks:
-        first = f"; the first: {made.dropped[0]}" if made.dropped else ""
-        raise GenflowError(f"file {str(file)!r} makes no block; why, line by line, is in {table}{first}")
-    own_vocabulary.require_joinable(made.blocks, f"file {str(file)!r}")
-    how = f"molecules cut by {cut}" if kind == "molecules" else "fragments"
-    content = {
-        "format": FORMAT,
-        "source": f"{file.name[:200]}, {how}",
-        "blocks": [block.model_dump() for block in made.blocks],
-    }
-    write_bytes(out, as_text(content).encode())
-    if picture:
-        write_bytes(drawn, _picture(made.blocks))
+    how = how_read(made.kind, cut)
     facts = _facts(made, taken_for, how)
     if as_json:
         result = {
@@ -104,21 +84,6 @@ def vocabulary(file, out, taken_for, cut, max_blocks, min_count, max_atoms, pict
         return
     _report(made, table)
     click.echo(_as_text(made, facts, out, drawn if picture else None))
-
-
-def _check_out(file: Path, *outputs: Path) -> None:
-    """Refuse to write over what was given, and into the package."""
-    out = outputs[0]
-    package = Path(__file__).resolve().parent
-    if out.suffix != ".json":
-        raise GenflowError(f"--out {out} does not end in .json; name it so, as in --out mine.json")
-    if package in out.resolve().parents:
-        raise GenflowError(f"--out {out} is in the package itself; choose a folder of your own")
-    if out.is_dir():
-        raise GenflowError(f"--out {out} is a folder; name a file")
-    for each in outputs:
-        if each.resolve() == file.resolve():
-            raise GenflowError(f"{each} would be written over; choose another --out")
 
 
 def _facts(made: OwnVocabulary, asked: str, how: str) -> dict[str, Any]:
@@ -173,34 +138,3 @@ def _next(out: Path, n_blocks: int) -> str:
     path = quote(str(out), safe="/.-_")
     some = f"blocks={FEWER}," if n_blocks > MANY else ""
     return f'genflow generate --env molecule --structure "vocabulary={path},{some}max_blocks=5"'
-
-
-def _as_csv(made: OwnVocabulary) -> str:
-    """A line for each line or piece that was dropped."""
-    import csv
-    import io
-    from dataclasses import astuple, fields
-
-    from .own_vocabulary import Dropped
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(each.name for each in fields(Dropped))
-    rows = sorted([*made.dropped, *made.left], key=lambda each: each.line)
-    writer.writerows(map(astuple, rows))
-    return text.getvalue()
-
-
-def _picture(blocks: Sequence[Block]) -> bytes:
-    """The first blocks with their numbers and counts, the atoms by which they are joined marked."""
-    from .drawing import Marks, sheet
-
-    shown = blocks[:DRAWN]
-    marks = [
-        Marks(
-            {atom: ATTACHMENT if atom in block.attachments else STEM for atom in block.stems},
-            (f"{place}: {brief(block.smiles, LETTERS)}", f"in {block.count} line{'s' * (block.count != 1)}"),
-        )
-        for place, block in enumerate(shown)
-    ]
-    return sheet([block.mol for block in shown], marks, COLUMNS, KEY)

@@ -41,7 +41,7 @@ def finetune(tmp_path, monkeypatch, capsys):
     [
         ("hypergrid", GRID, f"{GRID},R0=0.01"),
         ("hypergrid", GRID, f"{GRID},reward=cosine"),
-        ("hypergrid", f"{GRID},reward=cosine", GRID),
+        ("hypergrid", f"{GRID},reward=cosine", f"{GRID},reward=original"),
         ("molecule", BLOCKS, f"{BLOCKS},reward=logp_window"),
         ("molecule", BLOCKS, f"{BLOCKS},reward=logp_window,logp_centre=1,beta=4"),
         ("molecule", BLOCKS, f"{BLOCKS},multiplicity=true"),
@@ -100,6 +100,44 @@ def measured(folder) -> float:
     return float(values_of(Population.load(folder), {"js": JS.from_config({}, "js")})["js"].mean())
 
 
+@pytest.mark.parametrize(
+    ("env", "structure", "given", "wanted", "kept"),
+    [
+        ("hypergrid", f"{GRID},R0=0.02", "R1=0.3", f"{GRID},R0=0.02,R1=0.3", "ndim, height, R0, width"),
+        ("hypergrid", f"{GRID},R0=0.02", "reward=cosine", f"{GRID},reward=cosine", "ndim, height, width"),
+        (
+            "molecule", f"{BLOCKS},beta=4,reward=logp_window,logp_centre=1", "logp_width=2",
+            f"{BLOCKS},beta=4,reward=logp_window,logp_centre=1,logp_width=2",
+            "blocks, max_blocks, reward, beta, logp_centre, width",
+        ),
+        (
+            "molecule", f"{BLOCKS},beta=4,reward=logp_window,logp_centre=1", "reward=docking",
+            f"{BLOCKS},beta=4,reward=docking", "blocks, max_blocks, beta, width",
+        ),
+    ],
+)  # fmt: skip
+def test_fields_that_are_not_given_are_those_of_the_population(
+    finetune, tmp_path, env, structure, given, wanted, kept
+):
+    status, _, err = finetune(env, structure, "--structure", given)
+    assert status == 0, err
+    asked = Structure.parse(env, wanted)
+    assert f"are trained on {asked.name}; {kept} as in policies" in err
+    assert Population.load(tmp_path / "made" / "finetuned").structure is asked
+
+
+def test_a_vocabulary_of_ones_own_is_kept(finetune, tmp_path):
+    blocks = [{"smiles": each, "stems": [0], "attachments": [0]} for each in ("C", "CC", "CCC")]
+    text = json.dumps({"format": "genflow-vocabulary-1", "source": "", "blocks": blocks})
+    (tmp_path / "mine.json").write_text(text)
+    structure = "vocabulary=mine.json,max_blocks=2,width=8"
+    profile = 'reward=profile,profile="mw:<50~20; similar:<1 to {CCO}"'
+    status, _, err = finetune("molecule", structure, "--structure", profile)
+    assert status == 0, err
+    asked = Structure.parse("molecule", f"{structure},{profile}")
+    assert Population.load(tmp_path / "made" / "finetuned").structure is asked
+
+
 def test_its_own_structure_is_no_other(finetune, tmp_path):
     status, _, err = finetune("hypergrid", GRID, "--structure", "height=4,ndim=2,width=8", "--num", "2")
     assert status == 0 and "are trained on" not in err
@@ -112,7 +150,7 @@ REFUSED = {
     "as many inputs": (
         [GRID, "--structure", "ndim=4,height=2,width=8"], "they are of ndim 2, not 4; height 4, not 2; only",
     ),
-    "another width": ([GRID, "--structure", "ndim=2,height=4"], "they are of width 8, not 128; only"),
+    "another width": ([GRID, "--structure", "width=128"], "they are of width 8, not 128; only"),
     "two": ([GRID, "--structure", GRID, "--structure", f"{GRID},R0=0.01"], "name one --structure, not 2"),
     "an impossible one": ([GRID, "--structure", "ndim=2,hieght=4"], "did you mean 'height'"),
     "by -o": ([GRID, "-o", "structures=['A']"], "they are of ndim 2, not 4;"),

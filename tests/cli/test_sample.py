@@ -62,6 +62,17 @@ def test_molecules_from_policies_to_a_file_and_back(saved, tmp_path, run):
     assert scored["policies"] == [0, 1]
 
 
+@pytest.mark.parametrize("kind", ["molecule", "grid"])
+def test_a_parquet_file_holds_what_a_csv_file_does(saved, tmp_path, run, kind):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    asked = ["sample", saved / kind, "--num", 60, *(["--column", "logp"] if kind == "molecule" else [])]
+    for suffix in ("csv", "parquet"):
+        assert run(*asked, "--out", tmp_path / f"t.{suffix}")[0] == 0
+    found = parquet.read_table(tmp_path / "t.parquet").to_pylist()
+    assert [{key: str(value) for key, value in row.items()} for row in found] == read(tmp_path / "t.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.parquet"]
+
+
 def test_the_result_is_the_same_with_any_number_of_workers(saved, tmp_path):
     command = ["sample", saved / "grid", "--num", 1000, "--json", "--out"]
     alone = json.loads(genflow(*command, tmp_path / "a.jsonl").stdout)

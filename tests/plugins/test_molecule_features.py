@@ -153,8 +153,10 @@ def test_conditions_have_one_length_and_tell_vocabularies_apart():
     roles = structure(reward="logp_window").roles()
     del roles["width"]  # the policy's
     assert {key for key, role in roles.items() if role == "size"} == {"max_blocks"}
+    assert {key for key, role in roles.items() if role == "fixed"} == {"min_blocks"}
     assert {key for key, role in roles.items() if role == "described"} == {
         "blocks", "vocabulary", "beta", "reward", "logp_centre", "logp_width", "multiplicity",
+        "exclude",
     }  # fmt: skip
 
 

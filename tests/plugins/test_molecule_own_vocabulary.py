@@ -352,7 +352,7 @@ def test_mistakes_are_one_line(tmp_path):
 
 
 def test_a_picture_marks_the_atoms_that_are_joined():
-    from genflow_molecule.vocabulary_cli import ATTACHMENT, STEM, _picture
+    from genflow_molecule.vocabulary_file import ATTACHMENT, STEM, _picture
 
     def counts(*smiles: str) -> dict[str, int]:
         picture = Image.open(io.BytesIO(_picture(made(*smiles).blocks))).convert("RGB")
@@ -364,3 +364,20 @@ def test_a_picture_marks_the_atoms_that_are_joined():
     assert one["joined"] > 100 and one["open"] == 0
     # one disc each, but for smoothed edges
     assert abs(one["joined"] - two["joined"]) < 20 and abs(two["joined"] - two["open"]) < 20
+
+
+def test_from_python_it_is_what_the_command_writes(tmp_path):
+    from genflow_molecule import make_vocabulary
+
+    smiles = ["[*:1]c1ccccc1", "[*]C[*]", "[*]OC", "c1ccccc1"]
+    (tmp_path / "mine.smi").write_text("\n".join(smiles))
+    out = tmp_path / "command.json"
+    quickly("vocabulary", tmp_path / "mine.smi", "--out", out, "--no-picture", folder=tmp_path / "said")
+    own = make_vocabulary(tmp_path / "mine.smi", tmp_path / "python.json")
+    assert (tmp_path / "python.json").read_text() == (tmp_path / "command.json").read_text()
+    assert (tmp_path / "python.png").exists() and not (tmp_path / "command.png").exists()
+    assert [each.line for each in own.dropped] == [4] and len(own.blocks) == 3
+    listed = make_vocabulary(smiles, tmp_path / "listed.json", picture=False)
+    assert listed.blocks == own.blocks
+    with pytest.raises(GenflowError, match="the list of SMILES has no molecules"):
+        make_vocabulary([], tmp_path / "no.json")

@@ -130,7 +130,7 @@ def test_a_wider_range_and_a_wider_edge_never_pay_less(name):
     descriptor = DESCRIPTORS[name]
     values = [float(descriptor.of(mol)) for mol in mols]
     assert all(descriptor.least <= value <= descriptor.most for value in values)
-    assert len(set(values)) > 1 or name in ("charge", "stereo")
+    assert len(set(values)) > 1 or name in ("charge", "stereo", "unstable")
     middle = sorted(values)[5]
     spread = max(values) - min(values) + 1
     scores = []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import math
+import sys
 
 import pytest
 
@@ -38,17 +38,36 @@ def test_smi_has_a_smiles_a_line(tmp_path):
     assert (tmp_path / "T.SMI").read_text().splitlines() == TABLE["object"]
 
 
-def test_parquet_needs_pyarrow(tmp_path):
+def test_parquet_is_read_back_with_its_types(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "t.parquet"
-    if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(GenflowError, match=r"needs pyarrow.*pip install pyarrow"):
-            check_table_path(path)
-        return
-    import pyarrow.parquet
-
     check_table_path(path)
-    write_table(path, TABLE)
-    assert pyarrow.parquet.read_table(path).column("count").to_pylist() == [3, 1]
+    write_table(path, {**TABLE, "more": [None, 1.5]})
+    table = parquet.read_table(path)
+    assert [str(each) for each in table.schema.types] == ["string", "double", "int64", "double"]
+    rows = table.to_pylist()
+    assert rows[0] == {"object": "CCO", "score": 0.1 + 0.2, "count": 3, "more": None}
+    assert rows[1]["object"] == 'a,"b' and rows[1]["score"] is None and rows[1]["more"] == 1.5
+
+
+def test_without_pyarrow_parquet_is_refused_before_anything_is_sampled(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(
+        GenflowError, match=r"needs pyarrow.*pip install pyarrow.*the extra parquet"
+    ) as caught:
+        check_table_path(tmp_path / "t.parquet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pyarrow_that_does_not_fit_is_told_apart(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "pyarrow").mkdir()
+    (tmp_path / "pyarrow" / "__init__.py").write_text("raise ImportError('needs another numpy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(GenflowError, match=r"cannot be imported: needs another numpy; install another"):
+        check_table_path(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize(
