@@ -149,9 +149,7 @@ class Genetics:
         self._rng.shuffle(stems)
         hung: dict[int, Node] = {}
         for child in children:
-            stem = next(
-                (s for s in stems if s not in hung and child.entry in self._fits[entry][s]), None
-            )
+            stem = next((s for s in stems if s not in hung and child.entry in self._fits[entry][s]), None)
             if stem is None:
                 return None
             hung[stem] = child

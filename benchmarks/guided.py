@@ -44,10 +44,10 @@ class GuidedOptions:
     rebuilt: int = 28
     children: int = 28
     mutation: float = 0.5
-    keep: int = 1024
+    keep: int = 256
     steps: int = 4
     batch: int = 64
-    beta: float = 50.0
+    beta: float = 100.0
     rank: float = 0.01
     lr: float = 3e-3
     epsilon: float = 0.05
@@ -63,7 +63,10 @@ class Best:
 
     def __init__(self, keep: int, width: int) -> None:
         self._keep, self._known = keep, dict[str, None]()
-        self.states, self.scores = torch.zeros(0, width, dtype=torch.long), torch.zeros(0, dtype=torch.float64)
+        self.states, self.scores = (
+            torch.zeros(0, width, dtype=torch.long),
+            torch.zeros(0, dtype=torch.float64),
+        )
 
     def add(self, smiles: list[str], scores: Tensor, states: Tensor) -> None:
         """Take molecules that are not there yet; `states` may have further ones."""
@@ -173,6 +176,12 @@ class Policy:
         loss.backward()
         self._optimizer.step()
         return float(loss.detach())
+
+
+def first_trees(start: Population, number: int, seed: int) -> Tensor:
+    """States (B, 3N) that a policy samples; nothing asks for their rewards."""
+    policy = Policy(start, 1.0)
+    return policy.finish(policy.fresh(number), 0.0, torch.Generator().manual_seed(seed))
 
 
 def guided(start: Population, calls: Ledger, options: GuidedOptions, seed: int) -> Iterator[dict[str, float]]:

@@ -31,7 +31,7 @@ from block_genetic import GeneticOptions, evolve
 from gfn.estimators import DiscretePolicyEstimator
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
-from guided import GuidedOptions, guided
+from guided import GuidedOptions, first_trees, guided
 from reward_budget import Ledger, figures, ledger
 
 import genflow
@@ -130,8 +130,8 @@ def run_torchgfn(structure, calls, seed, options, folder):
 def run_genetic(structure, calls, seed, options, folder):
     """Evolve trees that the untrained policy begins with."""
     start = Population.initialised(structure, 1, seed)
-    first = lambda number: start.rollouts(number, seed).final[0]  # noqa: E731
-    return {"generations": sum(1 for _ in evolve(structure, calls, GeneticOptions(), first, seed))}
+    generations = evolve(structure, calls, GeneticOptions(), lambda n: first_trees(start, n, seed), seed)
+    return {"generations": sum(1 for _ in generations)}
 
 
 def run_guided(structure, calls, seed, options, folder):
@@ -157,7 +157,13 @@ def modes_from(structure: Structure) -> float:
 
 
 def run(
-    name: str, structure: Structure, limit: int, seed: int, options: FinetuneOptions, folder: Path, mode: float
+    name: str,
+    structure: Structure,
+    limit: int,
+    seed: int,
+    options: FinetuneOptions,
+    folder: Path,
+    mode: float,
 ) -> dict[str, Any]:
     """One run of a contender, with its figures."""
     began = time.process_time()
@@ -198,7 +204,9 @@ def table(results: dict[str, Any]) -> str:
 @click.command()
 @click.option("--structure", default="medium", show_default=True, metavar="NAME|key=value,...")
 @click.option("--reward", "rewards", multiple=True, help=f"Default: {', '.join(REWARDS)}.")
-@click.option("--contender", "names", multiple=True, type=click.Choice(list(CONTENDERS)), help="Default: all.")
+@click.option(
+    "--contender", "names", multiple=True, type=click.Choice(list(CONTENDERS)), help="Default: all."
+)
 @click.option("--calls", "limits", multiple=True, type=int, help="Default: 2000 and 10000.")
 @click.option("--seeds", default=3, show_default=True)
 @click.option("-o", "overrides", multiple=True, metavar="finetune.KEY=VALUE", help="Of both genflow's.")
