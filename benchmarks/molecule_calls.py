@@ -17,6 +17,7 @@ command goes on with the runs that are missing.
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -41,8 +42,7 @@ from genflow.progress import Progress
 from genflow.schema import validate
 from genflow.stages.generate import load_generators
 from genflow.storage.files import read_json, write_json
-from genflow.training.finetune import FinetuneOptions, transfer
-from genflow.training.policies import train_population
+from genflow.training.finetune import FinetuneOptions, finetune, transfer
 
 HERE = Path(__file__).parent
 #: what is paid, beside the task
@@ -56,12 +56,16 @@ REWARDS = {
     "fexofenadine": {"reward": "guacamol", "goal": "fexofenadine"},
     "ranolazine": {"reward": "guacamol", "goal": "ranolazine"},
 }
+#: others, on which settings may be chosen
+OTHER = {"celecoxib": {"reward": "guacamol", "goal": "celecoxib"}, "qed_sa": {"reward": "qed_sa"}}
 #: random molecules by which modes are told, and the share of them that counts
 RANDOM, RARE = 10_000, 0.001
 #: seed of the random molecules, which no run has
 RANDOM_SEED = 10**6
 #: no training of so few calls has more steps
 MAX_STEPS = 10_000
+#: of all that train by trajectory balance, chosen on `OTHER`
+BETA, BATCH_SIZE = 32, 16
 
 Contender = Callable[[Structure, Ledger, int, FinetuneOptions, Path], dict[str, Any]]
 
@@ -76,16 +80,15 @@ def generated_start(structure: Structure, seed: int) -> Population:
     plain = {name: value for name, value in structure.fields().items() if name not in paid}
     beta = min(structure.fields()["beta"], 16.0)
     other = Structure.build("molecule", {**plain, "reward": "qed_sa", "beta": beta})
-    (generator,) = load_generators(config, None, [other])
     with ledger(10**9):  # what the other reward is asked is not on the account
+        (generator,) = load_generators(config, None, [other])
         made = generator.generate(other, 1, seed)
     return transfer(made, structure)
 
 
 def _train(start: Population, calls: Ledger, seed: int, options: FinetuneOptions, folder: Path) -> dict:
-    trained = train_population(
-        start.structure, options, start=start.weights, seed=seed, folder=folder, progress=Progress()
-    )
+    # which ends with the ledger's last call, as it has no calls of its own
+    trained = finetune(start, "finetuned", options, seed=seed, folder=folder, progress=Progress())
     return {"steps": trained.provenance["budget"]["steps"]}
 
 
@@ -181,6 +184,13 @@ def run(
     }
 
 
+def finished(folder: Path) -> list[dict[str, Any]]:
+    """The runs of a reward that are done."""
+    runs = [read_json(path) for path in folder.glob("*-*-*.json")]
+    order = list(CONTENDERS)
+    return sorted(runs, key=lambda run: (run["limit"], order.index(run["contender"]), run["seed"]))
+
+
 def table(results: dict[str, Any]) -> str:
     """Mean and standard deviation over the seeds, a line for each reward, budget and contender."""
     lines = []
@@ -203,7 +213,10 @@ def table(results: dict[str, Any]) -> str:
 
 @click.command()
 @click.option("--structure", default="medium", show_default=True, metavar="NAME|key=value,...")
-@click.option("--reward", "rewards", multiple=True, help=f"Default: {', '.join(REWARDS)}.")
+@click.option("--beta", default=BETA, show_default=True, help="Of what trains by trajectory balance.")
+@click.option(
+    "--reward", "rewards", multiple=True, type=click.Choice([*REWARDS, *OTHER]), help="Default: five."
+)
 @click.option(
     "--contender", "names", multiple=True, type=click.Choice(list(CONTENDERS)), help="Default: all."
 )
@@ -212,39 +225,46 @@ def table(results: dict[str, Any]) -> str:
 @click.option("-o", "overrides", multiple=True, metavar="finetune.KEY=VALUE", help="Of both genflow's.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--results", type=click.Path(path_type=Path), help="Default: OUT/molecule_calls.json.")
-def main(structure, rewards, names, limits, seeds, overrides, out, results):
+def main(structure, beta, rewards, names, limits, seeds, overrides, out, results):
     """Run every contender on every reward; finished runs are kept."""
     torch.set_num_threads(1)
     genflow.load_plugin(HERE / "guacamol.py")
     given = dict(parse_override(text) for text in overrides)
     given = {key.removeprefix("finetune."): value for key, value in given.items()}
-    defaults = {"steps": MAX_STEPS, "batch_size": 16}
+    defaults = {"steps": MAX_STEPS, "batch_size": BATCH_SIZE}
+    if "reward_calls" in given:
+        raise GenflowError("finetune.reward_calls: the calls are those of --calls")
     options = validate(FinetuneOptions, {**defaults, **given}, "the options")
-    task = Structure.parse("molecule", structure).fields()
-    report = {
-        "command": "python benchmarks/molecule_calls.py --out runs/calls",
-        "structure": structure,
-        "seeds": seeds,
-        "options": options.model_dump(mode="json", exclude_defaults=True),
-        "rewards": [],
+    task = {**Structure.parse("molecule", structure).fields(), "beta": beta}
+    paid = {
+        reward: Structure.build("molecule", {**task, **{**REWARDS, **OTHER}[reward]})
+        for reward in rewards or REWARDS
     }
-    for reward in rewards or REWARDS:
-        paid = Structure.build("molecule", {**task, **REWARDS[reward]})
-        folder = out / reward
-        if not (folder / "modes.json").exists():
-            write_json(folder / "modes.json", {"modes_from": modes_from(paid)})
-        mode = read_json(folder / "modes.json")["modes_from"]
-        entry = {"name": reward, **REWARDS[reward], "modes_from": mode, "runs": []}
-        for limit in limits or (2000, 10000):
-            for name in names or CONTENDERS:
-                for seed in range(seeds):
-                    path = folder / f"{name}-{limit}-{seed}.json"
-                    if not path.exists():
-                        scratch = out / "training" / f"{os.getpid()}-{reward}-{name}-{limit}-{seed}"
-                        write_json(path, run(name, paid, limit, seed, options, scratch, mode))
-                    entry["runs"].append(read_json(path))
-        report["rewards"].append(entry)
-        click.echo(table({"rewards": [entry]}))
+    modes = {}
+    for reward, structure_ in paid.items():
+        path = out / reward / "modes.json"
+        if not path.exists():
+            write_json(path, {"modes_from": modes_from(structure_)})
+        modes[reward] = read_json(path)["modes_from"]
+    # a seed of everything before the next, so that what was stopped says something of each
+    for limit, seed, reward, name in itertools.product(
+        limits or (2000, 10000), range(seeds), paid, names or CONTENDERS
+    ):
+        path = out / reward / f"{name}-{limit}-{seed}.json"
+        if not path.exists():
+            scratch = out / "training" / f"{os.getpid()}-{reward}-{name}-{limit}-{seed}"
+            write_json(path, run(name, paid[reward], limit, seed, options, scratch, modes[reward]))
+    report = {
+        "command": "python benchmarks/molecule_calls.py --out runs/calls"
+        + "".join(f" -o {text}" for text in overrides),
+        "structure": structure,
+        "beta": beta,
+        "options": options.model_dump(mode="json", exclude_defaults=True),
+        "rewards": [
+            {"name": reward, "modes_from": modes[reward], "runs": finished(out / reward)} for reward in paid
+        ],
+    }
+    click.echo(table(report))
     write_json(results or out / "molecule_calls.json", report)
 
 

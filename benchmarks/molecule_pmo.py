@@ -34,8 +34,7 @@ from genflow.config import parse_override
 from genflow.progress import Progress
 from genflow.schema import validate
 from genflow.storage.files import read_json, write_json
-from genflow.training.finetune import FinetuneOptions
-from genflow.training.policies import train_population
+from genflow.training.finetune import FinetuneOptions, finetune
 
 HERE = Path(__file__).parent
 CALLS, MAX_STEPS = 10_000, 20_000
@@ -72,9 +71,8 @@ def run_guided(start: Population, calls: Ledger, seed: int, options: Any, folder
 
 def run_finetune(start: Population, calls: Ledger, seed: int, options: Any, folder: Path) -> None:
     """Train the policy by trajectory balance on what it samples."""
-    train_population(
-        start.structure, options, start=start.weights, seed=seed, folder=folder, progress=Progress()
-    )
+    # which ends with the ledger's last call, as it has no calls of its own
+    finetune(start, "finetuned", options, seed=seed, folder=folder, progress=Progress())
 
 
 def run_genetic(start: Population, calls: Ledger, seed: int, options: Any, folder: Path) -> None:
@@ -156,6 +154,7 @@ def main(goals, name, structure, limit, seeds, overrides, out, results):
     task = Structure.parse("molecule", structure).fields()
     shown = options.model_dump(mode="json") if isinstance(options, FinetuneOptions) else vars(options)
     report: dict[str, Any] = {
+        "command": f"python benchmarks/molecule_pmo.py --contender {name} --out runs/pmo",
         "contender": name,
         "structure": structure,
         "calls": limit,

@@ -7,10 +7,11 @@ genflow's own counter, `RewardCalls`, which the ledger extends by the order of t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from genflow_molecule.metrics import dissimilar, mean_tanimoto
@@ -34,16 +35,18 @@ class Ledger(RewardCalls):
         super().__init__(file, limit)
         self.limit: int = limit
         self.asked: dict[str, float] = {}
+        self._reward: str | None = None
 
-    def scores(
-        self,
-        reward: str,
-        names: Sequence[str],
-        score: Callable[[Sequence[str]], Sequence[float]],
-        failed: Container[str] = (),
-    ) -> list[float]:
-        """Return scores, see `RewardCalls.scores`."""
-        found = super().scores(reward, names, score, failed)
+    def scores(self, reward: str, names: Sequence[str], *how: Any, **more: Any) -> list[float]:
+        """Return scores, see `RewardCalls.scores`.
+
+        Raises:
+            ValueError: it is another reward than before, so that two would share an account.
+        """
+        if self._reward not in (None, reward):
+            raise ValueError(f"{reward} is asked on the account of {self._reward}")
+        self._reward = reward
+        found = super().scores(reward, names, *how, **more)
         for name, value in zip(names, found, strict=True):
             self.asked.setdefault(name, value)
         return found
