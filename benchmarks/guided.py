@@ -144,8 +144,8 @@ class Policy:
         """Trajectories to final states, drawn backwards.
 
         Returns:
-            The states before each action (K, 3N), the actions (K,), which trajectory each belongs to (K,), and
-            log P_B of each trajectory (B,).
+            The states before each action (K, 3N), the actions (K,), the trajectory of each (K,), and log P_B
+            of each trajectory (B,).
         """
         trees = self._trees
         own = torch.arange(len(final))

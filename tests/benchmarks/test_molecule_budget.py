@@ -1,4 +1,4 @@
-"""The benchmarks of molecules under a budget of calls: the tasks, the measure, the operators and the count."""
+"""The benchmarks of molecules under a budget of calls: tasks, measure, operators and count."""
 
 from __future__ import annotations
 
