@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-all lint pretrained bench bench-scaling bench-quality bench-molecule docs clean
+.PHONY: setup demo test test-all lint pretrained bench bench-scaling bench-quality bench-molecule bench-molecule-calls docs clean
 
 setup: $(STAMP)
 
@@ -65,6 +65,11 @@ bench-quality: pretrained-default
 bench-molecule: setup
 	$(BIN)/python benchmarks/molecule_table3.py --structure medium --structure full --out runs/table3
 	$(BIN)/python benchmarks/molecule_unseen.py --zoo runs/pretrained/molecule/zoo --out runs/unseen
+
+# molecules under a budget of reward calls: GuacaMol's tasks by PMO's protocol, half an hour, and other contenders, an hour
+bench-molecule-calls: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_pmo.py --out runs/pmo --results benchmarks/results/molecule_pmo.json
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_calls.py --out runs/calls --results benchmarks/results/molecule_calls.json
 
 docs: demo
 	$(BIN)/python docs/result.py runs/demo D
