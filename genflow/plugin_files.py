@@ -28,12 +28,12 @@ def file_digests() -> dict[str, str]:
     return {name: digest for name, digest in _digests.items() if name in making}
 
 
-def code_digest(file: Path) -> str:
+def code_digest(file: str | os.PathLike[str]) -> str:
     """Return a digest of a Python file and of those that it imports from beside it or from its own package.
 
     Imports are read from the source, wherever they stand in it. Data that the code reads is not in it.
     """
-    first = file.resolve()
+    first = Path(file).resolve()
     found, left = {first: first.read_bytes()}, [first]
     while left:
         for path in _imported(left.pop()):
