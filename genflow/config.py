@@ -24,6 +24,7 @@ from genflow.noise import Sampler
 from genflow.registry import registry
 from genflow.schema import Schema, validate
 from genflow.storage.files import read_json
+from genflow.storage.runs import PLUGIN_FILES
 from genflow.structure import Structure
 from genflow.training.autoencoder import AutoencoderOptions
 from genflow.training.diffusion import DiffusionOptions
@@ -275,7 +276,8 @@ def _read(path: Path) -> dict[str, Any]:
             raise GenflowError(
                 f"{path} holds no configuration to repeat; give the run.json of `genflow run`, or a TOML file"
             )
-        return config
+        # of the code that there was: what repeats the run uses that of today
+        return {key: value for key, value in config.items() if key != PLUGIN_FILES}
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:

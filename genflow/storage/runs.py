@@ -32,6 +32,8 @@ from genflow.version import __version__
 
 MANIFEST = "run.json"
 FORMAT = "genflow-run-2"
+#: in a run's configuration, the digests of the plugin files that it was made with
+PLUGIN_FILES = "plugin_files"
 #: the folder of the workers' logs
 LOGS = "logs"
 #: seconds that restarted workers wait for the lock of the workers before them
@@ -89,7 +91,7 @@ class RunDirectory:
         """
         path = Path(path)
         code = file_digests()  # what such plugins compute may change without a new version
-        more = {"plugin_files": code} if code else {}
+        more = {PLUGIN_FILES: code} if code else {}
         identity = {"stage": stage, "seed": seed, "config": finite({**config, **more})}
         with told_in_one_line():
             made = [folder for folder in (path, *path.parents) if not folder.exists()]

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem, DataStructs
 
-from genflow import Population, Structure, load_plugin
+from genflow import Population, Structure, load_plugin, plugin_files
+from genflow.registry import registry
 
 SOURCE = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(SOURCE))  # scripts, not a package
@@ -49,6 +50,14 @@ class Listed(genflow.Reward):
 def register_rewards(register):
     register("listed", "listed:Listed", environment="molecule")
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registry_of_its_own():
+    """Other modules meet no plugin that is loaded here."""
+    yield
+    registry.cache_clear()
+    plugin_files._digests.clear()
 
 
 @pytest.fixture(scope="module")
