@@ -25,7 +25,7 @@ from genflow.stages.common import map_with_progress
 from genflow.stages.conditions import Condition
 from genflow.stages.objects import fault_of, read_objects
 from genflow.storage.files import StrPath
-from genflow.storage.tables import OBJECT, check_table_path, write_table
+from genflow.storage.tables import OBJECT, as_html, check_table_path, write_table
 
 #: trajectories that are drawn together. It decides what is drawn, so it must not depend on the machine
 CHUNK = 256
@@ -38,7 +38,7 @@ COLUMNS = ("score", "log_reward", "policy", "count")
 Columns = dict[str, list[Any]]
 
 
-@dataclass
+@dataclass(repr=False)
 class Objects:
     """Sampled objects, a row each.
 
@@ -53,6 +53,12 @@ class Objects:
     summary: dict[str, Any]
     name_kind: str
     warnings: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Objects({len(self.table[OBJECT]):,} rows of {', '.join(self.table)})"
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
 
     def save(self, path: StrPath) -> None:
         """Write the table as .csv, .jsonl, .smi or .parquet.

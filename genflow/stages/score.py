@@ -22,7 +22,7 @@ from genflow.progress import Progress
 from genflow.stages.common import map_with_progress
 from genflow.stages.objects import fault_of, listed, read_objects
 from genflow.storage.files import StrPath
-from genflow.storage.tables import OBJECT
+from genflow.storage.tables import OBJECT, as_html
 
 #: objects whose ancestors are found together
 CHUNK = 16
@@ -54,6 +54,10 @@ class Scored(NamedTuple):
     rows: list[dict[str, Any]]
     policies: list[int]
     faults: list[str]
+
+    def _repr_html_(self) -> str:
+        shown = [key for key in self.rows[0] if key != "log_probabilities"]
+        return as_html({key: [row[key] for row in self.rows] for key in shown})
 
 
 @float32_default()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from genflow.storage.files import finite, write_bytes
 OBJECT = "object"
 #: what a name must be for the format that lists names alone
 SMILES = "smiles"
+#: rows that a notebook shows
+HTML_ROWS = 20
 #: column -> its values; all are equally long
 Table = Mapping[str, Sequence[Any]]
 
@@ -56,6 +59,22 @@ def write_table(path: Path, table: Table) -> None:
 def rows_of(table: Table) -> list[dict[str, Any]]:
     """Return a dict for each row, with NaN and infinity as None."""
     return [dict(zip(table, finite(row), strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+def as_html(table: Table) -> str:
+    """Write the first rows as HTML, for notebooks."""
+    rows, count = rows_of({name: column[:HTML_ROWS] for name, column in table.items()}), len(table[OBJECT])
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(_short(value))}</td>' for value in row.values())}</tr>"
+        for row in rows
+    )
+    more = f"<p>{count - len(rows):,} rows more</p>" if count > len(rows) else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _short(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _csv(table: Table) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from genflow import GenflowError
 from genflow.storage import files
-from genflow.storage.tables import check_table_path, write_table
+from genflow.storage.tables import as_html, check_table_path, write_table
 
 TABLE = {"object": ["CCO", 'a,"b'], "score": [0.1 + 0.2, math.nan], "count": [3, 1]}
 
@@ -100,3 +100,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_table(path, {"object": ["x"]})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_notebook_shows_the_first_rows():
+    page = as_html({"object": ["<b>&"] * 25, "score": [0.123456] * 25, "more": [None] * 25})
+    assert page.count("<tr>") == 21 and "<p>5 rows more</p>" in page
+    assert "<td>&lt;b&gt;&amp;</td><td>0.1235</td><td></td>" in page
+    assert "rows more" not in as_html(TABLE)
