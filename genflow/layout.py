@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -64,6 +64,12 @@ class UnitDescriptions:
     def __len__(self) -> int:
         """Return the number of units U."""
         return len(self.coordinates)
+
+    def with_amounts(self, amounts: Tensor) -> UnitDescriptions:
+        """Return the same units with other amounts (U, G), and the very same coordinates."""
+        others = UnitDescriptions(amounts, self.categories, self.coordinates)
+        others.coordinates = self.coordinates  # by which tables are kept
+        return others
 
     @cached_property
     def amounts(self) -> Tensor:
@@ -130,6 +136,12 @@ class WeightLayout:
     def size(self) -> int:
         """D, the number of parameters of one policy."""
         return sum(prod(shape) for shape in self.shapes.values())
+
+    def with_amounts(self, amounts: Mapping[str, Tensor]) -> WeightLayout:
+        """Return the same layout, whose units have other amounts (U, G) by the label of their axis."""
+        return replace(
+            self, units={label: self.units[label].with_amounts(amounts[label]) for label in self.units}
+        )
 
     @property
     def describing_seconds(self) -> float:

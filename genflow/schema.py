@@ -138,7 +138,7 @@ def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseM
     return model
 
 
-Role = Literal["size", "described", "fixed"]
+Role = Literal["size", "described", "told", "fixed"]
 
 
 def size(default: Any = ..., **constraints: Any) -> Any:
@@ -167,6 +167,17 @@ def described(
     return _field(default, "described", constraints, reward_only=reward_only, added=added)
 
 
+def told(default: Any = ..., *, added: bool = False, **constraints: Any) -> Any:
+    """Declare a field of what is paid, of which unit descriptions say all there is to know: any value is taken.
+
+    Args:
+        default: as for `size`.
+        added: as for `described`.
+        constraints: as for `size`.
+    """
+    return _field(default, "told", constraints, reward_only=True, added=added)
+
+
 def fixed(default: Any = ..., *, reward_only: bool = False, added: bool = False, **constraints: Any) -> Any:
     """Declare a field that must have the same value as in training, which is the default role.
 
@@ -183,7 +194,8 @@ def reward_name(default: Any = ..., role: Role = "fixed", **constraints: Any) ->
 
     Args:
         default: name of a reward that is registered for this environment.
-        role: "described" if units or the condition distinguish rewards.
+        role: "described" if units or the condition distinguish rewards, "told" if they say all there is to
+            know of any reward and its fields, so that a generator takes rewards that it was not trained on.
         constraints: as for `size`.
     """
     return _field(default, role, constraints, reward=True, reward_only=True)

@@ -223,9 +223,13 @@ class Structure:
 
     def roles(self) -> dict[str, Role]:
         """Return the role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
-        return {
+        roles = {
             key: role_of(type(config), key) for config in self._configs for key in type(config).model_fields
         }
+        reward, named = self.environment.reward, reward_field(type(self.environment.config))
+        if reward is not None and named and roles[named] == "told":
+            roles |= dict.fromkeys(type(reward.config).model_fields, "told")
+        return roles
 
     def paid_fields(self) -> set[str]:
         """Return the fields that change the reward and nothing else, such as its name."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from genflow.exact import Expert
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery, PlainGallery
 from genflow.interfaces.reward import Reward
@@ -29,6 +30,20 @@ class Units(NamedTuple):
 
     inputs: UnitDescriptions
     actions: UnitDescriptions
+
+
+class Rehearsal(NamedTuple):
+    """A task that is made up for training: the states and actions of another, and another reward.
+
+    Attributes:
+        inputs: the amounts of its inputs, (s, G).
+        actions: the amounts of its actions, (A, G).
+        expert: its optimal policy.
+    """
+
+    inputs: Tensor
+    actions: Tensor
+    expert: Expert
 
 
 class Environment(ABC):
@@ -86,6 +101,17 @@ class Environment(ABC):
     @abstractmethod
     def units(self) -> Units:
         """Describe every input and every action, for encoders that generate weights from descriptions."""
+
+    def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
+        """Make up a reward for the same states and actions, so that a generator meets more than it is given.
+
+        Args:
+            rng: draws the reward.
+
+        Returns:
+            How the units are described then, and the optimal policy; None if nothing can be made up.
+        """
+        return None
 
     def initial_logits(self) -> Tensor | None:
         """Return logits (A,) that are added to the output biases of untrained policies, or None.

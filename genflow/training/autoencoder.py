@@ -16,6 +16,8 @@ from torch import Tensor
 
 from genflow.distributed.world import World, world
 from genflow.interfaces.encoder import Encoder
+from genflow.interfaces.environment import Rehearsal
+from genflow.layout import WeightLayout
 from genflow.population import Population
 from genflow.rollouts import sample
 from genflow.structure import Structure
@@ -157,8 +159,16 @@ class AutoencoderObjective:
         """
         return None
 
+    def rehearse(self, population: Population, rng: torch.Generator) -> Rehearsal | None:
+        """Return a task that is made up in the place of a structure, in a step with other latents, or None."""
+        return None
+
     def reference(
-        self, index: int, population: Population, rng: torch.Generator
+        self,
+        index: int,
+        population: Population,
+        rng: torch.Generator,
+        rehearsal: Rehearsal | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         """Return the reference policies that the decoded policies of a structure are compared with.
 
@@ -173,9 +183,16 @@ class AutoencoderObjective:
             own = population.structure.arch.forward(self._modules[index], weights, inputs)
         return inputs, masks, own.masked_fill(~masks, -torch.inf).softmax(-1), 1.0
 
-    def kl(self, index: int, population: Population, weights: Tensor, rng: torch.Generator) -> Tensor:
+    def kl(
+        self,
+        index: int,
+        population: Population,
+        weights: Tensor,
+        rng: torch.Generator,
+        rehearsal: Rehearsal | None = None,
+    ) -> Tensor:
         """Return the mean over states of KL(reference policy || decoded policy), as (M,)."""
-        inputs, masks, reference, scale = self.reference(index, population, rng)
+        inputs, masks, reference, scale = self.reference(index, population, rng, rehearsal)
         arch, layout = population.structure.arch, population.layout
         logits = arch.forward(self._modules[index], layout.unflatten(weights), inputs)
         return scale * distillation(logits, masks, reference)
@@ -240,6 +257,7 @@ class AutoencoderTrainee(GraphTrainee):
         figures: dict[str, Tensor | float] = {"weight_loss": 0.0} if latents is None else {}
         loss = torch.zeros((), device=self._device, requires_grad=True)
         made: list[Tensor] = []
+        made_up: dict[int, Rehearsal | None] = {}
         if own and latents is None:
             losses, made = self.encoder.reconstruct([population for _, population in own.values()], noise)
             weight_of = self.encoder.loss_weight
@@ -249,12 +267,16 @@ class AutoencoderTrainee(GraphTrainee):
             loss = loss + options.weight_loss_scale * mean
         elif own and latents is not None:
             parts = self.encoder.noisy(latents[rows], noise).split([len(p) for _, p in own.values()])
+            made_up = {place: objective.rehearse(p, forks[1 + place]) for place, (_, p) in own.items()}
             made = self.encoder.decode_all(
-                [(z, p.layout, self._conditions[i]) for z, (i, p) in zip(parts, own.values(), strict=True)]
+                [
+                    (z, _layout(p, made_up[place]), self._conditions[i])
+                    for z, (place, (i, p)) in zip(parts, own.items(), strict=True)
+                ]
             )
         if options.kl_scale:
             values: Mapping[int, Tensor] = {
-                place: objective.kl(*own[place], w, forks[1 + place])
+                place: objective.kl(*own[place], w, forks[1 + place], made_up.get(place))
                 for place, w in zip(own, made, strict=True)
             }
             figures["kl"] = sum(value.sum() for value in values.values()) / batch
@@ -294,6 +316,13 @@ class AutoencoderTrainee(GraphTrainee):
 def objective_of(encoder_cls: type[Encoder]) -> type[AutoencoderObjective]:
     """Return the class of the objective that an encoder is trained with."""
     return encoder_cls.objective() or AutoencoderObjective
+
+
+def _layout(population: Population, rehearsal: Rehearsal | None) -> WeightLayout:
+    """Return the layout of a population, with the units of a task that is made up in its place."""
+    if rehearsal is None:
+        return population.layout
+    return population.layout.with_amounts({"input": rehearsal.inputs, "action": rehearsal.actions})
 
 
 def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tuple[int, Population]]:

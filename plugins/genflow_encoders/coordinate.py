@@ -191,7 +191,10 @@ class CoordinateEncoder(Encoder):
             self.check(layout)
             return (self.family.basis(layout),)
 
-        return self._table("family", layout, make)[0]
+        # layouts that differ in amounts alone share it
+        place = layout.units[next(iter(self.units))].coordinates if layout.units else layout
+        name = ("family", self._version, tuple(layout.shapes.items()))
+        return cached_on(self.spread.device, place, name, make)[0]
 
     def _reader(self, layout: WeightLayout) -> Tensor:
         """The matrix (1 + Z, Z) from products of weights with the family to the nearest member's style."""

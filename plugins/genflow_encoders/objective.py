@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genflow import AutoencoderObjective, GenflowError, Population, Structure
+from genflow import AutoencoderObjective, GenflowError, Population, Rehearsal, Structure
 
 #: share of the states that is drawn uniformly; the rest by the optimal policy's visits
 UNIFORM = 0.25
@@ -59,14 +59,26 @@ class CoordinateObjective(AutoencoderObjective):
         latents = torch.cat([self.encoder.encode(population) for _, population in picked])
         return latents[torch.randperm(len(latents), generator=rng, device=rng.device).to(latents.device)]
 
+    def rehearse(self, population: Population, rng: torch.Generator) -> Rehearsal | None:
+        """A task with a made-up reward, as often as the options say."""
+        share = self.encoder.config.rehearsal_probability
+        if not share or float(torch.rand(1, generator=rng, device=rng.device)) >= share:
+            return None
+        seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+        return population.structure.environment.rehearse(torch.Generator().manual_seed(seed))
+
     def reference(
-        self, index: int, population: Population, rng: torch.Generator
+        self,
+        index: int,
+        population: Population,
+        rng: torch.Generator,
+        rehearsal: Rehearsal | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         """The optimal policy on the states that it visits, or each member's own."""
         if self.visits_own_states:
             return super().reference(index, population, rng)
         structure, config = population.structure, self.encoder.config
-        expert = structure.solution.expert
+        expert = structure.solution.expert if rehearsal is None else rehearsal.expert
         states, masks, optimal = expert.draw(self.options.states, UNIFORM, rng, self.device)
         inputs = structure.transitions(states.device).inputs(states)
         return inputs, masks, optimal, expert.length**config.length_power

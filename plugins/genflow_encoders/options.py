@@ -75,6 +75,13 @@ class CoordinateOptions(Schema):
         description="How often a step asks for the optimal policies of latents that come from other"
         " structures' members, instead of for the members' own weights.",
     )
+    rehearsal_probability: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="How often a task with a made-up reward takes the place of a structure in such a step, where"
+        " the environment can make one up.",
+    )
     length_power: float = Field(
         default=0.0,
         ge=0,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from genflow import GenflowError, Structure
 
+from .descriptors import DESCRIPTORS
 from .vocabulary import shipped_vocabulary
 
 SEED = 11
@@ -24,22 +25,28 @@ EVERY, TEST, SELECTION = 6, 1, 4
 #: states of a vocabulary that is trained on, by N
 STATES = {2: (50, 2_000), 3: (300, 8_000), 4: (300, 6_000), 5: (100, 6_000), 6: (20, 6_000), 8: (20, 6_000)}
 #: of each vocabulary of eight blocks with N = 3, how many others are drawn from its blocks
-SUBSETS = 3
+SUBSETS = 1
 #: vocabularies with other N: (N, blocks, how many)
-OTHERS = ((2, 16, 24), (4, 4, 30), (4, 5, 16), (5, 3, 24), (6, 2, 8), (8, 2, 8))
-#: share of structures with another beta than 8, reward, or width than 128
-OTHER_BETA, OTHER_REWARD, OTHER_WIDTH = 0.6, 0.1, 0.12
+OTHERS = ((2, 16, 8), (4, 4, 16), (4, 5, 10), (5, 3, 14), (6, 2, 5), (8, 2, 5))
+#: share of structures with another width than 128
+OTHER_WIDTH = 0.12
+#: what the wishes of a profile are about, and between which values; QED and SA are never asked for together
+WISHES = {
+    "mw": (150, 450), "logp": (-1, 5), "tpsa": (20, 140), "mr": (40, 120), "hbd": (0, 4), "hba": (1, 8),
+    "rotb": (0, 8), "rings": (1, 5), "arom": (0, 4), "fsp3": (0, 0.8), "heavy": (10, 34), "hetero": (1, 9),
+    "qed": (0.2, 0.9), "sa": (1.5, 4),
+}  # fmt: skip
 WIDTHS = (64, 80, 96, 112)
+#: rewards that are only measured
+TESTED = ("qed_sa", "docking", "logp_window")
 #: vocabularies that are measured have this many blocks
 MEASURED = 10
 
 OPTIONS = """
 [coverage]
 max_blocks = [2, 8]
-beta = [4, 16]
+beta = [1, 64]
 width = [64, 128]
-logp_centre = [1, 4]
-logp_width = [0.5, 2]
 
 [zoo]
 num = 2
@@ -54,7 +61,7 @@ kl_scale = 1.0
 weight_loss_scale = 0.05
 batch_size = 12
 per_structure = 1
-steps = 11000
+steps = 4000
 lr = 1.5e-3
 ema = 0.999
 
@@ -65,7 +72,8 @@ matrices = 32
 rank = 8
 init_noise = 0.0
 reference = "optimal"
-swap_probability = 0.5
+swap_probability = 0.9
+rehearsal_probability = 0.95
 length_power = 1.0
 normaliser_floor = 0.01
 
@@ -120,18 +128,23 @@ def dealt(rng: random.Random, blocks: Sequence[int], size: int) -> Iterator[list
             yield hand
 
 
+def profile(rng: random.Random) -> str:
+    """A random profile of one to three wishes."""
+    names = rng.sample(sorted(WISHES), rng.choice((1, 2, 2, 3)))
+    if {"qed", "sa"} <= set(names):
+        names.remove("sa")
+    terms = []
+    for name in names:
+        digits = 0 if DESCRIPTORS[name].whole else 1
+        low, high = sorted(round(rng.uniform(*WISHES[name]), digits) for _ in range(2))
+        terms.append(f"{name}:" + rng.choice((f"{low:g}..{high:g}", f">={low:g}", f"<={high:g}")))
+    return f'profile="{"; ".join(terms)}"'
+
+
 def varied(rng: random.Random, max_blocks: int) -> dict[str, object]:
     """Fields of a structure that is trained on, beside its blocks."""
-    fields: dict[str, object] = {}
-    if rng.random() < OTHER_BETA:
-        fields["beta"] = round(rng.uniform(4, 16), 1)
-    if rng.random() < OTHER_REWARD:
-        fields |= {
-            "reward": "logp_window",
-            "logp_centre": round(rng.uniform(1, 4), 1),
-            "logp_width": round(rng.uniform(0.5, 2), 1),
-        }
-    if max_blocks <= 3 and rng.random() < 0.5:
+    fields: dict[str, object] = {"reward": "profile," + profile(rng), "beta": round(rng.uniform(3, 16), 1)}
+    if max_blocks <= 3 and rng.random() < 0.2:
         fields["multiplicity"] = "true"
     if rng.random() < OTHER_WIDTH:
         fields["width"] = rng.choice(WIDTHS)
@@ -141,7 +154,7 @@ def varied(rng: random.Random, max_blocks: int) -> dict[str, object]:
 def training(blocks: Sequence[int]) -> list[str]:
     """What is trained on."""
     rng, structures = random.Random(SEED), []
-    for hand in _some(rng, blocks, 3, 8, 115):
+    for hand in _some(rng, blocks, 3, 8, 84):
         hands = [hand, *(rng.sample(hand, rng.randint(5, 7)) for _ in range(SUBSETS))]
         structures += [text(each, 3, **varied(rng, 3)) for each in hands if fits(each, 3, *STATES[3])]
     for max_blocks, size, number in OTHERS:
@@ -159,25 +172,36 @@ def _some(
     return [next(hands) for _ in range(number)]
 
 
-def measured(rng: random.Random, known: Sequence[int], new: Sequence[int], number: int) -> list[str]:
-    """Vocabularies of known and of new blocks, as many each, and some of the first with other fields."""
+def measured(
+    rng: random.Random, known: Sequence[int], new: Sequence[int], number: int, rewards: Sequence[str] = ()
+) -> list[str]:
+    """Vocabularies of known and of new blocks, as many each, and some of the first with other fields.
+
+    Args:
+        rng: draws them.
+        known: blocks that are trained on.
+        new: blocks that are not.
+        number: of vocabularies of each kind.
+        rewards: by name, in turn with random profiles.
+    """
     drawn = [
         [next(hands) for _ in range(number)] for hands in (_readable(rng, blocks) for blocks in (known, new))
     ]
     others: list[dict[str, object]] = [
-        {"beta": 4},
-        {"beta": 6},
-        {"beta": 11},
-        {"beta": 16},
-        {"multiplicity": "true"},
-        {"width": 72},
-        {"width": 104},
-    ]
-    others += [{"reward": "logp_window"}, {"reward": "logp_window", "logp_centre": 1.5, "logp_width": 0.8}]
+        {"beta": 3}, {"beta": 16}, {"beta": 32}, {"multiplicity": "true"}, {"width": 72}, {"width": 104},
+    ]  # fmt: skip
+    paid = [*rewards, *(["profile"] * max(1, len(rewards)))]
+
+    def fields(place: int) -> dict[str, object]:
+        name = paid[place % len(paid)]
+        return {"reward": f"profile,{profile(rng)}" if name == "profile" else name}
+
     return [
-        *(text(hand, 3) for hands in drawn for hand in hands),
-        *(text(hand, 3, **fields) for hand, fields in zip(drawn[0][:number] * 2, others, strict=False)),
-        *(text(drawn[1][0], 3, beta=beta) for beta in (4, 16)),
+        *(text(hand, 3, **fields(place)) for hands in drawn for place, hand in enumerate(hands)),
+        *(
+            text(hand, 3, **fields(place), **more)
+            for place, (hand, more) in enumerate(zip(drawn[0], others, strict=False))
+        ),
     ]
 
 
@@ -196,7 +220,7 @@ def recipe() -> str:
         ),
         "test_structures": (
             "# only measured, once, when the generator is exported\n",
-            ["small", *measured(random.Random(SEED + 2), known, test, 12)],
+            ["small", *measured(random.Random(SEED + 2), known, test, 12, TESTED)],
         ),
     }
     head = (
@@ -205,7 +229,7 @@ def recipe() -> str:
         'env = "molecule"\nseed = 0\n'
     )
     parts = [
-        f"\n{comment}{key} = [\n" + "".join(f'  "{each}",\n' for each in each_list) + "]\n"
+        f"\n{comment}{key} = [\n" + "".join(f"  '{each}',\n" for each in each_list) + "]\n"
         for key, (comment, each_list) in lists.items()
     ]
     return head + "".join(parts) + OPTIONS

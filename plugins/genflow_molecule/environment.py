@@ -9,7 +9,6 @@ Shapes: N slots, E entries (a block and the atom by which it is attached), A act
 from __future__ import annotations
 
 import math
-import zlib
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
@@ -23,6 +22,7 @@ from torch import Tensor
 from genflow import (
     Environment,
     GenflowError,
+    Rehearsal,
     Reward,
     Schema,
     Transitions,
@@ -33,6 +33,7 @@ from genflow import (
     require_may_read,
     reward_name,
     size,
+    told,
 )
 
 from .solution import MoleculeSolution
@@ -58,11 +59,6 @@ if TYPE_CHECKING:
     from .drawing import Molecules
     from .features import Descriptions
     from .floored import FloorWatch
-
-#: what a reward may say in the condition, and what stands there if it does not. The number of a reward that
-#: gives none follows from its name, above all that are given
-TOLD = {"reward": None, "logp_centre": 0.0, "logp_width": 0.0}
-FIRST_FREE = 3
 
 
 class Molecule(Environment):
@@ -107,20 +103,17 @@ class Molecule(Environment):
             description="A vocabulary that ships, or a JSON file, whose blocks are kept in its place.",
         )
         reward: str = reward_name(
-            "qed_sa", role="described", description="A reward that is registered for molecules."
+            "qed_sa", role="told", description="A reward that is registered for molecules."
         )
-        beta: float = described(
-            8.0, reward_only=True, gt=0, le=64, description="The reward is the score to this power."
-        )
+        beta: float = told(8.0, gt=0, le=64, description="The reward is the score to this power.")
         multiplicity: bool = described(
             False,
             reward_only=True,
             description="Divide the reward of a state by the number of states that are the same molecule,"
             " so that molecules, not states, are sampled in proportion to it; this needs every state.",
         )
-        exclude: str = described(
+        exclude: str = told(
             "none",
-            reward_only=True,
             added=True,
             max_length=200,
             description="Catalogues of alerts, unstable or unstable+brenk; a molecule with one of them scores"
@@ -257,7 +250,20 @@ class Molecule(Environment):
         """Tables of what inputs and actions mean."""
         from .features import Descriptions
 
-        return Descriptions(self.entries, self.trees, self.catalogue, self.config.beta)
+        def log_reward(states: Tensor) -> Tensor:
+            return self.config.beta * self.catalogue.scores(states).log().float()
+
+        def counted(states: Tensor) -> Tensor:
+            known = self.multiplicity
+            return torch.tensor([known.get(each, 1) for each in self.catalogue.smiles(states)])
+
+        return Descriptions(
+            self.entries,
+            self.trees,
+            self.initial_logits(),
+            log_reward,
+            counted if self.config.multiplicity else None,
+        )
 
     @cached_property
     def multiplicity(self) -> Counter[str]:
@@ -273,41 +279,20 @@ class Molecule(Environment):
         return MoleculeEnv(transitions.trees, transitions.log_reward), OneHot(transitions.trees)
 
     def condition(self) -> dict[str, float]:
-        """The sizes, beta, the reward with its options, and the means of what outlines entries.
+        """The sizes, and the means of what outlines entries; what is paid is told of units, in nats.
 
         Nothing asks the reward.
         """
         c = self.config
-        told = self._told()
         condition = {
             "blocks": float(len(self.blocks)),
             "max_blocks": float(c.max_blocks),
-            "beta": c.beta,
-            "reward": told["reward"],
             "multiplicity": float(c.multiplicity),
-            "logp_centre": told["logp_centre"],
-            "logp_width": told["logp_width"],
             "entries": float(len(self.entries)),
         }
         for name, values in self.descriptions.outline.items():
             condition[f"mean_{name}"] = float(values.mean())
         return condition
-
-    def _told(self) -> dict[str, float]:
-        """What the reward says of itself, or the defaults.
-
-        Raises:
-            GenflowError: it says what the condition has no place for, or no finite number.
-        """
-        said, name = self.reward.condition(), self.config.reward
-        for key, value in said.items():
-            if key not in TOLD or not math.isfinite(value):
-                raise GenflowError(
-                    f"reward {name!r} describes itself by {key}={value}; the condition of molecules takes"
-                    f" finite numbers for {', '.join(TOLD)}"
-                )
-        number = FIRST_FREE + zlib.crc32(name.encode()) / 2**32
-        return {key: float(said.get(key, number if value is None else value)) for key, value in TOLD.items()}
 
     def units(self) -> Units:
         """What is known of slots, stems and entries; the amounts, when they are first read, ask the reward.
@@ -318,9 +303,21 @@ class Molecule(Environment):
         """
         tables = self.descriptions
         return Units(
-            inputs=UnitDescriptions(tables.inputs, coordinates=tables.input_coordinates()),
-            actions=UnitDescriptions(tables.actions, coordinates=tables.action_coordinates()),
+            inputs=UnitDescriptions(
+                lambda: tables.inputs(tables.entries), coordinates=tables.input_coordinates()
+            ),
+            actions=UnitDescriptions(
+                lambda: tables.actions(tables.entries), coordinates=tables.action_coordinates()
+            ),
         )
+
+    def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
+        """A reward that is made up of what adds up over blocks, where all trees are listed."""
+        tables = self.descriptions
+        if not tables.landscape.listed:
+            return None
+        entries, expert = tables.made_up(rng)
+        return Rehearsal(tables.inputs(entries), tables.actions(entries), expert)
 
     def initial_logits(self) -> Tensor:
         """Exit weighs as much as all blocks together where it is first allowed, on average: (A,)."""

@@ -8,30 +8,18 @@ Shapes: E entries, F features of an entry, s inputs, A actions.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 
 import torch
-from rdkit import Chem
 from torch import Tensor
 
-from genflow import Progress
+from genflow import Expert, Progress
 
-from .block_features import (
-    DISTANCE,
-    METHYL,
-    PHENYL,
-    PROBES,
-    PROPERTIES,
-    SLOTS,
-    STEMS,
-    cap_properties,
-    describe_atom,
-    outline_block,
-    probe_score,
-)
-from .catalogue import Catalogue
+from .block_features import SLOTS, STEMS, describe_atom, outline_block
+from .landscape import Landscape
+from .regression import CUT, ask
+from .rehearsals import Rehearsals
 from .trees import Trees
 from .vocabulary import MAX_STEMS, Entry
 
@@ -39,10 +27,6 @@ from .vocabulary import MAX_STEMS, Entry
 MAX_SLOTS = 8
 #: stems that a slot opens beside the atom it is attached by
 OPEN = MAX_STEMS - 1
-#: the probes that are tried on the stems
-STEM_PROBES = (1, 2, 6, 9, 17, 21)
-#: pairs and triples of the vocabulary with each entry in each place that the reward is asked about
-PARTNERS = 8
 #: what outlines an entry, in this order: its block,
 OUTLINE = (
     "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors",
@@ -69,44 +53,6 @@ PLACED = (
 STEP = 0.5
 
 
-def vocabulary_scores(number: int, trees: Trees, catalogue: Catalogue, beta: float) -> list[float]:
-    """What the reward says of an entry in the vocabulary: in pairs, in the middle of three, and as the third.
-
-    Args:
-        number: of the entry.
-        trees: of the vocabulary.
-        catalogue: molecules and scores.
-        beta: of the task.
-    """
-    e, fits, fits_root = number, trees.fits, trees.fits_root
-    pairs = [[(e, 0, 0), (other, 0, 0)] for (other,) in _spread(fits_root[e])]
-    middle = fits_root[:, e, None, None] & fits[e]
-    triples = [[(root, 0, 0), (e, 0, 0), (leaf, 1, stem)] for root, stem, leaf in _spread(middle)]
-    last = fits_root[:, :, None] & fits[:, :, e]
-    ends = [[(root, 0, 0), (between, 0, 0), (e, 1, stem)] for root, between, stem in _spread(last)]
-    return [value for group in (pairs, triples, ends) for value in _summary(group, catalogue, beta)]
-
-
-def _spread(allowed: Tensor) -> list[list[int]]:
-    """The places of up to `PARTNERS` of what is allowed, spread over it."""
-    places = allowed.nonzero()
-    return places[torch.linspace(0, len(places) - 1, min(PARTNERS, len(places))).round().long()].tolist()
-
-
-def _summary(trees: list[list[tuple[int, int, int]]], catalogue: Catalogue, beta: float) -> list[float]:
-    """The mean of the scores of some trees, the best, and half the logarithm of the mean that `beta` makes.
-
-    0 where there are no trees.
-    """
-    if not trees:
-        return [0.0, 0.0, 0.0]
-    scores = catalogue.scores(
-        torch.tensor([[(entry + 1, *place) for entry, *place in tree] for tree in trees]).flatten(1)
-    )
-    soft = ((beta * scores.log()).logsumexp(0) - math.log(len(scores))) / beta
-    return [float(scores.mean()), float(scores.max()), float(soft) / 2]
-
-
 def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
     """What `OUTLINE` and `ATTACHED` name, of each entry: (E,) each."""
     rows = []
@@ -118,27 +64,16 @@ def outline(entries: Sequence[Entry]) -> dict[str, Tensor]:
     }
 
 
-def describe_entries(entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> Tensor:
-    """Everything that is told of each entry, (E, F)."""
+def describe_entries(entries: Sequence[Entry]) -> Tensor:
+    """What is told of each entry whatever the reward, (E, .)."""
     rows = []
-    for number, entry in enumerate(_counted(entries, "describe blocks")):
+    for entry in _counted(entries, "describe blocks"):
         block = entry.block
         attached = describe_atom(block, entry.attachment)
         row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / STEMS]
-        row += [catalogue.score(block.smiles), *vocabulary_scores(number, trees, catalogue, beta)]
-        row += [probe_score(block, entry.attachment, index, catalogue.score) for index in range(len(PROBES))]
-        row += [
-            *cap_properties(block, ()),
-            *cap_properties(block, ((entry.attachment, METHYL),)),
-            *cap_properties(block, ((entry.attachment, PHENYL),)),
-        ]
-        distances = Chem.GetDistanceMatrix(block.mol)[entry.attachment]
         for stem in entry.stems:
-            row += [1.0, float(distances[stem]) / DISTANCE, *describe_atom(block, stem).values()]
-            row += cap_properties(block, ((entry.attachment, METHYL), (stem, PHENYL)))
-            row += [probe_score(block, stem, index, catalogue.score) for index in STEM_PROBES]
-        missing = OPEN - len(entry.stems)
-        rows.append(row + [0.0] * missing * (2 + len(attached) + PROPERTIES + len(STEM_PROBES)))
+            row += [1.0, *describe_atom(block, stem).values()]
+        rows.append(row + [0.0] * (OPEN - len(entry.stems)) * (1 + len(attached)))
     return torch.tensor(rows, dtype=torch.float32)
 
 
@@ -153,28 +88,86 @@ def _counted(entries: Sequence[Entry], label: str) -> Iterator[Entry]:
 class Descriptions:
     """Tables of what every input and action means, for one set of entries."""
 
-    def __init__(self, entries: Sequence[Entry], trees: Trees, catalogue: Catalogue, beta: float) -> None:
-        self._trees = trees
-        self._describe = partial(describe_entries, entries, trees, catalogue, beta)
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        trees: Trees,
+        logits: Tensor,
+        log_reward: Callable[[Tensor], Tensor],
+        counted: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        """Describe entries; nothing is asked before `told` is read.
+
+        Args:
+            entries: of the vocabulary.
+            trees: over them.
+            logits: of the policy by which trees are drawn where they are not listed, (A,).
+            log_reward: beta times the log score of states, (B, 3N) -> (B,).
+            counted: how many states are the molecule of each, (B, 3N) -> (B,), by which its reward is
+                divided; None: it is not.
+        """
+        self._trees, self._log_reward, self._counted = trees, log_reward, counted
+        self._make = partial(Landscape, entries, trees, logits)
+        self._entries = entries
         self.outline = outline(entries)
         self.placed = torch.stack([self.outline[name] for name in PLACED], dim=1)
 
     @cached_property
-    def entries(self) -> Tensor:
-        """Everything that is told of each entry, (E, F); the reward is asked, which takes a while."""
-        return self._describe()
+    def landscape(self) -> Landscape:
+        """Trees that stand for all of the vocabulary."""
+        return self._make()
 
-    def inputs(self) -> Tensor:
-        """The amounts of inputs (s, .): slot, what it is about, parent slot and stem, entry."""
-        return torch.cat([self._input(slot, about, self.entries, True) for slot, about in self._digits()])
+    @cached_property
+    def _known(self) -> Tensor:
+        """What is told whatever the reward, (E, .)."""
+        return torch.cat([describe_entries(self._entries), self.landscape.told()], dim=1)
+
+    @cached_property
+    def _log_counts(self) -> Tensor:
+        states = self.landscape.states
+        return torch.zeros(len(states)) if self._counted is None else self._counted(states).float().log()
+
+    def told(self, log_rewards: Tensor, at_parts: Tensor) -> Tensor:
+        """Everything that is told of each entry, (E, F).
+
+        Args:
+            log_rewards: of the landscape's trees, (B,).
+            at_parts: of its parts, (E J,).
+        """
+        paid = log_rewards - self._log_counts
+        best = paid.max()
+        return torch.cat([self._known, self.landscape.tell(paid - best, at_parts - log_rewards.max())], dim=1)
+
+    @cached_property
+    def entries(self) -> Tensor:
+        """Everything that is told of each entry, (E, F); the reward is asked `CALLS` times at most."""
+        land, rng = self.landscape, torch.Generator().manual_seed(0)
+        found = ask(land.x, land.weights, lambda chosen: self._log_reward(land.states[chosen]), rng)
+        return self.told(found(land.x), found(land.parts))
+
+    def made_up(self, rng: torch.Generator) -> tuple[Tensor, Expert]:
+        """A reward that is made up, where trees are listed: what is told of each entry (E, F), and its expert."""
+        land = self.landscape
+        log_rewards, at_parts = self._rehearsals.draw(rng)
+        return self.told(log_rewards, at_parts), land.expert(
+            (log_rewards - log_rewards.max()).clamp(min=-CUT) - self._log_counts
+        )
+
+    @cached_property
+    def _rehearsals(self) -> Rehearsals:
+        return Rehearsals(self.landscape)
+
+    def inputs(self, entries: Tensor) -> Tensor:
+        """The amounts of inputs (s, .): slot, what it is about, parent slot and stem, entry (E, F)."""
+        return torch.cat([self._input(slot, about, entries, True) for slot, about in self._digits()])
 
     def input_coordinates(self) -> Tensor:
         """The coordinates of inputs (s, .): the same in fewer numbers."""
         return torch.cat([self._input(slot, about, self.placed, False) for slot, about in self._digits()])
 
-    def actions(self) -> Tensor:
-        """The amounts of actions (A, .): is exit, is the root's site, parent slot and stem, entry."""
-        return self._actions(self.entries, True)
+    def actions(self, entries: Tensor) -> Tensor:
+        """The amounts of actions (A, .): is exit, is the root's site, parent slot and stem, entry (E, F)."""
+        return self._actions(entries, True)
 
     def action_coordinates(self) -> Tensor:
         """The coordinates of actions (A, .): the same in fewer numbers."""

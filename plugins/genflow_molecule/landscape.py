@@ -1,0 +1,209 @@
+"""Trees of a vocabulary that stand for all of them, and what a reward on them says of each entry.
+
+Shapes: B trees of N slots, E entries, P properties, J parts, Q amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, cached_property
+
+import torch
+from rdkit import Chem
+from torch import Tensor
+
+from genflow import Expert, optimal_flows
+
+from .additive import AT, SPREADS, UNITS, Sums, amounts, kind, properties, site_of
+from .regression import CUT
+from .trees import ENTRY, Trees
+from .vocabulary import Entry
+
+#: up to so many trees are all listed; of more, so many trajectories are drawn, a part of them at a time
+LISTED, DRAWN, AT_ONCE = 30_000, 20_000, 2_000
+#: SMILES of parts of molecules that every entry is joined to in thought, and the atom that bears the bond:
+#: from a methyl group to two blocks or three, greasy and polar, by carbon and by hetero atoms
+PARTS = (
+    ("C", 0), ("c1ccccc1", 0), ("NC=O", 1), ("C1CCNCC1", 0), ("CC(C)C", 1), ("C=O", 0), ("CCCCCC", 0),
+    ("OCCO", 1), ("OC(=O)CC", 4), ("COc1ccccc1", 5), ("Clc1ccc(Cl)cc1", 2), ("O=[N+]([O-])c1ccccc1", 6),
+    ("O=C1CSC(=S)N1", 2), ("c1ccc2ccccc2c1", 0), ("c1ccc2[nH]ccc2c1", 0), ("c1ccc(-c2ccncc2)cc1", 0),
+    ("CC(=O)Nc1ccccc1", 7), ("O=C(Nc1ccccc1)c1ccccc1", 12), ("CCN(CC)S(=O)(=O)c1ccc(C)cc1", 0),
+    ("CN1CCN(c2ccccc2)CC1", 8), ("CNC", 1), ("Nc1ccccc1", 0), ("CO", 1), ("Oc1ccccc1", 0),
+    ("O=C(O)c1ccccc1", 5), ("CCOC(=O)c1ccc(N)cc1", 9), ("Fc1ccc(C(F)(F)F)cc1", 2), ("N#Cc1ccccc1", 4),
+    ("CCCCCCCCc1ccccc1", 10), ("C1CCC2CCCCC2C1", 0), ("OC1CCC(O)C(O)C1", 2), ("NC(=O)CNC(=O)CN", 4),
+    ("O=c1[nH]c(=O)c2ccccc2[nH]1", 6), ("c1ccc(-c2nnc(-c3ccccc3)o2)cc1", 1),
+    ("CC(C)(C)c1ccc(O)c(C(C)(C)C)c1", 6), ("O=S(=O)(Nc1ccccn1)c1ccccc1", 12),
+    ("COc1cc(C=CC(=O)N2CCCCC2)ccc1O", 3), ("Clc1ccc(C(c2ccccc2)N2CCNCC2)cc1", 17),
+    ("O=C(NCCc1c[nH]c2ccccc12)c1ccccc1", 17), ("CN(C)CCCN1c2ccccc2Sc2ccccc21", 9),
+)  # fmt: skip
+#: what of the rest of a tree is told beside an entry
+REST = (
+    "heavy", "log_p", "surface", "donors", "acceptors", "rotatable", "aromatic_rings", "sp3_carbons",
+    "hetero", "stereo", "alerts", "sa_atoms",
+)  # fmt: skip
+#: nats are told in these units
+NATS = 4.0
+
+
+@cache
+def _parts() -> tuple[Tensor, Tensor, Tensor]:
+    """The amounts (J, Q) of the parts, what a bond to each kind adds (J, K, Q), and their own kinds (J,)."""
+    mols = [(Chem.MolFromSmiles(smiles), atom) for smiles, atom in PARTS]
+    return (
+        torch.stack([amounts(mol) for mol, _ in mols]),
+        torch.stack([site_of(mol, atom) for mol, atom in mols]),
+        torch.tensor([kind(mol.GetAtomWithIdx(atom)) for mol, atom in mols]),
+    )
+
+
+class Landscape:
+    """Trees that stand for all of a vocabulary.
+
+    Attributes:
+        states: (B, 3N).
+        weights: how many states each stands for, but for a factor, (B,).
+        listed: whether these are all, in the order of the graph.
+        found: properties, (B, P).
+        x: the same, standardised.
+        parts: the same of each entry joined to each part, (E J, P).
+    """
+
+    def __init__(self, entries: Sequence[Entry], trees: Trees, logits: Tensor) -> None:
+        """List or draw trees.
+
+        Args:
+            entries: of the vocabulary.
+            trees: over them.
+            logits: of the policy by which they are drawn, (A,).
+        """
+        self.sums = Sums(entries, trees.n_stems)
+        self.listed = trees.count_states() <= LISTED
+        if self.listed:
+            self._graph = trees.graph()
+            self.states = self._graph.states[self._graph.can_exit]
+            self.weights = torch.ones(len(self.states))
+        else:
+            self.states, self.weights = drawn(trees, logits)
+        self._slots = trees.slots(self.states)
+        self._amounts = self.sums.of(self._slots)
+        found = properties(self._amounts)
+        mean = (self.weights @ found) / self.weights.sum()
+        spread = ((self.weights @ (found - mean).square()) / self.weights.sum()).sqrt()
+        spread = spread + 0.05 * torch.tensor(SPREADS)
+        self.found, self.x = found, (found - mean) / spread
+        self.parts = ((properties(self._with_parts()) - mean) / spread).flatten(0, 1)
+
+    def _with_parts(self) -> Tensor:
+        """The amounts of each entry joined to each part, (E, J, Q)."""
+        parts, bonds, kinds = _parts()
+        return self.sums.joined(parts, bonds, kinds)
+
+    @cached_property
+    def _rest(self) -> tuple[Tensor, Tensor]:
+        """By slot, the entry + 1 (B, N), and what the rest of the tree has of `REST`, (B, N, R)."""
+        columns = [AT[name] for name in REST]
+        units = torch.tensor([UNITS[column] for column in columns])
+        number = self._slots[..., ENTRY]
+        own = self.sums.blocks[(number - 1).clamp(min=0)][..., columns]
+        total = self._amounts[:, columns]
+        return number, (total[:, None] - own) / units
+
+    def tell(self, log_rewards: Tensor, at_parts: Tensor) -> Tensor:
+        """What a reward says of each entry.
+
+        Args:
+            log_rewards: of the trees, in nats relative to the best, (B,).
+            at_parts: the same for `parts`, (E J,).
+
+        Returns:
+            (E, .): by role (root, second block, later): how probable the entry is, relative to a uniform
+            choice and in all, and the mean and spread of what else the tree has; the parts; how rare good
+            trees are.
+        """
+        log_rewards = log_rewards.clamp(-CUT, 0)
+        paid = self.weights * log_rewards.exp()
+        rare = (paid.sum() / self.weights.sum()).log()
+        number, rest = self._rest
+        n_entries, n_slots = len(self.sums.blocks), number.shape[1]
+        columns = []
+        for slots in ([0], [1], list(range(2, n_slots))):
+            index = number[:, slots].flatten()
+            values = rest[:, slots].flatten(0, 1)
+            rows = torch.cat([torch.ones_like(values[:, :1]), values, values.square()], dim=1)
+            weight = paid[:, None].expand(-1, len(slots)).flatten()
+            count = self.weights[:, None].expand(-1, len(slots)).flatten()
+            share = torch.zeros(n_entries + 1, rows.shape[1]).index_add_(0, index, rows * weight[:, None])[1:]
+            there = torch.zeros(n_entries + 1).index_add_(0, index, count)[1:]
+            mass, n_rest = share[:, 0], len(REST)
+            mean = share[:, 1 : 1 + n_rest] / (mass[:, None] + 1e-9)
+            square = share[:, 1 + n_rest :] / (mass[:, None] + 1e-9)
+            worth = (((mass + 1e-6) / (there + 1e-3)).log() - rare).clamp(-CUT, CUT)
+            in_all = ((mass + 1e-9) / paid.sum()).log().clamp(-CUT, 0)
+            columns += [
+                worth[:, None] / NATS,
+                in_all[:, None] / NATS,
+                mean,
+                (square - mean.square()).clamp(min=0).sqrt(),
+            ]
+        parts = at_parts.clamp(-CUT, 2).unflatten(0, (n_entries, -1)) / NATS
+        return torch.cat([*columns, parts, (rare / NATS).expand(n_entries, 1)], dim=1)
+
+    @cached_property
+    def _choices(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers, states and allowed actions of the states in which there is a choice."""
+        masks: Tensor = self._graph.mask(torch.arange(len(self._graph.states)))
+        places = (masks.sum(1) > 1).nonzero().flatten()
+        return places, self._graph.states[places], masks[places]
+
+    def expert(self, log_rewards: Tensor) -> Expert:
+        """The optimal policy, where trees are listed, of log R (B,), in the states that leave a choice."""
+        graph = self._graph
+        log_reward = torch.full((len(graph.states),), -torch.inf, dtype=torch.float64)
+        log_reward[graph.can_exit] = log_rewards.double()
+        flows = optimal_flows(graph, log_reward)
+        places, states, masks = self._choices
+        return Expert(states, flows.policy[places].float(), masks, flows.visit[places])
+
+    @property
+    def n_entries(self) -> int:
+        """E."""
+        return len(self.sums.blocks)
+
+    def mean_of(self, values: Tensor) -> Tensor:
+        """The mean over each tree's blocks of values of entries (E,): (B,)."""
+        number = self._slots[..., ENTRY]
+        known = torch.cat([values.new_zeros(1), values])[number]
+        return known.sum(1) / (number > 0).sum(1).clamp(min=1)
+
+    def told(self) -> Tensor:
+        """What no reward is needed for: the amounts of each entry, and of a bond to an aromatic atom, (E, .)."""
+        units = torch.tensor(UNITS)
+        return torch.cat([self.sums.blocks / units, self.sums.attached[:, 1] / units], dim=1)
+
+
+def drawn(trees: Trees, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Trees at the ends of trajectories, and importance weights by which they stand for all trees.
+
+    Args:
+        trees: of the vocabulary.
+        logits: of the policy, (A,).
+
+    Returns:
+        (B, 3N) and (B,), the weights of mean 1: the backward over the forward probability of the trajectory.
+    """
+    rng, states, logs = torch.Generator().manual_seed(0), [], []
+    for _ in range(DRAWN // AT_ONCE):
+        state = trees.start.expand(AT_ONCE, -1)
+        log, going = torch.zeros(AT_ONCE), torch.ones(AT_ONCE, dtype=torch.bool)
+        for _ in range(trees.n_slots + 1):
+            allowed = logits.expand(AT_ONCE, -1).masked_fill(~trees.forward_masks(state), -torch.inf)
+            log_policy = allowed.log_softmax(1)
+            action = torch.multinomial(log_policy.exp(), 1, generator=rng)[:, 0]
+            log -= log_policy.gather(1, action[:, None])[:, 0] * going
+            state = torch.where(going[:, None], trees.step(state, action), state)
+            going = going & (action != trees.n_actions - 1)
+            log -= trees.n_parents(state).clamp(min=1).log() * going
+        states.append(state)
+        logs.append(log)
+    log = torch.cat(logs)
+    return torch.cat(states), (log - log.logsumexp(0)).exp() * len(log)

@@ -1,0 +1,90 @@
+"""What a few hundred scores say of all molecules of a vocabulary: kernel ridge regression on what adds up.
+
+Shapes: B trees, P properties, C molecules that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+#: molecules whose scores are asked for, in so many rounds; see docs/decisions/0011-any-reward.md
+CALLS, ROUNDS = 600, 4
+#: a score counts at most so many nats, times beta, below the best
+CUT = 12.0
+#: of the kernel: length over standardised properties, weight of its linear part, and the ridge
+LENGTH, LINEAR, RIDGE = 4.0, 0.02, 1e-2
+#: how much of a round follows the regression so far, softened by this power
+GREEDY, SOFT = 0.85, 0.7
+
+
+def kernel(a: Tensor, b: Tensor) -> Tensor:
+    """Between standardised properties (A, P) and (B, P): (A, B), a Gaussian and a linear part."""
+    near = (torch.cdist(a, b).square() / (-2 * LENGTH**2)).exp()
+    return near + LINEAR * (a @ b.T)
+
+
+class Regression:
+    """The logarithm of the reward, in nats relative to the best that is expected, from -`CUT` to 0."""
+
+    def __init__(self, design: Tensor, log_rewards: Tensor, solved: Tensor | None = None) -> None:
+        """Fit.
+
+        Args:
+            design: standardised properties of what was asked, (C, P).
+            log_rewards: beta times the logarithm of their scores, (C,).
+            solved: the inverse (C, C) of the kernel with its ridge, if it is known.
+        """
+        self._design = design
+        cut = log_rewards.clamp(min=float(log_rewards.max()) - CUT)
+        self._mean, self._spread = cut.mean(), cut.std(correction=0).clamp(min=1e-3)
+        target = (cut - self._mean) / self._spread
+        if solved is None:
+            gram = kernel(design, design).double() + RIDGE * torch.eye(len(design), dtype=torch.float64)
+            self._weights = torch.linalg.solve(gram, target.double()).float()
+        else:
+            self._weights = solved @ target
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Beta times the log score that is expected of standardised properties (B, P): (B,)."""
+        return self.of_kernel(kernel(x, self._design))
+
+    def of_kernel(self, near: Tensor) -> Tensor:
+        """The same for `kernel` (B, C) between them and the design."""
+        return self._mean + self._spread * (near @ self._weights)
+
+
+def inverse(design: Tensor) -> Tensor:
+    """The inverse (C, C) of the kernel with its ridge, by which many rewards are fitted to one design."""
+    gram = kernel(design, design).double() + RIDGE * torch.eye(len(design), dtype=torch.float64)
+    return torch.linalg.inv(gram).float()
+
+
+def ask(
+    x: Tensor, weights: Tensor, log_reward: Callable[[Tensor], Tensor], rng: torch.Generator
+) -> Regression:
+    """Ask for the scores of `CALLS` trees, or of all, where the regression so far holds them for probable.
+
+    Args:
+        x: standardised properties of candidates, (B, P).
+        weights: how many trees each stands for, (B,).
+        log_reward: beta times the log score of candidates by number, (C,) -> (C,).
+        rng: draws the candidates.
+    """
+    size = min(CALLS, len(x)) // ROUNDS or 1
+    uniform = weights / weights.sum()
+    chosen = torch.multinomial(uniform, size, generator=rng)
+    known = log_reward(chosen)
+    while True:
+        found = Regression(x[chosen], known)
+        free = uniform.clone()
+        free[chosen] = 0
+        size = min(size, int((free > 0).sum()), CALLS - len(chosen))
+        if not size:
+            return found
+        likely = free * (SOFT * (expected := found(x)) - SOFT * expected.max()).exp()
+        odds = GREEDY * likely / likely.sum().clamp(min=1e-30) + (1 - GREEDY) * free / free.sum()
+        new = torch.multinomial(odds, size, generator=rng)
+        chosen, known = torch.cat([chosen, new]), torch.cat([known, log_reward(new)])
