@@ -62,20 +62,25 @@ def caution(
     where = _by_fields(structure, alike)
     if where is None and built is not None and _holds_names(structure):
         where = _by_conditions(structure, built())
-    told = {key: value for key, value in own.items() if key in fixed or isinstance(value, str)}
-    named = [entry for entry in quality if all(entry.structure.get(key) == told[key] for key in told)]
+    roles = structure.roles()
+    names = {
+        key: value
+        for key, value in own.items()
+        if key in fixed or (isinstance(value, str) and roles[key] != "told")
+    }
+    named = [entry for entry in quality if all(entry.structure.get(key) == names[key] for key in names)]
     sizes = sizes_of(structure)
     comparable = _nearest(own, [entry for entry in named if _as_large(entry.structure, sizes, COMPARABLE)])
     known = usable_metrics({name for entry in named for name in entry.metrics})
     poor, no_better = _mostly_poor(named, known), _untrained(comparable, known)
     if poor:
         # what was never learned is worth more words than the nearest measurement
-        names = [
+        apart = [
             f"{key}={value}"
-            for key, value in told.items()
+            for key, value in names.items()
             if isinstance(value, str) and any(entry.structure.get(key) != value for entry in quality)
         ]
-        said = f"{_figures(named)}, which is poor" + (f", for {brief(', '.join(names))}" if names else "")
+        said = f"{_figures(named)}, which is poor" + (f", for {brief(', '.join(apart))}" if apart else "")
     elif comparable:
         poor = _mostly_poor(comparable, known)
         said = _figures(comparable) + (", which is poor" if poor else no_better)

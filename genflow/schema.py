@@ -168,7 +168,7 @@ def described(
 
 
 def told(default: Any = ..., *, added: bool = False, **constraints: Any) -> Any:
-    """Declare a field of what is paid, of which unit descriptions say all there is to know: any value is taken.
+    """Declare a field of what is paid that unit descriptions tell completely, so that any value is taken.
 
     Args:
         default: as for `size`.

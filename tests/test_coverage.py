@@ -25,6 +25,7 @@ from genflow import (
 from genflow.coverage import Quality, check, distance
 from genflow.generator import FORMAT, Card, EncoderCard
 from genflow.noise import NoiseOptions, SamplingOptions
+from genflow.registry import registry
 from genflow.stages.common import check_plan
 
 
@@ -291,7 +292,14 @@ def test_policies_no_better_than_untrained_ones_are_told():
     assert caution(plain(4, 7), KNOWN, [entry(plain(4, 8), js=0.0095, untrained={"js": 0.1})]) is None
 
 
-def test_a_reward_that_was_never_learned_is_told_of_every_structure_with_its_range():
+@pytest.fixture
+def learned_by_name(monkeypatch):
+    """Rewards of molecules as if a generator had to be trained on each."""
+    field = registry().load("environment", "molecule").Config.model_fields["reward"]
+    monkeypatch.setitem(field.json_schema_extra, "role", "described")
+
+
+def test_a_reward_that_was_never_learned_is_told_of_every_structure_with_its_range(learned_by_name):
     def task(**fields):
         return Structure.build("molecule", {"blocks": (0, 1, 2), "max_blocks": 3, **fields})
 
@@ -365,7 +373,7 @@ def test_distance_is_between_logarithms():
     assert distance(plain(3, 40), plain(3, 41)) < distance(plain(3, 4), plain(3, 5))
 
 
-def test_a_name_that_varied_in_training_must_be_one_of_those():
+def test_a_name_that_varied_in_training_must_be_one_of_those(learned_by_name):
     def task(reward):
         return Structure.build("molecule", {"blocks": (0, 1, 2), "max_blocks": 3, "reward": reward})
 
@@ -376,6 +384,23 @@ def test_a_name_that_varied_in_training_must_be_one_of_those():
         == "this generator was trained on reward=logp_window, qed_sa, not docking;"
         " generate for one of those, then `genflow finetune POPULATION --structure ...`"
     )
+
+
+def test_what_is_told_of_units_may_be_anything():
+    def task(**fields):
+        return Structure.build("molecule", {"blocks": (0, 1, 2), "max_blocks": 3, **fields})
+
+    training = [task(reward="profile", profile=f"mw:>{n}").fields() for n in (100, 200)]
+    for fields in (
+        {},
+        {"reward": "docking"},
+        {"reward": "logp_window", "logp_width": 0.1},
+        {"exclude": "brenk"},
+    ):
+        check(task(**fields), training, {"beta": (1, 64)})
+    assert "beta=0.5 is outside" in refusal(task(beta=0.5), training, {"beta": (1, 64)})
+    measured = [entry(task(reward="profile", profile="mw:>100"), js=0.02)]
+    assert caution(task(reward="docking"), training, measured) is None
 
 
 def test_what_descriptions_express_may_be_anything():

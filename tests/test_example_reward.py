@@ -55,5 +55,6 @@ def test_a_reward_of_molecules(tmp_path):
     found = paid(tmp_path / "made" / "finetuned", "names")
     weights = {smiles: Descriptors.MolWt(Chem.MolFromSmiles(smiles)) for smiles in found}
     assert found == pytest.approx({s: max(0.001, 1 - weight / 400) ** 2 for s, weight in weights.items()})
-    asked = [*PLUGIN, "generate", "--env", "molecule", "--structure", f"{blocks},reward=light"]
-    assert "not light" in refused(*asked, "--out", tmp_path / "no")
+    asked = [*PLUGIN, "generate", "--env", "molecule", "--structure", f"{blocks},reward=light", "--num", "2"]
+    genflow(*asked, "--out", tmp_path / "generated")
+    assert "reward=light" in genflow(*PLUGIN, "evaluate", tmp_path / "generated", "--metric", "js").stdout

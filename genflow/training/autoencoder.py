@@ -160,7 +160,7 @@ class AutoencoderObjective:
         return None
 
     def rehearse(self, population: Population, rng: torch.Generator) -> Rehearsal | None:
-        """Return a task that is made up in the place of a structure, in a step with other latents, or None."""
+        """Return a made-up task in the place of a structure, in a step with other latents, or None."""
         return None
 
     def reference(

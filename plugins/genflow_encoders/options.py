@@ -79,8 +79,8 @@ class CoordinateOptions(Schema):
         default=0.0,
         ge=0,
         le=1,
-        description="How often a task with a made-up reward takes the place of a structure in such a step, where"
-        " the environment can make one up.",
+        description="How often such a step takes a task with a made-up reward instead, where the environment"
+        " can make one up.",
     )
     length_power: float = Field(
         default=0.0,

@@ -170,7 +170,7 @@ class Sums:
 
     @staticmethod
     def _bond(own: Tensor, own_kind: Tensor, theirs: Tensor, their_kind: Tensor, rows: Tensor) -> Tensor:
-        """What a bond adds: each side's change by a cap of the other's kind, less what the caps count twice."""
+        """What a bond adds: each side's change by the other's cap, less what the caps count twice."""
         return own[rows, their_kind] + theirs[rows, own_kind] - _between_caps()[their_kind, own_kind]
 
 
@@ -196,28 +196,9 @@ def properties(sums: Tensor) -> Tensor:
 #: the properties by name, and how far each spreads over drug-like molecules
 PROPERTIES = (*(name for name in AMOUNTS if name != "sa_atoms"), *GROUPS, "qed", "sa", "sp3_share")
 SPREADS = (
-    93,
-    2,
-    41,
-    28,
-    1.5,
-    1.9,
-    2.1,
-    2.1,
-    2.1,
-    1.6,
-    3.7,
-    6.6,
-    7.3,
-    2.8,
-    1.3,
-    1.5,
-    0.4,
-    *[1] * 12,
-    0.2,
-    0.65,
-    0.25,
-)
+    93, 2, 41, 28, 1.5, 1.9, 2.1, 2.1, 2.1, 1.6, 3.7, 6.6, 7.3, 2.8, 1.3, 1.5, 0.4, *[1] * len(GROUPS),
+    0.2, 0.65, 0.25,
+)  # fmt: skip
 
 
 def _drug_likeness(sums: Tensor) -> Tensor:

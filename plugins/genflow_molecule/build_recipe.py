@@ -185,7 +185,7 @@ def measured(
         rewards: by name, in turn with random profiles.
     """
     drawn = [
-        [next(hands) for _ in range(number)] for hands in (_readable(rng, blocks) for blocks in (known, new))
+        [next(hands) for _ in range(number)] for hands in (readable(rng, blocks) for blocks in (known, new))
     ]
     others: list[dict[str, object]] = [
         {"beta": 3}, {"beta": 16}, {"beta": 32}, {"multiplicity": "true"}, {"width": 72}, {"width": 104},
@@ -205,7 +205,7 @@ def measured(
     ]
 
 
-def _readable(rng: random.Random, blocks: Sequence[int]) -> Iterator[list[int]]:
+def readable(rng: random.Random, blocks: Sequence[int]) -> Iterator[list[int]]:
     return (hand for hand in dealt(rng, blocks, MEASURED) if fits(hand, 3, 2_000, 25_000))
 
 

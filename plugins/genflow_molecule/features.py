@@ -146,7 +146,7 @@ class Descriptions:
         return self.told(found(land.x), found(land.parts))
 
     def made_up(self, rng: torch.Generator) -> tuple[Tensor, Expert]:
-        """A reward that is made up, where trees are listed: what is told of each entry (E, F), and its expert."""
+        """A made-up reward, where trees are listed: what is told of each entry (E, F), and its expert."""
         land = self.landscape
         log_rewards, at_parts = self._rehearsals.draw(rng)
         return self.told(log_rewards, at_parts), land.expert(

@@ -176,7 +176,7 @@ class Landscape:
         return known.sum(1) / (number > 0).sum(1).clamp(min=1)
 
     def told(self) -> Tensor:
-        """What no reward is needed for: the amounts of each entry, and of a bond to an aromatic atom, (E, .)."""
+        """What needs no reward: the amounts of each entry, and of a bond to an aromatic atom, (E, .)."""
         units = torch.tensor(UNITS)
         return torch.cat([self.sums.blocks / units, self.sums.attached[:, 1] / units], dim=1)
 

@@ -16,8 +16,9 @@ CALLS, ROUNDS = 600, 4
 CUT = 12.0
 #: of the kernel: length over standardised properties, weight of its linear part, and the ridge
 LENGTH, LINEAR, RIDGE = 4.0, 0.02, 1e-2
-#: how much of a round follows the regression so far, softened by this power
+#: how much of a round follows the regression so far, softened by this power; the rest is drawn at random
 GREEDY, SOFT = 0.85, 0.7
+TINY = 1e-20
 
 
 def kernel(a: Tensor, b: Tensor) -> Tensor:
@@ -84,7 +85,10 @@ def ask(
         size = min(size, int((free > 0).sum()), CALLS - len(chosen))
         if not size:
             return found
-        likely = free * (SOFT * (expected := found(x)) - SOFT * expected.max()).exp()
-        odds = GREEDY * likely / likely.sum().clamp(min=1e-30) + (1 - GREEDY) * free / free.sum()
-        new = torch.multinomial(odds, size, generator=rng)
+        expected = found(x)
+        likely = free * (SOFT * (expected - expected.max())).exp().clamp(min=TINY)
+        new = torch.multinomial(likely, max(1, round(GREEDY * size)), generator=rng)
+        if len(new) < size:
+            free[new] = 0
+            new = torch.cat([new, torch.multinomial(free, size - len(new), generator=rng)])
         chosen, known = torch.cat([chosen, new]), torch.cat([known, log_reward(new)])

