@@ -27,6 +27,9 @@ from .vocabulary import MAX_STEMS, Entry
 MAX_SLOTS = 8
 #: stems that a slot opens beside the atom it is attached by
 OPEN = MAX_STEMS - 1
+#: of open stems it is not told what no block that is trained on has: a charge, and a third stem of sulphur
+CHARGE = {"charge": 0.0}
+UNKNOWN = {2: CHARGE | {"is_S": 0.0}}
 #: what outlines an entry, in this order: its block,
 OUTLINE = (
     "size", "weight", "rings", "aromatic_rings", "hetero", "halogens", "log_p", "surface", "donors",
@@ -71,8 +74,8 @@ def describe_entries(entries: Sequence[Entry]) -> Tensor:
         block = entry.block
         attached = describe_atom(block, entry.attachment)
         row = [*outline_block(block).values(), *attached.values(), len(entry.stems) / STEMS]
-        for stem in entry.stems:
-            row += [1.0, *describe_atom(block, stem).values()]
+        for number, stem in enumerate(entry.stems):
+            row += [1.0, *(describe_atom(block, stem) | UNKNOWN.get(number, CHARGE)).values()]
         rows.append(row + [0.0] * (OPEN - len(entry.stems)) * (1 + len(attached)))
     return torch.tensor(rows, dtype=torch.float32)
 
