@@ -20,3 +20,9 @@ def seeded_cpu(seed: int) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+def fork(rng: torch.Generator) -> torch.Generator:
+    """Create a generator that is seeded by another one, on its device."""
+    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+    return torch.Generator(rng.device).manual_seed(seed)

@@ -223,9 +223,8 @@ class Structure:
 
     def roles(self) -> dict[str, Role]:
         """Return the role of each field, see `genflow.size`, `genflow.described` and `genflow.fixed`."""
-        roles = {
-            key: role_of(type(config), key) for config in self._configs for key in type(config).model_fields
-        }
+        models = [type(config) for config in self._configs]
+        roles = {key: role_of(model, key) for model in models for key in model.model_fields}
         reward, named = self.environment.reward, reward_field(type(self.environment.config))
         if reward is not None and named and roles[named] == "told":
             roles |= dict.fromkeys(type(reward.config).model_fields, "told")
@@ -288,10 +287,7 @@ class Structure:
 
     @cached_property
     def initial_bias(self) -> Tensor | None:
-        """`Environment.initial_logits` at the output biases and 0 elsewhere, (D,).
-
-        It is None if the environment has no initial logits.
-        """
+        """`Environment.initial_logits` at the output biases and 0 elsewhere, (D,); None if it has none."""
         logits = validation.checked_initial_logits(self.environment, len(self.layout.units["action"]))
         if logits is None:
             return None

@@ -390,7 +390,8 @@ def test_what_is_told_of_units_may_be_anything():
     def task(**fields):
         return Structure.build("molecule", {"blocks": (0, 1, 2), "max_blocks": 3, **fields})
 
-    training = [task(reward="profile", profile=f"mw:>{n}").fields() for n in (100, 200)]
+    known = [task(reward="profile", profile=f"mw:>{n}") for n in (100, 200)]
+    training = [each.fields() for each in known]
     for fields in (
         {},
         {"reward": "docking"},
@@ -400,7 +401,7 @@ def test_what_is_told_of_units_may_be_anything():
         check(task(**fields), training, {"beta": (1, 64)})
     assert "beta=0.5 is outside" in refusal(task(beta=0.5), training, {"beta": (1, 64)})
     measured = [entry(task(reward="profile", profile="mw:>100"), js=0.02)]
-    assert caution(task(reward="docking"), training, measured) is None
+    assert caution(task(reward="docking"), known, measured) is None
 
 
 def test_what_descriptions_express_may_be_anything():

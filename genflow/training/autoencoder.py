@@ -20,6 +20,7 @@ from genflow.interfaces.environment import Rehearsal
 from genflow.layout import WeightLayout
 from genflow.population import Population
 from genflow.rollouts import sample
+from genflow.seeding import fork
 from genflow.structure import Structure
 from genflow.training.averaging import moving_average
 from genflow.training.loop import GraphTrainee, Schedule
@@ -251,13 +252,12 @@ class AutoencoderTrainee(GraphTrainee):
         rows = self.world.rows(batch)
         own = _rows_of(picked, rows)
         # separate generators for numbers that differ between workers, so that `rng` stays the same on all
-        forks = [_fork(rng) for _ in range(1 + len(picked))]
+        forks = [fork(rng) for _ in range(1 + len(picked))]
         noise = partial(_normal, batch=batch, rows=rows, rng=forks[0])
         latents = objective.latents(picked, float(torch.rand(1, generator=rng, device=rng.device)), rng)
         figures: dict[str, Tensor | float] = {"weight_loss": 0.0} if latents is None else {}
         loss = torch.zeros((), device=self._device, requires_grad=True)
-        made: list[Tensor] = []
-        made_up: dict[int, Rehearsal | None] = {}
+        made, made_up = list[Tensor](), dict[int, Rehearsal | None]()
         if own and latents is None:
             losses, made = self.encoder.reconstruct([population for _, population in own.values()], noise)
             weight_of = self.encoder.loss_weight
@@ -336,13 +336,6 @@ def _rows_of(picked: list[tuple[int, Population]], rows: slice) -> dict[int, tup
     return own
 
 
-def _fork(rng: torch.Generator) -> torch.Generator:
-    """Create a generator that is seeded by another one."""
-    return torch.Generator(rng.device).manual_seed(
-        int(torch.randint(2**62, (), generator=rng, device=rng.device))
-    )
-
-
 def _normal(like: Tensor, *, batch: int, rows: slice, rng: torch.Generator) -> Tensor:
     """Draw standard normal noise for a whole batch, and return that of some rows."""
     return torch.randn(batch, *like.shape[1:], generator=rng, device=rng.device)[rows].to(like.device)
@@ -352,9 +345,6 @@ def reconstruct(encoder: Encoder, population: Population) -> Population:
     """Encode and decode a population without noise."""
     with torch.no_grad():
         latents = encoder.encode(population)
-        weights = encoder.decode(
-            latents, population.layout, population.structure.condition().to(latents.device)
-        )
-    return Population(
-        population.structure, weights.cpu(), {**population.provenance, "source": "reconstructed"}
-    )
+        condition = population.structure.condition().to(latents.device)
+        weights = encoder.decode(latents, population.layout, condition).cpu()
+    return Population(population.structure, weights, {**population.provenance, "source": "reconstructed"})

@@ -56,10 +56,6 @@ class QedSa(Reward):
     environment = "molecule"
     reads_task = False
 
-    def condition(self) -> dict[str, float]:
-        """The number of this reward."""
-        return {"reward": 0.0}
-
     def score(self, objects: Sequence[Mol]) -> list[float]:
         """QED times ease of each molecule."""
         return [drug_likeness(mol) * ease(mol) for mol in objects]
@@ -77,14 +73,6 @@ class LogPWindow(Reward):
         logp_centre: float = described(2.5, ge=-20, le=20, description="The logP that pays most.")
         logp_width: float = described(1.0, gt=0, le=20, description="The standard deviation of the Gaussian.")
 
-    def condition(self) -> dict[str, float]:
-        """The number of this reward, and its options."""
-        return {
-            "reward": 1.0,
-            "logp_centre": self.config.logp_centre,
-            "logp_width": self.config.logp_width,
-        }
-
     def score(self, objects: Sequence[Mol]) -> list[float]:
         """The Gaussian times ease of each molecule."""
         centre, width = self.config.logp_centre, self.config.logp_width
@@ -99,10 +87,6 @@ class Docking(Reward):
 
     environment = "molecule"
     reads_task = False
-
-    def condition(self) -> dict[str, float]:
-        """The number of this reward."""
-        return {"reward": 2.0}
 
     def score(self, objects: Sequence[Mol]) -> list[float]:
         """The logistic of the affinity times ease of each molecule."""

@@ -62,7 +62,8 @@ def test_no_reward_that_is_measured_was_trained_or_selected_on(generator):
     wishes = {fields["profile"] for fields in used}
     assert not wishes & {fields.get("profile") for fields in tests}
     # QED times ease of synthesis is a reward of its own
-    assert not any("qed" in text and "sa:" in text for text in wishes)
+    about = [{term.split(":")[0].strip() for term in text.split(";")} for text in wishes]
+    assert {"qed"} <= set().union(*about) and not any({"qed", "sa"} <= names for names in about)
 
 
 def test_it_is_as_good_as_its_card_says(generator):
