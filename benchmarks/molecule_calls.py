@@ -6,7 +6,6 @@ All contenders build the same trees of blocks and ask through one counter of dif
     random     untrained policies, then the same
     torchgfn   torchgfn's own sampler and trajectory balance on the same environment
     genetic    a genetic algorithm on the trees (block_genetic.py)
-    guided     generated policies and the genetic algorithm in turn (guided.py)
 
 Modes score at least what one random molecule in a thousand reaches, and are less similar than .7 to better
 ones; top-100 and its diversity are of all molecules that a run asked for. Stopped and given again, the
@@ -22,7 +21,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,7 @@ from block_genetic import GeneticOptions, evolve
 from gfn.estimators import DiscretePolicyEstimator
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
-from guided import GuidedOptions, first_trees, guided
+from guided import first_trees
 from reward_budget import Ledger, figures, ledger
 
 import genflow
@@ -42,7 +40,7 @@ from genflow.progress import Progress
 from genflow.schema import validate
 from genflow.stages.generate import load_generators
 from genflow.storage.files import read_json, write_json
-from genflow.training.finetune import FinetuneOptions, finetune, transfer
+from genflow.training.finetune import FinetuneOptions, finetune
 
 HERE = Path(__file__).parent
 #: what is paid, beside the task
@@ -71,19 +69,9 @@ Contender = Callable[[Structure, Ledger, int, FinetuneOptions, Path], dict[str, 
 
 
 def generated_start(structure: Structure, seed: int) -> Population:
-    """One policy of the generator, made for another reward where it does not cover this one."""
-    config = load_config(None, env="molecule")
-    with suppress(GenflowError):
-        (generator,) = load_generators(config, None, [structure])
-        return generator.generate(structure, 1, seed)
-    paid = structure.paid_fields()
-    plain = {name: value for name, value in structure.fields().items() if name not in paid}
-    beta = min(structure.fields()["beta"], 16.0)
-    other = Structure.build("molecule", {**plain, "reward": "qed_sa", "beta": beta})
-    with ledger(10**9):  # what the other reward is asked is not on the account
-        (generator,) = load_generators(config, None, [other])
-        made = generator.generate(other, 1, seed)
-    return transfer(made, structure)
+    """One policy of the generator that ships; what describing the vocabulary asks is on the account."""
+    (generator,) = load_generators(load_config(None, env="molecule"), None, [structure])
+    return generator.generate(structure, 1, seed)
 
 
 def _train(start: Population, calls: Ledger, seed: int, options: FinetuneOptions, folder: Path) -> dict:
@@ -137,19 +125,11 @@ def run_genetic(structure, calls, seed, options, folder):
     return {"generations": sum(1 for _ in generations)}
 
 
-def run_guided(structure, calls, seed, options, folder):
-    """Let a generated policy and the genetic algorithm take turns."""
-    start = generated_start(structure, seed)
-    described = len(calls)
-    return {"described": described, "rounds": sum(1 for _ in guided(start, calls, GuidedOptions(), seed))}
-
-
 CONTENDERS: dict[str, Contender] = {
     "generated": run_generated,
     "random": run_random,
     "torchgfn": run_torchgfn,
     "genetic": run_genetic,
-    "guided": run_guided,
 }
 
 

@@ -229,13 +229,13 @@ def test_two_rewards_do_not_share_an_account():
     assert calls.asked == {"C": 0.5}
 
 
-def test_a_generated_start_costs_nothing_of_the_reward_that_it_was_not_made_for(listed):
+def test_describing_a_vocabulary_is_on_the_account(listed):
     structure = Structure.parse("molecule", "blocks=4,max_blocks=3,reward=listed,version=99")
     listed.clear()
-    with reward_budget.ledger(10) as calls:
-        start = molecule_calls.generated_start(structure, 0)
-        assert len(calls) == len(listed) == 0
-    assert start.structure == structure and "transferred_from" in start.provenance
+    with reward_budget.ledger(1000) as calls:
+        molecule_calls.generated_start(structure, 0)
+        assert len(calls) == len(listed) == len(set(listed)) > 0
+    assert len(calls) <= CALLS
 
 
 def test_asking_stops_at_the_limit(listed):
