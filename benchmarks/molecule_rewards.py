@@ -1,18 +1,18 @@
-"""Exact JS for rewards and vocabularies never seen: as generated, and after so many steps of fine-tuning.
+"""Exact JS for rewards and vocabularies never seen: as generated, and after so many reward calls.
 
 Vocabularies of ten blocks, N = 3, of known blocks and of the blocks that only tests have; rewards that no
-recipe was trained or chosen on, three of GuacaMol's among them. Fine-tuning is trajectory balance with 64
-molecules a step, from the generated and from a random start. Writes OUT/rewards.json, and adds what is
-missing there.
+recipe was trained or chosen on, three of GuacaMol's among them. Generated and untrained policies are
+fine-tuned alike, by `FINETUNE`, which was chosen on the recipe's selection structures; the calls that
+describe a vocabulary come on top. Writes OUT/rewards.json, and adds what is missing there.
 
     python benchmarks/molecule_rewards.py --out runs/rewards
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ HERE = Path(__file__).parent
 #: of vocabularies and profiles, which no recipe uses
 SEED = build_recipe.SEED + 3
 GOALS = ("osimertinib", "fexofenadine", "ranolazine")
-STEPS = (25, 50, 100)
+#: trajectory balance, half of it on molecules that were found before
+FINETUNE = {"steps": 1000, "lr": 3e-3, "replay_ratio": 0.5, "replay_sampling": "uniform"}
 
 
 def tasks(each: int) -> dict[str, Structure]:
@@ -47,24 +48,23 @@ def tasks(each: int) -> dict[str, Structure]:
             *(f"guacamol,goal={goal}" for goal in GOALS),
         ]
         for reward in rewards:
-            for number, hand in enumerate(islice(hands, each)):
+            for number, hand in enumerate(itertools.islice(hands, each)):
                 text = build_recipe.text(hand, 3, reward=reward)
                 found[f"{kind} {reward} {number}"] = Structure.parse("molecule", text)
     return found
 
 
-def measured(structure: Structure, steps: int) -> dict[str, Any]:
+def measured(structure: Structure, calls: int) -> dict[str, Any]:
     """The JS of uniform and generated policies, and of both starts after fine-tuning."""
     generated = genflow.generate("molecule", structure.fields(), num=2)
     untrained = Population.initialised(structure, 2, 0)
     uniform = Population(structure, torch.zeros_like(untrained.weights))
-    curves = {}
+    js = {}
     for name, start in (("generated", generated), ("random", untrained)):
-        curves[name] = {0: figures_of(start)["js"]}
-        for count in (each for each in STEPS if each <= steps):
-            trained = genflow.finetune(start, steps=count, lr=3e-3)
-            curves[name][count] = figures_of(trained)["js"]
-    return {"structure": structure.fields(), "uniform": figures_of(uniform)["js"], "js": curves}
+        trained = genflow.finetune(start, reward_calls=calls, **FINETUNE)
+        asked = trained.provenance["budget"]["reward_calls"]
+        js[name] = {"start": figures_of(start)["js"], "trained": figures_of(trained)["js"], "calls": asked}
+    return {"structure": structure.fields(), "uniform": figures_of(uniform)["js"], "js": js}
 
 
 def table(entries: dict[str, dict[str, Any]]) -> str:
@@ -77,21 +77,18 @@ def table(entries: dict[str, dict[str, Any]]) -> str:
             groups.setdefault(group, []).append(entry)
     for group, own in groups.items():
         figures = [f"uniform {statistics.median(each['uniform'] for each in own):.3f}"]
-        for start in ("generated", "random"):
-            for count in own[0]["js"][start]:
-                values = [each["js"][start][count] for each in own]
-                figures.append(f"{start} {count} {statistics.median(values):.3f} ({max(values):.3f})")
+        for start, when in itertools.product(("generated", "random"), ("start", "trained")):
+            values = [each["js"][start][when] for each in own]
+            figures.append(f"{start} {when} {statistics.median(values):.3f} ({max(values):.3f})")
         lines.append(f"{group} ({len(own)}), median (worst): " + ", ".join(figures))
     return "\n".join(lines)
 
 
 @click.command()
 @click.option("--each", default=2, show_default=True, help="Vocabularies of each kind for every reward.")
-@click.option(
-    "--steps", default=max(STEPS), show_default=True, help="The most steps of fine-tuning; 0: none."
-)
+@click.option("--calls", default=3200, show_default=True, help="The reward calls of fine-tuning.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(each: int, steps: int, out: Path) -> None:
+def main(each: int, calls: int, out: Path) -> None:
     """Measure every task."""
     torch.set_num_threads(1)
     genflow.load_plugin(HERE / "guacamol.py")
@@ -99,12 +96,8 @@ def main(each: int, steps: int, out: Path) -> None:
     entries: dict[str, Any] = read_json(path)["tasks"] if path.exists() else {}
     for name, structure in tasks(each).items():
         if name not in entries:
-            entries[name] = measured(structure, steps)
-            # keys of JSON are text
-            entries[name]["js"] = {
-                k: {str(n): v for n, v in c.items()} for k, c in entries[name]["js"].items()
-            }
-            write_json(path, {"calls": CALLS, "tasks": entries})
+            entries[name] = measured(structure, calls)
+            write_json(path, {"described_by": CALLS, "calls": calls, "finetune": FINETUNE, "tasks": entries})
             click.echo(f"{name}: {entries[name]['js']}")
     click.echo(table(entries))
 
