@@ -17,10 +17,12 @@ command goes on with the runs that are missing.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +143,17 @@ def modes_from(structure: Structure) -> float:
 
 def run(
     name: str,
-    structure: Structure,
+    fields: dict[str, Any],
     limit: int,
     seed: int,
     options: FinetuneOptions,
     folder: Path,
     mode: float,
 ) -> dict[str, Any]:
-    """One run of a contender, with its figures."""
+    """One run of a contender, with its figures; in a process of its own, as what is described is kept there."""
+    torch.set_num_threads(1)
+    genflow.load_plugin(HERE / "guacamol.py")
+    structure = Structure.build("molecule", fields)
     began = time.process_time()
     with ledger(limit) as calls:
         facts = CONTENDERS[name](structure, calls, seed, options, folder)
@@ -202,10 +207,11 @@ def table(results: dict[str, Any]) -> str:
 )
 @click.option("--calls", "limits", multiple=True, type=int, help="Default: 2000 and 10000.")
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Runs at the same time.")
 @click.option("-o", "overrides", multiple=True, metavar="finetune.KEY=VALUE", help="Of both genflow's.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--results", type=click.Path(path_type=Path), help="Default: OUT/molecule_calls.json.")
-def main(structure, beta, rewards, names, limits, seeds, overrides, out, results):
+def main(structure, beta, rewards, names, limits, seeds, workers, overrides, out, results):
     """Run every contender on every reward; finished runs are kept."""
     torch.set_num_threads(1)
     genflow.load_plugin(HERE / "guacamol.py")
@@ -227,13 +233,18 @@ def main(structure, beta, rewards, names, limits, seeds, overrides, out, results
             write_json(path, {"modes_from": modes_from(structure_)})
         modes[reward] = read_json(path)["modes_from"]
     # a seed of everything before the next, so that what was stopped says something of each
-    for limit, seed, reward, name in itertools.product(
-        limits or (2000, 10000), range(seeds), paid, names or CONTENDERS
-    ):
-        path = out / reward / f"{name}-{limit}-{seed}.json"
-        if not path.exists():
-            scratch = out / "training" / f"{os.getpid()}-{reward}-{name}-{limit}-{seed}"
-            write_json(path, run(name, paid[reward], limit, seed, options, scratch, modes[reward]))
+    jobs = itertools.product(limits or (2000, 10000), range(seeds), paid, names or CONTENDERS)
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=fresh, max_tasks_per_child=1) as pool:
+        running = {}
+        for limit, seed, reward, name in jobs:
+            path = out / reward / f"{name}-{limit}-{seed}.json"
+            if not path.exists():
+                scratch = out / "training" / f"{os.getpid()}-{reward}-{path.stem}"
+                job = (name, paid[reward].fields(), limit, seed, options, scratch, modes[reward])
+                running[pool.submit(run, *job)] = path
+        for done in as_completed(running):
+            write_json(running[done], done.result())
     report = {
         "command": "python benchmarks/molecule_calls.py --out runs/calls"
         + "".join(f" -o {text}" for text in overrides),
