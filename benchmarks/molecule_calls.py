@@ -150,7 +150,10 @@ def run(
     folder: Path,
     mode: float,
 ) -> dict[str, Any]:
-    """One run of a contender, with its figures; in a process of its own, as what is described is kept there."""
+    """One run of a contender, with its figures.
+
+    In a process of its own: what another run described would cost nothing here.
+    """
     torch.set_num_threads(1)
     genflow.load_plugin(HERE / "guacamol.py")
     structure = Structure.build("molecule", fields)

@@ -40,7 +40,7 @@ def test_they_fit_a_package():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["default", "narrow", "molecule"])
-def test_they_make_the_policies_that_they_made_in_the_first_edition(name, dtype):
+def test_they_make_the_policies_that_they_made_when_they_were_built(name, dtype):
     entries = json.loads((Path(__file__).parent / "data" / "shipped.json").read_text())[name]
     torch.set_default_dtype(dtype)
     try:

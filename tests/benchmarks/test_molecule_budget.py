@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from genflow_molecule.regression import CALLS
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem, DataStructs
 
@@ -200,18 +201,22 @@ def test_a_state_that_is_none_is_told():
     assert not reachable(trees, lone)
 
 
-@pytest.mark.parametrize("name", ["random", "torchgfn", "genetic", "guided"])
+@pytest.mark.parametrize("name", [*molecule_calls.CONTENDERS, "guided"])
 def test_calls_are_what_the_function_was_asked(name, listed, tmp_path, monkeypatch):
     limit = 70
-    fields = f"blocks=8,max_blocks=4,reward=listed,version={list(molecule_calls.CONTENDERS).index(name)}"
+    fields = f"blocks=8,max_blocks=4,reward=listed,version={sum(map(ord, name))}"
     structure = Structure.parse("molecule", fields)
     monkeypatch.setattr(
         molecule_calls, "generated_start", lambda structure, seed: Population.initialised(structure, 1, seed)
     )
-    options = molecule_calls.FinetuneOptions(steps=200, batch_size=8)
     listed.clear()
     with reward_budget.ledger(limit) as calls:
-        molecule_calls.CONTENDERS[name](structure, calls, 0, options, tmp_path / "training")
+        if name == "guided":
+            start = Population.initialised(structure, 1, 0)
+            molecule_pmo.run_guided(start, calls, 0, guided.GuidedOptions(), tmp_path / "training")
+        else:
+            options = molecule_calls.FinetuneOptions(steps=200, batch_size=8)
+            molecule_calls.CONTENDERS[name](structure, calls, 0, options, tmp_path / "training")
         asked = calls.within()
     assert len(listed) == len(set(listed)) == len(calls)
     assert set(listed) == set(calls.asked)
