@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -127,21 +128,6 @@ def started(*args: object, **options: Any) -> Iterator[Job]:
         job.end()
 
 
-def genflow(*args: object, status: int = 0, **options: Any) -> Job:
-    """Run a command to its end."""
-    with started(*args, **options) as job:
-        return job.wait(status)
-
-
-def refused(*args: object, **options: Any) -> str:
-    """Run a command that must fail as a mistake of the user's, and return its one line."""
-    job = genflow(*args, status=2, **options)
-    assert job.stdout == ""
-    lines = job.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("genflow: "), job.stderr
-    return lines[0]
-
-
 # commands that need not load everything first
 
 
@@ -151,14 +137,22 @@ class Warm:
     A variable FILE_LIMIT is the size in bytes that its files may have.
     """
 
-    def __init__(self, *args: object, folder: Path, name: str = "command", **variables: object) -> None:
+    def __init__(
+        self,
+        *args: object,
+        folder: Path,
+        name: str = "command",
+        cwd: Path | None = None,
+        **variables: object,
+    ) -> None:
         self.output = {"stdout": folder / f"{name}.out", "stderr": folder / f"{name}.err"}
         folder.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
         files = [str(self.output[stream]) for stream in ("stdout", "stderr")]
         self.process = context.Process(
-            target=_command, args=([*map(str, args)], environment(**variables), *files)
+            target=_command,
+            args=([*map(str, args)], environment(**variables), str(cwd or Path.cwd()), *files),
         )
         self.process.start()
 
@@ -206,9 +200,10 @@ class Warm:
         self.process.join(PATIENCE)
 
 
-def _command(args: list[str], variables: dict[str, str], stdout: str, stderr: str) -> None:
+def _command(args: list[str], variables: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
     """What a warm process does."""
     os.setsid()
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variables)
     for place, path in ((1, stdout), (2, stderr)):
@@ -239,12 +234,20 @@ def quickly(*args: object, status: int = 0, **options: Any) -> Warm:
         return command.wait(status)
 
 
-def refused_quickly(*args: object, **options: Any) -> str:
-    """`refused`, warm."""
-    command = quickly(*args, status=2, **options)
-    assert command.said("stdout") == ""
-    lines = command.said("stderr").splitlines()
-    assert len(lines) == 1, lines
+def genflow(*args: object, status: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a warm command to its end, and return what it has said."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = quickly(*args, status=status, **{"folder": Path(folder), **options})
+        said = (command.said(stream) for stream in ("stdout", "stderr"))
+        return subprocess.CompletedProcess([*map(str, args)], status, *said)
+
+
+def refused(*args: object, **options: Any) -> str:
+    """Run a warm command that must fail as a mistake of the user's, and return its one line."""
+    done = genflow(*args, status=2, **options)
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("genflow: "), done.stderr
     return lines[0]
 
 

@@ -5,13 +5,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
+from processes import GENFLOW, genflow, refused
 from safetensors import safe_open
 
-GENFLOW = [sys.executable, "-m", "genflow"]
 TINY = ["ndim=2,height=4,width=16", "ndim=2,height=5,width=16"]
 FAST = [
     "-o",
@@ -23,22 +22,6 @@ FAST = [
     "-o",
     "diffusion.options.channels=[8,8]",
 ]
-
-
-def genflow(*args, cwd=None, status=0):
-    done = subprocess.run([*GENFLOW, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def refused(*args, cwd=None):
-    """Run a command that must fail, and return its one line."""
-    done = genflow(*args, cwd=cwd, status=2)
-    assert done.stdout == ""
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return lines[0]
 
 
 def structures(*names):

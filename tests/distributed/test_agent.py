@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from processes import genflow, group, leftovers, lives, newest, refused, refused_quickly, same, started, until
+from processes import genflow, group, leftovers, lives, newest, refused, same, started, until
 
 TWO = ["--nproc-per-node", 2]
 
@@ -79,7 +79,7 @@ def test_a_batch_that_is_dealt_out_survives_kills_and_signals(alone, small, undi
         for pid in workers:  # so that they are still at it when the others come
             job.kill(pid, signal.SIGSTOP)
         in_use = f"genflow: {out} is in use by another genflow command; wait for it or choose another --out"
-        assert refused_quickly(*command, folder=tmp_path / "said") == in_use
+        assert refused(*command, folder=tmp_path / "said") == in_use
         first, second = group(2, *command, folder=tmp_path / "said-too", status=2)
         assert (first.said("stderr"), second.said("stderr")) == (f"{in_use}\n", "")
         for pid in workers:
@@ -194,11 +194,11 @@ def test_one_worker_under_the_agent_is_alone(alone, small, tmp_path):
 
 
 def test_workers_are_asked_for_with_sound_options(tmp_path):
-    line = refused_quickly("train-zoo", "--env", "hypergrid", "--nnodes", "2", folder=tmp_path)
+    line = refused("train-zoo", "--env", "hypergrid", "--nnodes", "2", folder=tmp_path)
     assert (
         line
         == "genflow: --nnodes of more than one needs --rdzv-endpoint HOST:PORT, the same on every machine"
     )
-    assert "--nproc-per-node must be" in refused_quickly(
+    assert "--nproc-per-node must be" in refused(
         "train-zoo", "--env", "hypergrid", "--nproc-per-node", "x", folder=tmp_path / "b"
     )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import genflow, group, leftovers, newest, quickly, refused_quickly, same, started, warm
+from processes import genflow, group, leftovers, newest, quickly, refused, same, started, warm
 
 from genflow.training.checkpoints import Checkpoints
 
@@ -40,7 +40,7 @@ def test_no_room_for_the_next_checkpoint(alone, small, tmp_path, size):
     before = (out / name).read_bytes()
     limit = {"FILE_LIMIT": len(before) // 2}
     if size == 1:
-        line = refused_quickly(*command, folder=tmp_path / "full", **limit)
+        line = refused(*command, folder=tmp_path / "full", **limit)
     else:
         first, second = group(2, *command, folder=tmp_path / "full", status=2, **limit)
         (line,) = first.said("stderr").splitlines()
@@ -60,7 +60,7 @@ def test_no_room_for_the_next_checkpoint(alone, small, tmp_path, size):
 def test_no_room_for_the_result(alone, small, tmp_path):
     """The limit holds for the populations alone: they have no checkpoints."""
     out = tmp_path / "zoo"
-    line = refused_quickly(
+    line = refused(
         "train-zoo", "--config", small, "--out", out, "--json", folder=tmp_path / "full", FILE_LIMIT=4096
     )
     assert line.startswith(f"genflow: cannot write {out}") and line.endswith(": File too large")

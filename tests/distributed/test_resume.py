@@ -6,7 +6,7 @@ import shutil
 import signal
 
 import pytest
-from processes import leftovers, newest, quickly, refused_quickly, same, warm
+from processes import leftovers, newest, quickly, refused, same, warm
 
 STAGES = {
     "zoo": (["train-zoo"], "zoo.checkpoint_seconds=1e-9"),
@@ -85,7 +85,7 @@ def test_a_folder_that_is_in_use_is_refused(alone, small, tmp_path):
     args += ["-o", "autoencoder.steps=100000", "-o", "autoencoder.checkpoint_seconds=0.01"]
     with warm(*args, folder=tmp_path / "said") as running:
         running.until(lambda: newest(tmp_path), "a checkpoint")
-        line = refused_quickly(*args, folder=tmp_path / "said-too")
+        line = refused(*args, folder=tmp_path / "said-too")
         assert (
             line == f"genflow: {tmp_path / 'autoencoder'} is in use by another genflow command; "
             "wait for it or choose another --out"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+from processes import genflow
 
 from genflow import load_config
 
@@ -49,18 +48,6 @@ num = 2
 num = 2
 baselines = ["random", "uniform", "nearest"]
 """
-
-
-def genflow(*args, cwd):
-    done = subprocess.run(
-        [sys.executable, "-m", "genflow", *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +97,15 @@ def test_the_report_shows_molecules(root):
 @pytest.mark.slow
 def test_fine_tuning_of_a_task_too_large_to_enumerate(root):
     # by the generator that ships: the one of this recipe has not met so many slots
-    out = genflow(
+    done = genflow(
         "finetune", "--env", "molecule", "--structure", "medium,width=64", "--num", 2,
         "--out", "fine", "--json",
         "-o", "finetune.steps=6", "-o", "finetune.batch_size=8", cwd=root,
     )  # fmt: skip
-    entries = {entry["name"]: entry for entry in json.loads(out)}
+    entries = {entry["name"]: entry for entry in json.loads(done.stdout)}
     assert entries.keys() == {"finetuned", "from_random"}
     assert all(entry["figures"]["loss"] > 0 for entry in entries.values())
-    measured = json.loads(genflow("evaluate", "fine", "--json", "--baseline", "none", cwd=root))
+    measured = json.loads(genflow("evaluate", "fine", "--json", "--baseline", "none", cwd=root).stdout)
     assert all(
         "js" not in entry["metrics"] and entry["metrics"]["validity"]["mean"] == 1.0 for entry in measured
     )

@@ -17,7 +17,7 @@ from genflow_molecule.own_vocabulary import Maker, OwnVocabulary, kind_of
 from genflow_molecule.trees import Trees
 from genflow_molecule.vocabulary import entries_of, read_vocabulary
 from PIL import Image
-from processes import quickly, refused_quickly
+from processes import quickly, refused
 from rdkit import Chem
 
 from genflow import GenflowError, Progress
@@ -346,7 +346,7 @@ def test_mistakes_are_one_line(tmp_path):
             ((oxides, "--out", mine), "no two blocks of file"),
         ]
     ):
-        line = refused_quickly("vocabulary", *args, folder=tmp_path / str(number))
+        line = refused("vocabulary", *args, folder=tmp_path / str(number))
         assert words in line, line
     assert not mine.exists() and not package.exists()
 

@@ -13,7 +13,7 @@ from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
 from oracles import chi_square, lively, uniform_backward
 from processes import quickly as command
-from processes import refused_quickly as refused
+from processes import refused
 from rdkit import Chem
 from test_molecule import Node, additions, by_torchgfn, every_tree, fold, structure, unfold
 

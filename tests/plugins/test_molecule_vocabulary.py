@@ -13,6 +13,7 @@ import pytest
 from genflow_molecule import build_vocabulary
 from genflow_molecule.cutting import pieces, ring_bonds
 from genflow_molecule.vocabulary import Entry, as_text, entries_of, read_vocabulary, shipped_vocabulary
+from processes import refused
 from rdkit import Chem
 
 from genflow import GenflowError, Population, Structure
@@ -24,12 +25,6 @@ GOOD = {"smiles": "c1ccncc1", "stems": [0, 1, 2, 4], "attachments": [0, 1, 2]}
 def vocabulary(*blocks: dict, **fields) -> str:
     return json.dumps(
         {"format": "genflow-vocabulary-1", "source": "a test", "blocks": list(blocks), **fields}
-    )
-
-
-def genflow(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "genflow", *map(str, args)], capture_output=True, text=True, timeout=300
     )
 
 
@@ -276,11 +271,8 @@ def test_mistakes_are_one_line_on_the_command_line(tmp_path):
         "small,reward=sweetness": "sweetness",
         "small,max_blocks=1": "max_blocks",
     }.items():
-        done = genflow("train-zoo", "--env", "molecule", "--structure", asked, "--out", tmp_path / "zoo")
-        assert (done.returncode, done.stdout, len(done.stderr.strip().splitlines())) == (2, "", 1), (
-            done.stderr
-        )
-        assert said in done.stderr
+        line = refused("train-zoo", "--env", "molecule", "--structure", asked, "--out", tmp_path / "zoo")
+        assert said in line
         assert not (tmp_path / "zoo").exists()
 
 
