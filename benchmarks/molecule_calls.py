@@ -172,6 +172,11 @@ def run(
     }
 
 
+def kept(path: Path, *job: Any) -> None:
+    """Write a run's figures as soon as it has ended."""
+    write_json(path, run(*job))
+
+
 def finished(folder: Path) -> list[dict[str, Any]]:
     """The runs of a reward that are done."""
     runs = [read_json(path) for path in folder.glob("*-*-*.json")]
@@ -239,15 +244,15 @@ def main(structure, beta, rewards, names, limits, seeds, workers, overrides, out
     jobs = itertools.product(limits or (2000, 10000), range(seeds), paid, names or CONTENDERS)
     fresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=fresh, max_tasks_per_child=1) as pool:
-        running = {}
+        running = []
         for limit, seed, reward, name in jobs:
             path = out / reward / f"{name}-{limit}-{seed}.json"
             if not path.exists():
                 scratch = out / "training" / f"{os.getpid()}-{reward}-{path.stem}"
                 job = (name, paid[reward].fields(), limit, seed, options, scratch, modes[reward])
-                running[pool.submit(run, *job)] = path
+                running.append(pool.submit(kept, path, *job))
         for done in as_completed(running):
-            write_json(running[done], done.result())
+            done.result()
     report = {
         "command": "python benchmarks/molecule_calls.py --out runs/calls"
         + "".join(f" -o {text}" for text in overrides),

@@ -93,11 +93,15 @@ def main(each: int, calls: int, out: Path) -> None:
     torch.set_num_threads(1)
     genflow.load_plugin(HERE / "guacamol.py")
     path = out / "rewards.json"
-    entries: dict[str, Any] = read_json(path)["tasks"] if path.exists() else {}
+    known = {"described_by": CALLS, "calls": calls, "finetune": FINETUNE}
+    found = read_json(path) if path.exists() else {**known, "tasks": {}}
+    entries: dict[str, Any] = found.pop("tasks")
+    if found != known:
+        raise click.ClickException(f"{path} was measured with other calls or options; take another --out")
     for name, structure in tasks(each).items():
         if name not in entries:
             entries[name] = measured(structure, calls)
-            write_json(path, {"described_by": CALLS, "calls": calls, "finetune": FINETUNE, "tasks": entries})
+            write_json(path, {**known, "tasks": entries})
             click.echo(f"{name}: {entries[name]['js']}")
     click.echo(table(entries))
 

@@ -168,7 +168,7 @@ def described(
 
 
 def told(default: Any = ..., *, added: bool = False, **constraints: Any) -> Any:
-    """Declare a field of what is paid that unit descriptions tell completely, so that any value is taken.
+    """Declare a field of what is paid that unit descriptions tell completely, whatever their value.
 
     Args:
         default: as for `size`.

@@ -142,6 +142,19 @@ def test_descriptions_of_another_shape_or_type_are_refused(describe, says):
     assert "\n" not in str(caught.value)
 
 
+def test_a_layout_with_other_amounts_keeps_its_shapes_and_the_places_of_its_units():
+    layout = grid(2, 5).layout
+    amounts = {label: torch.rand(units.amounts.shape) for label, units in layout.units.items()}
+    other = layout.with_amounts(amounts)
+    assert other.shapes == layout.shapes and other.axes == layout.axes
+    for label, units in other.units.items():
+        assert units.amounts.equal(amounts[label]) and not units.amounts.equal(layout.units[label].amounts)
+        # the very same, by which tables are kept
+        assert units.coordinates is layout.units[label].coordinates
+    with pytest.raises(GenflowError, match="rows of amounts"):
+        layout.with_amounts({label: each[:1] for label, each in amounts.items()}).units["input"].amounts  # noqa: B018
+
+
 def test_what_is_told_about_the_units_does_not_make_it_another_layout():
     module, axes = nn.Linear(3, 2), {"weight": ("action", "input"), "bias": ("action",)}
     plain = {"input": UnitDescriptions(torch.rand(3, 2)), "action": UnitDescriptions(torch.rand(2, 4))}

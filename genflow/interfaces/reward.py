@@ -45,13 +45,6 @@ class Reward(Configured, ABC):
             R(x) > 0 for ``hypergrid``.
         """
 
-    def condition(self) -> dict[str, float]:
-        """Return what the condition of the task says of this reward, in keys that the environment reads.
-
-        An environment has a default for each key that is left out.
-        """
-        return {}
-
     def is_mode(self, objects: Any) -> Tensor | None:
         """Return which objects are modes, as (B,) bool, or None if this reward does not define modes."""
         return None

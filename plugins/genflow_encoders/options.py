@@ -104,4 +104,8 @@ class CoordinateOptions(Schema):
             raise ValueError(
                 'swap_probability needs reference = "optimal": a swapped latent has no member to copy'
             )
+        if self.rehearsal_probability and not self.swap_probability:
+            raise ValueError(
+                "rehearsal_probability needs swap_probability > 0: a made-up task takes the place of a swap"
+            )
         return self

@@ -78,6 +78,7 @@ def kind(atom: Atom) -> int:
 
 
 @cache
+@interrupts_for_python()  # what RDKit finds when it is interrupted is not kept
 def _caps() -> list[tuple[Mol, int, Tensor]]:
     mols = [(Chem.MolFromSmiles(smiles), atom) for smiles, atom in CAPS]
     return [(mol, atom, amounts(mol)) for mol, atom in mols]
@@ -95,12 +96,13 @@ def site_of(mol: Mol, atom: int) -> Tensor:
 
 
 @cache
+@interrupts_for_python()
 def _between_caps() -> Tensor:
     """What joining two caps adds, (K, K, Q)."""
     return torch.stack([site_of(mol, atom) for mol, atom, _ in _caps()])
 
 
-@interrupts_for_python()  # what RDKit finds when it is interrupted is not kept
+@interrupts_for_python()
 def block_amounts(block: Block) -> Tensor:
     """The amounts of a block alone, (Q,)."""
     return _cache.get(block_amounts, block, lambda: amounts(block.mol))

@@ -251,7 +251,9 @@ class Molecule(Environment):
         from .features import Descriptions
 
         def log_reward(states: Tensor) -> Tensor:
-            return self.config.beta * self.catalogue.scores(states).log().float()
+            scores = self.catalogue.scores(states)
+            self._watch.see(self.catalogue.smiles(states), scores.tolist())
+            return self.config.beta * scores.log().float()
 
         def counted(states: Tensor) -> Tensor:
             known = self.multiplicity
@@ -314,9 +316,10 @@ class Molecule(Environment):
     def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
         """A reward that is made up of what adds up over blocks, where all trees are listed."""
         tables = self.descriptions
-        if not tables.landscape.listed:
+        made_up = tables.made_up(rng)
+        if made_up is None:
             return None
-        entries, expert = tables.made_up(rng)
+        entries, expert = made_up
         return Rehearsal(tables.inputs(entries), tables.actions(entries), expert)
 
     def initial_logits(self) -> Tensor:

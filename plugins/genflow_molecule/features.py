@@ -99,7 +99,7 @@ class Descriptions:
         log_reward: Callable[[Tensor], Tensor],
         counted: Callable[[Tensor], Tensor] | None,
     ) -> None:
-        """Describe entries; nothing is asked before `told` is read.
+        """Describe entries; nothing is asked before `entries` are read.
 
         Args:
             entries: of the vocabulary.
@@ -148,10 +148,16 @@ class Descriptions:
         found = ask(land.x, land.weights, lambda chosen: self._log_reward(land.states[chosen]), rng)
         return self.told(found(land.x), found(land.parts))
 
-    def made_up(self, rng: torch.Generator) -> tuple[Tensor, Expert]:
-        """A made-up reward, where trees are listed: what is told of each entry (E, F), and its expert."""
+    def made_up(self, rng: torch.Generator) -> tuple[Tensor, Expert] | None:
+        """A made-up reward: what is told of each entry (E, F), and its expert.
+
+        None where trees are too many to be listed, or too much alike.
+        """
         land = self.landscape
-        log_rewards, at_parts = self._rehearsals.draw(rng)
+        drawn = self._rehearsals.draw(rng) if land.listed else None
+        if drawn is None:
+            return None
+        log_rewards, at_parts = drawn
         return self.told(log_rewards, at_parts), land.expert(
             (log_rewards - log_rewards.max()).clamp(min=-CUT) - self._log_counts
         )

@@ -12,7 +12,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from genflow import Expert, optimal_flows
+from genflow import Expert, interrupts_for_python, optimal_flows
 
 from .additive import AT, SPREADS, UNITS, Sums, amounts, kind, properties, site_of
 from .regression import CUT
@@ -46,6 +46,7 @@ NATS = 4.0
 
 
 @cache
+@interrupts_for_python()  # what RDKit finds when it is interrupted is not kept
 def _parts() -> tuple[Tensor, Tensor, Tensor]:
     """The amounts (J, Q) of the parts, what a bond to each kind adds (J, K, Q), and their own kinds (J,)."""
     mols = [(Chem.MolFromSmiles(smiles), atom) for smiles, atom in PARTS]

@@ -28,7 +28,7 @@ def kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Regression:
-    """The logarithm of the reward, in nats relative to the best that is expected, from -`CUT` to 0."""
+    """The logarithm of the reward, in nats; scores far below the best that was seen count alike."""
 
     def __init__(self, design: Tensor, log_rewards: Tensor, solved: Tensor | None = None) -> None:
         """Fit.

@@ -1,6 +1,6 @@
 """Rewards that are made up for training: random wishes about what adds up over a molecule.
 
-None is a reward that genflow measures: QED is never wished for together with ease of synthesis.
+None is a reward that genflow measures: QED never stands beside ease of synthesis, nor logP alone with it.
 
 Shapes: B trees, P properties.
 """
@@ -19,24 +19,27 @@ from .regression import CALLS, CUT, Regression, inverse, kernel
 
 #: the least logarithm of a score
 FLOOR = math.log(1e-3)
-#: properties that are wished for, and how likely none, one ... terms are quirks of blocks
+#: properties that are wished for
 WISHED = (
     "weight", "log_p", "surface", "refractivity", "donors", "acceptors", "rotatable", "rings",
     "aromatic_rings", "sp3_share", "heavy", "hetero", "stereo", "qed", "sa", "alerts", *GROUPS,
 )  # fmt: skip
+#: how likely one to four wishes are
 TERMS = (0.25, 0.35, 0.25, 0.15)
+#: how often blocks have worths of their own besides, ease of synthesis counts too, and wishes are multiplied
+#: instead of averaged
 QUIRK, EASE, PRODUCT = 0.2, 0.5, 0.4
 #: of beta, drawn evenly over its logarithm
 BETA = (3.0, 24.0)
-#: a reward that varies by less, in nats, is drawn again
-LEAST_SPREAD = 0.5
+#: a reward that varies by less, in nats, is drawn again, so many times at most
+LEAST_SPREAD, TRIES = 0.5, 100
 
 
 class Rehearsals:
     """Made-up rewards over the trees of a landscape, each fitted to the same molecules."""
 
     def __init__(self, landscape: Landscape) -> None:
-        """Choose the molecules."""
+        """Take the trees."""
         self._land = landscape
 
     @cached_property
@@ -48,16 +51,22 @@ class Rehearsals:
         design = land.x[chosen]
         return chosen, inverse(design), kernel(land.x, design), kernel(land.parts, design)
 
-    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The regression of a random reward: in nats, of the trees (B,) and of the parts."""
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
+        """The regression of a random reward: in nats, of the trees (B,) and of the parts.
+
+        None where trees are so much alike that no reward tells them apart.
+        """
         chosen, solved, near, at_parts = self._design
-        while True:
+        if len(chosen) < 2:
+            return None
+        for _ in range(TRIES):
             beta = math.exp(_uniform(rng, math.log(BETA[0]), math.log(BETA[1])))
             log_score = self._log_score(rng)[chosen]
             if float(log_score.clamp(min=float(log_score.max()) - CUT / beta).std()) * beta < LEAST_SPREAD:
                 continue
             found = Regression(self._land.x[chosen], beta * log_score, solved)
             return found.of_kernel(near), found.of_kernel(at_parts)
+        return None
 
     def _log_score(self, rng: torch.Generator) -> Tensor:
         """The logarithm of a random score of every tree, (B,)."""
@@ -65,15 +74,15 @@ class Rehearsals:
         total, weights = torch.zeros(len(land.x)), 0.0
         terms = 1 + _choose(rng, TERMS)
         names = {WISHED[_index(rng, len(WISHED))] for _ in range(terms)}
-        if len(names) > 1 and names == {"qed", "sa"}:
-            names = {"qed"}
+        if "qed" in names:
+            names.discard("sa")
         for name in sorted(names):
             weight = math.exp(0.3 * float(torch.randn((), generator=rng)))
             total += weight * _wish(rng, land.found[:, PROPERTIES.index(name)], land.weights, name).log()
             weights += weight
         if _uniform(rng) > PRODUCT:
             total /= weights
-        if _uniform(rng) < EASE and "qed" not in names:
+        if _uniform(rng) < EASE and "qed" not in names and names != {"log_p"}:
             total += ((10 - land.found[:, PROPERTIES.index("sa")]) / 9).clamp(min=1e-3, max=1).log()
         if _uniform(rng) < QUIRK:
             total += land.mean_of(0.25 * torch.randn(land.n_entries, generator=rng))

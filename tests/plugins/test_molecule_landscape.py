@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 from genflow_molecule import landscape as module
+from genflow_molecule import rehearsals as rehearsals_module
+from genflow_molecule.additive import PROPERTIES
 from genflow_molecule.landscape import NATS, PARTS, Landscape, drawn
 from genflow_molecule.regression import CALLS, CUT, RIDGE, Regression, ask, inverse, kernel
 from genflow_molecule.rehearsals import Rehearsals
@@ -137,6 +139,67 @@ def test_rewards_are_made_up_by_their_seed_and_differ():
     assert len(tables.unique(dim=0)) == 12 and torch.isfinite(tables).all()
     spread = tables.clamp(min=tables.max(1, keepdim=True).values - CUT).std(1)
     assert float(spread.min()) > 0.1
+
+
+def test_no_made_up_reward_is_one_that_is_measured(monkeypatch):
+    landscape, _ = land((0, 3, 6), 3)
+    asked, eased = set(), []
+
+    def wish(rng, x, weights, name):
+        asked.add(name)
+        return torch.ones(len(x))
+
+    monkeypatch.setattr(rehearsals_module, "_wish", wish)
+    made = Rehearsals(landscape)
+    ease = ((10 - landscape.found[:, PROPERTIES.index("sa")]) / 9).clamp(min=1e-3, max=1).log()
+    monkeypatch.setattr(rehearsals_module, "QUIRK", 0.0)
+    for seed in range(2000):
+        asked.clear()
+        found = made._log_score(torch.Generator().manual_seed(seed))
+        eased.append(torch.allclose(found, ease, atol=1e-6))  # wishes are met by all here
+        assert not {"qed", "sa"} <= asked
+        assert not (eased[-1] and ("qed" in asked or asked == {"log_p"}))
+    assert 500 < sum(eased) < 1500
+
+
+@pytest.mark.parametrize("fields", [(1, 2, {}), (1, 3, {"min_blocks": 3})], ids=str)
+def test_nothing_is_made_up_where_trees_are_alike(fields):
+    blocks, max_blocks, more = fields
+    task = structure(blocks, max_blocks, **more)
+    assert task.environment.rehearse(torch.Generator().manual_seed(0)) is None
+
+
+def test_with_multiplicity_molecules_are_told_and_not_states():
+    """Blocks that many states share are told as if each molecule were there once."""
+    task = structure(5, 3, multiplicity=True)
+    tables = task.environment.descriptions
+    land = tables.landscape
+    smiles = task.environment.catalogue.smiles(land.states)
+    counts = torch.tensor([float(smiles.count(each)) for each in smiles])
+    assert float(counts.max()) > 1
+    rng = torch.Generator().manual_seed(0)
+    log_rewards = -3 * torch.rand(len(land.states), generator=rng)
+    told = tables.told(log_rewards, torch.zeros(len(land.parts)))
+    paid = log_rewards - counts.log()
+    expected = land.tell(paid - paid.max(), torch.zeros(len(land.parts)) - log_rewards.max())
+    assert told[:, -expected.shape[1] :].equal(expected)
+
+
+def test_what_is_told_of_trees_that_are_drawn_is_near_what_is_told_of_all(monkeypatch):
+    environment = structure((0, 3, 6, 29), 3).environment
+    entries, trees = environment.entries, environment.trees
+    whole = Landscape(entries, trees, environment.initial_logits())
+    monkeypatch.setattr(module, "LISTED", 0)
+    part = Landscape(entries, trees, environment.initial_logits())
+    assert whole.listed and not part.listed and len(whole.states) < len(part.states)
+    numbers = trees.indices(whole.states)
+    row = torch.searchsorted(numbers.sort().values, trees.indices(part.states))
+    rng = torch.Generator().manual_seed(0)
+    log_rewards = -3 * torch.rand(len(whole.states), generator=rng)
+    parts = torch.zeros(len(whole.parts))
+    told = whole.tell(log_rewards, parts)
+    drawn_told = part.tell(log_rewards[numbers.argsort()[row]], parts)
+    assert float((told - drawn_told).abs().mean()) < 0.1 < float(told.std())
 
 
 def test_a_task_is_made_up_for_the_same_states_and_actions():

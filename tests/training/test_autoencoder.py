@@ -12,7 +12,7 @@ from genflow_encoders.smooth_family import smooth_starts
 from oracles import grid, lookup, optimal
 from torch import nn
 
-from genflow import Encoder, GenflowError, Population, Structure
+from genflow import Encoder, GenflowError, Population, Rehearsal, Structure
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.training.autoencoder import AutoencoderOptions, AutoencoderTrainee, reconstruct
@@ -88,7 +88,7 @@ def novices(structure: Structure, num: int, seed: int = 0) -> Population:
     return lookup(structure, torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
-OWN = {"reference", "swap_probability", "length_power", "normaliser_floor"}
+OWN = {"reference", "swap_probability", "rehearsal_probability", "length_power", "normaliser_floor"}
 
 
 def trainee_of(populations, gain=1.0, **options) -> AutoencoderTrainee:
@@ -255,6 +255,41 @@ def test_swapped_latents_come_from_other_structures_and_are_asked_for_optimal_be
     assert "weight_loss" not in alone and abs(alone["kl"]) < 1e-5
 
 
+def test_a_made_up_task_takes_a_structures_place_where_latents_are_swapped(monkeypatch):
+    # the made-up task is the other structure, of which the members are optimal
+    here, other = PAIR
+    zoo = [Population(experts(here, 3).structure, experts(other, 3).weights)]
+    told = []
+
+    def rehearse(environment, rng):
+        units = here.environment.units()
+        tables = (torch.rand(units.inputs.amounts.shape, generator=rng), units.actions.amounts + 1)
+        told.append(tables)
+        return Rehearsal(*tables, other.solution.expert)
+
+    def decode(self, latents, layout, condition):
+        seen.append([units.amounts for units in layout.units.values()])
+        return latents
+
+    monkeypatch.setattr(type(here.environment), "rehearse", rehearse)
+    monkeypatch.setattr(Keeper, "decode", decode)
+    options = {"swap_probability": 0.999, **OPTIMAL}
+    for share, there in ((0.0, False), (1.0, True)):
+        told.clear()
+        seen = []
+        kl = step(trainee_of(zoo, rehearsal_probability=share, **options))[1]["kl"]
+        assert (abs(kl) < 1e-5) == there and bool(told) == there
+        assert not there or all(a.equal(b) for a, b in zip(seen[0], told[0], strict=False))
+    # in that share of the steps, and by the seed of the step
+    told.clear()
+    trainee = trainee_of(zoo, rehearsal_probability=0.3, states=1, **options)
+    rng = torch.Generator().manual_seed(0)
+    for number in range(300):
+        trainee.loss(number, rng)
+    assert abs(len(told) - 90) < 40  # five standard deviations of 7.9
+    assert len({float(inputs.sum()) for inputs, _ in told}) == len(told)
+
+
 def test_latents_are_swapped_in_that_share_of_the_steps():
     trainee = trainee_of([novices(s, 3) for s in PAIR], swap_probability=0.3, states=1, **OPTIMAL)
     rng = torch.Generator().manual_seed(0)
@@ -276,6 +311,11 @@ def test_latents_are_swapped_in_that_share_of_the_steps():
 def test_swapping_without_an_optimal_reference_is_refused(options, why):
     with pytest.raises((ValueError, GenflowError), match=why):
         trainee_of([novices(PAIR[0], 3)], swap_probability=0.5, **options)
+
+
+def test_made_up_tasks_without_swapped_latents_are_refused():
+    with pytest.raises(ValueError, match="rehearsal_probability needs swap_probability > 0"):
+        trainee_of([novices(PAIR[0], 3)], rehearsal_probability=0.5, **OPTIMAL)
 
 
 def test_behaviour_is_taken_relative_to_each_structures_own_recent_level():
