@@ -57,3 +57,11 @@ def test_a_training_tells_of_it(tmp_path):
     error = quickly(*asked, folder=tmp_path / "said").said("stderr")
     assert error.count("reward profile pays for nothing") == 1
     assert "they fail !mw:>=900 (100% of them)" in error
+
+
+def test_describing_a_vocabulary_tells_of_it(capsys):
+    own = structure((0, 3, 6, 12), 4, reward="profile", profile="!mw:>900")
+    capsys.readouterr()
+    own.layout.units["input"].amounts  # noqa: B018  asks for what is told
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "pays for nothing" in line]
+    assert "they fail !mw:>=900 (100% of them)" in line
