@@ -168,6 +168,11 @@ class RewardCalls:
         if new:
             Progress.current().note(f"{len(new):,} reward calls were made before, to describe the structure")
             self._take(new)
+            if self.limit is not None and len(self) >= self.limit:
+                Progress.current().warn(
+                    f"these are all {self.limit:,} reward calls that may be made, so one step is taken; raise"
+                    " finetune.reward_calls"
+                )
 
     def _ask(self, reward: str, new: list[str], score: Score, failed: MutableMapping[str, str]) -> int:
         """Have the first of some new objects scored, and return how many.

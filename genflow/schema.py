@@ -167,15 +167,15 @@ def described(
     return _field(default, "described", constraints, reward_only=reward_only, added=added)
 
 
-def told(default: Any = ..., *, added: bool = False, **constraints: Any) -> Any:
-    """Declare a field of what is paid that unit descriptions tell completely, whatever their value.
+def told(default: Any = ..., *, reward_only: bool = True, added: bool = False, **constraints: Any) -> Any:
+    """Declare a field that unit descriptions tell completely, whatever its value, such as what is paid.
 
     Args:
         default: as for `size`.
-        added: as for `described`.
+        reward_only, added: as for `described`.
         constraints: as for `size`.
     """
-    return _field(default, "told", constraints, reward_only=True, added=added)
+    return _field(default, "told", constraints, reward_only=reward_only, added=added)
 
 
 def fixed(default: Any = ..., *, reward_only: bool = False, added: bool = False, **constraints: Any) -> Any:

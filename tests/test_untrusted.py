@@ -51,7 +51,7 @@ from genflow.storage.files import (
 ROOT = Path(__file__).parent.parent
 ASKED = grid(2, 3, width=4)
 #: seconds, and bytes beyond those in use before, that a case may take
-SECONDS, MEMORY = 10, 200 * 2**20
+SECONDS, MEMORY = 60, 200 * 2**20
 #: bytes of address space that all cases together may take
 SPACE = 4 * 2**30
 #: cases of each kind; the slow test has more

@@ -159,6 +159,13 @@ def finetune(
             device=device,
             replay=replay,
         )
+    asked, wanted = trained.provenance["budget"].get("reward_calls"), options.reward_calls
+    if asked is not None and wanted is not None and asked < wanted:
+        steps = trained.provenance["budget"]["steps"]
+        progress.note(
+            f"{name}: ended after {steps:,} steps with {asked:,} of {wanted:,} reward calls;"
+            " finetune.steps is how many steps are taken at most"
+        )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "source": name, "started_from": start.source}
     if "transferred_from" in start.provenance:

@@ -29,7 +29,6 @@ from genflow import (
     UnitDescriptions,
     Units,
     described,
-    fixed,
     require_may_read,
     reward_name,
     size,
@@ -93,8 +92,9 @@ class Molecule(Environment):
             " by default 12 of one that ships, and all of a file's.",
         )
         max_blocks: int = size(ge=2, le=8, description="The most blocks N of a molecule.")
-        min_blocks: int = fixed(
-            2, added=True, ge=2, le=8, description="The least blocks of a molecule, at most max_blocks."
+        # smaller trees are no part of what descriptions tell
+        min_blocks: int = told(
+            2, reward_only=False, added=True, ge=2, le=8, description="The least blocks, at most max_blocks."
         )
         vocabulary: str | tuple[Block, ...] = described(
             "default",

@@ -18,7 +18,7 @@ from genflow import Expert, Progress
 
 from .block_features import SLOTS, STEMS, describe_atom, outline_block
 from .landscape import Landscape
-from .regression import CUT, ask
+from .regression import CALLS, CUT, ask
 from .rehearsals import Rehearsals
 from .trees import Trees
 from .vocabulary import MAX_STEMS, Entry
@@ -88,6 +88,10 @@ def _counted(entries: Sequence[Entry], label: str) -> Iterator[Entry]:
             bar.advance()
 
 
+#: scores that are asked for between two looks at the progress, as each may take long
+AT_ONCE = 10
+
+
 class Descriptions:
     """Tables of what every input and action means, for one set of entries."""
 
@@ -145,7 +149,16 @@ class Descriptions:
     def entries(self) -> Tensor:
         """Everything that is told of each entry, (E, F); the reward is asked `CALLS` times at most."""
         land, rng = self.landscape, torch.Generator().manual_seed(0)
-        found = ask(land.x, land.weights, lambda chosen: self._log_reward(land.states[chosen]), rng)
+        with Progress.current().bar("scores for the description", min(CALLS, len(land.x))) as bar:
+
+            def log_reward(chosen: Tensor) -> Tensor:
+                found = []
+                for part in chosen.split(AT_ONCE):
+                    found.append(self._log_reward(land.states[part]))
+                    bar.set(bar.done + len(part))
+                return torch.cat(found)
+
+            found = ask(land.x, land.weights, log_reward, rng)
         return self.told(found(land.x), found(land.parts))
 
     def made_up(self, rng: torch.Generator) -> tuple[Tensor, Expert] | None:

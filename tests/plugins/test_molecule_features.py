@@ -116,12 +116,12 @@ def test_conditions_have_one_length_and_tell_vocabularies_apart():
     roles = structure(reward="logp_window").roles()
     del roles["width"]  # the policy's
     assert {key for key, role in roles.items() if role == "size"} == {"max_blocks"}
-    assert {key for key, role in roles.items() if role == "fixed"} == {"min_blocks"}
+    assert "fixed" not in roles.values() and roles["min_blocks"] == "told"
     assert {key for key, role in roles.items() if role == "described"} == {
         "blocks", "vocabulary", "multiplicity",
     }  # fmt: skip
     assert {key for key, role in roles.items() if role == "told"} == {
-        "beta", "reward", "logp_centre", "logp_width", "exclude",
+        "beta", "reward", "logp_centre", "logp_width", "exclude", "min_blocks",
     }  # fmt: skip
 
 

@@ -89,12 +89,8 @@ def test_a_vocabulary_of_ones_own_is_generated_for_and_what_it_has_not_learned_i
     )
     structure = Structure.build("molecule", {"vocabulary": str(mine), "blocks": 3, "max_blocks": 3})
     assert len(generator.generate(structure, 2)) == 2
-    for text, words in (
-        ("small,min_blocks=3", "min_blocks=2, not 3"),
-        ("small,beta=0.5", "beta 1 to 64"),
-    ):
-        with pytest.raises(GenflowError, match=words):
-            generator.check(Structure.parse("molecule", text))
+    with pytest.raises(GenflowError, match="beta 1 to 64"):
+        generator.check(Structure.parse("molecule", "small,beta=0.5"))
 
 
 def test_straight_after_installation(tmp_path):

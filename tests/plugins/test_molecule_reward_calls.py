@@ -9,7 +9,7 @@ import pytest
 from processes import genflow, refused, started
 from rdkit import Chem
 
-from genflow import GenflowError, Population, RewardCalls, Structure, code_digest
+from genflow import GenflowError, Population, RewardCalls, Structure, code_digest, finetune
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -216,6 +216,9 @@ def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
     for name, fewest in (("finetuned", more), ("from_random", 1)):
         facts = json.loads((tmp_path / "out" / name / "population.json").read_text())["provenance"]
         assert fewest <= facts["budget"]["reward_calls"] <= more + 2 * 4
+    spent = ["--reward-calls", 50, "-o", "finetune.compare=false", "--out", tmp_path / "spent"]
+    said = genflow(*line, "finetune", made, "--num", 2, *spent, ASKED=log).stderr
+    assert "these are all 50 reward calls that may be made, so one step is taken" in said
     # the policies that are generated on the way are described within the same budget, also after a kill
     direct = [*line, "finetune", *structure, *few, "--reward-calls", more, "-o", "finetune.compare=false"]
     log.unlink()
@@ -225,6 +228,13 @@ def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
     asked = asked_of(log)
     facts = json.loads((tmp_path / "direct" / "finetuned" / "population.json").read_text())["provenance"]
     assert facts["budget"]["reward_calls"] == len(set(asked)) >= more
+
+
+def test_a_training_whose_steps_end_before_its_calls_says_so(capsys):
+    structure = Structure.parse("molecule", "blocks=5,max_blocks=3,width=8")
+    finetune(Population.initialised(structure, 1, 0), reward_calls=500, steps=2, batch_size=4)
+    said = capsys.readouterr().err
+    assert "finetuned: ended after 2 steps with " in said and " of 500 reward calls" in said
 
 
 def test_where_something_else_is_paid_the_better_start_is_taken(start, tmp_path):
