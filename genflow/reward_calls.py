@@ -153,10 +153,21 @@ class RewardCalls:
         ]:
             self._take(given)
             new = [name for name in new if (reward, name) not in self._known]
-        while new:
-            new = new[self._ask(reward, new, score, failed) :]
+        with self._shown(len(new)):
+            while new:
+                new = new[self._ask(reward, new, score, failed) :]
         self._write(KEEP_SECONDS)
         return [self._known[reward, name] for name in names]
+
+    @contextmanager
+    def _shown(self, number: int) -> Iterator[None]:
+        """Show so many calls by a bar of their own, where nobody else shows the calls."""
+        if self.bar.total or not number:
+            yield
+            return
+        with Progress.current().bar("reward calls", len(self) + number, len(self)) as self.bar:
+            yield
+        self.bar = Bar()
 
     def _turn_to(self, reward: str, is_mode: IsMode | None) -> None:
         """Count what belongs to this reward."""

@@ -152,7 +152,7 @@ def test_a_layout_with_other_amounts_keeps_its_shapes_and_the_places_of_its_unit
         # the very same, by which tables are kept
         assert units.coordinates is layout.units[label].coordinates
     with pytest.raises(GenflowError, match="rows of amounts"):
-        layout.with_amounts({label: each[:1] for label, each in amounts.items()}).units["input"].amounts  # noqa: B018
+        layout.with_amounts({label: each[:1] for label, each in amounts.items()})
 
 
 def test_what_is_told_about_the_units_does_not_make_it_another_layout():

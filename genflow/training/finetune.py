@@ -159,12 +159,15 @@ def finetune(
             device=device,
             replay=replay,
         )
-    asked, wanted = trained.provenance["budget"].get("reward_calls"), options.reward_calls
-    if asked is not None and wanted is not None and asked < wanted:
-        steps = trained.provenance["budget"]["steps"]
+    spent = trained.provenance["budget"]
+    if (
+        options.reward_calls
+        and spent["steps"] == options.steps
+        and spent["reward_calls"] < options.reward_calls
+    ):
         progress.note(
-            f"{name}: ended after {steps:,} steps with {asked:,} of {wanted:,} reward calls;"
-            " finetune.steps is how many steps are taken at most"
+            f"{name}: its {spent['steps']:,} steps took {spent['reward_calls']:,} of {options.reward_calls:,}"
+            " reward calls; finetune.steps=N takes more"
         )
     known = start.provenance.get("training_structures", [])
     provenance = {**trained.provenance, "source": name, "started_from": start.source}

@@ -88,10 +88,6 @@ def _counted(entries: Sequence[Entry], label: str) -> Iterator[Entry]:
             bar.advance()
 
 
-#: scores that are asked for between two looks at the progress, as each may take long
-AT_ONCE = 10
-
-
 class Descriptions:
     """Tables of what every input and action means, for one set of entries."""
 
@@ -152,11 +148,9 @@ class Descriptions:
         with Progress.current().bar("scores for the description", min(CALLS, len(land.x))) as bar:
 
             def log_reward(chosen: Tensor) -> Tensor:
-                found = []
-                for part in chosen.split(AT_ONCE):
-                    found.append(self._log_reward(land.states[part]))
-                    bar.set(bar.done + len(part))
-                return torch.cat(found)
+                scored = self._log_reward(land.states[chosen])
+                bar.set(bar.done + len(chosen))
+                return scored
 
             found = ask(land.x, land.weights, log_reward, rng)
         return self.told(found(land.x), found(land.parts))

@@ -226,6 +226,19 @@ def test_calls_are_what_the_function_was_asked(name, listed, tmp_path, monkeypat
     assert asked == pytest.approx({each: 1 / Chem.MolFromSmiles(each).GetNumAtoms() for each in asked})
 
 
+def test_runs_of_processes_of_their_own_are_kept_and_not_made_again(tmp_path):
+    asked = ["--structure", "blocks=8,max_blocks=3", "--reward", "osimertinib", "--contender", "genetic"]
+    asked += ["--calls", "40", "--seeds", "1", "--out", str(tmp_path)]
+    CliRunner().invoke(molecule_calls.main, asked, catch_exceptions=False)
+    path = tmp_path / "osimertinib" / "genetic-40-0.json"
+    run = json.loads(path.read_text())
+    assert run["calls"] == 40 and 0 < run["top_100"] <= run["top_10"] <= 1
+    assert json.loads((tmp_path / "molecule_calls.json").read_text())["rewards"][0]["runs"] == [run]
+    path.write_text(json.dumps({**run, "modes": -1}))
+    done = CliRunner().invoke(molecule_calls.main, asked, catch_exceptions=False)
+    assert "modes -1" in done.output
+
+
 def test_two_rewards_do_not_share_an_account():
     with reward_budget.ledger(10) as calls:
         calls.scores("one", ["C"], lambda names: [0.5] * len(names))

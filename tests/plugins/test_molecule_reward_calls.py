@@ -10,6 +10,7 @@ from processes import genflow, refused, started
 from rdkit import Chem
 
 from genflow import GenflowError, Population, RewardCalls, Structure, code_digest, finetune
+from genflow.progress import Bar
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -176,6 +177,24 @@ def test_the_best_score_and_the_modes_are_of_the_function_that_is_asked(tmp_path
         assert calls.figures() == {"calls": 4, "best_score": 2, "modes": 1}
 
 
+def test_calls_have_a_bar_of_their_own_where_nobody_else_shows_them(tmp_path):
+    seen = []
+
+    def score(names):
+        seen.append((calls.bar.total, calls.bar.done))
+        return [0.5] * len(names)
+
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        calls.scores("one", ["C"], score)
+        calls.scores("one", ["C", "CC", "CCC"], score)
+        assert [total for total, _ in seen] == [1] + [3] * (len(seen) - 1) and seen[1] == (3, 1)
+        assert calls.bar.total == 0
+        mine = calls.bar = Bar("mine", 9)
+        seen.clear()
+        calls.scores("one", ["CCCC"], score)
+        assert calls.bar is mine and seen[0][0] == 9
+
+
 def test_what_others_paid_for_counts_and_is_not_asked_again(tmp_path):
     asked = []
 
@@ -234,7 +253,7 @@ def test_a_training_whose_steps_end_before_its_calls_says_so(capsys):
     structure = Structure.parse("molecule", "blocks=5,max_blocks=3,width=8")
     finetune(Population.initialised(structure, 1, 0), reward_calls=500, steps=2, batch_size=4)
     said = capsys.readouterr().err
-    assert "finetuned: ended after 2 steps with " in said and " of 500 reward calls" in said
+    assert "finetuned: its 2 steps took " in said and " of 500 reward calls; finetune.steps=N" in said
 
 
 def test_where_something_else_is_paid_the_better_start_is_taken(start, tmp_path):
