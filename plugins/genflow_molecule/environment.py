@@ -262,7 +262,6 @@ class Molecule(Environment):
         return Descriptions(
             self.entries,
             self.trees,
-            self.initial_logits(),
             log_reward,
             counted if self.config.multiplicity else None,
         )

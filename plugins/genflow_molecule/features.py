@@ -18,7 +18,7 @@ from genflow import Expert, Progress
 
 from .block_features import SLOTS, STEMS, describe_atom, outline_block
 from .landscape import Landscape
-from .regression import CALLS, CUT, ask
+from .regression import CALLS, ask, cut
 from .rehearsals import Rehearsals
 from .trees import Trees
 from .vocabulary import MAX_STEMS, Entry
@@ -95,7 +95,6 @@ class Descriptions:
         self,
         entries: Sequence[Entry],
         trees: Trees,
-        logits: Tensor,
         log_reward: Callable[[Tensor], Tensor],
         counted: Callable[[Tensor], Tensor] | None,
     ) -> None:
@@ -104,13 +103,12 @@ class Descriptions:
         Args:
             entries: of the vocabulary.
             trees: over them.
-            logits: of the policy by which trees are drawn where they are not listed, (A,).
             log_reward: beta times the log score of states, (B, 3N) -> (B,).
             counted: how many states are the molecule of each, (B, 3N) -> (B,), by which its reward is
                 divided; None: it is not.
         """
         self._trees, self._log_reward, self._counted = trees, log_reward, counted
-        self._make = partial(Landscape, entries, trees, logits)
+        self._make = partial(Landscape, entries, trees)
         self._entries = entries
         self.outline = outline(entries)
         self.placed = torch.stack([self.outline[name] for name in PLACED], dim=1)
@@ -152,7 +150,7 @@ class Descriptions:
                 bar.set(bar.done + len(chosen))
                 return scored
 
-            found = ask(land.x, land.weights, log_reward, rng)
+            found = ask(land, log_reward, rng)
         return self.told(found(land.x), found(land.parts))
 
     def made_up(self, rng: torch.Generator) -> tuple[Tensor, Expert] | None:
@@ -165,9 +163,7 @@ class Descriptions:
         if drawn is None:
             return None
         log_rewards, at_parts = drawn
-        return self.told(log_rewards, at_parts), land.expert(
-            (log_rewards - log_rewards.max()).clamp(min=-CUT) - self._log_counts
-        )
+        return self.told(log_rewards, at_parts), land.expert(cut(log_rewards) - self._log_counts)
 
     @cached_property
     def _rehearsals(self) -> Rehearsals:

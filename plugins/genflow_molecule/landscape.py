@@ -15,12 +15,13 @@ from torch import Tensor
 from genflow import Expert, interrupts_for_python, optimal_flows
 
 from .additive import AT, SPREADS, UNITS, Sums, amounts, kind, properties, site_of
+from .drawn_trees import DrawnTrees
 from .regression import CUT
 from .trees import ENTRY, Trees
 from .vocabulary import Entry
 
-#: up to so many trees are all listed; of more, so many trajectories are drawn, a part of them at a time
-LISTED, DRAWN, AT_ONCE = 30_000, 20_000, 2_000
+#: up to so many trees are all listed
+LISTED = 30_000
 #: SMILES of parts of molecules that every entry is joined to in thought, and the atom that bears the bond:
 #: from a methyl group to two blocks or three, greasy and polar, by carbon and by hetero atoms
 PARTS = (
@@ -61,38 +62,49 @@ class Landscape:
     """Trees that stand for all of a vocabulary.
 
     Attributes:
+        listed: whether these are all, in the order of the graph.
         states: (B, 3N).
         weights: how many states each stands for, but for a factor, (B,).
-        listed: whether these are all, in the order of the graph.
         found: properties, (B, P).
         x: the same, standardised.
         parts: the same of each entry joined to each part, (E J, P).
     """
 
-    def __init__(self, entries: Sequence[Entry], trees: Trees, logits: Tensor) -> None:
-        """List or draw trees.
-
-        Args:
-            entries: of the vocabulary.
-            trees: over them.
-            logits: of the policy by which they are drawn, (A,).
-        """
-        self.sums = Sums(entries, trees.n_stems)
+    def __init__(self, entries: Sequence[Entry], trees: Trees) -> None:
+        """List or draw trees over the entries of a vocabulary."""
+        self.sums, self._trees = Sums(entries, trees.n_stems), trees
         self.listed = trees.count_states() <= LISTED
         if self.listed:
             self._graph = trees.graph()
-            self.states = self._graph.states[self._graph.can_exit]
-            self.weights = torch.ones(len(self.states))
+            states = self._graph.states[self._graph.can_exit]
+            weights = torch.ones(len(states))
         else:
-            self.states, self.weights = drawn(trees, logits)
-        self._slots = trees.slots(self.states)
+            self._drawn = DrawnTrees(trees)
+            states, weights = self._drawn.states, self._drawn.weights
+        found = properties(self.sums.of(trees.slots(states)))
+        self._mean = (weights @ found) / weights.sum()
+        spread = ((weights @ (found - self._mean).square()) / weights.sum()).sqrt()
+        self._spread = spread + 0.05 * torch.tensor(SPREADS)
+        self.parts = ((properties(self._with_parts()) - self._mean) / self._spread).flatten(0, 1)
+        self._take(states, weights)
+
+    def _take(self, states: Tensor, weights: Tensor) -> None:
+        """Measure trees."""
+        self.states, self.weights = states, weights
+        self._slots = self._trees.slots(states)
         self._amounts = self.sums.of(self._slots)
-        found = properties(self._amounts)
-        mean = (self.weights @ found) / self.weights.sum()
-        spread = ((self.weights @ (found - mean).square()) / self.weights.sum()).sqrt()
-        spread = spread + 0.05 * torch.tensor(SPREADS)
-        self.found, self.x = found, (found - mean) / spread
-        self.parts = ((properties(self._with_parts()) - mean) / spread).flatten(0, 1)
+        self.found = properties(self._amounts)
+        self.x = (self.found - self._mean) / self._spread
+        self.__dict__.pop("_rest", None)
+
+    def follow(self, log_rewards: Tensor) -> None:
+        """Draw more trees where log rewards (B,), in nats, are high, behind those that are there.
+
+        Nothing is done where all are listed.
+        """
+        if not self.listed:
+            self._drawn.follow(log_rewards)
+            self._take(self._drawn.states, self._drawn.weights)
 
     def _with_parts(self) -> Tensor:
         """The amounts of each entry joined to each part, (E, J, Q)."""
@@ -180,31 +192,3 @@ class Landscape:
         """What needs no reward: the amounts of each entry, and of a bond to an aromatic atom, (E, .)."""
         units = torch.tensor(UNITS)
         return torch.cat([self.sums.blocks / units, self.sums.attached[:, 1] / units], dim=1)
-
-
-def drawn(trees: Trees, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Trees at the ends of trajectories, and importance weights by which they stand for all trees.
-
-    Args:
-        trees: of the vocabulary.
-        logits: of the policy, (A,).
-
-    Returns:
-        (B, 3N) and (B,), the weights of mean 1: the backward over the forward probability of the trajectory.
-    """
-    rng, states, logs = torch.Generator().manual_seed(0), [], []
-    for _ in range(DRAWN // AT_ONCE):
-        state = trees.start.expand(AT_ONCE, -1)
-        log, going = torch.zeros(AT_ONCE), torch.ones(AT_ONCE, dtype=torch.bool)
-        for _ in range(trees.n_slots + 1):
-            allowed = logits.expand(AT_ONCE, -1).masked_fill(~trees.forward_masks(state), -torch.inf)
-            log_policy = allowed.log_softmax(1)
-            action = torch.multinomial(log_policy.exp(), 1, generator=rng)[:, 0]
-            log -= log_policy.gather(1, action[:, None])[:, 0] * going
-            state = torch.where(going[:, None], trees.step(state, action), state)
-            going = going & (action != trees.n_actions - 1)
-            log -= trees.n_parents(state).clamp(min=1).log() * going
-        states.append(state)
-        logs.append(log)
-    log = torch.cat(logs)
-    return torch.cat(states), (log - log.logsumexp(0)).exp() * len(log)

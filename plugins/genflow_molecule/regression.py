@@ -6,6 +6,7 @@ Shapes: B trees, P properties, C molecules that were asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -63,32 +64,54 @@ def inverse(design: Tensor) -> Tensor:
     return torch.linalg.inv(gram).float()
 
 
-def ask(
-    x: Tensor, weights: Tensor, log_reward: Callable[[Tensor], Tensor], rng: torch.Generator
-) -> Regression:
+class Candidates(Protocol):
+    """Trees that may be asked for.
+
+    Attributes:
+        x: their standardised properties, (B, P).
+        weights: how many trees each stands for, (B,).
+    """
+
+    x: Tensor
+    weights: Tensor
+
+    def follow(self, log_rewards: Tensor) -> None:
+        """Add trees, behind those that are there, where log rewards (B,) are high."""
+
+
+def ask(trees: Candidates, log_reward: Callable[[Tensor], Tensor], rng: torch.Generator) -> Regression:
     """Ask for the scores of `CALLS` trees, or of all, where the regression so far holds them for probable.
 
     Args:
-        x: standardised properties of candidates, (B, P).
-        weights: how many trees each stands for, (B,).
+        trees: what may be asked for; it is told what the regression expects after each round.
         log_reward: beta times the log score of candidates by number, (C,) -> (C,).
         rng: draws the candidates.
     """
-    size = min(CALLS, len(x)) // ROUNDS or 1
-    uniform = weights / weights.sum()
-    chosen = torch.multinomial(uniform, size, generator=rng)
-    known = log_reward(chosen)
+    size = min(CALLS, len(trees.x)) // ROUNDS or 1
+    chosen, known = torch.zeros(0, dtype=torch.long), torch.zeros(0)
+    new = torch.multinomial(_share(trees.weights), size, generator=rng)
     while True:
-        found = Regression(x[chosen], known)
-        free = uniform.clone()
+        chosen, known = torch.cat([chosen, new]), torch.cat([known, log_reward(new)])
+        found = Regression(trees.x[chosen], known)
+        if len(chosen) == min(CALLS, len(trees.x)):
+            return found
+        trees.follow(found(trees.x))
+        free = _share(trees.weights)
         free[chosen] = 0
         size = min(size, int((free > 0).sum()), CALLS - len(chosen))
-        if not size:
-            return found
-        expected = found(x)
+        expected = found(trees.x)
         likely = free * (SOFT * (expected - expected.max())).exp().clamp(min=TINY)
         new = torch.multinomial(likely, max(1, round(GREEDY * size)), generator=rng)
         if len(new) < size:
             free[new] = 0
             new = torch.cat([new, torch.multinomial(free, size - len(new), generator=rng)])
-        chosen, known = torch.cat([chosen, new]), torch.cat([known, log_reward(new)])
+
+
+def _share(weights: Tensor) -> Tensor:
+    """How likely candidates are at random: half by what they stand for, half alike, (B,)."""
+    return 0.5 * weights / weights.sum() + 0.5 / len(weights)
+
+
+def cut(log_rewards: Tensor) -> Tensor:
+    """Log rewards (B,) relative to the best, which count at most `CUT` nats below it."""
+    return (log_rewards - log_rewards.max()).clamp(min=-CUT)
