@@ -16,10 +16,11 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Atom, Mol, rdMolDescriptors
 from torch import Tensor
 
-from genflow import ByteCache, interrupts_for_python
+from genflow import interrupts_for_python
 
 from . import rewards
 from .assembly import join, may_bond
+from .kept import kept
 from .trees import ENTRY, PARENT, STEM
 from .vocabulary import Block, Entry
 
@@ -45,8 +46,6 @@ QED_AMOUNTS = {
     "MW": "weight", "ALOGP": "log_p", "HBA": "qed_acceptors", "HBD": "donors", "PSA": "surface",
     "ROTB": "rotatable", "AROM": "aromatic_rings", "ALERTS": "alerts",
 }  # fmt: skip
-#: what is known of blocks and their atoms; equal blocks of different vocabularies share it
-_cache = ByteCache(2**25)
 
 
 @cache
@@ -102,21 +101,17 @@ def _between_caps() -> Tensor:
     return torch.stack([site_of(mol, atom) for mol, atom, _ in _caps()])
 
 
-@interrupts_for_python()
+@kept
 def block_amounts(block: Block) -> Tensor:
     """The amounts of a block alone, (Q,)."""
-    return _cache.get(block_amounts, block, lambda: amounts(block.mol))
+    return amounts(block.mol)
 
 
-@interrupts_for_python()
+@kept
 def site_amounts(block: Block, atom: int) -> Tensor:
     """What joining an atom of a block to a neighbour of each kind adds, (K, Q)."""
-
-    def make() -> Tensor:
-        with rdBase.BlockLogs():
-            return site_of(block.mol, atom)
-
-    return _cache.get(site_amounts, (block, atom), make)
+    with rdBase.BlockLogs():
+        return site_of(block.mol, atom)
 
 
 class Sums:

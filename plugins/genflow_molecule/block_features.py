@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
-
 import torch
 from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 
-from genflow import ByteCache, interrupts_for_python
-
 from . import rewards
+from .kept import kept
 from .vocabulary import Block
 
-P = ParamSpec("P")
-V = TypeVar("V")
 ELEMENTS = ("C", "N", "O", "S")
 #: Pauling's electronegativity above carbon's
 POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
@@ -25,23 +18,9 @@ POLARITY = {"N": 0.49, "O": 0.89, "S": 0.03, "F": 1.43, "Cl": 0.61, "Br": 0.41}
 HEAVY_ATOMS, WEIGHT, LOG_P, SURFACE = 8.5, 120, 2, 40
 FEW, SOME, MANY = 2.5, 3.5, 4.5
 VALENCE, DISTANCE, SLOTS, STEMS = 6.5, 6.5, 8.5, 3.5
-#: what is known of blocks; equal blocks of different vocabularies share it
-_cache = ByteCache(2**25)
 
 
-def _kept(function: Callable[P, V]) -> Callable[P, V]:
-    """Keep what a function of hashable arguments returns; RDKit, whose word is kept, is not interrupted."""
-
-    make = interrupts_for_python()(function)
-
-    @wraps(function)
-    def get(*args: P.args, **kwargs: P.kwargs) -> V:
-        return _cache.get(function, (args, *kwargs.items()), lambda: make(*args, **kwargs))
-
-    return get
-
-
-@_kept
+@kept
 def outline_block(block: Block) -> dict[str, float]:
     """Outline a block by numbers of about unit size, most of which add up when blocks are joined."""
     mol = block.mol
@@ -65,7 +44,7 @@ def outline_block(block: Block) -> dict[str, float]:
     }
 
 
-@_kept
+@kept
 def describe_atom(block: Block, index: int) -> dict[str, float]:
     """An atom and what surrounds it.
 

@@ -61,7 +61,7 @@ kl_scale = 1.0
 weight_loss_scale = 0.05
 batch_size = 12
 per_structure = 1
-steps = 4000
+steps = 8000
 lr = 1.5e-3
 ema = 0.999
 

@@ -44,8 +44,7 @@ class Regression:
         self._mean, self._spread = cut.mean(), cut.std(correction=0).clamp(min=1e-3)
         target = (cut - self._mean) / self._spread
         if solved is None:
-            gram = kernel(design, design).double() + RIDGE * torch.eye(len(design), dtype=torch.float64)
-            self._weights = torch.linalg.solve(gram, target.double()).float()
+            self._weights = torch.linalg.solve(_ridged(design), target.double()).float()
         else:
             self._weights = solved @ target
 
@@ -60,8 +59,12 @@ class Regression:
 
 def inverse(design: Tensor) -> Tensor:
     """The inverse (C, C) of the kernel with its ridge, by which many rewards are fitted to one design."""
-    gram = kernel(design, design).double() + RIDGE * torch.eye(len(design), dtype=torch.float64)
-    return torch.linalg.inv(gram).float()
+    return torch.linalg.inv(_ridged(design)).float()
+
+
+def _ridged(design: Tensor) -> Tensor:
+    """The kernel with its ridge, (C, C) float64."""
+    return kernel(design, design).double() + RIDGE * torch.eye(len(design), dtype=torch.float64)
 
 
 class Candidates(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from genflow_molecule import additive
+from genflow_molecule import additive, kept
 from genflow_molecule.additive import AMOUNTS, AT, PROPERTIES, SPREADS, UNITS, Sums, amounts, properties
 from genflow_molecule.assembly import assemble
 from genflow_molecule.rewards import drug_likeness, sa_score
@@ -71,7 +71,7 @@ def test_tables_of_amounts_are_equally_long():
 
 def test_what_is_known_of_blocks_is_shared_by_equal_ones_and_bounded_in_bytes(monkeypatch):
     asked = []
-    monkeypatch.setattr(additive, "_cache", ByteCache(2000))
+    monkeypatch.setattr(kept, "_cache", ByteCache(2000))
     monkeypatch.setattr(additive, "amounts", lambda mol: asked.append(mol) or torch.full((30,), len(asked)))
 
     def block(smiles: str = "CCO") -> Block:
