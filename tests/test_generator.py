@@ -17,7 +17,7 @@ from genflow.stages.common import digest, resolve_component, zoo_digest
 from genflow.stages.diffusion import export_generator, measure_quality, train_generator
 from genflow.stages.generate import generate, load_generators
 from genflow.stages.zoo import train_zoo
-from genflow.storage.files import read_json, write_json, write_tensors
+from genflow.storage.files import write_json, write_tensors
 
 STRUCTURES = ["ndim=2,height=4,width=16", "ndim=2,height=6,width=16"]
 QUIET = Progress(quiet=True)
@@ -563,27 +563,6 @@ def test_an_evaluation_does_not_overwrite_another_run(trained, tmp_path):
         evaluate_folder(settings, zoo.populations[:1], None, tmp_path / "e", QUIET)
     with pytest.raises(GenflowError, match="another run"):
         evaluate_folder(settings, zoo.populations, None, trained / "zoo", QUIET)
-
-
-def test_a_run_is_repeated_from_its_own_record(tmp_path):
-    small = config(
-        **{
-            "zoo.num": 2,
-            "zoo.steps": 5,
-            "autoencoder.steps": 2,
-            "diffusion.steps": 2,
-            "evaluation.metrics": ["js"],
-        }
-    )
-    first = run(small, tmp_path / "one", QUIET)
-    # a file of the user's was a plugin then, and need not be one now
-    record = read_json(tmp_path / "one" / "run.json")
-    record["config"]["plugin_files"] = {"score": "0123"}
-    write_json(tmp_path / "one" / "run.json", record)
-    again = run(load_config(tmp_path / "one" / "run.json"), tmp_path / "two", QUIET)
-    assert [e["metrics"] for e in first] == [e["metrics"] for e in again]
-    with pytest.raises(GenflowError, match="no configuration to repeat"):
-        load_config(tmp_path / "one" / "zoo" / "run.json")
 
 
 def test_a_structure_that_is_only_generated_need_not_fit_the_objective_of_the_zoo():

@@ -279,8 +279,25 @@ def matrices(groups: Mapping[str, Tensor], ylabel: str, xlabel: str) -> bytes:
         xlabel: label of its columns.
     """
     columns = max(len(group) for group in groups.values())
-    figure = Figure(figsize=(8.2, 0.9 + 1.75 * len(groups)), layout="constrained")
-    grid = figure.subplots(len(groups), columns, squeeze=False, sharex=True, sharey=True)
+    width, height = 8.2, 0.9 + 1.75 * len(groups)
+    # fixed margins, in inches: to find them by trial takes longer than all else
+    left, right, bottom, top = 0.95 / width, 1 - 1.05 / width, 0.65 / height, 1 - 0.15 / height
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(
+        len(groups),
+        columns,
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        gridspec_kw={
+            "left": left,
+            "right": right,
+            "bottom": bottom,
+            "top": top,
+            "wspace": 0.12,
+            "hspace": 0.12,
+        },
+    )
     # a quantile, because a few large weights would make all others look pale
     shown = {label: group[:, :MAX_UNITS, :MAX_UNITS].float() for label, group in groups.items()}
     reach = max(float(group.abs().flatten().quantile(0.995)) for group in shown.values()) or 1.0
@@ -296,10 +313,11 @@ def matrices(groups: Mapping[str, Tensor], ylabel: str, xlabel: str) -> bytes:
             axes.tick_params(labelsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel(_plain(xlabel), fontsize=10)
-    figure.supylabel(_plain(ylabel), fontsize=10)
+    figure.supxlabel(_plain(xlabel), x=(left + right) / 2, y=0.1 / height, va="bottom", fontsize=10)
+    figure.supylabel(_plain(ylabel), x=0.1 / width, y=(bottom + top) / 2, ha="left", fontsize=10)
     if image is not None:
-        figure.colorbar(image, ax=grid, label="weight", extend="both", shrink=0.9)
+        beside = figure.add_axes((right + 0.2 / width, bottom, 0.15 / width, top - bottom))
+        figure.colorbar(image, cax=beside, label="weight", extend="both")
     return png(figure)
 
 

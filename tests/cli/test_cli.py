@@ -128,7 +128,7 @@ def test_a_zoo_and_an_autoencoder_are_collected_if_missing(tmp_path):
     assert reconstruction[0]["name"] == TINY[0]
 
 
-def test_run_makes_everything_and_repeats_itself(tmp_path):
+def test_run_makes_everything_and_is_repeated_from_its_own_record(tmp_path):
     (tmp_path / "a.toml").write_text(
         'env = "hypergrid"\nstructures = ["ndim=2,height=4,width=8"]\n'
         "test_structures = [{ndim = 2, height = 3, width = 8}]\n"
@@ -137,8 +137,17 @@ def test_run_makes_everything_and_repeats_itself(tmp_path):
         "[generate]\nnum = 2\n[evaluation]\nnum = 2\n"
     )
     first = json.loads(genflow("run", tmp_path / "a.toml", "--out", tmp_path / "one", "--json").stdout)
-    second = json.loads(genflow("run", tmp_path / "a.toml", "--out", tmp_path / "two", "--json").stdout)
+    manifest = json.loads((tmp_path / "one" / "run.json").read_text())
+    assert manifest["complete"] and manifest["versions"]["torchgfn"] == "2.4.1"
+    assert manifest["config"]["zoo"]["steps"] == 20
+    # a file of the user's was a plugin then, and need not be one now
+    manifest["config"]["plugin_files"] = {"score": "0123"}
+    record = tmp_path / "record.json"
+    record.write_text(json.dumps(manifest))
+    second = json.loads(genflow("run", record, "--out", tmp_path / "two", "--json").stdout)
     assert [{**e, "seconds": 0} for e in first] == [{**e, "seconds": 0} for e in second]
+    of_a_stage = tmp_path / "one" / "zoo" / "run.json"
+    assert "no configuration to repeat" in refused("run", of_a_stage, "--out", tmp_path / "three")
     assert {(e["source"], e["seen"]) for e in first} >= {
         ("trained", True),
         ("generated", True),
@@ -146,9 +155,6 @@ def test_run_makes_everything_and_repeats_itself(tmp_path):
         ("trained", False),
     }
     assert (tmp_path / "one" / "report.html").stat().st_size > 10_000
-    manifest = json.loads((tmp_path / "one" / "run.json").read_text())
-    assert manifest["complete"] and manifest["versions"]["torchgfn"] == "2.4.1"
-    assert manifest["config"]["zoo"]["steps"] == 20
 
 
 def test_finetune_starts_from_a_population(chain, tmp_path):
