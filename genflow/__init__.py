@@ -42,6 +42,7 @@ _LAZY = {
     "Gallery": "genflow.interfaces.gallery",
     "Generator": "genflow.generator",
     "Metric": "genflow.interfaces.metric",
+    "Named": "genflow.interfaces.gallery",
     "Noise": "genflow.interfaces.encoder",
     "PolicyArch": "genflow.interfaces.policy",
     "Population": "genflow.population",

@@ -130,18 +130,22 @@ def sample(folder, num, unique, top, filters, columns, novel_to, out, seed, as_j
     metavar="N",
     help="Trajectories of an estimate, where a probability cannot be exact.",
 )
+@click.option("--score-all", is_flag=True, help="Ask for the scores of what cannot be made, too.")
 @_out("Where to write: .csv, .jsonl or .parquet (default: print).")
 @_SEED
 @json_option
 @on_workers
-def score(folder, file, trajectories, out, seed, as_json):
+def score(folder, file, trajectories, score_all, out, seed, as_json):
     """Score the objects of a file: can POPULATION make them, their score, and with what probability.
+
+    The reward is asked for those alone that can be made, unless --score-all is given.
 
     \b
     Example:
       genflow score runs/policies --smiles mine.smi
     """
     from genflow.distributed.world import world
+    from genflow.interfaces.gallery import Gallery
     from genflow.population import Population
     from genflow.progress import Progress
     from genflow.stages.score import score_objects
@@ -150,7 +154,7 @@ def score(folder, file, trajectories, out, seed, as_json):
     population = Population.load(folder)
     if out is not None:
         check_table_path(out)
-    scored = score_objects(population, file, trajectories=trajectories, seed=seed)
+    scored = score_objects(population, file, trajectories=trajectories, seed=seed, score_all=score_all)
     for fault in scored.faults:
         Progress.current().warn(fault)
     brief = [{key: value for key, value in row.items() if key != "log_probabilities"} for row in scored.rows]
@@ -158,12 +162,15 @@ def score(folder, file, trajectories, out, seed, as_json):
     said = f"{made} of {len(scored.rows)} can be made"
     if scored.faults:
         said += f", {len(scored.faults)} line{'s' * (len(scored.faults) > 1)} cannot be read"
+    can_score = type(population.structure.gallery).score_named is not Gallery.score_named
+    if can_score and not score_all and made < len(scored.rows):
+        said += "; what cannot be made was not scored, see --score-all"
     if out is not None:
         table = {key: [row[key] for row in brief] for key in brief[0]}
         world().on_rank_zero(lambda: write_table(out, table))
         said += f"\ntable in {out}"
     elif not as_json:
-        _print_rows(brief)
+        _print_rows([{key: row[key] for key in scored.columns()} for row in brief])
     facts = {"objects": scored.rows, "policies": scored.policies, "unreadable": scored.faults}
     emit(as_json, {**facts, "out": str(out)} if out is not None else facts, said)
 

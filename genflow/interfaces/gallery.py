@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,20 @@ from torch import Tensor
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 from genflow.schema import brief
+
+
+class Named(NamedTuple):
+    """The object that a user's text means.
+
+    Attributes:
+        name: as `Gallery.names` spells it.
+        title: what the user calls it, if the text says so.
+        changed: what was done to it so that states can be it, such as a salt that was left out.
+    """
+
+    name: str
+    title: str = ""
+    changed: str = ""
 
 
 class Gallery(ABC):
@@ -59,6 +73,14 @@ class Gallery(ABC):
             GenflowError: the text is malformed; the message goes on after the text itself.
         """
         return text.strip()
+
+    def read_line(self, text: str) -> Named:
+        """Return the object that a line of a user's file means; by default the name that `read_name` reads.
+
+        Raises:
+            GenflowError: the text is malformed; the message goes on after the text itself.
+        """
+        return Named(self.read_name(text))
 
     def score_named(self, name: str) -> float | None:
         """Return the score of an object that perhaps no state is, or None if only states can be scored."""

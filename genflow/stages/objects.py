@@ -14,27 +14,41 @@ from genflow.schema import brief
 from genflow.storage.files import read_text
 from genflow.storage.tables import OBJECT
 
+#: columns of a .csv that have the titles of its objects, the likeliest first
+TITLES = ("name", "title", "id")
+
 
 class Line(NamedTuple):
-    """A line of a file of objects: its number, what it says, and the object's name or else what is wrong."""
+    """A line of a file of objects.
+
+    Attributes:
+        number: of the line.
+        text: what it says.
+        name: of the object; None: there is none.
+        fault: what is wrong with one that names no object.
+        title: what the file calls the object.
+        changed: what was done to it, see `Named`.
+    """
 
     number: int
     text: str
     name: str | None
     fault: str | None
+    title: str = ""
+    changed: str = ""
 
 
 def read_objects(path: Path, gallery: Gallery) -> list[Line]:
     """Read objects from a text file with one a line, or from a .csv file with a column of them.
 
-    The column is ``object``, or what the objects are, such as ``smiles``, in whatever case. Of a line of
-    SMILES what follows the first space, such as a title, is not read. Empty lines and lines that
-    begin with ``#`` are passed over.
+    The column is ``object``, or what the objects are, such as ``smiles``, in whatever case; the first of
+    `TITLES` beside it has titles. What follows the first space of a line of SMILES is a title too. Empty
+    lines and lines that begin with ``#`` are passed over.
 
     Raises:
         GenflowError: the file cannot be read, or has no objects or not the column.
     """
-    lines = [_line(number, text, gallery) for number, text in _texts(path, gallery.name_kind)]
+    lines = [_line(*row, gallery) for row in _texts(path, gallery.name_kind)]
     if not lines:
         raise GenflowError(f"{path} has no objects; write one on each line")
     return lines
@@ -50,20 +64,22 @@ def listed(names: Iterable[str], gallery: Gallery) -> list[Line]:
     for number, name in enumerate(names, 1):
         if not isinstance(name, str):
             raise GenflowError(f"objects are given by name, as texts, not {brief(name)}")
-        lines.append(_line(number, name, gallery))
+        lines.append(_line(number, name, "", gallery))
     if not lines:
         raise GenflowError("the list has no objects")
     return lines
 
 
-def _line(number: int, text: str, gallery: Gallery) -> Line:
+def _line(number: int, text: str, title: str, gallery: Gallery) -> Line:
     try:
-        return Line(number, text, gallery.read_name(text), None)
+        found = gallery.read_line(text)
+        return Line(number, text, found.name, None, title or found.title, found.changed)
     except GenflowError as error:
         return Line(number, text, None, str(error))
 
 
-def _texts(path: Path, kind: str) -> Iterator[tuple[int, str]]:
+def _texts(path: Path, kind: str) -> Iterator[tuple[int, str, str]]:
+    """The number of each line, what it says of the object, and its title if that stands beside it."""
     content = read_text(path)
     if path.suffix.lower() == ".csv":
         rows = csv.reader(io.StringIO(content))
@@ -75,15 +91,17 @@ def _texts(path: Path, kind: str) -> Iterator[tuple[int, str]]:
                 raise GenflowError(
                     f"{path} has no column {' or '.join(kinds)}; its first line names the columns"
                 )
+            titles = next((header.index(each) for each in TITLES if each in header), len(header))
             for row in rows:
                 if any(row):
-                    yield rows.line_num, row[place] if place < len(row) else ""
+                    text, title = (row[each] if each < len(row) else "" for each in (place, titles))
+                    yield rows.line_num, text, title.strip()
         except csv.Error as error:
             raise GenflowError(f"{path}, line {rows.line_num}: {error}") from error
         return
     for number, line in enumerate(content.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
-            yield number, line.strip()
+            yield number, line.strip(), ""
 
 
 def fault_of(path: Path | None, line: Line) -> str:

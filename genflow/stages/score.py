@@ -39,7 +39,12 @@ FACTS = (
     "states",
     "log_probabilities",
     "why_not",
+    "changed",
 )
+
+
+#: what is shown where it is known of an object
+OPTIONAL = ("name", "changed")
 
 
 class Scored(NamedTuple):
@@ -55,14 +60,23 @@ class Scored(NamedTuple):
     policies: list[int]
     faults: list[str]
 
+    def columns(self) -> list[str]:
+        """The keys of rows that a table for people has."""
+        empty = [key for key in OPTIONAL if all(row[key] is None for row in self.rows)]
+        return [key for key in self.rows[0] if key not in ["log_probabilities", *empty]]
+
     def _repr_html_(self) -> str:
-        shown = [key for key in self.rows[0] if key != "log_probabilities"]
-        return as_html({key: [row[key] for row in self.rows] for key in shown})
+        return as_html({key: [row[key] for row in self.rows] for key in self.columns()})
 
 
 @float32_default()
 def score_objects(
-    population: Population, objects: StrPath | Sequence[str], *, trajectories: int = 1000, seed: int = 0
+    population: Population,
+    objects: StrPath | Sequence[str],
+    *,
+    trajectories: int = 1000,
+    seed: int = 0,
+    score_all: bool = False,
 ) -> Scored:
     """Score the objects of a file or a list.
 
@@ -74,6 +88,7 @@ def score_objects(
         objects: a file, see `read_objects`, or a list of names such as SMILES.
         trajectories: of an estimate.
         seed: of the estimates, which do not depend on the number of workers.
+        score_all: ask for the scores of objects that policies cannot make as well.
 
     Raises:
         GenflowError: the file is unusable, or no object can be read.
@@ -92,12 +107,18 @@ def score_objects(
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
 
     def work(chunk: Sequence[str]) -> list[dict[str, Any]]:
-        return _score(sound, chunk, trajectories, seed)
+        return _score(sound, chunk, trajectories, seed, score_all)
 
     parts = map_with_progress(chunks, work, Progress.current(), "score")
     known = dict(zip(names, [row for part in parts for row in part], strict=True))
     rows = [
-        {"line": line.number, OBJECT: line.name, **known[line.name]}
+        {
+            "line": line.number,
+            "name": line.title or None,
+            OBJECT: line.name,
+            **known[line.name],
+            "changed": line.changed or None,
+        }
         for line in lines
         if line.name is not None
     ]
@@ -105,39 +126,43 @@ def score_objects(
 
 
 def _score(
-    population: Population, names: Sequence[str], trajectories: int, seed: int
+    population: Population, names: Sequence[str], trajectories: int, seed: int, score_all: bool
 ) -> list[dict[str, Any]]:
     gallery = population.structure.gallery
     found: dict[str, tuple[Tensor, bool]] = {}
-    rows: dict[str, dict[str, Any]] = {}
+    why_not: dict[str, str] = {}
     for name in names:
         try:
             found[name] = gallery.states_named(name)
         except GenflowError as error:
-            rows[name] = _unmade(gallery.score_named(name), str(error))
-    for name, (log_probs, kind) in _probabilities(population, found, trajectories, seed).items():
+            why_not[name] = str(error)
+    made = _probabilities(population, found, trajectories, seed)
+    for name in [name for name, (log_probs, _) in made.items() if bool(log_probs.isneginf().all())]:
+        why_not[name] = "no trajectory ends there"
+        del made[name]
+    rows: dict[str, dict[str, Any]] = {}
+    for name, why in why_not.items():
+        own = gallery.score_named(name) if score_all else None
+        rows[name] = {**dict.fromkeys(FACTS), "made": False, "score": own, "states": 0, "why_not": why}
+    firsts = torch.cat([found[name][0][:1] for name in made]) if made else None
+    scores = [] if firsts is None else gallery.scores(firsts).tolist()  # a reward is asked for all at once
+    log_rewards = [] if firsts is None else population.structure.transitions().log_reward(firsts).tolist()
+    for (name, (log_probs, kind)), score, log_reward in zip(made.items(), scores, log_rewards, strict=True):
         states, complete = found[name]
-        if bool(log_probs.isneginf().all()):
-            rows[name] = _unmade(gallery.score_named(name), "no trajectory ends there")
-            continue
         mean = float(log_probs.logsumexp(0)) - math.log(len(log_probs))
         rows[name] = {
             "made": True,
-            "score": float(gallery.scores(states[:1])[0]),
-            "log_reward": float(population.structure.transitions().log_reward(states[:1])[0]),
+            "score": score,
+            "log_reward": log_reward,
             "probability": math.exp(mean),
             "log_probability": mean,
             "certainty": kind if complete or kind != EXACT else BOUND,
             "states": len(states),
             "log_probabilities": log_probs.tolist(),
             "why_not": None,
+            "changed": None,
         }
     return [rows[name] for name in names]
-
-
-def _unmade(score: float | None, why: str) -> dict[str, Any]:
-    """The row of an object that policies cannot make."""
-    return {**dict.fromkeys(FACTS), "made": False, "score": score, "states": 0, "why_not": why}
 
 
 def _probabilities(

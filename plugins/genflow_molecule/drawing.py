@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,14 @@ from rdkit.Chem import Mol, rdCoordGen, rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 from torch import Tensor
 
-from genflow import Gallery, GenflowError
+from genflow import Gallery, GenflowError, Named
 
 from .catalogue import Catalogue
+from .cleaning import CHARGE, Unusable, cleaned
 from .decomposition import Decomposer
 from .descriptors import DESCRIPTORS
 from .metrics import mean_tanimoto
+from .molecule_lines import titled
 from .scoring import read
 
 #: pixels of a picture, twice what a page shows, so that it is sharp on fine screens
@@ -65,15 +68,31 @@ class Molecules(Gallery):
         return 1 - mean_tanimoto(self.names(states))
 
     def read_name(self, text: str) -> str:
-        """The canonical SMILES of a SMILES, which a title may follow after a space.
+        """The canonical SMILES of a SMILES, see `read_line`."""
+        return self.read_line(text).name
+
+    def read_line(self, text: str) -> Named:
+        """The molecule of a SMILES, as plain as those that blocks are cut from, and the title after a space.
+
+        What cleaning refuses, and what blocks make with its charges, stays as it is written.
 
         Raises:
             GenflowError: it is no molecule.
         """
-        mol = read(text.split(maxsplit=1)[0]) if text.strip() else None
+        smiles, title = titled(text)
+        mol = read(smiles)
         if mol is None or not mol.GetNumAtoms():
             raise GenflowError("is no molecule")
-        return Chem.MolToSmiles(mol)
+        written = Chem.MolToSmiles(mol)
+        try:
+            plain, done = cleaned(smiles)
+        except Unusable:
+            return Named(written, title)
+        if done == [CHARGE] and not Chem.GetFormalCharge(mol):
+            with suppress(GenflowError):  # no sum of blocks, or of charged ones
+                self.states_named(written)
+                return Named(written, title)
+        return Named(Chem.MolToSmiles(plain) if done else written, title, "; ".join(done))
 
     def score_named(self, name: str) -> float:
         """The score of any molecule, whether it can be made of the blocks or not."""

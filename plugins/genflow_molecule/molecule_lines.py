@@ -53,6 +53,12 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return rows
 
 
+def titled(line: str) -> tuple[str, str]:
+    """The SMILES of a line, and the title that may follow it after a space, up to the next tab."""
+    smiles, rest = [*line.split(maxsplit=1), "", ""][:2]
+    return smiles, rest.partition("\t")[0].strip()
+
+
 def _words(text: str) -> list[tuple[int, str]]:
     """Those before the first space of each line."""
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
