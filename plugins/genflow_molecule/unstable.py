@@ -36,6 +36,13 @@ UNSTABLE = {
     "oxygen- or sulfur(II)-halogen bond": "[OX2,SX2]-[F,Cl,Br,I]",
     "chain of three nitrogens": "[NX3]!@[NX3]!@[NX3]",
     "sulfenic acid": "[OX2H][SX2]",
+    "persulfide": "[SX2H][SX2]",
+    # what is left of an attachment point to which nothing was joined: air, water or a tautomer takes it
+    "hydrogen at sulfonyl or sulfinyl": "[SX3,SX4;!H0]",
+    "selenium-hydrogen bond": "[Se;!H0]",
+    "phosphorus-hydrogen bond": "[P;!H0]",
+    "silicon- or boron-hydrogen bond": "[Si,B;!H0]",
+    "thioaldehyde": "[CX3;!H0;!$(C-[#7,#8,#16])]=[SX1,SeX1]",
     # turns into its tautomer, unless a neighbour holds it
     "enol": "[OX2H][CX3;!$(C-C=[O,S,N])]=[CX3;!$(C-[C,S,N]=[O,S,N]);!$(C-C#N)]",
     "enamine with NH2": "[NX3H2][CX3;!$(C-C=[O,S,N])]=[CX3;!$(C-[C,S,N]=[O,S,N]);!$(C-C#N)]",

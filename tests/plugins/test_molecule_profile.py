@@ -174,6 +174,12 @@ KEPT_BY_NOBODY = {
     "oxygen- or sulfur(II)-halogen bond": "COCl",
     "chain of three nitrogens": "CN(C)N(C)N(C)C",
     "sulfenic acid": "CSO",
+    "persulfide": "CSS",
+    "hydrogen at sulfonyl or sulfinyl": "C[SH](=O)=O",
+    "selenium-hydrogen bond": "C[SeH]",
+    "phosphorus-hydrogen bond": "CCO[PH](=O)OCC",
+    "silicon- or boron-hydrogen bond": "C[SiH](C)C",
+    "thioaldehyde": "CC=S",
     "enol": "C=C(O)C",
     "enamine with NH2": "C=C(N)C",
     "nitroso compound with a hydrogen beside it": "CC(C)N=O",
@@ -188,8 +194,31 @@ def test_every_unstable_group_is_found_and_what_is_sold_is_not():
         assert alerts("unstable")(Chem.MolFromSmiles(smiles)) >= 1
     sold = ["NC(=O)c1ccccc1", "COC(=O)NC", "O=C1CCCN1", "COC(=O)Cl".replace("Cl", "C"), "CC(=O)CC(=O)OCC"]
     sold += ["OC(O)C(Cl)(Cl)Cl", "NC(N)=O", "CC(O)CN", "N#CCC(=O)N", "c1ccccc1N=Nc1ccccc1", "Oc1ccccc1", "NN"]
+    # of attachment points to which nothing was joined: thiols, aldehydes and what has no hydrogen there
+    sold += [
+        "CCS",
+        "O=Cc1ccccc1",
+        "C[Si](C)(C)C",
+        "OB(O)c1ccccc1",
+        "CP(=O)(O)O",
+        "CS(C)(=O)=O",
+        "CS(=O)(=O)O",
+    ]
+    sold += ["CS(N)(=O)=O", "CSSC", "C[Se]C", "NC=S", "CC(C)=S", "CC(N)=S", "CS(C)=O", "C[S+](C)C", "c1ccsc1"]
     for smiles in sold:
         assert alerts("unstable")(Chem.MolFromSmiles(smiles)) == 0, smiles
+
+
+@pytest.mark.parametrize(
+    "smiles", ["*S(=O)(=O)*", "*S(*)=O", "*P(*)(=O)OC", "*[Si](*)(C)C", "*B(*)C", "*SS*", "*C(*)=S", "*[Se]*"]
+)
+def test_an_attachment_point_to_which_nothing_was_joined_is_seen(smiles):
+    """Only where both are used is the molecule one that can be kept."""
+    ends = {used: Chem.CanonSmiles(smiles.replace("*", "C", used).replace("*", "[H]")) for used in (1, 2)}
+    assert {used: alerts("unstable")(Chem.MolFromSmiles(each)) > 0 for used, each in ends.items()} == {
+        1: True,
+        2: False,
+    }
 
 
 def test_a_file_is_its_molecules(tmp_path, monkeypatch):
