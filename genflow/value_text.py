@@ -170,3 +170,8 @@ def _read(text: str, literals: Set[type]) -> Any:
 
 def _unquoted(text: str) -> str:
     return unquote(text.strip().strip("\"'"), errors="surrogateescape")
+
+
+def count_of(n: int, one: str, many: str = "") -> str:
+    """Return a number with what it counts, "1 policy" or "2,000 policies"; `many` is `one` with an s."""
+    return f"{n:,} {one if n == 1 else many or f'{one}s'}"

@@ -10,6 +10,7 @@ from genflow.evaluation import report_sections
 from genflow.evaluation.report_data import Entry, ReportData
 from genflow.measure import primary_metrics
 from genflow.registry import registry
+from genflow.value_text import count_of
 
 
 def summary(data: ReportData) -> str:
@@ -175,7 +176,3 @@ def _first_line(described: type) -> str:
 
 def three_digits(value: float) -> str:
     return f"{value:.3g}"
-
-
-def count_of(n: int, one: str, many: str = "") -> str:
-    return f"{n:,} {one if n == 1 else many or f'{one}s'}"

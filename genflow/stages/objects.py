@@ -15,7 +15,7 @@ from genflow.storage.files import read_text
 from genflow.storage.tables import OBJECT
 
 #: columns of a .csv that have the titles of its objects, the likeliest first
-TITLES = ("name", "title", "id")
+TITLE_COLUMNS = ("name", "title", "id")
 
 
 class Line(NamedTuple):
@@ -42,8 +42,8 @@ def read_objects(path: Path, gallery: Gallery) -> list[Line]:
     """Read objects from a text file with one a line, or from a .csv file with a column of them.
 
     The column is ``object``, or what the objects are, such as ``smiles``, in whatever case; the first of
-    `TITLES` beside it has titles. What follows the first space of a line of SMILES is a title too. Empty
-    lines and lines that begin with ``#`` are passed over.
+    `TITLE_COLUMNS` beside it has titles. What follows the first space of a line of SMILES is a title too.
+    Empty lines and lines that begin with ``#`` are passed over.
 
     Raises:
         GenflowError: the file cannot be read, or has no objects or not the column.
@@ -91,7 +91,7 @@ def _texts(path: Path, kind: str) -> Iterator[tuple[int, str, str]]:
                 raise GenflowError(
                     f"{path} has no column {' or '.join(kinds)}; its first line names the columns"
                 )
-            titles = next((header.index(each) for each in TITLES if each in header), len(header))
+            titles = next((header.index(each) for each in TITLE_COLUMNS if each in header), len(header))
             for row in rows:
                 if any(row):
                     text, title = (row[each] if each < len(row) else "" for each in (place, titles))

@@ -12,7 +12,13 @@ from genflow import GenflowError
 
 
 def number(
-    name: str, least: int, most: int | None, default: int, metavar: str, text: str, show_default: bool = True
+    name: str,
+    least: int,
+    most: int | None,
+    default: int | None,
+    metavar: str,
+    text: str,
+    show_default: bool = True,
 ) -> Callable[[Any], Any]:
     """An option that is a whole number from `least` to `most`."""
     return click.option(

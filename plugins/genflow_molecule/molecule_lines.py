@@ -5,22 +5,32 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 from rdkit import Chem, rdBase
 
-from genflow import GenflowError
+from genflow import TITLE_COLUMNS, GenflowError
 
 SUFFIXES = (".smi", ".txt", ".csv", ".sdf")
 #: bytes of a file that is read
 MAX_BYTES = 2**26
 
 
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """The number of each line and its SMILES; an empty one stands for what cannot be read.
+class MoleculeLine(NamedTuple):
+    """A line of a file of molecules: its number, the SMILES, empty if it cannot be read, and the title."""
 
-    A ``.csv`` has them in the column named ``smiles``, or else in the first one; an ``.sdf`` has drawn
-    molecules, numbered by the line where each begins; other files have them before the first space or tab. A
-    line that names columns, empty lines and those that begin with ``#`` are no molecules.
+    number: int
+    smiles: str
+    title: str = ""
+
+
+def read_lines(path: Path) -> list[MoleculeLine]:
+    """The molecules of a file.
+
+    A ``.csv`` has them in the column named ``smiles``, or else in the first one, and their titles in the
+    first of `TITLE_COLUMNS`; an ``.sdf`` has drawn molecules, numbered by the line where each begins; other
+    files have them before the first space or tab, and titles after it. A line that names columns, empty lines
+    and those that begin with ``#`` are no molecules.
 
     Raises:
         GenflowError: there is no such file, it is too large, no text, or has no line.
@@ -59,19 +69,19 @@ def titled(line: str) -> tuple[str, str]:
     return smiles, rest.partition("\t")[0].strip()
 
 
-def _words(text: str) -> list[tuple[int, str]]:
+def _words(text: str) -> list[MoleculeLine]:
     """Those before the first space of each line."""
-    lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
-    rows = [(number, words[0]) for number, words in lines if words and not words[0].startswith("#")]
-    return rows[1:] if rows and "smiles" in rows[0][1].casefold() else rows
+    lines = [MoleculeLine(number, *titled(line)) for number, line in enumerate(text.splitlines(), 1)]
+    rows = [line for line in lines if line.smiles and not line.smiles.startswith("#")]
+    return rows[1:] if rows and "smiles" in rows[0].smiles.casefold() else rows
 
 
-def _rows(text: str) -> list[tuple[int, str]]:
+def _rows(text: str) -> list[MoleculeLine]:
     """Those of a column."""
     head = text.lstrip().partition("\n")[0]
     delimiter = max(",;\t", key=head.count)  # no SMILES has one of these
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    rows, column, first = [], 0, True
+    rows, column, titles, first = [], 0, None, True
     for cells in reader:
         if not any(cell.strip() for cell in cells) or cells[0].startswith("#"):
             continue
@@ -80,14 +90,17 @@ def _rows(text: str) -> list[tuple[int, str]]:
             names = [cell.strip().casefold() for cell in cells]
             named = [place for place, name in enumerate(names) if "smiles" in name]
             if named:
+                titles = next((names.index(each) for each in TITLE_COLUMNS if each in names), None)
                 column = names.index("smiles") if "smiles" in names else named[0]
                 continue
-        words = cells[column].split() if column < len(cells) else []
-        rows.append((reader.line_num, words[0] if words else ""))
+        smiles, title = titled(cells[column] if column < len(cells) else "")
+        if titles is not None and titles < len(cells):
+            title = cells[titles].strip() or title
+        rows.append(MoleculeLine(reader.line_num, smiles, title))
     return rows
 
 
-def _records(text: str) -> list[tuple[int, str]]:
+def _records(text: str) -> list[MoleculeLine]:
     """Those of the molecules of an SDF."""
     rows, first, record = [], 1, list[str]()
     for number, line in enumerate([*text.splitlines(), "$$$$"], 1):
@@ -95,7 +108,7 @@ def _records(text: str) -> list[tuple[int, str]]:
             record.append(line)
             continue
         if any(line.strip() for line in record):
-            rows.append((first, _drawn("\n".join(record))))
+            rows.append(MoleculeLine(first, _drawn("\n".join(record)), record[0].strip()))
         first, record = number + 1, []
     return rows
 

@@ -16,7 +16,8 @@ from genflow import GenflowError, Progress, brief
 from .assembly import joints, may_bond
 from .block_check import parsed
 from .cleaning import Unusable, cleaned, has_points
-from .cutting import CUTS, pieces, spelled, without_dummies
+from .cutting import CUTS, WHY_NOT_CUT, pieces, spelled, without_crumbs, without_dummies
+from .molecule_lines import MoleculeLine
 from .vocabulary import MAX_STEMS, Block, checked, entries_of
 
 Kind = Literal["fragments", "molecules"]
@@ -24,10 +25,6 @@ Kind = Literal["fragments", "molecules"]
 MAX_SMILES = 200
 #: ways of a block onto itself that are tried to lay attachment points over those that it has
 MAX_WAYS = 1000
-WHY_NOT_CUT = {
-    "brics": "has no single bond that BRICS cuts",
-    "rings": "has no acyclic single bond at a ring but between hetero atoms, which are not joined",
-}
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Dropped:
         smiles: as it stands there.
         piece: the SMILES of the piece; empty: the whole line.
         why: the reason.
+        name: its title.
     """
 
     line: int
@@ -47,9 +45,11 @@ class Dropped:
     smiles: str
     piece: str
     why: str
+    name: str = ""
 
     def __str__(self) -> str:
-        whole = f"line {self.line}: {self.taken_for} {brief(self.smiles, 60) or '(none)'}"
+        name = f" ({brief(self.name, 40)})" if self.name else ""
+        whole = f"line {self.line}: {self.taken_for} {brief(self.smiles, 60) or '(none)'}{name}"
         return f"{whole}: piece {brief(self.piece, 60)} {self.why}" if self.piece else f"{whole} {self.why}"
 
 
@@ -98,17 +98,19 @@ class Maker:
     """Makes a vocabulary of the lines of one file.
 
     Args:
-        lines: number and SMILES of each.
+        lines: of the file.
         kind: what they are taken for.
         cut: a name of `CUTS`, for molecules.
-        max_atoms: heavy atoms of a block.
+        atoms: heavy atoms of a block at least, for molecules, and at most.
         progress: shows the lines that are read.
     """
 
     def __init__(
-        self, lines: list[tuple[int, str]], kind: Kind, cut: str, max_atoms: int, progress: Progress
+        self, lines: Sequence[MoleculeLine], kind: Kind, cut: str, atoms: tuple[int, int], progress: Progress
     ) -> None:
-        self._smiles, self._cut, self._max_atoms, self._progress = dict(lines), cut, max_atoms, progress
+        self._lines = {line.number: line for line in lines}
+        self._cut, self._progress = cut, progress
+        self._min_atoms, self._max_atoms = atoms
         self._made = OwnVocabulary(kind, len(lines))
         #: of a SMILES and stems
         self._faults: dict[tuple[str, tuple[int, ...]], str | None] = {}
@@ -148,15 +150,15 @@ class Maker:
         self._made.dropped.append(self._dropped(line, why, piece))
 
     def _dropped(self, line: int, why: str, piece: str) -> Dropped:
-        smiles = self._smiles[line]
-        return Dropped(line, "fragment" if has_points(smiles) else "molecule", smiles, piece, why)
+        _, smiles, title = self._lines[line]
+        return Dropped(line, "fragment" if has_points(smiles) else "molecule", smiles, piece, why, title)
 
     def _read(self) -> None:
         made = self._made
         read = self._fragment if made.kind == "fragments" else self._molecule
         seen: dict[str, int] = {}
-        with rdBase.BlockLogs(), self._progress.bar("reading", len(self._smiles)) as bar:
-            for line, smiles in self._smiles.items():
+        with rdBase.BlockLogs(), self._progress.bar("reading", len(self._lines)) as bar:
+            for line, smiles, _ in self._lines.values():
                 try:
                     done = read(line, smiles, seen)
                 except Unusable as error:
@@ -176,6 +178,9 @@ class Maker:
         bonds = [bond for bond in CUTS[self._cut](mol) if _can_be_made(mol.GetBondWithIdx(bond))]
         if not bonds:
             raise Unusable(WHY_NOT_CUT[self._cut])
+        bonds = without_crumbs(mol, bonds, self._min_atoms)
+        if not bonds:
+            raise Unusable(f"has no cut that leaves {self._min_atoms} atoms on either side; see --min-atoms")
         faults = {}
         for piece, uses in pieces(mol, bonds):
             try:

@@ -270,7 +270,7 @@ def read_molecules(path: str) -> tuple[str, ...]:
     Raises:
         GenflowError: the file cannot be read, or a line is no molecule.
     """
-    lines = [(smiles, f"line {number} ({smiles!r})") for number, smiles in read_lines(Path(path))]
+    lines = [(smiles, f"line {number} ({smiles!r})") for number, smiles, _ in read_lines(Path(path))]
     return canonical(lines, f"file {brief(path)!r}")
 
 

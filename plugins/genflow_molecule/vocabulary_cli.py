@@ -41,10 +41,13 @@ MANY, FEWER = 72, 20
 )
 @number("--max-blocks", 1, 4096, 4096, "N", "Blocks to keep, the most frequent first.")
 @number("--min-count", 1, None, 1, "N", "Lines of FILE that a block must come from.")
+@number(
+    "--min-atoms", 1, 50, None, "N", "Atoms of a cut piece, besides hydrogen (default: 3 by brics, or 1)."
+)
 @number("--max-atoms", 1, 50, 50, "N", "Atoms of a block, besides hydrogen.")
 @click.option("--picture/--no-picture", default=True, help="Whether to draw the blocks beside it, as a PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output and nothing else.")
-def vocabulary(file, out, taken_for, cut, max_blocks, min_count, max_atoms, picture, as_json):
+def vocabulary(file, out, taken_for, cut, max_blocks, min_count, min_atoms, max_atoms, picture, as_json):
     """Make a vocabulary of the fragments or molecules of FILE (.smi, .txt, .csv or .sdf).
 
     \b
@@ -65,6 +68,7 @@ def vocabulary(file, out, taken_for, cut, max_blocks, min_count, max_atoms, pict
             cut=cut,
             max_blocks=max_blocks,
             min_count=min_count,
+            min_atoms=min_atoms,
             max_atoms=max_atoms,
             picture=picture,
         )
@@ -88,6 +92,8 @@ def vocabulary(file, out, taken_for, cut, max_blocks, min_count, max_atoms, pict
 
 def _facts(made: OwnVocabulary, asked: str, how: str) -> dict[str, Any]:
     """What was read and done, as JSON."""
+    from .unused import fall_apart_unused
+
     return {
         "taken_for": made.kind,
         "how": how,
@@ -97,6 +103,7 @@ def _facts(made: OwnVocabulary, asked: str, how: str) -> dict[str, Any]:
         "merged": made.merged,
         "left_out": {"min_count": made.rare, "max_blocks": len(made.left) - made.rare},
         "entries": sum(len(block.attachments) for block in made.blocks),
+        "unsound_unused": [block.smiles for block in fall_apart_unused(made.blocks)],
         "changed": dict(made.changed.most_common()),
     }
 
@@ -111,20 +118,34 @@ def _report(made: OwnVocabulary, table: Path) -> None:
 
 def _as_text(made: OwnVocabulary, facts: dict[str, Any], out: Path, drawn: Path | None) -> str:
     """The result for a person."""
+    from genflow import brief, count_of
+
     lines = [
-        f"{made.lines} lines, taken for {facts['how']}: {made.taken} give blocks"
+        f"{count_of(made.lines, 'line')}, taken for {facts['how']}:"
+        f" {count_of(made.taken, 'gives blocks', 'give blocks')}"
         + "".join(f"; {times} with {what}" for what, times in facts["changed"].items()),
-        f"{len(made.blocks)} blocks, joined in {facts['entries']} ways, in {out}"
-        + (f"; {made.merged} fragments are other attachments of the same molecules" if made.merged else ""),
+        f"{count_of(len(made.blocks), 'block')}, joined in {count_of(facts['entries'], 'way')}, in {out}",
     ]
+    if made.merged:
+        one, many = "fragment is another attachment", "fragments are other attachments"
+        lines[-1] += f"; {count_of(made.merged, one, many)} of the same molecules"
+    if any(len(block.stems) > 1 for block in made.blocks):
+        lines.append("attachment points to which nothing is joined become hydrogen")
+        if unsound := facts["unsound_unused"]:
+            some = ", ".join(brief(smiles, 30) for smiles in unsound[:3])
+            more = ", ..." if len(unsound) > 3 else ""
+            lines[-1] += (
+                f"; {count_of(len(unsound), 'block then falls', 'blocks then fall')} apart ({some}{more}):"
+                " to keep such molecules out, add exclude=unstable"
+            )
     table = out.with_suffix(".dropped.csv")
     if left := len(made.left):
         lines.append(
-            f"{left} more blocks left out, the least frequent: {made.rare} by --min-count,"
+            f"{count_of(left, 'more block')} left out, the least frequent: {made.rare} by --min-count,"
             f" {left - made.rare} by --max-blocks; in {table}"
         )
     if made.dropped:
-        lines.append(f"{len(made.dropped)} dropped, in {table}")
+        lines.append(f"{len(made.dropped):,} dropped, in {table}")
     if drawn is not None:
         part = f" (the first {DRAWN})" if len(made.blocks) > DRAWN else ""
         lines.append(f"drawn in {drawn}{part}")

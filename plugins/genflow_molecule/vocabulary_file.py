@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from genflow import GenflowError, Progress, brief, write_bytes
+from genflow import GenflowError, Progress, brief, count_of, write_bytes
 
 if TYPE_CHECKING:
     from .own_vocabulary import OwnVocabulary
@@ -29,6 +29,7 @@ def make_vocabulary(
     cut: Literal["brics", "rings"] = "brics",
     max_blocks: int = 4096,
     min_count: int = 1,
+    min_atoms: int | None = None,
     max_atoms: int = 50,
     picture: bool = True,
 ) -> OwnVocabulary:
@@ -41,6 +42,8 @@ def make_vocabulary(
         cut: where molecules are cut.
         max_blocks: blocks that are kept, the most frequent first.
         min_count: lines that a block must come from.
+        min_atoms: atoms of a piece of a molecule, besides hydrogen; a smaller one stays with the smallest
+            beside it. None is 3 for "brics" and 1 for "rings".
         max_atoms: atoms of a block, besides hydrogen.
         picture: whether the first blocks are drawn.
 
@@ -49,7 +52,8 @@ def make_vocabulary(
             may not be written there.
     """
     from . import own_vocabulary
-    from .molecule_lines import read_lines
+    from .cutting import LEAST
+    from .molecule_lines import MoleculeLine, read_lines, titled
     from .vocabulary import FORMAT, as_text
 
     out = Path(out)
@@ -61,12 +65,16 @@ def make_vocabulary(
     else:
         where, name = "the list of SMILES", "a list"
         _check_out(None, out, table, drawn)
-        lines = list(enumerate(source, 1))
+        lines = [MoleculeLine(number, *titled(text)) for number, text in enumerate(source, 1)]
     if not lines:
         raise GenflowError(f"{where} has no molecules")
-    kind = own_vocabulary.kind_of(smiles for _, smiles in lines) if taken_for == "auto" else taken_for
-    made = own_vocabulary.Maker(lines, kind, cut, max_atoms, Progress.current()).make(max_blocks, min_count)
-    write_bytes(table, _as_csv(made).encode())
+    kind = own_vocabulary.kind_of(smiles for _, smiles, _ in lines) if taken_for == "auto" else taken_for
+    atoms = (LEAST[cut] if min_atoms is None else min_atoms, max_atoms)
+    made = own_vocabulary.Maker(lines, kind, cut, atoms, Progress.current()).make(max_blocks, min_count)
+    if made.dropped or made.left:
+        write_bytes(table, _as_csv(made).encode())
+    else:
+        table.unlink(missing_ok=True)  # of the file that was made there before
     if not made.blocks:
         first = f"; the first: {made.dropped[0]}" if made.dropped else ""
         raise GenflowError(f"{where} makes no block; why, line by line, is in {table}{first}")
@@ -126,7 +134,7 @@ def _picture(blocks: Sequence[Block]) -> bytes:
     marks = [
         Marks(
             {atom: ATTACHMENT if atom in block.attachments else STEM for atom in block.stems},
-            (f"{place}: {brief(block.smiles, LETTERS)}", f"in {block.count} line{'s' * (block.count != 1)}"),
+            (f"{place}: {brief(block.smiles, LETTERS)}", f"in {count_of(block.count, 'line')}"),
         )
         for place, block in enumerate(shown)
     ]

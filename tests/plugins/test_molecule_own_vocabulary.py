@@ -12,9 +12,10 @@ import pytest
 from genflow_molecule.assembly import assemble, joints
 from genflow_molecule.cleaning import Unusable, cleaned
 from genflow_molecule.decomposition import Decomposer
-from genflow_molecule.molecule_lines import read_lines
+from genflow_molecule.molecule_lines import MoleculeLine, read_lines
 from genflow_molecule.own_vocabulary import Maker, OwnVocabulary, kind_of
 from genflow_molecule.trees import Trees
+from genflow_molecule.unused import fall_apart_unused
 from genflow_molecule.vocabulary import entries_of, read_vocabulary
 from PIL import Image
 from processes import quickly, refused
@@ -26,16 +27,24 @@ ROOT = Path(__file__).parents[2]
 FRAGMENTS, DRUGS = ROOT / "examples" / "fragments.smi", ROOT / "tests" / "data" / "drugs.smi"
 
 
-def made(*smiles: str, cut: str = "brics", max_blocks: int = 4096, min_count: int = 1, max_atoms: int = 50):
+def made(
+    *smiles: str,
+    cut: str = "brics",
+    max_blocks: int = 4096,
+    min_count: int = 1,
+    min_atoms: int = 1,
+    max_atoms: int = 50,
+) -> OwnVocabulary:
     kind = kind_of(smiles)
-    maker = Maker(list(enumerate(smiles, 1)), kind, cut, max_atoms, Progress(quiet=True))
+    lines = [MoleculeLine(number, each) for number, each in enumerate(smiles, 1)]
+    maker = Maker(lines, kind, cut, (min_atoms, max_atoms), Progress(quiet=True))
     return maker.make(max_blocks, min_count)
 
 
-def of(path: Path, cut: str = "brics") -> OwnVocabulary:
+def of(path: Path, cut: str = "brics", min_atoms: int = 1) -> OwnVocabulary:
     lines = read_lines(path)
-    kind = kind_of(smiles for _, smiles in lines)
-    return Maker(lines, kind, cut, 50, Progress(quiet=True)).make(4096, 1)
+    kind = kind_of(line.smiles for line in lines)
+    return Maker(lines, kind, cut, (min_atoms, 50), Progress(quiet=True)).make(4096, 1)
 
 
 def blocks_of(vocabulary: OwnVocabulary) -> dict[str, tuple[tuple[int, ...], tuple[int, ...], int]]:
@@ -110,14 +119,14 @@ def test_more_attachment_points_than_a_block_may_have_are_told():
 # --- molecules
 
 
-@pytest.mark.parametrize("cut", ["brics", "rings"])
-def test_every_molecule_can_be_made_of_its_blocks_unless_a_line_says_that_it_cannot(cut):
-    vocabulary = of(DRUGS, cut)
+@pytest.mark.parametrize(("cut", "min_atoms"), [("brics", 1), ("rings", 1), ("brics", 3)])
+def test_every_molecule_can_be_made_of_its_blocks_unless_a_line_says_that_it_cannot(cut, min_atoms):
+    vocabulary = of(DRUGS, cut, min_atoms)
     told = {each.line for each in vocabulary.dropped}
     entries = entries_of(vocabulary.blocks)
     trees = Trees(12, *joints(entries))
     made_anew = 0
-    for line, smiles in read_lines(DRUGS):
+    for line, smiles, _ in read_lines(DRUGS):
         mol, _ = cleaned(smiles)
         if line not in told:
             state = Decomposer(entries, trees).states(mol)[0][0]
@@ -136,6 +145,21 @@ def test_molecules_are_cut_by_brics_or_at_rings():
     assert set(blocks_of(made("CC(=O)c1ccn(N(C)C)c1", cut="rings"))) == {"CC=O", "CN(C)n1cccc1"}
 
 
+def test_pieces_that_are_too_small_stay_with_the_smallest_beside_them():
+    paracetamol, anisole = "CC(=O)Nc1ccc(O)cc1", "COc1ccccc1"
+    assert set(blocks_of(made(paracetamol, min_atoms=3))) == {"CC(N)=O", "Oc1ccccc1"}
+    # O between ethyl and phenyl stays with ethyl, which is smaller
+    assert set(blocks_of(made("CCOc1ccccc1", min_atoms=2))) == {"CCO", "c1ccccc1"}
+    assert why(made(paracetamol, anisole, min_atoms=3)) == {
+        2: "has no cut that leaves 3 atoms on either side; see --min-atoms"
+    }
+    mol = Chem.MolFromSmiles("CCOc1ccc(CN(C)C(=O)c2ccncc2)cc1")  # however it is spelled
+    spellings = Chem.MolToRandomSmilesVect(mol, 20, randomSeed=1)
+    assert len({made(smiles, min_atoms=3).blocks for smiles in spellings}) == 1
+    for each in of(DRUGS, "rings", 4).blocks:
+        assert each.mol.GetNumHeavyAtoms() >= 4
+
+
 def test_blocks_count_the_lines_that_they_come_from_and_come_by_their_number():
     vocabulary = made("CC(=O)Nc1ccccc1", "COc1ccccc1", "CC(=O)Nc1ccccc1C", "C1CCCCC1Oc1ccccc1")
     counts = {smiles: count for smiles, (_, _, count) in blocks_of(vocabulary).items()}
@@ -144,8 +168,8 @@ def test_blocks_count_the_lines_that_they_come_from_and_come_by_their_number():
 
 
 def test_only_the_most_frequent_are_kept_when_few_are_asked_for():
-    every = of(DRUGS)
-    lines = [smiles for _, smiles in read_lines(DRUGS)]
+    lines = [line.smiles for line in read_lines(DRUGS)]
+    every = made(*lines)
     few = made(*lines, max_blocks=10)
     assert few.blocks == every.blocks[:10] and few.rare == 0
     assert [each.piece for each in few.left] == [block.smiles for block in every.blocks[10:]]
@@ -221,12 +245,36 @@ def test_every_line_that_is_dropped_is_named_with_its_reason():
     assert "has attachment points, but the file is taken for molecules; see --as" in told[5]
     assert "has a charge of +1" in told[6] and told[6].startswith("C")
     assert str(vocabulary.dropped[0]) == "line 2: molecule not_a_molecule is no molecule"
+    lines = [MoleculeLine(7, "CCCC", "butane"), MoleculeLine(9, "CC(=O)Nc1ccccc1", "acetanilide")]
+    (butane,) = Maker(lines, "molecules", "brics", (1, 50), Progress(quiet=True)).make(10, 1).dropped
+    assert str(butane) == "line 7: molecule CCCC (butane) has no single bond that BRICS cuts"
 
 
 def test_a_block_passes_the_check_of_the_file_that_it_is_in():
     for path in (FRAGMENTS, DRUGS):
         for block in of(path).blocks:
             assert block.fault() is None and block.canonical == block.smiles
+
+
+def test_blocks_that_fall_apart_where_a_point_is_not_used_are_known():
+    blocks = made(
+        "*S(=O)(=O)*", "*SS*", "*OC(=O)N*", "*C(*)=O", "*OO*", "*S(=O)(=O)C", "*N(*)C", "*c1ccc(*)cc1"
+    )
+    assert [block.smiles for block in fall_apart_unused(blocks.blocks)] == ["O=[SH2]=O", "SS", "NC(=O)O"]
+
+
+def test_one_of_anything_is_said_as_one(tmp_path):
+    (tmp_path / "one.smi").write_text("*C* methylene\n")
+    command = quickly(
+        "vocabulary", tmp_path / "one.smi", "--out", tmp_path / "o.json", "--no-picture", folder=tmp_path
+    )
+    assert command.said("stdout").splitlines() == [
+        "1 line, taken for fragments: 1 gives blocks",
+        f"1 block, joined in 1 way, in {tmp_path / 'o.json'}",
+        "attachment points to which nothing is joined become hydrogen",
+        f'next: genflow generate --env molecule --structure "vocabulary={tmp_path}/o.json,max_blocks=5"',
+    ]
+    assert not (tmp_path / "o.dropped.csv").exists()
 
 
 # --- files
@@ -237,17 +285,31 @@ TABLE = "name,SMILES\nanisole,COc1ccccc1\n\n# a remark\nnothing,\nacetanilide,CC
 
 def test_tables_drawings_and_text_are_read(tmp_path):
     (tmp_path / "a.csv").write_text(TABLE)
-    assert read_lines(tmp_path / "a.csv") == [(2, "COc1ccccc1"), (5, ""), (6, "CC(=O)Nc1ccccc1")]
+    assert read_lines(tmp_path / "a.csv") == [
+        (2, "COc1ccccc1", "anisole"),
+        (5, "", "nothing"),
+        (6, "CC(=O)Nc1ccccc1", "acetanilide"),
+    ]
     (tmp_path / "a.smi").write_text(
-        "smiles name\nCOc1ccccc1\tanisole\n\n#no\nCC(=O)Nc1ccccc1 acetanilide\r\n"
+        "smiles name\nCOc1ccccc1\tmethyl phenyl ether\t1.2\n\n#no\nCC(=O)Nc1ccccc1 acetanilide\r\n"
     )
-    assert read_lines(tmp_path / "a.smi") == [(2, "COc1ccccc1"), (5, "CC(=O)Nc1ccccc1")]
-    block = Chem.MolToMolBlock(Chem.MolFromSmiles("COc1ccccc1"))
+    assert read_lines(tmp_path / "a.smi") == [
+        (2, "COc1ccccc1", "methyl phenyl ether"),
+        (5, "CC(=O)Nc1ccccc1", "acetanilide"),
+    ]
+    anisole = Chem.MolFromSmiles("COc1ccccc1")
+    anisole.SetProp("_Name", "anisole")
+    block = Chem.MolToMolBlock(anisole)
     point = Chem.MolToMolBlock(Chem.MolFromSmiles("[*]c1ccccc1"))
     (tmp_path / "a.sdf").write_text(f"{block}> <id>\n1\n\n$$$$\nspoiled\n\n\nrubbish\n$$$$\n{point}$$$$\n")
     length = len(block.splitlines())
-    assert [line for line, _ in read_lines(tmp_path / "a.sdf")] == [1, length + 5, length + 10]
-    first, spoiled, last = (smiles for _, smiles in read_lines(tmp_path / "a.sdf"))
+    lines = read_lines(tmp_path / "a.sdf")
+    assert [(line.number, line.title) for line in lines] == [
+        (1, "anisole"),
+        (length + 5, "spoiled"),
+        (length + 10, ""),
+    ]
+    first, spoiled, last = (line.smiles for line in lines)
     assert (first, spoiled) == ("COc1ccccc1", "") and made(last).blocks[0].smiles == "c1ccccc1"
 
 
@@ -281,6 +343,8 @@ def test_fragments_become_a_vocabulary_and_policies(tmp_path):
     assert said == [
         "14 lines, taken for fragments: 14 give blocks",
         f"12 blocks, joined in 15 ways, in {out}; 2 fragments are other attachments of the same molecules",
+        "attachment points to which nothing is joined become hydrogen; 1 block then falls apart (O=[SH2]=O):"
+        " to keep such molecules out, add exclude=unstable",
         f"drawn in {tmp_path / 'mine.png'}",
         f'next: genflow generate --env molecule --structure "vocabulary={out},max_blocks=5"',
     ]
@@ -323,6 +387,8 @@ def test_json_and_the_table_say_all_that_was_dropped(tmp_path):
     assert command.said("stderr") == "" and len(read_vocabulary(out)) == result["blocks"] == 12
     with (tmp_path / "mine.dropped.csv").open() as file:
         rows = list(csv.DictReader(file))
+    names = dict(line.split(" ", 1)[::-1] for line in DRUGS.read_text().splitlines())
+    assert len(names) > 50 and all(names[row["name"]] == row["smiles"] for row in rows)
     left = result["left_out"]
     assert len(rows) == len(result["dropped"]) + left["min_count"] + left["max_blocks"]
     assert [int(row["line"]) for row in rows] == sorted(int(row["line"]) for row in rows)
@@ -377,6 +443,10 @@ def test_from_python_it_is_what_the_command_writes(tmp_path):
     assert (tmp_path / "python.json").read_text() == (tmp_path / "command.json").read_text()
     assert (tmp_path / "python.png").exists() and not (tmp_path / "command.png").exists()
     assert [each.line for each in own.dropped] == [4] and len(own.blocks) == 3
+    table = tmp_path / "python.dropped.csv"
+    assert table.read_text().count("\n") == 2
+    make_vocabulary(smiles[:3], tmp_path / "python.json", picture=False)
+    assert not table.exists()  # nothing was dropped, and what stood there was of another file
     listed = make_vocabulary(smiles, tmp_path / "listed.json", picture=False)
     assert listed.blocks == own.blocks
     with pytest.raises(GenflowError, match="the list of SMILES has no molecules"):
