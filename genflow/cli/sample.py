@@ -90,6 +90,7 @@ def sample(folder, num, unique, top, filters, columns, novel_to, out, seed, as_j
     )
     for warning in objects.warnings:
         Progress.current().warn(warning)
+    objects.require_some()
     facts = dict(objects.summary)
     if out is not None:
         world().on_rank_zero(lambda: objects.save(out))

@@ -38,10 +38,12 @@ class Condition:
     Attributes:
         columns: the columns that it reads.
         holds: whether a row meets it, by the values of these columns.
+        text: of the option.
     """
 
     columns: tuple[str, ...]
     holds: _Test
+    text: str
 
     @classmethod
     def parse(cls, text: str, known: Sequence[str]) -> Condition:
@@ -65,7 +67,7 @@ class Condition:
             for column in columns:
                 if column not in known:
                     raise _NoConditionError(f"names no column {column!r}{did_you_mean(column, known)}")
-            return cls(columns, _test(tree))
+            return cls(columns, _test(tree), text)
         except _NoConditionError as error:
             raise GenflowError(f"{where} {error}") from None
         except (SyntaxError, ValueError, RecursionError, MemoryError):

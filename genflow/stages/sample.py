@@ -21,11 +21,13 @@ from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.rollouts import sample
+from genflow.schema import brief
 from genflow.stages.common import map_with_progress
 from genflow.stages.conditions import Condition
 from genflow.stages.objects import fault_of, read_objects
 from genflow.storage.files import StrPath
 from genflow.storage.tables import OBJECT, as_html, check_table_path, write_table
+from genflow.value_text import count_of
 
 #: trajectories that are drawn together. It decides what is drawn, so it must not depend on the machine
 CHUNK = 256
@@ -38,6 +40,25 @@ COLUMNS = ("score", "log_reward", "policy", "count")
 Columns = dict[str, list[Any]]
 
 
+class Filtered(NamedTuple):
+    """What a condition dropped.
+
+    Attributes:
+        condition: its text.
+        rows: how many.
+        ranges: least and greatest value of each of its columns, in all rows that it was asked of.
+    """
+
+    condition: str
+    rows: int
+    ranges: dict[str, tuple[float, float]]
+
+    def __str__(self) -> str:
+        ranges = ", ".join(f"{name} {low:.4g} to {high:.4g}" for name, (low, high) in self.ranges.items())
+        rows = count_of(self.rows, "row is", "rows are")
+        return f"{rows} dropped by --filter {brief(self.condition)!r} ({ranges})"
+
+
 @dataclass(repr=False)
 class Objects:
     """Sampled objects, a row each.
@@ -47,12 +68,30 @@ class Objects:
         summary: figures of the set.
         name_kind: what the objects' names are, e.g. ``"smiles"``.
         warnings: what should be said of the files that were read.
+        dropped: what each of the conditions dropped, in the order in which they were asked.
     """
 
     table: Columns
     summary: dict[str, Any]
     name_kind: str
     warnings: list[str] = field(default_factory=list)
+    dropped: list[Filtered] = field(default_factory=list)
+
+    def require_some(self) -> None:
+        """Refuse a table without a row.
+
+        Raises:
+            GenflowError: it has none; the message says what each condition dropped.
+        """
+        if self.table[OBJECT]:
+            return
+        sampled, invalid = self.summary["sampled"], self.summary["invalid"]
+        why = [f"{invalid:,} must not be shown"] if invalid else []
+        why += [str(each) for each in self.dropped if each.rows]
+        todo = "; ask for less, or sample more with --num" if self.dropped else ""
+        raise GenflowError(
+            f"nothing is kept, so no table is made: of {sampled:,} sampled {', '.join(why)}{todo}"
+        )
 
     def __repr__(self) -> str:
         return f"Objects({len(self.table[OBJECT]):,} rows of {', '.join(self.table)})"
@@ -143,7 +182,7 @@ def sample_objects(
         **{name: [getattr(each, name) for each in rows] for name in COLUMNS[:-1]},
         "count": [counts[each.name] for each in rows],
     }
-    table = _kept(gallery, table, conditions, top)
+    table, dropped = _kept(gallery, table, conditions, top)
     for name in columns:
         _describe(gallery, table, name)
     first = {each.name: each for each in reversed(valid)}
@@ -163,7 +202,7 @@ def sample_objects(
         old = {line.name for line in lines}
         summary["novelty"] = _mean([float(each.name not in old) for each in different])
     faults = [fault_of(Path(novel_to), line) for line in lines if line.fault] if novel_to is not None else []
-    return Objects(table, summary, gallery.name_kind, faults)
+    return Objects(table, summary, gallery.name_kind, faults, dropped)
 
 
 def _shares(members: int, num: int) -> list[Share]:
@@ -197,8 +236,11 @@ def _draw(population: Population, share: Share, seed: int) -> list[list[Any]]:
     ]
 
 
-def _kept(gallery: Gallery, table: Columns, conditions: Sequence[Condition], top: int | None) -> Columns:
-    """The rows that meet all conditions, or the best of them."""
+def _kept(
+    gallery: Gallery, table: Columns, conditions: Sequence[Condition], top: int | None
+) -> tuple[Columns, list[Filtered]]:
+    """The rows that meet all conditions, or the best of them; and what was dropped."""
+    dropped = []
 
     def take(places: Sequence[int]) -> Columns:
         return {name: [column[place] for place in places] for name, column in table.items()}
@@ -209,11 +251,14 @@ def _kept(gallery: Gallery, table: Columns, conditions: Sequence[Condition], top
             _describe(gallery, table, name)
         read = {name: table[name] for name in condition.columns}
         places = range(len(table[OBJECT]))
-        table = take([i for i in places if condition.holds({name: read[name][i] for name in read})])
+        met = [i for i in places if condition.holds({name: read[name][i] for name in read})]
+        ranges = {name: (min(column), max(column)) for name, column in read.items() if column}
+        dropped.append(Filtered(condition.text, len(places) - len(met), ranges))
+        table = take(met)
     if top is not None:
         scores = table["score"]
         table = take(sorted(range(len(scores)), key=lambda place: -scores[place])[:top])
-    return table
+    return table, dropped
 
 
 def _describe(gallery: Gallery, table: Columns, name: str) -> None:

@@ -105,6 +105,24 @@ def test_positions_are_shown_and_scored(saved, tmp_path, run):
     assert rows[1]["why_not"] == "has 7, and positions end at 3"
 
 
+def test_a_table_without_a_row_is_refused_with_what_dropped_all(saved, tmp_path, run):
+    out = tmp_path / "t.csv"
+    asked = ("sample", saved / "grid", "--num", 50, "--seed", 1, "--out", out, "--filter", "x0>=0 and x1<2")
+    assert run(*asked)[0] == 0
+    kept = len(read(out))
+    assert 0 < kept < 50
+    highest = max(float(row["score"]) for row in read(out))
+    out.unlink()
+    status, printed, error = run(*asked, "--filter", "score>99")
+    assert (status, printed, out.exists()) == (2, "", False)
+    assert error.startswith(
+        f"genflow: nothing is kept, so no table is made: of 50 sampled {50 - kept} rows are "
+    )
+    assert f"by --filter 'x0>=0 and x1<2' (x0 0 to 3, x1 0 to 3), {kept} row" in error
+    assert "dropped by --filter 'score>99' (score " in error and f" to {highest:.4g})" in error
+    assert error.count("\n") == 1 and "--num" in error
+
+
 def test_mistakes_are_one_line_and_nothing_is_written(saved, tmp_path, run):
     out, positions = tmp_path / "new" / "t.csv", ("score", saved / "grid", "--positions")
     sample = ("sample", saved / "grid", "--out", out)
