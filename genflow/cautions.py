@@ -22,6 +22,9 @@ from genflow.structure import Structure
 
 #: fewer training structures than this as extreme as a request are few
 FEW = 3
+#: how far out a number lies far out that no field says, or a count of names, in widths of the range that was
+#: trained on: of a dozen numbers that follow from somebody's own names one lies a little out nearly always
+FAR = 0.5
 #: the share of each size of a request that a measured structure must have to be comparable
 COMPARABLE = 0.9
 #: stands for 0 where numbers are compared by their logarithms
@@ -40,9 +43,10 @@ def caution(
     """Return a warning for a structure beyond what a generator learned well, or None.
 
     It is given where a number of the structure is outside the range of the training structures, where few of
-    them are as extreme in one or as large in all sizes at once, and where what was measured nearest is poor,
-    see `Metric.poor`, or no better than untrained policies. An encoder that reads no units is warned of with
-    every structure that it was not trained on.
+    them are as extreme in one or as large in all sizes at once, where the structure has far more or fewer
+    names, such as molecule blocks, or what follows from them lies far out, see `FAR`, and where what was
+    measured nearest is poor, see `Metric.poor`, or no better than untrained policies. An encoder
+    that reads no units is warned of with every structure that it was not trained on.
 
     Args:
         structure: the requested structure.
@@ -127,6 +131,7 @@ def _by_fields(structure: Structure, training: Sequence[Fields]) -> str | None:
     known = [_scalars(other) for other in training]
     outside: list[str] = []
     rare: list[str] = []
+    outside += _counts_far_out(structure, training)
     own = {key: values for key, values in _scalars(structure.fields()).items() if roles[key] != "fixed"}
     for key in sorted(own, key=lambda key: roles[key] != "size"):
         for place, value in enumerate(own[key]):
@@ -157,20 +162,58 @@ def _resembles_few(training: Sequence[Any], what: str) -> str:
 
 
 def _by_conditions(structure: Structure, training: Sequence[Structure]) -> str | None:
-    """Say which fields are unusual by a condition that follows from them."""
+    """Say which numbers of the condition, that follow from fields, lie far out, the farthest first."""
     training = [other for other in training if other.fixed_fields() == structure.fixed_fields()]
-    own, all_NC = structure.condition(), torch.stack([other.condition() for other in training])
-    tight = 1e-6 * own.abs()
-    as_far = torch.minimum((all_NC >= own - tight).sum(0), (all_NC <= own + tight).sum(0))
+    own, all_NC = structure.condition().tolist(), torch.stack([other.condition() for other in training])
     names = {**structure.environment.condition(), **structure.arch.condition()}
-    derived = torch.tensor([name not in structure.fields() for name in names])
-    odd = (as_far < _few(training)) & derived
-    if not odd.any():
+    odd: list[tuple[float, int, str]] = []
+    for place, (name, value) in enumerate(zip(names, own, strict=True)):
+        low, high = float(all_NC[:, place].min()), float(all_NC[:, place].max())
+        if name not in structure.fields() and (out := _far_out(value, low, high)):
+            odd.append((-out, place, _said(name, value, low, high)))
+    if not odd:
         return None
-    place = int(torch.where(odd, as_far, len(training)).argmin())
-    causes = [key for key in structure.roles() if _moves(structure, training, key, place)]
-    what = " and ".join(causes) or list(names)[place]
-    return _resembles_few(training, f"{int(as_far[place]) or 'none'} as unusual in {what}")
+    odd.sort()
+    causes = [key for key in structure.roles() if _moves(structure, training, key, odd[0][1])]
+    where = f" in {' and '.join(causes)}" if causes else ""
+    what = brief("; ".join(each for *_, each in odd), 400)
+    return (
+        f"is far outside what this generator was trained on{where}: {what}; compare with `genflow evaluate`"
+    )
+
+
+def _counts_far_out(structure: Structure, training: Sequence[Fields]) -> list[str]:
+    """Say which fields hold, or stand for, far more or fewer names than those of the training structures."""
+    found, fields, roles = [], structure.fields(), structure.roles()
+    for key, value in fields.items():
+        if roles[key] == "fixed":
+            continue
+        values = [value, *(other[key] for other in training if key in other)]
+        counts = [_count(each) for each in values]
+        if len(counts) == 1 or None in counts or not any(isinstance(each, list | tuple) for each in values):
+            continue
+        own, *others = (float(count) for count in counts if count is not None)
+        if _far_out(own, min(others), max(others)):
+            found.append(_said(key, own, min(others), max(others)))
+    return found
+
+
+def _count(value: Any) -> int | None:
+    """How many names a field holds, or stands for if it is a whole number; None: it holds something else."""
+    if isinstance(value, list | tuple):
+        return None if any(isinstance(each, float) for each in value) else len(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _far_out(value: float, low: float, high: float) -> float:
+    """By how much a number is farther outside of a range than `FAR` allows, in widths of the range; or 0."""
+    out = max(low - value, value - high) - 1e-6 * abs(value)
+    width = high - low
+    return 0.0 if out <= FAR * width else out / max(width, TINY)
+
+
+def _said(name: str, value: float, low: float, high: float) -> str:
+    return f"{name} {value:.4g}, trained on {f'{low:.4g} to {high:.4g}' if low < high else f'{low:.4g}'}"
 
 
 def _moves(structure: Structure, training: Sequence[Structure], key: str, place: int) -> bool:

@@ -318,13 +318,37 @@ def test_a_reward_that_was_never_learned_is_told_of_every_structure_with_its_ran
     assert caution(task(reward="qed_sa", beta=7.0), known, quality) is None
 
 
-def test_a_condition_at_the_edge_is_told_by_the_fields_that_it_follows_from():
+def test_blocks_of_others_are_told_where_they_are_far_more_or_far_out():
     def task(blocks):
         return Structure.build("molecule", {"blocks": blocks, "max_blocks": 3})
 
     known = [task((0, 1, 2)), task((0, 1, 3)), task((1, 2, 3)), task((0, 2, 3))]
     said = caution(task((10, 20, 30, 40, 50, 60, 70, 80)), known, [])
-    assert said.endswith("4 training structures: none as unusual in blocks; nothing comparable was measured")
+    assert said.endswith("trained on: blocks 8, trained on 3; nothing comparable was measured")
+
+
+def test_what_follows_from_names_of_others_is_told_by_number_where_it_lies_far_out():
+    def task(*smiles):
+        blocks = [{"smiles": each, "stems": [0, 1], "attachments": [0]} for each in smiles]
+        return Structure.build("molecule", {"vocabulary": blocks, "max_blocks": 2})
+
+    known = [
+        task("CCC", "CCCC", "CC1CCCCC1"),
+        task("NCCO", "NCCN", "CCCCO"),
+        task("CCC(F)F", "CCCC(F)F", "CC1CCCC(O)C1"),
+        task("CCCCCF", "CCCCC(F)F", "CC1CCCCC1"),
+    ]
+    halogens = [other.environment.condition()["mean_halogens"] for other in known]
+    # a little out, as one of a dozen numbers is of nearly every vocabulary
+    near = task("CCC(F)F", "CCCC(F)F", "CC1CCCC(F)C1")
+    far = task("CCC(F)(F)F", "CCC(F)(F)C(F)(F)F", "CCCC(F)(F)F")
+    low, high = min(halogens), max(halogens)
+    own = [each.environment.condition()["mean_halogens"] for each in (near, far)]
+    assert high < own[0] <= high + cautions.FAR * (high - low) < own[1]
+    assert caution(near, known, []) is None
+    said = caution(far, known, [])
+    assert "is far outside what this generator was trained on in vocabulary: " in said
+    assert f"mean_halogens {own[1]:.4g}, trained on {low:.4g} to {high:.4g}; " in said
 
 
 @pytest.mark.parametrize(
