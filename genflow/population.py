@@ -25,6 +25,7 @@ from genflow.storage.files import StrPath
 from genflow.storage.populations import find_population, read_policies, write_policies
 from genflow.structure import Structure
 from genflow.threads import threads, worth
+from genflow.value_text import count_of
 
 if TYPE_CHECKING:
     from gfn.estimators import DiscretePolicyEstimator
@@ -157,9 +158,9 @@ class Population:
         return any(own.items() <= self.structure.filled(other).items() for other in trained_on)
 
     def __repr__(self) -> str:
-        noun = "policy" if len(self) == 1 else "policies"
+        policies = count_of(len(self), f"{self.source} policy", f"{self.source} policies")
         return (
-            f"Population({len(self):,} {self.source} {noun} of {self.structure.env} {self.structure.name};"
+            f"Population({policies} of {self.structure.env} {self.structure.name};"
             f" {self.layout.size:,} parameters each)"
         )
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import JsonValue
 
 from genflow import Environment, GenflowError, Schema, Structure, fixed, load_config
-from genflow.value_text import from_text, to_text
+from genflow.value_text import count_of, from_text, to_text
 
 ODD = [
     "", " ", "  a ", "a+b", "a,b", "[", "]", "{a:1}", "(1)", "../up", "/", "\0", "é", "漢字", "a=b", "a:b",
@@ -253,3 +253,9 @@ def test_a_value_that_is_no_list_is_one_line():
     with pytest.raises(GenflowError, match=r"J: .*bracket is not closed") as caught:
         Structure.parse("odd", "J=[[0,1],width=3")
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_counted_is_named_as_one_or_as_many():
+    counted = [count_of(n, "policy", "policies") for n in (0, 1, 2, 1000)]
+    assert counted == ["0 policies", "1 policy", "2 policies", "1,000 policies"]
+    assert [count_of(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]

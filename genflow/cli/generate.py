@@ -8,6 +8,7 @@ import click
 
 from genflow.cli.options import CommandOptions, common, trains
 from genflow.errors import GenflowError, without_cautions
+from genflow.value_text import count_of
 
 _generator = click.option(
     "--generator",
@@ -61,7 +62,8 @@ def generate(options: CommandOptions, generator_folder, num):
         }
         for p in populations
     ]
-    options.emit(facts, f"{sum(len(p) for p in populations)} policies in {folder}")
+    policies = count_of(sum(len(p) for p in populations), "policy", "policies")
+    options.emit(facts, f"{policies} in {folder}")
 
 
 def _start(options: CommandOptions, folder, generator_folder, num, reward_calls):
@@ -94,7 +96,8 @@ def _start(options: CommandOptions, folder, generator_folder, num, reward_calls)
             raise GenflowError(f"{folder} is of {what} {found!r}, not {asked!r}")
     if num is not None and num > len(population):
         raise GenflowError(
-            f"{folder} has {len(population)} policies, not {num}; give --num {len(population)} or less"
+            f"{folder} has {count_of(len(population), 'policy', 'policies')}, not {num}; give --num"
+            f" {len(population)} or less"
         )
     population = population[:num]
     if options.structures or "structures" in keys:  # those of a file are other commands'

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from genflow.cli.options import emit, json_option, on_workers
+from genflow.value_text import count_of
 
 _POPULATION = click.argument("folder", type=click.Path(path_type=Path), metavar="POPULATION")
 _SEED = click.option(
@@ -162,7 +163,7 @@ def score(folder, file, trajectories, score_all, out, seed, as_json):
     made = sum(row["made"] for row in scored.rows)
     said = f"{made} of {len(scored.rows)} can be made"
     if scored.faults:
-        said += f", {len(scored.faults)} line{'s' * (len(scored.faults) > 1)} cannot be read"
+        said += f", {count_of(len(scored.faults), 'line')} cannot be read"
     can_score = type(population.structure.gallery).score_named is not Gallery.score_named
     if can_score and not score_all and made < len(scored.rows):
         said += "; what cannot be made was not scored, see --score-all"

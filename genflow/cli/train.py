@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from genflow.cli.options import CommandOptions, common, common_without_file, find_zoo, output_root, trains
+from genflow.value_text import count_of
 
 _zoo = click.option(
     "--zoo",
@@ -65,7 +66,7 @@ def train_zoo(options: CommandOptions, num):
         }
         for p in zoo.populations
     ]
-    options.emit(facts, f"zoo of {len(zoo.populations)} structures in {folder}")
+    options.emit(facts, f"zoo of {count_of(len(zoo.populations), 'structure')} in {folder}")
 
 
 def _start(options: CommandOptions, zoo_folder):

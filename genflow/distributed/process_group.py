@@ -21,6 +21,7 @@ from pathlib import Path
 
 from genflow.distributed.world import ALONE, HEARTBEAT_SECONDS, World, raise_worker_lost, use_world
 from genflow.errors import GenflowError
+from genflow.value_text import count_of
 
 INTERRUPTED = "genflow: interrupted; give the same command again to go on"
 #: environment variables that our agent sets for its workers: its process id, the folder for their exit
@@ -153,7 +154,7 @@ def require_gpu_for_each_worker(device: str) -> None:
     workers, gpus = _counted["crowded_workers"], _counted["fewest_gpus"]
     if workers:
         raise GenflowError(
-            f"a machine has {workers} workers for {gpus} GPU{'s' * (gpus != 1)},"
+            f"a machine has {count_of(workers, 'worker')} for {count_of(gpus, 'GPU')},"
             " and each worker needs one of its own; use --nproc-per-node gpu, or -o device=cpu"
         )
     if ":" in device and _counted["workers"] > 1:

@@ -13,6 +13,7 @@ from genflow.population import Population
 from genflow.progress import Progress
 from genflow.registry import registry
 from genflow.structure import Structure
+from genflow.value_text import count_of
 
 
 def choose_metrics(
@@ -124,9 +125,13 @@ def table(entries: Iterable[dict[str, Any]], metrics: Sequence[str]) -> tuple[li
     for entry in entries:
         figures = [format_number(entry["metrics"].get(name, {}).get("mean")) for name in shown]
         budget = entry.get("budget")
-        spent = f"{budget['objective']}, {budget['steps']} steps of {budget['batch_size']}" if budget else ""
+        spent = (
+            f"{budget['objective']}, {count_of(budget['steps'], 'step')} of {budget['batch_size']}"
+            if budget
+            else ""
+        )
         if budget and "reward_calls" in budget:
-            spent += f", {budget['reward_calls']:,} reward calls"
+            spent += f", {count_of(budget['reward_calls'], 'reward call')}"
         spent += ", ended by its seconds" if budget and "ended_after_seconds" in budget else ""
         spent += f", from {entry['started_from']}" if entry.get("started_from") else ""
         seen = "yes" if entry["seen"] else "no"

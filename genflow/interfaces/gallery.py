@@ -15,6 +15,7 @@ from torch import Tensor
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 from genflow.schema import brief
+from genflow.value_text import count_of
 
 
 class Named(NamedTuple):
@@ -159,7 +160,7 @@ class PlainGallery(Gallery):
         except ValueError:
             raise GenflowError(f"is no list of numbers such as {self.names(start[None])[0]}") from None
         if len(numbers) != start.numel():
-            raise GenflowError(f"has {len(numbers)} numbers, and a state has {start.numel()}")
+            raise GenflowError(f"has {count_of(len(numbers), 'number')}, and a state has {start.numel()}")
         return numbers
 
     def states_named(self, name: str) -> tuple[Tensor, bool]:

@@ -23,6 +23,7 @@ from genflow.storage.runs import RunDirectory
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.finetune import finetune
+from genflow.value_text import count_of
 
 
 @float32_default()
@@ -185,10 +186,10 @@ def generate(
         if not run.complete:
             for p in populations:
                 calls = p.provenance.get("reward_calls", 0)
-                paid = f", {calls:,} reward calls to describe the structure" if calls else ""
+                paid = f", {count_of(calls, 'reward call')} to describe the structure" if calls else ""
+                made_now = count_of(len(p), "policy", "policies")
                 progress.note(
-                    f"{source}: {p.structure.name}: {len(p)} policies in {p.provenance['seconds']:.3f} s"
-                    + paid
+                    f"{source}: {p.structure.name}: {made_now} in {p.provenance['seconds']:.3f} s" + paid
                 )
         run.update(complete=True)
     return populations

@@ -94,7 +94,7 @@ class Objects:
         )
 
     def __repr__(self) -> str:
-        return f"Objects({len(self.table[OBJECT]):,} rows of {', '.join(self.table)})"
+        return f"Objects({count_of(len(self.table[OBJECT]), 'row')} of {', '.join(self.table)})"
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

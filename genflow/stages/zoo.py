@@ -25,6 +25,7 @@ from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.options import ZooOptions
 from genflow.training.policies import train_members
+from genflow.value_text import count_of
 
 
 @float32_default()
@@ -81,7 +82,8 @@ def train_zoo(
             population.save(folder)
             remove_checkpoints(folder)
             facts = population.provenance
-            line = f"zoo: {structure.name}: {len(population)} policies in {facts['seconds']:.1f} s"
+            policies = count_of(len(population), "policy", "policies")
+            line = f"zoo: {structure.name}: {policies} in {facts['seconds']:.1f} s"
             if "ended_after_seconds" in facts["budget"]:
                 line += f", ended by the budget after {facts['budget']['steps']} of {options.steps} steps"
             line += _quality(population)

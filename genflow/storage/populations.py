@@ -89,13 +89,13 @@ def read_policies(folder: StrPath, read_files: bool = False) -> tuple[Structure,
             )
     if facts.get("num", num) != num:
         raise GenflowError(
-            f"{folder / FACTS} says that there are {brief(facts['num'])} policies, {TENSORS} holds {num}; "
-            "the two files do not belong together"
+            f"{folder / FACTS} says that the number of policies is {brief(facts['num'])},"
+            f" {TENSORS} holds {num}; the two files do not belong together"
         )
     members = facts["provenance"].get("members")
     if members is not None and len(members) != num:
         raise GenflowError(
-            f"{folder / FACTS}: 'provenance.members' must list an object for each of the {num} policies"
+            f"{folder / FACTS}: 'provenance.members' must list an object for each of its policies ({num})"
         )
     finite = {name: finite_float(tensors[name], f"{path}: tensor {name!r}") for name in shapes}
     return structure, structure.layout.flatten(finite), facts["provenance"]

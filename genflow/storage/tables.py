@@ -12,6 +12,7 @@ from typing import Any
 
 from genflow.errors import GenflowError
 from genflow.storage.files import finite, write_bytes
+from genflow.value_text import count_of
 
 #: the column of the objects' names
 OBJECT = "object"
@@ -69,7 +70,7 @@ def as_html(table: Table) -> str:
         f"<tr>{''.join(f'<td>{html.escape(_short(value))}</td>' for value in row.values())}</tr>"
         for row in rows
     )
-    more = f"<p>{count - len(rows):,} rows more</p>" if count > len(rows) else ""
+    more = f"<p>{count_of(count - len(rows), 'row')} more</p>" if count > len(rows) else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 

@@ -14,6 +14,7 @@ from genflow.schema import brief
 from genflow.storage.files import read_tensors
 from genflow.storage.populations import find_populations, inside
 from genflow.structure import Structure
+from genflow.value_text import count_of
 
 STARTS = "starts.safetensors"
 
@@ -38,7 +39,7 @@ class Zoo:
 
     def __repr__(self) -> str:
         num = len(self._folders if self._loaded is None else self._loaded)
-        return f"Zoo({num:,} {'population' if num == 1 else 'populations'} in {self.folder})"
+        return f"Zoo({count_of(num, 'population')} in {self.folder})"
 
     @property
     def populations(self) -> list[Population]:

@@ -30,6 +30,7 @@ from genflow.schema import Schema
 from genflow.training.checkpoints import Checkpoints
 from genflow.training.signals import graceful_stop
 from genflow.training.state import History, TrainingState, restore_newest
+from genflow.value_text import count_of
 
 #: fields of a schedule that are no part of the identity of a run, and may change when it resumes
 NON_IDENTITY_FIELDS = {"checkpoint_seconds", "keep_checkpoints", "budget", "reward_calls"}
@@ -215,7 +216,7 @@ class Trained:
 
     def __str__(self) -> str:
         ended = "" if self.ended_after is None else f", ended by the budget of {self.ended_after:g} s"
-        return f"{self.steps} steps in {self.seconds:.1f} s{ended}"
+        return f"{count_of(self.steps, 'step')} in {self.seconds:.1f} s{ended}"
 
 
 def train(

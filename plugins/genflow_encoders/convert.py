@@ -26,6 +26,7 @@ from genflow import (
     UnitDescriptions,
     WeightLayout,
     convert_populations,
+    count_of,
     read_json,
     read_tensors,
     write_json,
@@ -64,7 +65,7 @@ def convert_folder(folder: Path, out: Path, describe: bool = True) -> str:
         convert_generator(folder / "generator", out / "generator", describe)
     if not count and not has_generator:
         raise GenflowError(f"{folder} holds neither a generator nor populations")
-    return " and ".join([f"{count} populations"] * bool(count) + ["a generator"] * has_generator)
+    return " and ".join([count_of(count, "population")] * bool(count) + ["a generator"] * has_generator)
 
 
 def convert_generator(folder: Path, out: Path, describe: bool = True) -> Generator:

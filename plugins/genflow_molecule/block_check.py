@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rdkit import Chem, rdBase
 from rdkit.Chem import BondType
 
+from genflow import count_of
+
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
@@ -71,7 +73,8 @@ def joint_fault(mol: Mol, stems: Sequence[int], attachments: Sequence[int]) -> s
             return f"has no atom {stem}; they are 0 to {mol.GetNumAtoms() - 1}"
         if uses > (hydrogens := mol.GetAtomWithIdx(stem).GetTotalNumHs()):
             return (
-                f"lists atom {stem} as a stem {uses} times, but it has {hydrogens} hydrogen atoms to replace"
+                f"lists atom {stem} as a stem {count_of(uses, 'time')}, but it has"
+                f" {count_of(hydrogens, 'hydrogen atom')} to replace"
             )
     if len(set(attachments)) < len(attachments) or not set(attachments) <= set(stems):
         return f"has attachments {list(attachments)}, which must be different stems of {list(stems)}"

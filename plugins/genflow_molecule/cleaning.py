@@ -9,6 +9,8 @@ from rdkit.Chem import Atom, BondType, Mol, RWMol
 from rdkit.Chem.MolStandardize import rdMolStandardize
 from rdkit.Chem.rdMolDescriptors import CalcExactMolWt
 
+from genflow import count_of
+
 from .block_check import parsed
 
 #: characters of a SMILES that is read
@@ -120,7 +122,9 @@ def _check_point(atom: Atom) -> None:
     """Refuse an attachment point that is not at the end of one single bond."""
     bonds = atom.GetBonds()
     if len(bonds) != 1:
-        raise Unusable(f"has an attachment point with {len(bonds)} bonds; it needs one, as in *CC")
+        raise Unusable(
+            f"has an attachment point with {count_of(len(bonds), 'bond')}; it needs one, as in *CC"
+        )
     if bonds[0].GetBondType() != BondType.SINGLE:
         raise Unusable(
             "has an attachment point that is not at a single bond; blocks are joined by these alone"

@@ -18,7 +18,7 @@ from rdkit import Chem
 from rdkit.Chem import Atom, BondType, Mol
 from torch import Tensor
 
-from genflow import GenflowError, interrupts_for_python
+from genflow import GenflowError, count_of, interrupts_for_python
 
 from .trees import Trees
 from .vocabulary import Block, Entry
@@ -101,7 +101,7 @@ class Decomposer:
         if covers:
             raise GenflowError("is a sum of blocks, but they cannot be joined in this way")
         if next(search.covers(mol.GetNumAtoms()), None) is not None:
-            raise GenflowError(f"needs more than {n_slots} blocks")
+            raise GenflowError(f"needs more than {count_of(n_slots, 'block')}")
         if search.cut_short:
             raise GenflowError(f"is no sum of {n_slots} blocks or less")
         raise GenflowError("is no sum of these blocks: they overlap or leave atoms out")

@@ -365,10 +365,11 @@ def test_the_next_command_makes_policies_that_can_be_trained_further(tmp_path):
     out = tmp_path / "mine.json"
     quickly("vocabulary", DRUGS, "--out", out, "--max-blocks", 6, "--no-picture", folder=tmp_path)
     structure = f"vocabulary={out},max_blocks=2,reward=qed_sa"
-    quickly(
+    made_now = quickly(
         "generate", "--env", "molecule", "--structure", structure, "--num", 1, "--out", tmp_path / "mine",
         folder=tmp_path / "log",
     )  # fmt: skip
+    assert made_now.said("stdout") == f"1 policy in {tmp_path / 'mine'}\n"
     out.unlink()  # policies keep their blocks
     quickly(
         "finetune", tmp_path / "mine", "--out", tmp_path / "better", "-o", "finetune.steps=2",
