@@ -30,6 +30,11 @@ _NUMBERS: frozenset[Any] = frozenset({int, float, bool})
 _SCALARS = {str, *_NUMBERS, NoneType, Literal}
 _EVERYTHING = {*_SCALARS, list, dict}
 T = TypeVar("T")
+#: what to do about a text that a shell has taken apart
+QUOTING = (
+    "; a value with commas or spaces stands in double quotation marks, and in a shell the whole text in"
+    " single ones: --structure 'key=1,key=\"a; b, c\"'"
+)
 
 
 def resolve_fields(
@@ -300,7 +305,7 @@ def parse_fields(env: str, text: str) -> tuple[dict[str, Any], set[str]]:
         elif position == 0:
             preset = part
         else:
-            raise GenflowError(f"structure {text!r}: {part!r} is not key=value")
+            raise GenflowError(f"structure {text!r}: {part!r} is not key=value{QUOTING * (' ' in text)}")
     environment = registry().load("environment", env)
     if preset is None or (preset == DEFAULT and preset not in environment.presets):
         return given, set(given)
@@ -332,5 +337,5 @@ def split_fields(text: str) -> list[str]:
         else:
             parts[-1] += char
     if quoted:
-        raise GenflowError(f"structure {brief(text)!r}: a quotation mark is not closed")
+        raise GenflowError(f"structure {brief(text)!r}: a quotation mark is not closed{QUOTING}")
     return [part.strip() for part in parts if part.strip()]

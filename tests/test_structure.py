@@ -64,6 +64,11 @@ def test_presets_and_overrides():
         ("ndim=3", "'height' is missing"),
         ("", "is missing"),
         ("ndim=3,A", "'A' is not key=value"),
+        ("ndim=3,height=12, mw:4", "'mw:4' is not key=value; a value with commas or spaces stands in double"),
+        (
+            'ndim=3,height="12',
+            """not closed; a value with commas or spaces stands in double quotation marks""",
+        ),
         ("ndim=3,height=12,=5", "unknown key ''"),
         ("ndim=3\nheight=12", "ndim"),
         ("ndim=3,height=99999999999999999999", "height"),

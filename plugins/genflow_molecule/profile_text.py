@@ -134,6 +134,10 @@ def _split(text: str) -> list[str]:
     return parts
 
 
+#: marks with which a text begins that was put into the wrong ones
+QUOTES = tuple("'`\"\u201c\u201d\u2018\u2019\u00ab\u201e")
+
+
 def _term(text: str, read: Callable[[str], Iterable[str]]) -> Term:
     hard = text.startswith("!") or re.search(r"\shard$", text) is not None
     text = re.sub(r"\s+hard$", "", text).removeprefix("!").strip()
@@ -141,6 +145,11 @@ def _term(text: str, read: Callable[[str], Iterable[str]]) -> Term:
     name = name.lower()
     if not colon:
         raise GenflowError("is no term; write NAME:RANGE as in logp:1..3, tpsa:<90 or alerts:brenk")
+    if name[:1] in QUOTES:
+        raise GenflowError(
+            'put double quotation marks ("), no others, around all terms, and in a shell single ones around'
+            " the whole: --structure 'small,reward=profile,profile=\"mw:150..300; logp:1..3\"'"
+        )
     if name not in DESCRIPTORS and name not in OTHERS:
         raise GenflowError(f"there is no {brief(name, 40)!r}{did_you_mean(name, [*DESCRIPTORS, *OTHERS])}")
     molecules: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from genflow import (
     RewardCalls,
     bytes_of,
     code_digest,
+    count_of,
     interrupts_for_python,
 )
 
@@ -171,9 +172,17 @@ class Scorer:
             why = " ".join(f"{type(error).__name__}: {error}".split())
             return [FLOOR], {molecules[0][0]: f"{where} failed for {molecules[0][0]}: {why}"}
         if len(values) != len(molecules):
+            calls = RewardCalls.current()
+            kept = (
+                f"; what was scored before, {count_of(len(calls), 'molecule')}, stays with the run for the"
+                " function as it stands, and a changed one is asked anew"
+                if calls
+                else ""
+            )
             raise GenflowError(
-                f"{where} returned {len(values)} scores for {len(molecules)} molecules, the first of which is"
-                f" {molecules[0][0]}; return one number for each"
+                f"{where} returned {count_of(len(values), 'score')} for"
+                f" {count_of(len(molecules), 'molecule')}, the first of which is {molecules[0][0]};"
+                f" return one number for each{kept}"
             )
         faults = {
             smiles: f"{where} is {value} for {smiles}; a score must be a number from 0 to 1"

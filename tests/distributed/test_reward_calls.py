@@ -115,7 +115,7 @@ def test_killed_workers_have_kept_what_was_paid_for(start, alone, tmp_path):
     ("fault", "says"),
     [
         ("raises", "reward Shared failed for "),
-        ("one too few", "reward Shared returned 0 scores for 1 molecules"),
+        ("one too few", "reward Shared returned 0 scores for 1 molecule, "),
     ],
 )
 def test_a_function_that_fails_on_all_workers_is_told_in_one_line(start, tmp_path, fault, says):

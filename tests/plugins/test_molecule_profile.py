@@ -269,6 +269,8 @@ def test_the_literal_text_works_on_the_command_line_and_in_toml(tmp_path, monkey
 
 BAD = {
     "": "the profile is empty",
+    "'mw:<5; hbd:<3'": r"put double quotation marks \(\"\), no others, around all terms",
+    "“mw:<5”": "put double quotation marks",
     "mw": "'mw': is no term; write NAME:RANGE",
     "mwt:<5": "there is no 'mwt'; did you mean 'mw'?",
     "mw:450..300": "'mw:450..300': the range is empty",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from contextlib import closing
 from typing import ClassVar
 
 import pytest
@@ -158,7 +160,7 @@ def test_a_reward_may_say_which_molecules_are_modes(share, monkeypatch):
 
 
 WRONG = {
-    "too few": (lambda mols: [0.5], "returned 1 scores for 4 molecules, the first of which is CCO"),
+    "too few": (lambda mols: [0.5], "returned 1 score for 4 molecules, the first of which is CCO"),
     "too many": (lambda mols: [0.5] * 9, "returned 9 scores for 4 molecules"),
     "nan": (lambda mols: [math.nan] * len(mols), "is nan for CCO; a score must be a number from 0 to 1"),
     "above": (lambda mols: [100.0] * len(mols), "is 100.0 for CCO"),
@@ -177,6 +179,21 @@ def test_a_reward_that_scores_nothing_is_refused_at_once(case):
     with pytest.raises(GenflowError, match=words) as caught:
         scorer(returning(values)).scores(SMILES)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_number_of_scores_says_what_stays(tmp_path):
+    """In the file of the run, for as long as the function is the same."""
+    from genflow import RewardCalls
+
+    odd = scorer(returning(lambda mols: [0.5] * (len(mols) - any(mol.GetNumAtoms() == 6 for mol in mols))))
+    with RewardCalls(tmp_path / "x.sqlite").as_current():
+        odd.scores(["CCO", "CCCCN"])
+        with pytest.raises(GenflowError, match="returned 0 scores for 1 molecule, ") as caught:
+            odd.scores(["c1ccccc1"])
+    assert "; what was scored before, 2 molecules, stays with the run" in str(caught.value)
+    with closing(sqlite3.connect(tmp_path / "x.sqlite")) as store:
+        rows = store.execute("SELECT object, score FROM scores ORDER BY object").fetchall()
+    assert rows == [("CCCCN", 0.5), ("CCO", 0.5)]
 
 
 def but_benzene(mol, value):
