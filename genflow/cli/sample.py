@@ -72,25 +72,27 @@ def sample(folder, num, unique, top, filters, columns, novel_to, out, seed, as_j
     from genflow.distributed.world import world
     from genflow.population import Population
     from genflow.progress import Progress
+    from genflow.reward_calls import RewardCalls
     from genflow.stages.sample import sample_objects
     from genflow.storage.tables import check_table_path, rows_of
 
     population = Population.load(folder)
     if out is not None:
         check_table_path(out, population.structure.gallery.name_kind)
-    objects = sample_objects(
-        population,
-        num,
-        seed=seed,
-        unique=unique,
-        top=top,
-        filters=filters,
-        columns=columns,
-        novel_to=novel_to,
-    )
+    with RewardCalls.of_run(folder) as calls:
+        objects = sample_objects(
+            population,
+            num,
+            seed=seed,
+            unique=unique,
+            top=top,
+            filters=filters,
+            columns=columns,
+            novel_to=novel_to,
+        )
     for warning in objects.warnings:
         Progress.current().warn(warning)
-    facts = dict(objects.summary)
+    facts = {**objects.summary, **calls.asked_and_read()}
     if out is not None:
         world().on_rank_zero(lambda: objects.save(out))
         facts["out"] = str(out)
@@ -144,13 +146,15 @@ def score(folder, file, trajectories, out, seed, as_json):
     from genflow.distributed.world import world
     from genflow.population import Population
     from genflow.progress import Progress
+    from genflow.reward_calls import RewardCalls
     from genflow.stages.score import score_objects
     from genflow.storage.tables import check_table_path, write_table
 
     population = Population.load(folder)
     if out is not None:
         check_table_path(out)
-    scored = score_objects(population, file, trajectories=trajectories, seed=seed)
+    with RewardCalls.of_run(folder) as calls:
+        scored = score_objects(population, file, trajectories=trajectories, seed=seed)
     for fault in scored.faults:
         Progress.current().warn(fault)
     brief = [{key: value for key, value in row.items() if key != "log_probabilities"} for row in scored.rows]
@@ -165,6 +169,7 @@ def score(folder, file, trajectories, out, seed, as_json):
     elif not as_json:
         _print_rows(brief)
     facts = {"objects": scored.rows, "policies": scored.policies, "unreadable": scored.faults}
+    facts |= calls.asked_and_read()
     emit(as_json, {**facts, "out": str(out)} if out is not None else facts, said)
 
 

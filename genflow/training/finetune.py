@@ -17,10 +17,11 @@ from pydantic import Field
 from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.reward_calls import FOLDER, RewardCalls
+from genflow.reward_calls import RewardCalls
 from genflow.rollouts import sample
 from genflow.schema import brief
 from genflow.storage.populations import TRAININGS
+from genflow.storage.score_files import FOLDER
 from genflow.structure import Structure
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import first_trajectories, train_population

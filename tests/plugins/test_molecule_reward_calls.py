@@ -309,3 +309,53 @@ def test_the_code_of_a_reward_is_all_that_it_imports_from_beside_it(tmp_path):
     assert len(set(found)) == len(found) == 7
     (tmp_path / "helper.py").write_text("this is no Python")
     assert code_digest(plugin) not in found
+
+
+def test_commands_read_what_a_run_has_paid_for(start, tmp_path):
+    log, out = tmp_path / "asked", tmp_path / "out"
+    genflow(*command(start, out, "--reward-calls", 40), ASKED=log)
+    paid = asked_of(log)
+    assert len(paid) == len(set(paid))
+    (tmp_path / "mine.smi").write_text("\n".join([*paid[:3], "CCCCCCCCCC"]))
+    before = {path: path.read_bytes() for path in out.rglob("*.sqlite")}
+    for folder, *line in (
+        (out, "sample", "--unique", "--top", 5, "--num", 200, "--json"),
+        (out / "finetuned", "sample", "--num", 200, "--json"),
+        (out / "from_random", "score", "--smiles", tmp_path / "mine.smi", "--json"),
+        (out, "evaluate", "--metric", "top_10", "--baseline", "random"),
+        (out, "report"),
+    ):
+        log.unlink(missing_ok=True)
+        done = genflow("--plugin", start / "logged.py", line[0], folder, *line[1:], ASKED=log)
+        asked = asked_of(log) if log.exists() else []
+        assert len(asked) == len(set(asked)) and not set(asked) & set(paid), line
+        if "--json" in line:
+            facts = json.loads(done.stdout)
+            assert facts["scores_asked"] == len(asked) and facts["scores_read"] > 0
+            if line[0] == "score":
+                assert (len(asked), facts["scores_read"]) == (1, 3)
+                assert facts["objects"][0]["score"] == 1 / Chem.MolFromSmiles(paid[0]).GetNumAtoms()
+        else:
+            (note,) = [each for each in done.stderr.splitlines() if "were asked for" in each]
+            assert note.startswith(f"{len(asked):,} scores were asked for, ") and f"read from {out}" in note
+    assert {path: path.read_bytes() for path in out.rglob("*.sqlite")} == before
+    # another function than that which was paid
+    changed = tmp_path / "logged.py"
+    changed.write_text((start / "logged.py").read_text() + "# changed\n")
+    log.unlink(missing_ok=True)
+    done = genflow("--plugin", changed, "score", out, "--smiles", tmp_path / "mine.smi", ASKED=log)
+    assert len(asked_of(log)) == 4 and "4 scores were asked for, 0 read" in done.stderr
+
+
+def test_scores_that_a_link_places_elsewhere_are_not_read(tmp_path):
+    with RewardCalls(tmp_path / "private" / "reward_calls" / "x.sqlite").as_current() as calls:
+        calls.scores("one", ["C"], lambda names: [0.5])
+    run = tmp_path / "run"
+    (run / "inner").mkdir(parents=True)
+    (run / "reward_calls").symlink_to(tmp_path / "private" / "reward_calls")
+    with RewardCalls.of_run(run) as calls:
+        assert calls.scores("one", ["C"], lambda names: [0.25]) == [0.25]
+    (run / "reward_calls").unlink()
+    (tmp_path / "private").rename(run / "inner" / "private")
+    with RewardCalls.of_run(run) as calls:
+        assert calls.scores("one", ["C"], lambda names: [0.25]) == [0.5]
