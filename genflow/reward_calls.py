@@ -22,9 +22,11 @@ from genflow.progress import Bar, Progress
 from genflow.storage.files import StrPath
 from genflow.storage.score_files import Row, ScoreFile, files_of, rows_of
 
-#: seconds of scoring after which scores are written, so that a kill loses no more: at once, and when all that
-#: was asked for is there; and the most objects that are scored at once
-WRITE_SECONDS, KEEP_SECONDS, MAX_BATCH = 0.5, 0.05, 1024
+#: seconds of scoring after which scores are written, so that a kill loses no more: of any function, and of
+#: one that takes as long for each object, or when all that was asked for is there
+WRITE_SECONDS, KEEP_SECONDS = 0.5, 0.05
+#: the most objects that are scored at once, and the fraction of an object's time below which more are a gain
+MAX_BATCH, GAIN = 1024, 0.75
 
 #: names of objects -> their scores; names and scores -> which are modes
 Score = Callable[[Sequence[str]], Sequence[float]]
@@ -68,7 +70,7 @@ class RewardCalls:
         self.reward: str | None = None
         self.bar = Bar()
         self._file = None if file is None else ScoreFile(Path(file))
-        self._batch, self._slow = 1, False
+        self._batch, self._slow, self._tried, self._each = 1, False, False, 0.0
         self._is_mode: IsMode | None = None
         self._unwritten: list[Row] = []
         self._owed = 0.0  # seconds that they took
@@ -153,7 +155,7 @@ class RewardCalls:
         """Return the scores of objects by name, which all workers that train together must ask for.
 
         Args:
-            reward: what tells the scoring function and its options from others.
+            reward: what tells the scoring function and its options from others, its name in front.
             names: objects as text, the same text for the same object.
             score: computes the scores of objects; it is asked for those that are new.
             failed: objects for which it failed, and why. It says so while it is asked, here or on another
@@ -193,20 +195,37 @@ class RewardCalls:
         self.bar = Bar()
 
     def _turn_to(self, reward: str, is_mode: IsMode | None) -> None:
-        """Count what belongs to this reward."""
+        """Count what belongs to this reward, and say what was there before."""
         self.reward, self._is_mode = reward, None if self._file is None else is_mode
         self.best, self.modes = None, None if self._is_mode is None else 0
         own = [(r, name, score) for (r, name), score in self._known.items() if r == reward]
         self._look_at(own)
+        if reward in self._turned_to:
+            return
+        self._turned_to.add(reward)
+        self._say_what_is_stale(reward)
+        if own:
+            Progress.current().note(f"{len(own):,} reward calls were made before this start, and are kept")
         new = [(r, n, s) for (r, n), s in self._before.items() if r == reward and (r, n) not in self._known]
         if new:
             Progress.current().note(f"{len(new):,} reward calls were made before, to describe the structure")
             self._take(new)
-            if self.limit is not None and len(self) >= self.limit:
-                Progress.current().warn(
-                    f"these are all {self.limit:,} reward calls that may be made, so one step is taken; raise"
-                    " finetune.reward_calls"
-                )
+        if (own or new) and self.limit is not None and len(self) >= self.limit:
+            Progress.current().warn(
+                f"{len(self):,} reward calls are made already, and {self.limit:,} may be: one step is taken"
+                " at the most, and the training ends; give more by --reward-calls (finetune.reward_calls)"
+            )
+
+    def _say_what_is_stale(self, reward: str) -> None:
+        """Say where there are scores of the same function from before it changed, and none from after."""
+        there = self._before.keys() | self._given.keys() | self._known.keys()
+        function = reward.split(" ")[0]
+        stale = sum(other.split(" ")[0] == function for other, _ in there)
+        if stale and not any(other == reward for other, _ in there):
+            Progress.current().note(
+                f"{stale:,} scores of {function} that were paid for are not used, as its code, its options or"
+                " what it builds on has changed since; they are asked for anew where needed"
+            )
 
     def _ask(self, reward: str, new: list[str], score: Score, failed: MutableMapping[str, str]) -> int:
         """Have the first of some new objects scored, and return how many.
@@ -226,14 +245,13 @@ class RewardCalls:
             seconds = time.monotonic() - began
             self._unwritten += [each for each in rows if each[1] not in failed]
             self._owed += seconds
-            self._write(WRITE_SECONDS)
+            self._write(KEEP_SECONDS if seconds >= KEEP_SECONDS * len(part) else WRITE_SECONDS)
             return [rows, {n: failed[n] for n in part if n in failed}, seconds]
 
         results = workers.map_dynamic(
             parts, scored, on_progress=lambda done: self.bar.set(before + min(done * size, len(new)))
         )
-        self._slow = max(seconds for _, _, seconds in results) > WRITE_SECONDS
-        self._batch = max(1, self._batch // 2) if self._slow else min(MAX_BATCH, 2 * self._batch)
+        self._adapt(*max((seconds, seconds / len(rows)) for rows, _, seconds in results), size)
         for _, faults, _ in results:
             failed.update(faults)
         found = [(r, n, s) for rows, _, _ in results for r, n, s in rows]
@@ -245,6 +263,22 @@ class RewardCalls:
             self._owed += sum(seconds for _, _, seconds in results)
         self._count(found)
         return sum(map(len, parts))
+
+    def _adapt(self, seconds: float, each: float, size: int) -> None:
+        """Choose the size of the next batch by the seconds of one of `size` objects, and of an object in it.
+
+        A slow function is asked for one after the other, so that a kill loses none, unless more at once take
+        it no longer, which is tried.
+        """
+        if size < self._batch and seconds <= WRITE_SECONDS:  # there were no more
+            return
+        gains = each <= GAIN * self._each if size > 1 else not self._tried
+        self._each, self._tried = each, self._tried or size > 1
+        self._slow = seconds > WRITE_SECONDS or not (each < KEEP_SECONDS or gains)
+        if self._slow:
+            self._batch = max(1, size // 2) if each < KEEP_SECONDS else 1
+        else:
+            self._batch = min(MAX_BATCH, 2 * self._batch)
 
     def _take(self, rows: Sequence[Row]) -> None:
         """Count calls that were made elsewhere, as if they were made here."""

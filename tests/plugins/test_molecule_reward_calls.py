@@ -9,8 +9,9 @@ import pytest
 from processes import genflow, refused, started
 from rdkit import Chem
 
-from genflow import GenflowError, Population, RewardCalls, Structure, code_digest, finetune
+from genflow import GenflowError, Population, RewardCalls, Structure, code_digest, finetune, reward_calls
 from genflow.progress import Bar
+from genflow.storage.score_files import rows_of
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -97,10 +98,12 @@ def test_a_killed_training_pays_for_nothing_twice(start, tmp_path):
     with started(*line, ASKED=log, SLOW=0.2) as job:
         job.until(lambda: log.exists() and len(asked_of(log)) > 20, "some scores")
     paid = asked_of(log)
-    genflow(*line, ASKED=log)
+    done = genflow(*line, ASKED=log)
     asked = asked_of(log)
-    # what was being computed at the kill, some half a second, is all that is asked again
-    assert asked[: len(paid)] == paid and len(asked) - len(set(asked)) <= 4
+    # what was being computed at the kill is all that is asked again
+    assert asked[: len(paid)] == paid and len(asked) - len(set(asked)) <= 1
+    (note,) = [each for each in done.stderr.splitlines() if "before this start" in each]
+    assert len(paid) - 1 <= int(note.split()[0]) <= len(paid) + 1 and note.endswith("and are kept")
     facts = json.loads((out / "finetuned" / "population.json").read_text())["provenance"]
     assert facts["budget"]["reward_calls"] == len(set(asked)) >= 60
 
@@ -228,6 +231,7 @@ def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
     described = asked_of(log)
     assert 300 < len(described) == len(set(described)) <= 600
     assert f", {len(described)} reward calls to describe the structure" in said
+    assert "before this start" not in said and "not used" not in said
     more = len(described) + 20
     genflow(*line, "finetune", made, *few, "--reward-calls", more, "--out", tmp_path / "out", ASKED=log)
     asked = asked_of(log)
@@ -237,7 +241,11 @@ def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
         assert fewest <= facts["budget"]["reward_calls"] <= more + 2 * 4
     spent = ["--reward-calls", 50, "-o", "finetune.compare=false", "--out", tmp_path / "spent"]
     said = genflow(*line, "finetune", made, "--num", 2, *spent, ASKED=log).stderr
-    assert "these are all 50 reward calls that may be made, so one step is taken" in said
+    (warning,) = [each for each in said.splitlines() if each.startswith("warning: ")]
+    assert warning.startswith(f"warning: {len(described)} reward calls are made already, and 50 may be: ")
+    assert "one step is taken at the most" in warning and "--reward-calls" in warning
+    facts = json.loads((tmp_path / "spent" / "finetuned" / "population.json").read_text())["provenance"]
+    assert facts["budget"]["steps"] == 1
     # the policies that are generated on the way are described within the same budget, also after a kill
     direct = [*line, "finetune", *structure, *few, "--reward-calls", more, "-o", "finetune.compare=false"]
     log.unlink()
@@ -345,6 +353,58 @@ def test_commands_read_what_a_run_has_paid_for(start, tmp_path):
     log.unlink(missing_ok=True)
     done = genflow("--plugin", changed, "score", out, "--smiles", tmp_path / "mine.smi", ASKED=log)
     assert len(asked_of(log)) == 4 and "4 scores were asked for, 0 read" in done.stderr
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(reward_calls.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most"),
+    [
+        (lambda n: 20.0 * n, 1),  # docking
+        (lambda n: 0.06 * n, 2),  # that two take longer than one is found out once
+        (lambda n: 0.15, 512),  # starting a program
+        (lambda n: 0.0001 * n, 512),
+    ],
+)
+def test_a_kill_loses_no_score_of_a_slow_function(tmp_path, clock, seconds, most):
+    """What the file holds while the function is asked is what a kill leaves."""
+    sizes, lost, number = [], [], 16 if most <= 2 else 512
+
+    def score(names):
+        lost.append(sum(sizes) - len(rows_of([tmp_path / "x.sqlite"])))
+        sizes.append(len(names))
+        clock[0] += seconds(len(names))
+        return [0.5] * len(names)
+
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        for step in range(2):
+            calls.scores("one", [f"{step} {each}" for each in range(number)], score)
+    assert sum(sizes) == 2 * number and max(sizes) == most
+    if most <= 2:
+        assert max(lost) == 0 and sizes.count(2) <= 1
+    else:  # asked in few batches
+        assert len(sizes) < 32
+
+
+def test_scores_of_a_function_that_changed_are_said_to_be_unused(tmp_path, capsys):
+    before, changed, other = "score:Light old", "score:Light new", "score:Heavy old"
+    with RewardCalls(tmp_path / "described").as_current() as calls:
+        calls.scores(before, ["C", "CC"], lambda names: [0.5] * len(names))
+    capsys.readouterr()
+    for reward, said in ((before, False), (changed, True), (other, False)):
+        calls = RewardCalls(tmp_path / reward, 9, [tmp_path / "described"], [tmp_path / "described"])
+        with calls.as_current():
+            for _ in range(2):
+                calls.scores(reward, ["C"], lambda names: [0.25] * len(names))
+        error = capsys.readouterr().err
+        assert error.count("2 scores of score:Light that were paid for are not used") == said
+        assert error.count("not used") == said
 
 
 def test_scores_that_a_link_places_elsewhere_are_not_read(tmp_path):
