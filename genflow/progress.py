@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -212,6 +212,7 @@ class Progress:
         self._world, self._delay = world(), delay
         self.quiet = quiet or not self._world.is_rank_zero
         self._open: _View | None = None
+        self._last: dict[Hashable, str] = {}
 
     @staticmethod
     def current() -> Progress:
@@ -226,6 +227,18 @@ class Progress:
             yield self
         finally:
             _current.reset(token)
+        if _current.get() is not self:
+            whose = f"worker {self._world.rank} of {self._world.size}: " if self._world.size > 1 else ""
+            for text in self._last.values():
+                self.warn(whose + text)
+            self._last.clear()
+
+    def at_end(self, key: Hashable, text: str) -> None:
+        """Warn when all work that this one shows has ended well, in place of an older text with this key.
+
+        Of several workers each says its own.
+        """
+        self._last[key] = text
 
     def note(self, text: str) -> None:
         """Print a line unless `quiet`, and log it."""

@@ -9,7 +9,6 @@ which keeps its score in a file of its own until the first worker's file has it.
 
 from __future__ import annotations
 
-import glob
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -25,12 +24,16 @@ from genflow.storage.score_files import Row, ScoreFile, files_of, rows_of
 #: seconds of scoring after which scores are written, so that a kill loses no more: of any function, and of
 #: one that takes as long for each object, or when all that was asked for is there
 WRITE_SECONDS, KEEP_SECONDS = 0.5, 0.05
+#: calls of which one is spent on asking for an object again
+REPEATED = 100
 #: the most objects that are scored at once, and the fraction of an object's time below which more are a gain
 MAX_BATCH, GAIN = 1024, 0.75
 
 #: names of objects -> their scores; names and scores -> which are modes
 Score = Callable[[Sequence[str]], Sequence[float]]
 IsMode = Callable[[Sequence[str], Sequence[float]], Sequence[bool]]
+#: an object's name and its score -> its score, asked for again
+Again = Callable[[str, float], float]
 
 _current: ContextVar[RewardCalls | None] = ContextVar("reward_calls", default=None)
 
@@ -75,8 +78,10 @@ class RewardCalls:
         self._unwritten: list[Row] = []
         self._owed = 0.0  # seconds that they took
         self._asked, self._read = 0, set[tuple[str, str]]()
-        self._turned_to = set[str]()
-        rows = world().on_rank_zero(lambda: [self._gathered(), _rows(before), rows_of(known)])
+        self._turned_to, self._repeated = set[str](), set[str]()
+        rows = world().on_rank_zero(
+            lambda: [self._file.gathered() if self._file else [], rows_of(before), rows_of(known)]
+        )
         self._known, self._before, self._given = ({(r, n): score for r, n, score in each} for each in rows)
         if self._file is not None and not world().is_rank_zero:
             path = self._file.path
@@ -151,6 +156,7 @@ class RewardCalls:
         score: Score,
         failed: MutableMapping[str, str] | None = None,
         is_mode: IsMode | None = None,
+        again: Again | None = None,
     ) -> list[float]:
         """Return the scores of objects by name, which all workers that train together must ask for.
 
@@ -161,6 +167,8 @@ class RewardCalls:
             failed: objects for which it failed, and why. It says so while it is asked, here or on another
                 worker; they are counted, and asked for again by the next process.
             is_mode: says which objects of such scores are modes.
+            again: asks for one object again and compares. Where `REPEATED` calls may be made, one of them is
+                for this.
 
         Raises:
             GenflowError: the file cannot be written.
@@ -180,7 +188,7 @@ class RewardCalls:
             new = [name for name in new if (reward, name) not in self._known]
         with self._shown(len(new)):
             while new:
-                new = new[self._ask(reward, new, score, failed) :]
+                new = new[self._ask(reward, new, score, failed, again) :]
         self._write(KEEP_SECONDS)
         return [self._known[reward, name] for name in names]
 
@@ -227,7 +235,14 @@ class RewardCalls:
                 " what it builds on has changed since; they are asked for anew where needed"
             )
 
-    def _ask(self, reward: str, new: list[str], score: Score, failed: MutableMapping[str, str]) -> int:
+    def _ask(
+        self,
+        reward: str,
+        new: list[str],
+        score: Score,
+        failed: MutableMapping[str, str],
+        again: Again | None,
+    ) -> int:
         """Have the first of some new objects scored, and return how many.
 
         They are as many parts as there are workers while larger parts may still be fast, else all.
@@ -262,7 +277,22 @@ class RewardCalls:
             self._unwritten += [row for row in found if row[1] not in failed]
             self._owed += sum(seconds for _, _, seconds in results)
         self._count(found)
+        if again is not None and (self.limit or 0) >= REPEATED and reward not in self._repeated:
+            self._repeat(reward, [row for row in found if row[1] not in failed][:1], again)
         return sum(map(len, parts))
+
+    def _repeat(self, reward: str, rows: Sequence[Row], again: Again) -> None:
+        """Ask again for what has just been asked for, once for a reward and a run; this is a call too."""
+        marked = f"again {reward}"
+        for _, name, score in rows:
+            self._repeated.add(reward)
+            if not any(marked == other for other, _ in self._known.keys() | self._given.keys()):
+                value = self._workers.on_rank_zero(lambda: again(name, score))  # noqa: B023  called at once
+                self._asked += 1
+                self._known[marked, name] = value
+                self._unwritten += [(marked, name, value)] if self._workers.is_rank_zero else []
+                self._write(0.0)
+                self.bar.set(len(self))
 
     def _adapt(self, seconds: float, each: float, size: int) -> None:
         """Choose the size of the next batch by the seconds of one of `size` objects, and of an object in it.
@@ -317,21 +347,3 @@ class RewardCalls:
                 self._write(0.0)
             finally:
                 self._file.close()
-
-    def _gathered(self) -> list[Row]:
-        """The scores in the file, after it has taken in those of workers that were killed."""
-        if self._file is None:
-            return []
-        path = self._file.path
-        left = sorted(path.parent.glob(f"{glob.escape(path.stem)}.worker-*.sqlite"))
-        self._unwritten = rows_of(left)
-        self._write(0.0)
-        for each in left:
-            each.unlink()
-        return rows_of([path])
-
-
-def _rows(before: Sequence[StrPath] | Sequence[Row]) -> list[Row]:
-    """The scores of files, or scores themselves."""
-    rows = [each for each in before if isinstance(each, tuple)]
-    return rows + rows_of([each for each in before if not isinstance(each, tuple)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import sqlite3
@@ -63,6 +64,19 @@ class ScoreFile:
             with self._store:
                 self._store.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", rows)
 
+    def gathered(self) -> list[Row]:
+        """The scores in it, after it has taken in those that workers which were killed left beside it.
+
+        Raises:
+            GenflowError: a file cannot be read or written.
+        """
+        left = sorted(self.path.parent.glob(f"{glob.escape(self.path.stem)}.worker-*.sqlite"))
+        if rows := rows_of(left):
+            self.add(rows)
+        for each in left:
+            each.unlink()
+        return rows_of([self.path])
+
     def close(self) -> None:
         """Close it; adding opens it again."""
         if self._store is not None:
@@ -70,21 +84,23 @@ class ScoreFile:
         self._store = None
 
 
-def rows_of(files: Sequence[StrPath]) -> list[Row]:
-    """The scores in those of some files that are there.
+def rows_of(files: Sequence[StrPath] | Sequence[Row]) -> list[Row]:
+    """The scores in those of some files that are there; those that are given themselves are among them.
 
     Raises:
         GenflowError: a file cannot be read, or holds something else.
     """
     found: list[Row] = []
     for path in files:
-        if Path(path).exists():
+        if isinstance(path, tuple):
+            found.append(path)
+        elif Path(path).exists():
             with _told(path):
                 with closing(_opened(path)) as store:
                     rows = store.execute("SELECT reward, object, score FROM scores").fetchall()
                 if any(not (isinstance(row[2], float) and math.isfinite(row[2])) for row in rows):
                     raise sqlite3.DataError("a score is no number")
-            found += rows
+                found += rows
     return found
 
 

@@ -125,8 +125,8 @@ def test_killed_workers_have_kept_what_was_paid_for(start, alone, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("raises", "reward Shared failed for "),
-        ("one too few", "reward Shared returned 0 scores for 1 molecules"),
+        ("raises", "reward shared failed for "),
+        ("one too few", "reward shared returned 0 scores for 1 molecules"),
     ],
 )
 def test_a_function_that_fails_on_all_workers_is_told_in_one_line(start, tmp_path, fault, says):

@@ -419,3 +419,76 @@ def test_scores_that_a_link_places_elsewhere_are_not_read(tmp_path):
     (tmp_path / "private").rename(run / "inner" / "private")
     with RewardCalls.of_run(run) as calls:
         assert calls.scores("one", ["C"], lambda names: [0.25]) == [0.5]
+
+
+#: a reward that fails for some molecules, and is another each time that it is asked, or always the same
+FAULTY = """
+import os, random
+import genflow
+from rdkit import Chem
+
+class Faulty(genflow.Reward):
+    environment = "molecule"
+    reads_task = False
+
+    def score(self, objects):
+        smiles = [Chem.MolToSmiles(mol) for mol in objects]
+        if os.environ["FAULT"] == "fails" and any(len(each) % 2 for each in smiles):
+            if len(smiles) == 1:
+                with open(os.environ["ASKED"] + "-failed", "a") as file:
+                    file.write(smiles[0] + "\\n")
+            raise RuntimeError("no licence")
+        with open(os.environ["ASKED"], "a") as file:
+            file.writelines(each + "\\n" for each in smiles)
+        other = random.random if os.environ["FAULT"] == "random" else lambda: 0.5
+        return [other() if os.environ["FAULT"] != "fails" else 1 / mol.GetNumAtoms() for mol in objects]
+
+@genflow.hookimpl
+def register_rewards(register):
+    register("my_docking", "faulty:Faulty", environment="molecule")
+"""
+
+
+def faulty(start: Path, tmp_path: Path, fault: str, calls: int):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    structure = f"{BLOCKS},reward=my_docking"
+    few = ["-o", "finetune.steps=100", "-o", "finetune.batch_size=16", "-o", "finetune.compare=false"]
+    line = ["finetune", start / "start", "--structure", structure, *few, "--out", tmp_path / "out"]
+    log = tmp_path / "asked"
+    done = genflow("--plugin", tmp_path / "faulty.py", *line, "--reward-calls", calls, ASKED=log, FAULT=fault)
+    facts = json.loads((tmp_path / "out" / "finetuned" / "population.json").read_text())["provenance"]
+    return done.stderr, asked_of(log), facts["budget"]["reward_calls"]
+
+
+def test_a_random_score_is_noticed_by_one_call_that_counts(start, tmp_path):
+    said, asked, counted = faulty(start, tmp_path, "random", 100)
+    (twice,) = {each for each in asked if asked.count(each) > 1}
+    assert counted == len(asked) == len(set(asked)) + 1 >= 100
+    (line,) = [each for each in said.splitlines() if "is not repeatable" in each]
+    assert line.startswith(f"warning: reward my_docking is not repeatable: the score of {twice} was ")
+    (tmp_path / "less").mkdir()  # where one call is more than a hundredth, none is spent on it
+    said, asked, counted = faulty(start, tmp_path / "less", "random", 99)
+    assert counted == len(asked) == len(set(asked)) and "repeatable" not in said
+
+
+def test_a_constant_score_is_noticed(start, tmp_path):
+    said, asked, counted = faulty(start, tmp_path, "constant", 400)
+    assert counted == len(asked) == len(set(asked)) + 1 and "repeatable" not in said
+    (line,) = [each for each in said.splitlines() if "pays the same" in each]
+    assert line.startswith("warning: reward my_docking pays the same for everything: the first ")
+    assert "different ones, all score 0.5, so there is nothing to learn" in line
+
+
+def test_failures_are_told_by_name_and_counted_at_the_end(start, tmp_path):
+    said, asked, counted = faulty(start, tmp_path, "fails", 40)
+    failed = asked_of(tmp_path / "asked-failed")
+    assert counted == len(set(asked) | set(failed)) and len(set(failed)) > 1
+    assert "warning: reward my_docking failed for " in said and "Faulty" not in said
+    assert said.splitlines()[-1].startswith(
+        f"warning: reward my_docking failed for {len(set(failed))} molecules in all, or gave"
+    )
+    log = tmp_path / "sampled"
+    line = ["--plugin", tmp_path / "faulty.py", "sample", tmp_path / "out", "--num", 400, "--unique"]
+    done = genflow(*line, ASKED=log, FAULT="fails")
+    failed = set(asked_of(tmp_path / "sampled-failed"))
+    assert f"failed for {len(failed)} molecules in all" in done.stderr.splitlines()[-1]
