@@ -16,19 +16,14 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
+from genflow.batch_size import KEEP_SECONDS, WRITE_SECONDS, BatchSize
 from genflow.distributed.world import ALONE, World, world
 from genflow.progress import Bar, Progress
 from genflow.storage.files import StrPath
 from genflow.storage.score_files import Row, ScoreFile, files_of, rows_of
 
-#: seconds of scoring after which scores are written, so that a kill loses no more: of any function, and of
-#: one that takes as long for each object, or when all that was asked for is there
-WRITE_SECONDS, KEEP_SECONDS = 0.5, 0.05
 #: calls of which one is spent on asking for an object again
 REPEATED = 100
-#: the most objects that are scored at once, and the fraction of an object's time below which more are a gain
-MAX_BATCH, GAIN = 1024, 0.75
-
 #: names of objects -> their scores; names and scores -> which are modes
 Score = Callable[[Sequence[str]], Sequence[float]]
 IsMode = Callable[[Sequence[str], Sequence[float]], Sequence[bool]]
@@ -53,8 +48,8 @@ class RewardCalls:
         self,
         file: StrPath | None,
         limit: int | None = None,
-        before: Sequence[StrPath] | Sequence[Row] = (),
-        known: Sequence[StrPath] = (),
+        before: Sequence[StrPath | Row] = (),
+        known: Sequence[StrPath | Row] = (),
     ) -> None:
         """Read the file, which is made with the first score; by all workers that train together.
 
@@ -73,15 +68,18 @@ class RewardCalls:
         self.reward: str | None = None
         self.bar = Bar()
         self._file = None if file is None else ScoreFile(Path(file))
-        self._batch, self._slow, self._tried, self._each = 1, False, False, 0.0
+        self._batch = BatchSize()
         self._is_mode: IsMode | None = None
         self._unwritten: list[Row] = []
         self._owed = 0.0  # seconds that they took
         self._asked, self._read = 0, set[tuple[str, str]]()
         self._turned_to, self._repeated = set[str](), set[str]()
-        rows = world().on_rank_zero(
-            lambda: [self._file.gathered() if self._file else [], rows_of(before), rows_of(known)]
-        )
+
+        def read() -> list[list[Row]]:
+            return [self._file.gathered() if self._file else [], rows_of(before), rows_of(known)]
+
+        # where nothing is read, the other workers need not come here
+        rows = world().on_rank_zero(read) if file or before or known else read()
         self._known, self._before, self._given = ({(r, n): score for r, n, score in each} for each in rows)
         if self._file is not None and not world().is_rank_zero:
             path = self._file.path
@@ -143,6 +141,10 @@ class RewardCalls:
     def spent(self) -> float:
         """The fraction of the limit that is used, 0 without one."""
         return len(self) / self.limit if self.limit else 0.0
+
+    def rows(self) -> list[Row]:
+        """All calls: the identity of the reward, the object's name and its score."""
+        return [(reward, name, score) for (reward, name), score in self._known.items()]
 
     def figures(self) -> dict[str, float]:
         """Return the number of calls, the best score and the number of modes, where there are some."""
@@ -248,9 +250,9 @@ class RewardCalls:
         They are as many parts as there are workers while larger parts may still be fast, else all.
         """
         workers = self._workers
-        size = min(self._batch, -(-len(new) // workers.size))
+        size = min(self._batch.size, -(-len(new) // workers.size))
         parts = [new[start : start + size] for start in range(0, len(new), size)]
-        parts = parts if self._slow else parts[: workers.size]
+        parts = parts if self._batch.slow else parts[: workers.size]
         before = len(self)
 
         def scored(part: list[str]) -> list[Any]:
@@ -266,7 +268,7 @@ class RewardCalls:
         results = workers.map_dynamic(
             parts, scored, on_progress=lambda done: self.bar.set(before + min(done * size, len(new)))
         )
-        self._adapt(*max((seconds, seconds / len(rows)) for rows, _, seconds in results), size)
+        self._batch.adapt(*max((seconds, seconds / len(rows)) for rows, _, seconds in results), size)
         for _, faults, _ in results:
             failed.update(faults)
         found = [(r, n, s) for rows, _, _ in results for r, n, s in rows]
@@ -293,22 +295,6 @@ class RewardCalls:
                 self._unwritten += [(marked, name, value)] if self._workers.is_rank_zero else []
                 self._write(0.0)
                 self.bar.set(len(self))
-
-    def _adapt(self, seconds: float, each: float, size: int) -> None:
-        """Choose the size of the next batch by the seconds of one of `size` objects, and of an object in it.
-
-        A slow function is asked for one after the other, so that a kill loses none, unless more at once take
-        it no longer, which is tried.
-        """
-        if size < self._batch and seconds <= WRITE_SECONDS:  # there were no more
-            return
-        gains = each <= GAIN * self._each if size > 1 else not self._tried
-        self._each, self._tried = each, self._tried or size > 1
-        self._slow = seconds > WRITE_SECONDS or not (each < KEEP_SECONDS or gains)
-        if self._slow:
-            self._batch = max(1, size // 2) if each < KEEP_SECONDS else 1
-        else:
-            self._batch = min(MAX_BATCH, 2 * self._batch)
 
     def _take(self, rows: Sequence[Row]) -> None:
         """Count calls that were made elsewhere, as if they were made here."""

@@ -84,7 +84,7 @@ class ScoreFile:
         self._store = None
 
 
-def rows_of(files: Sequence[StrPath] | Sequence[Row]) -> list[Row]:
+def rows_of(files: Sequence[StrPath | Row]) -> list[Row]:
     """The scores in those of some files that are there; those that are given themselves are among them.
 
     Raises:

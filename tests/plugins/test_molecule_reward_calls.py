@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from processes import genflow, refused, started
 from rdkit import Chem
 
-from genflow import GenflowError, Population, RewardCalls, Structure, code_digest, finetune, reward_calls
+from genflow import (
+    GenflowError,
+    Population,
+    RewardCalls,
+    Structure,
+    code_digest,
+    finetune,
+    generate,
+    load_plugin,
+    reward_calls,
+)
 from genflow.progress import Bar
 from genflow.storage.score_files import rows_of
 
@@ -419,6 +430,36 @@ def test_scores_that_a_link_places_elsewhere_are_not_read(tmp_path):
     (tmp_path / "private").rename(run / "inner" / "private")
     with RewardCalls.of_run(run) as calls:
         assert calls.scores("one", ["C"], lambda names: [0.25]) == [0.5]
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """A reward of one's own in this process, and what it was asked for, by canonical SMILES."""
+    plugin = PLUGIN.replace("Logged", "Here").replace("logged", "in_process")
+    (tmp_path / "in_process.py").write_text(plugin)
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    load_plugin(tmp_path / "in_process.py")
+    return tmp_path / "asked"
+
+
+def test_python_counts_as_the_commands_do(counted, capsys):
+    structure = "blocks=5,max_blocks=4,reward=in_process"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = generate("molecule", structure, num=2)
+    described = asked_of(counted)
+    assert 300 < len(described) == len(set(described)) <= 600
+    trained = finetune(made, reward_calls=len(described) + 20, batch_size=4, steps=40)
+    asked = asked_of(counted)  # one of them twice
+    assert trained.provenance["budget"]["reward_calls"] == len(asked) == len(set(asked)) + 1
+    assert len(asked) > len(described) + 1
+    assert (
+        f"{len(described)} reward calls were made before, to describe the structure"
+        in capsys.readouterr().err
+    )
+    # policies that needed no description have none in their count
+    random = finetune(Population.initialised(made.structure, 2, 0), reward_calls=30, batch_size=4)
+    assert 30 <= random.provenance["budget"]["reward_calls"] < 30 + 2 * 4
 
 
 #: a reward that fails for some molecules, and is another each time that it is asked, or always the same
