@@ -7,8 +7,8 @@ import itertools
 import math
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,13 @@ class Scorer:
                 unknown.append(each)
             else:
                 found[each] = score
-        for start in range(0, len(unknown), BATCH):
-            # kept when a whole batch is there: what was interrupted is asked again
-            for each, score in self._ask(unknown[start : start + BATCH]):
-                found[each] = score
-                _scores.add((self._number, each), score, sys.getsizeof(each) + OVERHEAD)
+        with counted("scores", len(unknown)) as show:
+            for start in range(0, len(unknown), BATCH):
+                # kept when a whole batch is there: what was interrupted is asked again
+                for each, score in self._ask(unknown[start : start + BATCH]):
+                    found[each] = score
+                    _scores.add((self._number, each), score, sys.getsizeof(each) + OVERHEAD)
+                show(min(start + BATCH, len(unknown)))
         return [found[each] for each in smiles]
 
     def modes(self, smiles: Sequence[str]) -> list[bool]:
@@ -211,6 +213,16 @@ class Scorer:
             if not 0 <= value <= 1
         }
         return [value if 0 <= value <= 1 else FLOOR for value in values], faults
+
+
+@contextmanager
+def counted(label: str, number: int) -> Iterator[Callable[[int], None]]:
+    """What shows how much of work on so many molecules is done, if they are more than are scored at once."""
+    if number > BATCH:
+        with Progress.current().bar(label, number) as bar:
+            yield bar.set
+    else:
+        yield lambda done: None
 
 
 def read(smiles: str) -> Mol | None:
