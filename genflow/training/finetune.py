@@ -198,7 +198,9 @@ def _counted(
     paid = [described] if isinstance(described, Path) else list(described)
     before = paid if name == "finetuned" else []
     calls = RewardCalls(file, options.reward_calls, before, [*paid, *sorted(file.parent.glob("*.sqlite"))])
-    with calls.as_current(), progress.bar("reward calls", options.reward_calls, len(calls)) as calls.bar:
+    # the bar of the steps tells the time left
+    bar = progress.bar("reward calls", options.reward_calls, len(calls), timed=False)
+    with calls.as_current(), bar as calls.bar:
         yield
 
 
