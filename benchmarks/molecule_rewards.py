@@ -60,9 +60,10 @@ def measured(structure: Structure, calls: int) -> dict[str, Any]:
     untrained = Population.initialised(structure, 2, 0)
     uniform = Population(structure, torch.zeros_like(untrained.weights))
     js = {}
-    for name, start in (("generated", generated), ("random", untrained)):
-        trained = genflow.finetune(start, reward_calls=calls, **FINETUNE)
-        asked = trained.provenance["budget"]["reward_calls"]
+    described = len(structure.layout.reward_calls)  # which come on top here
+    for name, start, before in (("generated", generated, described), ("random", untrained, 0)):
+        trained = genflow.finetune(start, reward_calls=calls + before, **FINETUNE)
+        asked = trained.provenance["budget"]["reward_calls"] - before
         js[name] = {"start": figures_of(start)["js"], "trained": figures_of(trained)["js"], "calls": asked}
     return {"structure": structure.fields(), "uniform": figures_of(uniform)["js"], "js": js}
 

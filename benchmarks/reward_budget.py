@@ -46,7 +46,7 @@ class Ledger(RewardCalls):
         if self._reward not in (None, reward):
             raise ValueError(f"{reward} is asked on the account of {self._reward}")
         self._reward = reward
-        found = super().scores(reward, names, *how, **more)
+        found = super().scores(reward, names, *how[:3], **{**more, "again": None})  # nothing is asked twice
         for name, value in zip(names, found, strict=True):
             self.asked.setdefault(name, value)
         return found

@@ -93,7 +93,8 @@ def finetune(
     """Train policies further, for what their own structure pays or for something else.
 
     ``finetune(population, "reward=light", reward_calls=2000)`` is ``genflow finetune`` with ``--structure``
-    and ``--reward-calls``, but that no random start is trained beside it unless ``compare=True``.
+    and ``--reward-calls``, but that no random start is trained beside it unless ``compare=True``. The reward
+    calls that describing a structure took, where it was generated for in this process, are the first of them.
 
     Args:
         population: where the training starts.
@@ -118,5 +119,7 @@ def finetune(
     config = load_config(None, env=own.env, policy=own.policy, seed=seed, device=device, **given)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run" if out is None else Path(out)
-        finetune_both(config, transfer(population, wanted), folder, Progress.current())
+        # so that the count is that of `genflow generate` and `genflow finetune`
+        described = own.layout.reward_calls if population.source == "generated" else ()
+        finetune_both(config, transfer(population, wanted), folder, Progress.current(), described)
         return Population.load(folder / TRAININGS[0])

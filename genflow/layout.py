@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from genflow.caching import cached_on
 from genflow.errors import GenflowError
+from genflow.reward_calls import RewardCalls
+from genflow.storage.score_files import Row
 
 
 class UnitDescriptions:
@@ -42,6 +45,8 @@ class UnitDescriptions:
         self._make = amounts
         #: seconds that computing the amounts took, if a function computes them and was called
         self.seconds = 0.0
+        #: the scores that this asked for where nobody else counted them
+        self.reward_calls: list[Row] = []
         self.categories = dict(categories or {})
         if coordinates is not None:
             places = _table("coordinates", coordinates)
@@ -75,9 +80,14 @@ class UnitDescriptions:
     def amounts(self) -> Tensor:
         """The amounts of all units, (U, G) float32."""
         began = time.perf_counter()
-        amounts = _table("amounts", self._make() if callable(self._make) else self._make)
         if callable(self._make):
+            alone = RewardCalls.current() is None
+            with RewardCalls(None).as_current() if alone else nullcontext() as calls:
+                amounts = _table("amounts", self._make())
+            self.reward_calls = calls.rows() if calls is not None else []
             self.seconds = time.perf_counter() - began
+        else:
+            amounts = _table("amounts", self._make)
         if len(amounts) != len(self):
             raise GenflowError(f"{len(amounts)} rows of amounts for {len(self)} units")
         return amounts
@@ -147,6 +157,11 @@ class WeightLayout:
     def describing_seconds(self) -> float:
         """The seconds that describing the units has taken."""
         return sum(units.seconds for units in self.units.values())
+
+    @property
+    def reward_calls(self) -> list[Row]:
+        """The scores that describing the units asked for in this process, where nobody else counted them."""
+        return [row for units in self.units.values() for row in units.reward_calls]
 
     def slices(self) -> dict[str, slice]:
         """Return the slice of each parameter in the flat vector, by name."""

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -28,14 +28,25 @@ CALL_SECONDS = 1.0
 
 
 class Bar:
-    """One task's steps and the figures that matter; made without arguments it is shown nowhere."""
+    """One task's steps and the figures that matter; made without arguments it is shown nowhere.
+
+    Attributes:
+        share: how much of the task is over, 0 to 1, where it may end before its steps.
+    """
 
     def __init__(
-        self, label: str = "", total: int = 0, start: int = 0, show: Callable[[Bar], None] | None = None
+        self,
+        label: str = "",
+        total: int = 0,
+        start: int = 0,
+        show: Callable[[Bar], None] | None = None,
+        timed: bool = True,
     ) -> None:
         self.label, self.total, self.done = label, total, start
         self.figures = ""
-        self._start, self._began, self._show = start, time.monotonic(), show
+        self.share: float | None = None
+        self._start, self._began, self._show, self._timed = start, time.monotonic(), show, timed
+        self._first: float | None = None
 
     def advance(self, **figures: float) -> None:
         """Count one step and show its figures."""
@@ -54,10 +65,22 @@ class Bar:
         parts = [f"{self.label} {self.done}/{self.total}"]
         if self.figures:
             parts.append(self.figures)
-        if self._start < self.done < self.total:
-            left = (now - self._began) * (self.total - self.done) / (self.done - self._start)
-            parts.append(f"{timedelta(seconds=round(left))} left")
+        if left := self.left(now):
+            parts.append(f"{left} left")
         return ", ".join(parts)
+
+    def begin(self, share: float) -> None:
+        """Say how much of the task was over when it began, where `share` is said."""
+        self._first = self.share = share
+
+    def left(self, now: float) -> str:
+        """The time left, at a time of `time.monotonic`; empty where it is not known or another bar's."""
+        first, done = self._start / (self.total or 1), self.done / (self.total or 1)
+        if self.share is not None and self._first is not None:
+            first, done = self._first, self.share
+        if not (self._timed and first < done < 1):
+            return ""
+        return str(timedelta(seconds=round((now - self._began) * (1 - done) / (done - first))))
 
 
 class _View(ABC):
@@ -116,14 +139,14 @@ class _Live(_View):
 
     def __init__(self, delay: float, **how: Any) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         super().__init__()
         self.rich = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
             TextColumn("{task.fields[figures]}", markup=False),
             console=Console(stderr=True),
             **how,
@@ -142,7 +165,9 @@ class _Live(_View):
 
     def open(self, bar: Bar) -> None:
         super().open(bar)
-        self._tasks[bar] = self.rich.add_task(bar.label, total=bar.total, completed=bar.done, figures="")
+        self._tasks[bar] = self.rich.add_task(
+            bar.label, total=bar.total, completed=bar.done, figures="", left=""
+        )
         self._draw_in_time()
 
     def close(self, bar: Bar) -> None:
@@ -151,7 +176,8 @@ class _Live(_View):
             self.rich.remove_task(self._tasks[bar])
 
     def update(self, bar: Bar) -> None:
-        self.rich.update(self._tasks[bar], completed=bar.done, figures=bar.figures)
+        left = bar.left(time.monotonic())
+        self.rich.update(self._tasks[bar], completed=bar.done, figures=bar.figures, left=left)
         self._draw_in_time()
 
     def _draw_in_time(self) -> None:
@@ -212,6 +238,7 @@ class Progress:
         self._world, self._delay = world(), delay
         self.quiet = quiet or not self._world.is_rank_zero
         self._open: _View | None = None
+        self._last: dict[Hashable, str] = {}
 
     @staticmethod
     def current() -> Progress:
@@ -226,6 +253,18 @@ class Progress:
             yield self
         finally:
             _current.reset(token)
+        if _current.get() is not self:
+            whose = f"worker {self._world.rank} of {self._world.size}: " if self._world.size > 1 else ""
+            for text in self._last.values():
+                self.warn(whose + text)
+            self._last.clear()
+
+    def at_end(self, key: Hashable, text: str) -> None:
+        """Warn when all work that this one shows has ended well, in place of an older text with this key.
+
+        Of several workers each says its own.
+        """
+        self._last[key] = text
 
     def note(self, text: str) -> None:
         """Print a line unless `quiet`, and log it."""
@@ -240,26 +279,29 @@ class Progress:
             print(f"warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def bar(self, label: str, total: int, start: int = 0) -> Iterator[Bar]:
-        """A bar for `total` steps; inside of another one it is shown below it until it ends."""
+    def bar(self, label: str, total: int, start: int = 0, timed: bool = True) -> Iterator[Bar]:
+        """A bar for `total` steps; inside of another one it is shown below it until it ends.
+
+        It tells the time that is left if it is `timed`.
+        """
         with self.as_current():
             if self.quiet:
                 yield Bar()
             elif self._open is not None:
-                with _opened(self._open, label, total, start) as bar:
+                with _opened(self._open, label, total, start, timed) as bar:
                     yield bar
             else:
                 self._open = _view(self._delay)
                 try:
-                    with self._open.shown(), _opened(self._open, label, total, start) as bar:
+                    with self._open.shown(), _opened(self._open, label, total, start, timed) as bar:
                         yield bar
                 finally:
                     self._open = None
 
 
 @contextmanager
-def _opened(view: _View, label: str, total: int, start: int) -> Iterator[Bar]:
-    bar = Bar(label, total, start, view.update)
+def _opened(view: _View, label: str, total: int, start: int, timed: bool) -> Iterator[Bar]:
+    bar = Bar(label, total, start, view.update, timed)
     view.open(bar)
     try:
         yield bar

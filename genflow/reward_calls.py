@@ -9,39 +9,28 @@ which keeps its score in a file of its own until the first worker's file has it.
 
 from __future__ import annotations
 
-import glob
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 
-from genflow.distributed.world import world
-from genflow.errors import GenflowError
+from genflow.batch_size import KEEP_SECONDS, WRITE_SECONDS, BatchSize
+from genflow.distributed.world import ALONE, World, world
 from genflow.progress import Bar, Progress
 from genflow.storage.files import StrPath
+from genflow.storage.score_files import Row, ScoreFile, files_of, rows_of
 
-#: the folder of scores that were paid for beside what was made with them, and the file of those that
-#: describing a structure to a generator took
-FOLDER, DESCRIBED = "reward_calls", "described.sqlite"
-#: seconds of scoring after which scores are written, so that a kill loses no more: at once, and when all that
-#: was asked for is there; and the most objects that are scored at once
-WRITE_SECONDS, KEEP_SECONDS, MAX_BATCH = 0.5, 0.05, 1024
-
-#: a reward's identity, an object's name, and its score
-Row = tuple[str, str, float]
+#: calls of which one is spent on asking for an object again
+REPEATED = 100
 #: names of objects -> their scores; names and scores -> which are modes
 Score = Callable[[Sequence[str]], Sequence[float]]
 IsMode = Callable[[Sequence[str], Sequence[float]], Sequence[bool]]
+#: an object's name and its score -> its score, asked for again
+Again = Callable[[str, float], float]
 
 _current: ContextVar[RewardCalls | None] = ContextVar("reward_calls", default=None)
-
-
-def described_in(folder: StrPath) -> Path:
-    """The file of the reward calls that describing the structure of generated policies took."""
-    return Path(folder) / FOLDER / DESCRIBED
 
 
 class RewardCalls:
@@ -57,17 +46,17 @@ class RewardCalls:
 
     def __init__(
         self,
-        file: StrPath,
+        file: StrPath | None,
         limit: int | None = None,
-        before: Sequence[StrPath] = (),
-        known: Sequence[StrPath] = (),
+        before: Sequence[StrPath | Row] = (),
+        known: Sequence[StrPath | Row] = (),
     ) -> None:
         """Read the file, which is made with the first score; by all workers that train together.
 
         Args:
-            file: the scores of this training.
+            file: the scores of this training; None keeps none, and each worker asks for its own.
             limit: see above.
-            before: files of calls that were made for this training before it began. They count.
+            before: files of calls that were made for this training before it began, or these. They count.
             known: files of other scores, which count when they are asked for, and are not asked for again.
 
         Raises:
@@ -78,15 +67,23 @@ class RewardCalls:
         self.modes: int | None = None
         self.reward: str | None = None
         self.bar = Bar()
-        self._file, self._store = Path(file), cast(sqlite3.Connection | None, None)
-        self._batch, self._slow = 1, False
+        self._file = None if file is None else ScoreFile(Path(file))
+        self._batch = BatchSize()
         self._is_mode: IsMode | None = None
         self._unwritten: list[Row] = []
         self._owed = 0.0  # seconds that they took
-        rows = world().on_rank_zero(lambda: [self._gathered(), _rows(before), _rows(known)])
+        self._asked, self._read = 0, set[tuple[str, str]]()
+        self._turned_to, self._repeated = set[str](), set[str]()
+
+        def read() -> list[list[Row]]:
+            return [self._file.gathered() if self._file else [], rows_of(before), rows_of(known)]
+
+        # where nothing is read, the other workers need not come here
+        rows = world().on_rank_zero(read) if file or before or known else read()
         self._known, self._before, self._given = ({(r, n): score for r, n, score in each} for each in rows)
-        if not world().is_rank_zero:
-            self._file = self._file.with_name(f"{self._file.stem}.worker-{world().rank}.sqlite")
+        if self._file is not None and not world().is_rank_zero:
+            path = self._file.path
+            self._file = ScoreFile(path.with_name(f"{path.stem}.worker-{world().rank}.sqlite"))
 
     @staticmethod
     def current() -> RewardCalls | None:
@@ -99,12 +96,42 @@ class RewardCalls:
         token = _current.set(self)
         try:
             yield self
-            if not world().is_rank_zero:  # the first worker's file has it all
+            if self._file is not None and not world().is_rank_zero:  # the first worker's file has it all
                 self._close()
-                self._file.unlink(missing_ok=True)
+                self._file.path.unlink(missing_ok=True)
         finally:
             _current.reset(token)
             self._close()
+
+    @classmethod
+    @contextmanager
+    def of_run(cls, folder: StrPath) -> Iterator[Self]:
+        """Take meanwhile the scores that a run has paid for, see `files_of`, and ask for others.
+
+        Nothing is written. At the end a line says how many were asked for and how many were read.
+
+        Raises:
+            GenflowError: a file of scores holds something else.
+        """
+        with cls(None, known=files_of(folder)).as_current() as calls:
+            assert isinstance(calls, cls)
+            yield calls
+        asked, read = calls.asked_and_read().values()
+        if asked or read:
+            Progress.current().note(f"{asked:,} scores were asked for, {read:,} read from {folder}")
+
+    def asked_and_read(self) -> dict[str, int]:
+        """How many scores all workers asked for, and how many different ones were there already."""
+        asked, read = self._asked, [key in self._read for key in self._given]
+        if world().size > 1:
+            import torch
+
+            asked, *read = world().all_reduce(torch.tensor([asked, *read], dtype=torch.int64)).tolist()
+        return {"scores_asked": asked, "scores_read": sum(map(bool, read))}
+
+    @property
+    def _workers(self) -> World:
+        return ALONE if self._file is None else world()
 
     def __len__(self) -> int:
         """The number of calls."""
@@ -114,6 +141,10 @@ class RewardCalls:
     def spent(self) -> float:
         """The fraction of the limit that is used, 0 without one."""
         return len(self) / self.limit if self.limit else 0.0
+
+    def rows(self) -> list[Row]:
+        """All calls: the identity of the reward, the object's name and its score."""
+        return [(reward, name, score) for (reward, name), score in self._known.items()]
 
     def figures(self) -> dict[str, float]:
         """Return the number of calls, the best score and the number of modes, where there are some."""
@@ -127,23 +158,26 @@ class RewardCalls:
         score: Score,
         failed: MutableMapping[str, str] | None = None,
         is_mode: IsMode | None = None,
+        again: Again | None = None,
     ) -> list[float]:
         """Return the scores of objects by name, which all workers that train together must ask for.
 
         Args:
-            reward: what tells the scoring function and its options from others.
+            reward: what tells the scoring function and its options from others, its name in front.
             names: objects as text, the same text for the same object.
             score: computes the scores of objects; it is asked for those that are new.
             failed: objects for which it failed, and why. It says so while it is asked, here or on another
                 worker; they are counted, and asked for again by the next process.
             is_mode: says which objects of such scores are modes.
+            again: asks for one object again and compares. Where `REPEATED` calls may be made, one of them is
+                for this.
 
         Raises:
             GenflowError: the file cannot be written.
         """
         failed = {} if failed is None else failed
         # the first worker's, as rounding may lead elsewhere on another machine
-        asked: Any = world().on_rank_zero(lambda: [reward, list(names)])
+        asked: Any = self._workers.on_rank_zero(lambda: [reward, list(names)])
         reward, names = asked
         if reward != self.reward:
             self._turn_to(reward, is_mode)
@@ -151,11 +185,12 @@ class RewardCalls:
         if given := [
             (reward, name, self._given[reward, name]) for name in new if (reward, name) in self._given
         ]:
+            self._read.update((r, n) for r, n, _ in given)
             self._take(given)
             new = [name for name in new if (reward, name) not in self._known]
         with self._shown(len(new)):
             while new:
-                new = new[self._ask(reward, new, score, failed) :]
+                new = new[self._ask(reward, new, score, failed, again) :]
         self._write(KEEP_SECONDS)
         return [self._known[reward, name] for name in names]
 
@@ -170,30 +205,54 @@ class RewardCalls:
         self.bar = Bar()
 
     def _turn_to(self, reward: str, is_mode: IsMode | None) -> None:
-        """Count what belongs to this reward."""
-        self.reward, self._is_mode = reward, is_mode
-        self.best, self.modes = None, None if is_mode is None else 0
+        """Count what belongs to this reward, and say what was there before."""
+        self.reward, self._is_mode = reward, None if self._file is None else is_mode
+        self.best, self.modes = None, None if self._is_mode is None else 0
         own = [(r, name, score) for (r, name), score in self._known.items() if r == reward]
         self._look_at(own)
+        if reward in self._turned_to:
+            return
+        self._turned_to.add(reward)
+        self._say_what_is_stale(reward)
+        if own:
+            Progress.current().note(f"{len(own):,} reward calls were made before this start, and are kept")
         new = [(r, n, s) for (r, n), s in self._before.items() if r == reward and (r, n) not in self._known]
         if new:
             Progress.current().note(f"{len(new):,} reward calls were made before, to describe the structure")
             self._take(new)
-            if self.limit is not None and len(self) >= self.limit:
-                Progress.current().warn(
-                    f"these are all {self.limit:,} reward calls that may be made, so one step is taken; raise"
-                    " finetune.reward_calls"
-                )
+        if (own or new) and self.limit is not None and len(self) >= self.limit:
+            Progress.current().warn(
+                f"{len(self):,} reward calls are made already, and {self.limit:,} may be: one step is taken"
+                " at the most, and the training ends; give more by --reward-calls (finetune.reward_calls)"
+            )
 
-    def _ask(self, reward: str, new: list[str], score: Score, failed: MutableMapping[str, str]) -> int:
+    def _say_what_is_stale(self, reward: str) -> None:
+        """Say where there are scores of the same function from before it changed, and none from after."""
+        there = self._before.keys() | self._given.keys() | self._known.keys()
+        function = reward.split(" ")[0]
+        stale = sum(other.split(" ")[0] == function for other, _ in there)
+        if stale and not any(other == reward for other, _ in there):
+            Progress.current().note(
+                f"{stale:,} scores of {function} that were paid for are not used, as its code, its options or"
+                " what it builds on has changed since; they are asked for anew where needed"
+            )
+
+    def _ask(
+        self,
+        reward: str,
+        new: list[str],
+        score: Score,
+        failed: MutableMapping[str, str],
+        again: Again | None,
+    ) -> int:
         """Have the first of some new objects scored, and return how many.
 
         They are as many parts as there are workers while larger parts may still be fast, else all.
         """
-        workers = world()
-        size = min(self._batch, -(-len(new) // workers.size))
+        workers = self._workers
+        size = min(self._batch.size, -(-len(new) // workers.size))
         parts = [new[start : start + size] for start in range(0, len(new), size)]
-        parts = parts if self._slow else parts[: workers.size]
+        parts = parts if self._batch.slow else parts[: workers.size]
         before = len(self)
 
         def scored(part: list[str]) -> list[Any]:
@@ -203,28 +262,43 @@ class RewardCalls:
             seconds = time.monotonic() - began
             self._unwritten += [each for each in rows if each[1] not in failed]
             self._owed += seconds
-            self._write(WRITE_SECONDS)
+            self._write(KEEP_SECONDS if seconds >= KEEP_SECONDS * len(part) else WRITE_SECONDS)
             return [rows, {n: failed[n] for n in part if n in failed}, seconds]
 
         results = workers.map_dynamic(
             parts, scored, on_progress=lambda done: self.bar.set(before + min(done * size, len(new)))
         )
-        self._slow = max(seconds for _, _, seconds in results) > WRITE_SECONDS
-        self._batch = max(1, self._batch // 2) if self._slow else min(MAX_BATCH, 2 * self._batch)
+        self._batch.adapt(*max((seconds, seconds / len(rows)) for rows, _, seconds in results), size)
         for _, faults, _ in results:
             failed.update(faults)
         found = [(r, n, s) for rows, _, _ in results for r, n, s in rows]
+        self._asked += len(found)
         if not workers.is_rank_zero:
             self._unwritten, self._owed = [], 0.0
         elif workers.size > 1:  # its own among them, which may be written twice
             self._unwritten += [row for row in found if row[1] not in failed]
             self._owed += sum(seconds for _, _, seconds in results)
         self._count(found)
+        if again is not None and (self.limit or 0) >= REPEATED and reward not in self._repeated:
+            self._repeat(reward, [row for row in found if row[1] not in failed][:1], again)
         return sum(map(len, parts))
+
+    def _repeat(self, reward: str, rows: Sequence[Row], again: Again) -> None:
+        """Ask again for what has just been asked for, once for a reward and a run; this is a call too."""
+        marked = f"again {reward}"
+        for _, name, score in rows:
+            self._repeated.add(reward)
+            if not any(marked == other for other, _ in self._known.keys() | self._given.keys()):
+                value = self._workers.on_rank_zero(lambda: again(name, score))  # noqa: B023  called at once
+                self._asked += 1
+                self._known[marked, name] = value
+                self._unwritten += [(marked, name, value)] if self._workers.is_rank_zero else []
+                self._write(0.0)
+                self.bar.set(len(self))
 
     def _take(self, rows: Sequence[Row]) -> None:
         """Count calls that were made elsewhere, as if they were made here."""
-        self._unwritten += rows if world().is_rank_zero else []
+        self._unwritten += rows if self._workers.is_rank_zero else []
         self._write(0.0)
         self._count(rows)
 
@@ -246,64 +320,16 @@ class RewardCalls:
 
     def _write(self, seconds: float) -> None:
         """Write the scores that are not in the file, if they took so many seconds."""
-        if not self._unwritten or self._owed < seconds:
+        if self._file is None:
+            self._unwritten, self._owed = [], 0.0
+        if self._file is None or not self._unwritten or self._owed < seconds:
             return
-        with _told(self._file):
-            if self._store is None:
-                self._store = _opened(self._file)
-            with self._store:
-                self._store.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?)", self._unwritten)
+        self._file.add(self._unwritten)
         self._unwritten, self._owed = [], 0.0
 
     def _close(self) -> None:
-        try:
-            self._write(0.0)
-        finally:
-            if self._store is not None:
-                self._store.close()
-            self._store = None
-
-    def _gathered(self) -> list[Row]:
-        """The scores in the file, after it has taken in those of workers that were killed."""
-        left = sorted(self._file.parent.glob(f"{glob.escape(self._file.stem)}.worker-*.sqlite"))
-        self._unwritten = _rows(left)
-        self._write(0.0)
-        for path in left:
-            path.unlink()
-        return _rows([self._file])
-
-
-def _rows(files: Sequence[StrPath]) -> list[Row]:
-    """The scores in those of some files that are there."""
-    found: list[Row] = []
-    for path in files:
-        if Path(path).exists():
-            with _told(path):
-                store = _opened(path)
-                with closing(store):
-                    found += store.execute("SELECT reward, object, score FROM scores").fetchall()
-    return found
-
-
-def _opened(path: StrPath) -> sqlite3.Connection:
-    """Open a file of scores, or make it."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    store = sqlite3.connect(path)
-    try:
-        store.execute(
-            "CREATE TABLE IF NOT EXISTS scores (reward TEXT, object TEXT, score REAL NOT NULL,"
-            " PRIMARY KEY (reward, object)) WITHOUT ROWID"
-        )
-    except sqlite3.Error:
-        store.close()
-        raise
-    return store
-
-
-@contextmanager
-def _told(path: StrPath) -> Iterator[None]:
-    """Turn what goes wrong with a file into one line."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise GenflowError(f"{path} cannot hold the scores of a training: {error}") from error
+        if self._file is not None:
+            try:
+                self._write(0.0)
+            finally:
+                self._file.close()

@@ -11,7 +11,7 @@ import types
 
 import pytest
 
-from genflow import Structure, evaluate, progress
+from genflow import Structure, evaluate, finetune, progress
 from genflow.population import Population
 from genflow.progress import Bar, Progress
 
@@ -52,6 +52,37 @@ def test_a_line_says_the_step_the_figures_and_the_time_left(monkeypatch, start, 
     for _ in range(advanced):
         bar.advance(loss=0.123456)
     assert bar.line(1000.0 + seconds) == line
+
+
+def test_the_time_left_is_that_of_what_ends_the_work_first(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    steps, calls = (Bar("task", 200, 0, lambda bar: None, timed) for timed in (True, False))
+    steps.begin(0.25)  # of a budget, before the first step
+    now[0] += 60.0
+    steps.share = 0.75
+    steps.set(10)
+    calls.set(150)
+    assert steps.line(now[0]) == "task 10/200, 0:00:30 left"
+    assert calls.line(now[0]) == "task 150/200"
+    steps.share = 1.0
+    assert steps.line(now[0]) == "task 10/200"
+
+
+def test_a_training_with_a_budget_tells_one_time(monkeypatch):
+    lines = []
+
+    class View(progress._Lines):
+        def update(self, bar):
+            lines.append([each.line(bar._began + 60.0) for each in self.bars])
+
+    monkeypatch.setattr(progress, "_view", lambda delay: View())
+    start = Population.initialised(
+        Structure.build("molecule", {"blocks": 5, "max_blocks": 3, "width": 8}), 1, 0
+    )
+    finetune(start, reward_calls=40, steps=20, batch_size=4)
+    both = [line for line in lines if len(line) == 2 and not line[1].startswith("reward")]
+    assert any(" left" in steps for _, steps in both) and not any(" left" in calls for calls, _ in both)
 
 
 def test_without_a_terminal_lines_come_also_while_no_step_ends(monkeypatch):

@@ -76,6 +76,7 @@ def evaluate(options: CommandOptions, folder, zoo_folder, metrics, baseline_name
       genflow evaluate runs/policies --zoo runs/zoo --json
     """
     from genflow import pipeline
+    from genflow.reward_calls import RewardCalls
 
     names = [] if baseline_names == ("none",) else list(baseline_names) or None
     populations, zoo, places = pipeline.load_for_evaluation(
@@ -83,7 +84,8 @@ def evaluate(options: CommandOptions, folder, zoo_folder, metrics, baseline_name
     )
     chosen = {"evaluation.metrics": list(metrics) or None, "evaluation.baselines": names}
     config = options.configure(env=populations[0].structure.env, structures=None, **chosen)
-    entries = pipeline.evaluate_folder(config, populations, zoo, options.out, options.progress(), places)
+    with RewardCalls.of_run(folder):
+        entries = pipeline.evaluate_folder(config, populations, zoo, options.out, options.progress(), places)
     print_table(entries, options.as_json, metrics)
 
 
@@ -104,6 +106,9 @@ def report(folder, out, as_json):
       genflow report runs/demo
     """
     from genflow.evaluation.report import write_report
+    from genflow.progress import Progress
+    from genflow.reward_calls import RewardCalls
 
-    path = write_report(folder, out)
+    with Progress(quiet=as_json).as_current(), RewardCalls.of_run(folder):
+        path = write_report(folder, out)
     emit(as_json, {"report": str(path)}, f"report: {path}")

@@ -134,9 +134,9 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
       genflow finetune runs/policies --out runs/finetuned -o finetune.steps=200
       genflow finetune runs/policies --structure R0=0.01 --out runs/other-reward
     """
-    from genflow.reward_calls import described_in
     from genflow.stages import generate as generate_stage
     from genflow.storage.runs import RunDirectory
+    from genflow.storage.score_files import described_in
 
     if population_folder is not None:
         config, population = _start(options, population_folder, generator_folder, num, reward_calls)

@@ -73,26 +73,28 @@ def sample(folder, num, unique, top, filters, columns, novel_to, out, seed, as_j
     from genflow.distributed.world import world
     from genflow.population import Population
     from genflow.progress import Progress
+    from genflow.reward_calls import RewardCalls
     from genflow.stages.sample import sample_objects
     from genflow.storage.tables import check_table_path, rows_of
 
     population = Population.load(folder)
     if out is not None:
         check_table_path(out, population.structure.gallery.name_kind)
-    objects = sample_objects(
-        population,
-        num,
-        seed=seed,
-        unique=unique,
-        top=top,
-        filters=filters,
-        columns=columns,
-        novel_to=novel_to,
-    )
+    with RewardCalls.of_run(folder) as calls:
+        objects = sample_objects(
+            population,
+            num,
+            seed=seed,
+            unique=unique,
+            top=top,
+            filters=filters,
+            columns=columns,
+            novel_to=novel_to,
+        )
     for warning in objects.warnings:
         Progress.current().warn(warning)
     objects.require_some()
-    facts = dict(objects.summary)
+    facts = {**objects.summary, **calls.asked_and_read()}
     if out is not None:
         world().on_rank_zero(lambda: objects.save(out))
         facts["out"] = str(out)
@@ -150,13 +152,15 @@ def score(folder, file, trajectories, score_all, out, seed, as_json):
     from genflow.interfaces.gallery import Gallery
     from genflow.population import Population
     from genflow.progress import Progress
+    from genflow.reward_calls import RewardCalls
     from genflow.stages.score import score_objects
     from genflow.storage.tables import check_table_path, write_table
 
     population = Population.load(folder)
     if out is not None:
         check_table_path(out)
-    scored = score_objects(population, file, trajectories=trajectories, seed=seed, score_all=score_all)
+    with RewardCalls.of_run(folder) as calls:
+        scored = score_objects(population, file, trajectories=trajectories, seed=seed, score_all=score_all)
     for fault in scored.faults:
         Progress.current().warn(fault)
     brief = [{key: value for key, value in row.items() if key != "log_probabilities"} for row in scored.rows]
@@ -174,6 +178,7 @@ def score(folder, file, trajectories, score_all, out, seed, as_json):
     elif not as_json:
         _print_rows([{key: row[key] for key in scored.columns()} for row in brief])
     facts = {"objects": scored.rows, "policies": scored.policies, "unreadable": scored.faults}
+    facts |= calls.asked_and_read()
     emit(as_json, {**facts, "out": str(out)} if out is not None else facts, said)
 
 

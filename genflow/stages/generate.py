@@ -16,10 +16,11 @@ from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.pretrained import shipped
 from genflow.progress import Progress
-from genflow.reward_calls import RewardCalls, described_in
+from genflow.reward_calls import RewardCalls
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
 from genflow.storage.populations import FACTS, find_populations
 from genflow.storage.runs import RunDirectory
+from genflow.storage.score_files import Row, described_in
 from genflow.structure import Structure
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.finetune import finetune
@@ -197,7 +198,11 @@ def generate(
 
 @float32_default()
 def finetune_both(
-    config: Config, population: Population, out: Path, progress: Progress, described: Path | None = None
+    config: Config,
+    population: Population,
+    out: Path,
+    progress: Progress,
+    described: Path | Sequence[Row] = (),
 ) -> list[dict[str, Any]]:
     """Fine-tune a population, and train policies from a random start with the same budget.
 

@@ -18,7 +18,6 @@ from genflow.distributed.process_group import may_replace_workers
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.plugin_files import file_digests
-from genflow.reward_calls import FOLDER
 from genflow.schema import brief
 from genflow.storage.files import (
     TEMPORARY_SUFFIX,
@@ -28,6 +27,7 @@ from genflow.storage.files import (
     told_in_one_line,
     write_json,
 )
+from genflow.storage.score_files import FOLDER
 from genflow.version import __version__
 
 MANIFEST = "run.json"

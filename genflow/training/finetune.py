@@ -5,7 +5,7 @@ Source: the paper's Fig. 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,11 @@ from pydantic import Field
 from genflow.errors import GenflowError
 from genflow.population import Population
 from genflow.progress import Progress
-from genflow.reward_calls import FOLDER, RewardCalls
+from genflow.reward_calls import RewardCalls
 from genflow.rollouts import sample
 from genflow.schema import brief
 from genflow.storage.populations import TRAININGS
+from genflow.storage.score_files import FOLDER, Row
 from genflow.structure import Structure
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import first_trajectories, train_population
@@ -111,7 +112,7 @@ def finetune(
     folder: Path,
     progress: Progress | None = None,
     device: str = "cpu",
-    described: Path | None = None,
+    described: Path | Sequence[Row] = (),
 ) -> Population:
     """Train a population further, or untrained policies of its structure with the same budget.
 
@@ -125,7 +126,7 @@ def finetune(
         folder: the folder for checkpoints.
         progress: the progress reporter, by default the one in use.
         device: the torch device.
-        described: the file of the reward calls that generating the population took, if there is one.
+        described: the reward calls that generating the population took, or a file of them, if there is one.
 
     Returns:
         The trained policies, with their learning curves in ``provenance["history"]``, and in
@@ -182,7 +183,11 @@ def finetune(
 
 @contextmanager
 def _counted(
-    options: FinetuneOptions, name: str, folder: Path, described: Path | None, progress: Progress
+    options: FinetuneOptions,
+    name: str,
+    folder: Path,
+    described: Path | Sequence[Row],
+    progress: Progress,
 ) -> Iterator[None]:
     """Count the reward calls of a training, and show them, if they are limited."""
     if options.reward_calls is None:
@@ -190,10 +195,12 @@ def _counted(
         return
     # beside the folder, which holds a population in the end
     file = folder.parent / FOLDER / f"{folder.name}.sqlite"
-    paid = [] if described is None else [described]
+    paid = [described] if isinstance(described, Path) else list(described)
     before = paid if name == "finetuned" else []
     calls = RewardCalls(file, options.reward_calls, before, [*paid, *sorted(file.parent.glob("*.sqlite"))])
-    with calls.as_current(), progress.bar("reward calls", options.reward_calls, len(calls)) as calls.bar:
+    # the bar of the steps tells the time left
+    bar = progress.bar("reward calls", options.reward_calls, len(calls), timed=False)
+    with calls.as_current(), bar as calls.bar:
         yield
 
 

@@ -262,6 +262,7 @@ def train(
     began, last_saved = time.monotonic() - spent, time.monotonic()
     shown: dict[str, float] = {}
     with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
+        bar.begin(schedule.share(step, seconds, trainee.spent))
         while step < schedule.steps and not over():
             trainee.share = schedule.share(step, seconds, trainee.spent)
             value, figures = trainee.backward(step, rng)
@@ -288,6 +289,7 @@ def train(
                 for name, figure in measured.items():
                     history.points.setdefault(name, []).append([step, figure])
                 shown = measured if trainee.shows_figures else {}
+            bar.share = schedule.share(step, seconds, trainee.spent)
             bar.advance(**{**figures, **shown})
             stopping = stopping or (workers.size == 1 and stop.requested)  # the signal came during this step
             if stopping or due:

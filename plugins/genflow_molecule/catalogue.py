@@ -17,11 +17,13 @@ from torch import Tensor
 from genflow import ByteTable
 
 from .assembly import assemble
-from .scoring import OVERHEAD, Scorer
+from .scoring import OVERHEAD, Scorer, counted
 from .vocabulary import Entry
 
 #: bytes of the SMILES that are kept, and entries that are numbered at once
 SMILES_BYTES, MAX_ENTRIES = 2**28, 2**16
+#: molecules after which a bar moves
+SHOWN = 100
 
 
 class Known:
@@ -61,14 +63,17 @@ class Catalogue:
         """Canonical SMILES of states (B, 3N); empty where there are fewer than two blocks, or no molecule."""
         trees = states.cpu().unflatten(-1, (-1, 3))
         named = torch.cat([self._numbers[trees[..., :1]], trees[..., 1:]], dim=-1)
-        found = []
-        for row, slots in zip(named.numpy(), trees.numpy(), strict=True):
-            key = row.tobytes()
-            smiles = self._known.smiles.get(key)
-            if smiles is None:
-                smiles = self._write(slots.tolist())
-                self._known.smiles.add(key, smiles, len(key) + sys.getsizeof(smiles) + OVERHEAD)
-            found.append(smiles)
+        found: list[str] = []
+        with counted("molecules", len(states)) as show:
+            for row, slots in zip(named.numpy(), trees.numpy(), strict=True):
+                key = row.tobytes()
+                smiles = self._known.smiles.get(key)
+                if smiles is None:
+                    smiles = self._write(slots.tolist())
+                    self._known.smiles.add(key, smiles, len(key) + sys.getsizeof(smiles) + OVERHEAD)
+                found.append(smiles)
+                if not len(found) % SHOWN:
+                    show(len(found))
         return found
 
     def _write(self, slots: list[list[int]]) -> str:

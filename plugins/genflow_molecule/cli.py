@@ -79,7 +79,7 @@ def dock(
     """
     import json
 
-    from genflow import Population, Progress
+    from genflow import Population, Progress, RewardCalls
 
     from . import docking, screening
 
@@ -95,15 +95,16 @@ def dock(
     docking.require_extra()  # after what can be said of the receptor without it
     population = Population.load(population_folder)
     folder = out or Path("runs") / population.structure.env / "docked" / where.name
-    rows = screening.screen(
-        population,
-        where,
-        lambda: docking.Docker(where, exhaustiveness, seed, cores=cores),
-        {"top": top, "draws": draws, "exhaustiveness": exhaustiveness},
-        seed,
-        folder,
-        Progress(quiet=as_json),
-    )
+    with Progress(quiet=as_json).as_current() as progress, RewardCalls.of_run(population_folder):
+        rows = screening.screen(
+            population,
+            where,
+            lambda: docking.Docker(where, exhaustiveness, seed, cores=cores),
+            {"top": top, "draws": draws, "exhaustiveness": exhaustiveness},
+            seed,
+            folder,
+            progress,
+        )
     click.echo(
         json.dumps(rows, indent=1)
         if as_json

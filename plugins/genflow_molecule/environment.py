@@ -229,7 +229,7 @@ class Molecule(Environment):
         from .catalogue import Catalogue
         from .exclusion import scorer_without
 
-        return Catalogue(self.entries, scorer_without(self.reward, self.config.exclude))
+        return Catalogue(self.entries, scorer_without(self.reward, self.config.exclude, self.config.reward))
 
     @cached_property
     def _watch(self) -> FloorWatch:

@@ -55,7 +55,7 @@ class Excluding(Scorer):
     """Scores molecules without alerts as another scorer does, which is never asked about the others."""
 
     def __init__(self, other: Scorer, catalogues: Sequence[str]) -> None:
-        super().__init__(other._reward)
+        super().__init__(other._reward, other.name)
         self._scorer, self._catalogues = other, tuple(catalogues)
 
     def excludes(self, smiles: str) -> bool:
@@ -75,7 +75,11 @@ class Excluding(Scorer):
         return [found.get(each, False) for each in smiles]
 
 
-def scorer_without(reward: Reward, exclude: str) -> Scorer:
-    """Return the scorer of a reward that is not asked about what catalogues exclude, see `catalogues_of`."""
+def scorer_without(reward: Reward, exclude: str, name: str) -> Scorer:
+    """Return the scorer of a reward that is not asked about what catalogues exclude, see `catalogues_of`.
+
+    `name` is that by which the reward is registered.
+    """
     catalogues = catalogues_of(exclude)
-    return Excluding(scorer(reward), catalogues) if catalogues else scorer(reward)
+    found = scorer(reward, name)
+    return Excluding(found, catalogues) if catalogues else found

@@ -1,4 +1,4 @@
-"""A word where a reward pays for nothing: all of the first molecules score the least."""
+"""A word where a reward teaches nothing: all of the first molecules score the least, or the same."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from .exclusion import Excluding
 from .profile import Profile
 from .scoring import FLOOR, Scorer, read
 
-#: molecules, counted as often as they are sampled, after which it is said, and terms that are named
-FIRST, TERMS = 300, 3
+#: molecules, counted as often as they are sampled, after which it is said, different ones that tell of a
+#: constant score, and terms that are named
+FIRST, DIFFERENT, TERMS = 300, 10, 3
 
 
 class FloorWatch:
-    """Looks at the scores of molecules until one is above the least, or it has been said that none is."""
+    """Looks at the scores of molecules until two differ, or it has been said that none does."""
 
     def __init__(self, name: str, reward: Reward, scorer: Scorer) -> None:
         """Begin.
@@ -28,6 +29,7 @@ class FloorWatch:
         """
         self._name, self._reward, self._scorer = name, reward, scorer
         self._seen: Counter[str] = Counter()
+        self._scores = set[float]()
         self._done = False
 
     def see(self, smiles: Sequence[str], scores: Sequence[float]) -> None:
@@ -35,19 +37,25 @@ class FloorWatch:
         if self._done:
             return
         self._seen.update(each for each in smiles if each)
-        if any(score > FLOOR for each, score in zip(smiles, scores, strict=True) if each):
+        self._scores.update(score for each, score in zip(smiles, scores, strict=True) if each)
+        if len(self._scores) > 1:
             self._done = True
-        elif self._seen.total() >= FIRST:
+        elif self._seen.total() >= FIRST and (self._scores == {FLOOR} or len(self._seen) >= DIFFERENT):
             Progress.current().warn(self._said())
             self._done = True
         if self._done:
             self._seen.clear()
 
     def _said(self) -> str:
-        different = list(self._seen)
+        different, (score,) = list(self._seen), self._scores
+        first = f"the first {self._seen.total():,} molecules, {len(different):,} different ones, all score"
+        if score > FLOOR:
+            return (
+                f"reward {self._name} pays the same for everything: {first} {score:.6g}, so there is nothing"
+                " to learn; check the function, or ask for what tells molecules apart"
+            )
         return (
-            f"reward {self._name} pays for nothing: the first {self._seen.total():,} molecules,"
-            f" {len(different):,} different ones, all score {FLOOR:g} or less, so there is nothing to learn;"
+            f"reward {self._name} pays for nothing: {first} {FLOOR:g} or less, so there is nothing to learn;"
             f" {self._why(different)}"
         )
 

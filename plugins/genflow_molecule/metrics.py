@@ -113,7 +113,8 @@ class Modes(_Sampled):
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
         """How many molecules count."""
-        scores = {each: environment.catalogue.score(each) for each in distinct(smiles)}
+        found = distinct(smiles)
+        scores = dict(zip(found, environment.catalogue.score.scores(found), strict=True))
         good = [each for each in scores if scores[each] >= self.config.score]
         return float(len(dissimilar(sorted(good, key=lambda each: -scores[each]), self.config.similarity)))
 
@@ -125,9 +126,7 @@ class _Top(_Sampled):
 
     def figure(self, environment: Molecule, smiles: Sequence[str], states: Tensor) -> float:
         """Their mean score, 0 to 1; NaN if there is no molecule."""
-        scores = sorted((environment.catalogue.score(each) for each in distinct(smiles)), reverse=True)[
-            : self.number
-        ]
+        scores = sorted(environment.catalogue.score.scores(distinct(smiles)), reverse=True)[: self.number]
         return sum(scores) / len(scores) if scores else float("nan")
 
 

@@ -7,8 +7,8 @@ import itertools
 import math
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,14 @@ _numbers = itertools.count()
 class Scorer:
     """What one reward says of molecules, `FLOOR` to 1."""
 
-    def __init__(self, reward: Reward) -> None:
-        self._reward = reward
+    def __init__(self, reward: Reward, name: str | None = None) -> None:
+        """Begin.
+
+        Args:
+            reward: what is asked.
+            name: by which it is registered, for messages; by default its class.
+        """
+        self._reward, self.name = reward, name or type(reward).__name__
         self._number = next(_numbers)
         self._works = False
         #: SMILES of molecules that have no score, and why
@@ -85,7 +91,9 @@ class Scorer:
         if calls is None:
             found = self._scores(smiles)
         else:
-            found = calls.scores(self._identity, smiles, self._scores, self._failed, self._modes_among)
+            # what ships is known to be repeatable
+            again = None if type(self._reward).__module__.partition(".")[0] == __package__ else self._again
+            found = calls.scores(self._identity, smiles, self._scores, self._failed, self._modes_among, again)
         # here, as others may have asked; a reward that has not scored any molecule is refused
         if not self._works and self._failed:
             self._works = not self._failed.keys() >= set(smiles)
@@ -95,8 +103,30 @@ class Scorer:
             if math.log10(number).is_integer():  # the first, the tenth, the hundredth
                 others = f", as {number - 1:,} others did" if number > 1 else ""
                 Progress.current().warn(f"{fault}; it counts as {FLOOR:g}{others}")
+        if self._told < len(self._failed) > 1:
+            Progress.current().at_end(
+                self,
+                f"reward {self.name} failed for {len(self._failed):,} molecules in all, or gave them no"
+                f" number from 0 to 1; each counts as {FLOOR:g}",
+            )
         self._told = len(self._failed)
         return found
+
+    @interrupts_for_python()
+    def _again(self, smiles: str, before: float) -> float:
+        """Ask once more for the score of one molecule, which must be the same."""
+        mol = read(smiles)
+        if mol is None:
+            return before
+        (value,), faults = self._values([(smiles, mol)])
+        now = max(FLOOR, value)
+        if not math.isclose(now, before, rel_tol=1e-6):
+            how = "failed" if faults else f"was {now:.6g}"
+            Progress.current().warn(
+                f"reward {self.name} is not repeatable: the score of {smiles} was {before:.6g}, and {how}"
+                " when it was asked again; scores are kept as they were first, so fix its random seed"
+            )
+        return now
 
     def _scores(self, smiles: Sequence[str]) -> list[float]:
         found: dict[str, float] = {}
@@ -107,11 +137,13 @@ class Scorer:
                 unknown.append(each)
             else:
                 found[each] = score
-        for start in range(0, len(unknown), BATCH):
-            # kept when a whole batch is there: what was interrupted is asked again
-            for each, score in self._ask(unknown[start : start + BATCH]):
-                found[each] = score
-                _scores.add((self._number, each), score, sys.getsizeof(each) + OVERHEAD)
+        with counted("scores", len(unknown)) as show:
+            for start in range(0, len(unknown), BATCH):
+                # kept when a whole batch is there: what was interrupted is asked again
+                for each, score in self._ask(unknown[start : start + BATCH]):
+                    found[each] = score
+                    _scores.add((self._number, each), score, sys.getsizeof(each) + OVERHEAD)
+                show(min(start + BATCH, len(unknown)))
         return [found[each] for each in smiles]
 
     def modes(self, smiles: Sequence[str]) -> list[bool]:
@@ -159,7 +191,7 @@ class Scorer:
         """
         if not molecules:
             return [], {}
-        where = f"reward {type(self._reward).__name__}"
+        where = f"reward {self.name}"
         try:
             values = _as_numbers(self._reward.score([mol for _, mol in molecules]))
         except GenflowError:
@@ -192,6 +224,16 @@ class Scorer:
         return [value if 0 <= value <= 1 else FLOOR for value in values], faults
 
 
+@contextmanager
+def counted(label: str, number: int) -> Iterator[Callable[[int], None]]:
+    """What shows how much of work on so many molecules is done, if they are more than are scored at once."""
+    if number > BATCH:
+        with Progress.current().bar(label, number) as bar:
+            yield bar.set
+    else:
+        yield lambda done: None
+
+
 def read(smiles: str) -> Mol | None:
     """The molecule of a SMILES, or None."""
     with rdBase.BlockLogs():
@@ -202,11 +244,12 @@ def _as_numbers(values: Any) -> list[float]:
     return torch.as_tensor(values, dtype=torch.float64).detach().flatten().tolist()
 
 
-def scorer(reward: Reward) -> Scorer:
+def scorer(reward: Reward, name: str | None = None) -> Scorer:
     """Return the scorer of a reward, one for all tasks in which a molecule scores the same.
 
     Vocabularies share molecules, and so their scores. A class that reads its task has a scorer for each task;
-    of one that says that it does not, see `Reward.reads_task`, all tasks share the scores.
+    of one that says that it does not, see `Reward.reads_task`, all tasks share the scores. `name` is that by
+    which the reward is registered.
     """
     cls = type(reward)
     key = cls, reward.config, reward.task if cls.reads_task else None
@@ -215,4 +258,5 @@ def scorer(reward: Reward) -> Scorer:
         # one that is shared may not see the task of whoever came first
         found = Scorer(reward if cls.reads_task else cls(reward.config))
         _scorers.add(key, found, bytes_of(key) + OVERHEAD)
+    found.name = name or found.name
     return found

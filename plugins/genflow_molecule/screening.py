@@ -42,10 +42,8 @@ def best_molecules(population: Population, top: int, draws: int, seed: int) -> d
             f"only molecules can be docked, and the population is of environment {population.structure.env!r}"
         )
     final = population.rollouts(draws, seed).final
-    scores = {
-        smiles: environment.catalogue.score(smiles)
-        for smiles in distinct(environment.catalogue.smiles(final.flatten(0, 1)))
-    }
+    molecules = distinct(environment.catalogue.smiles(final.flatten(0, 1)))
+    scores = dict(zip(molecules, environment.catalogue.score.scores(molecules), strict=True))
     if not scores:
         raise GenflowError("the policies sampled no molecule; give more --draws")
     return dict(sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:top])

@@ -94,6 +94,17 @@ def test_two_workers_ask_for_each_object_once_and_train_as_one_does(start, alone
     }
 
 
+def test_workers_that_sample_read_what_was_paid_for(start, alone, tmp_path):
+    line = ["--plugin", start / "shared_out.py", "sample", alone / "out", "--num", 600, "--json"]
+    paid = {smiles for _, smiles in asked_of(alone / "asked")}
+    said = group(2, *line, folder=tmp_path, ASKED=tmp_path / "asked")
+    facts = json.loads(said[0].said("stdout"))
+    asked = asked_of(tmp_path / "asked")
+    assert facts["scores_asked"] == len(asked) > 0 and not paid & {smiles for _, smiles in asked}
+    seen = quickly(*line, folder=tmp_path / "one", ASKED=tmp_path / "other")
+    assert json.loads(seen.said("stdout"))["scores_read"] == facts["scores_read"] > 0
+
+
 def test_killed_workers_have_kept_what_was_paid_for(start, alone, tmp_path):
     line, log = command(start, tmp_path / "out", "-o", "finetune.compare=false"), tmp_path / "asked"
     with started(*line, "--nproc-per-node", 2, ASKED=log, SLOW=0.55) as job:
@@ -114,8 +125,8 @@ def test_killed_workers_have_kept_what_was_paid_for(start, alone, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("raises", "reward Shared failed for "),
-        ("one too few", "reward Shared returned 0 scores for 1 molecule, "),
+        ("raises", "reward shared failed for "),
+        ("one too few", "reward shared returned 0 scores for 1 molecule, "),
     ],
 )
 def test_a_function_that_fails_on_all_workers_is_told_in_one_line(start, tmp_path, fault, says):

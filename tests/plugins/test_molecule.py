@@ -6,12 +6,15 @@ import itertools
 import math
 import random
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 from genflow_encoders.coordinate import CoordinateEncoder
+from genflow_molecule import catalogue, scoring
 from genflow_molecule.environment import Molecule
 from gfn.gflownet import TBGFlowNet
 from gfn.samplers import Sampler
@@ -20,7 +23,7 @@ from rdkit import Chem
 from rdkit.Chem import QED, Crippen
 from rdkit.Contrib.SA_Score import sascorer
 
-from genflow import ExactSolution, GenflowError, Population, Structure, Transitions
+from genflow import ExactSolution, GenflowError, Population, Progress, Structure, Transitions
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
 
@@ -638,3 +641,29 @@ def test_what_needs_every_state_is_refused_where_there_are_too_many():
         structure(20, 5).solution.graph  # noqa: B018
     with pytest.raises(GenflowError, match=r"zoo.objective=tb"):
         structure(20, 5).solution.require_expert()
+
+
+def test_work_on_many_molecules_is_shown_as_it_goes_on(monkeypatch):
+    """Otherwise evaluating a vocabulary of one's own stands still for a minute."""
+    shown: dict[str, list[int]] = {}
+
+    @contextmanager
+    def bar(self, label, total, start=0):
+        yield SimpleNamespace(
+            set=lambda done, **figures: shown.setdefault(f"{label} {total}", []).append(done)
+        )
+
+    monkeypatch.setattr(Progress, "bar", bar)
+    monkeypatch.setattr(scoring, "BATCH", 50)
+    monkeypatch.setattr(catalogue, "SHOWN", 50)
+    task = structure((0, 3, 6, 12), 3, reward="logp_window", logp_centre=0.123)
+    graph = task.solution.graph
+    states = graph.states[graph.can_exit]
+    found = task.environment.catalogue.scores(states)
+    number, different = len(states), len(set(task.environment.catalogue.smiles(states)))
+    assert number > different > 50 and len(found) == number
+    assert shown[f"molecules {number}"][: number // 50] == list(range(50, number + 1, 50))
+    assert shown[f"scores {different}"] == [*range(50, different, 50), different]
+    shown.clear()
+    task.environment.catalogue.scores(states[:50])
+    assert not shown

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 from processes import genflow, refused, started
 from rdkit import Chem
 
-from genflow import GenflowError, Population, RewardCalls, Structure, code_digest, finetune
+from genflow import (
+    GenflowError,
+    Population,
+    RewardCalls,
+    Structure,
+    code_digest,
+    finetune,
+    generate,
+    load_plugin,
+    reward_calls,
+)
 from genflow.progress import Bar
+from genflow.storage.score_files import rows_of
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -97,10 +109,12 @@ def test_a_killed_training_pays_for_nothing_twice(start, tmp_path):
     with started(*line, ASKED=log, SLOW=0.2) as job:
         job.until(lambda: log.exists() and len(asked_of(log)) > 20, "some scores")
     paid = asked_of(log)
-    genflow(*line, ASKED=log)
+    done = genflow(*line, ASKED=log)
     asked = asked_of(log)
-    # what was being computed at the kill, some half a second, is all that is asked again
-    assert asked[: len(paid)] == paid and len(asked) - len(set(asked)) <= 4
+    # what was being computed at the kill is all that is asked again
+    assert asked[: len(paid)] == paid and len(asked) - len(set(asked)) <= 1
+    (note,) = [each for each in done.stderr.splitlines() if "before this start" in each]
+    assert len(paid) - 1 <= int(note.split()[0]) <= len(paid) + 1 and note.endswith("and are kept")
     facts = json.loads((out / "finetuned" / "population.json").read_text())["provenance"]
     assert facts["budget"]["reward_calls"] == len(set(asked)) >= 60
 
@@ -228,6 +242,7 @@ def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
     described = asked_of(log)
     assert 300 < len(described) == len(set(described)) <= 600
     assert f", {len(described)} reward calls to describe the structure" in said
+    assert "before this start" not in said and "not used" not in said
     more = len(described) + 20
     genflow(*line, "finetune", made, *few, "--reward-calls", more, "--out", tmp_path / "out", ASKED=log)
     asked = asked_of(log)
@@ -237,7 +252,11 @@ def test_describing_a_structure_is_counted_and_paid_for_once(tmp_path):
         assert fewest <= facts["budget"]["reward_calls"] <= more + 2 * 4
     spent = ["--reward-calls", 50, "-o", "finetune.compare=false", "--out", tmp_path / "spent"]
     said = genflow(*line, "finetune", made, "--num", 2, *spent, ASKED=log).stderr
-    assert "these are all 50 reward calls that may be made, so one step is taken" in said
+    (warning,) = [each for each in said.splitlines() if each.startswith("warning: ")]
+    assert warning.startswith(f"warning: {len(described)} reward calls are made already, and 50 may be: ")
+    assert "one step is taken at the most" in warning and "--reward-calls" in warning
+    facts = json.loads((tmp_path / "spent" / "finetuned" / "population.json").read_text())["provenance"]
+    assert facts["budget"]["steps"] == 1
     # the policies that are generated on the way are described within the same budget, also after a kill
     direct = [*line, "finetune", *structure, *few, "--reward-calls", more, "-o", "finetune.compare=false"]
     log.unlink()
@@ -309,3 +328,208 @@ def test_the_code_of_a_reward_is_all_that_it_imports_from_beside_it(tmp_path):
     assert len(set(found)) == len(found) == 7
     (tmp_path / "helper.py").write_text("this is no Python")
     assert code_digest(plugin) not in found
+
+
+def test_commands_read_what_a_run_has_paid_for(start, tmp_path):
+    log, out = tmp_path / "asked", tmp_path / "out"
+    genflow(*command(start, out, "--reward-calls", 40), ASKED=log)
+    paid = asked_of(log)
+    assert len(paid) == len(set(paid))
+    (tmp_path / "mine.smi").write_text("\n".join([*paid[:3], "CCCCCCCCCC"]))
+    before = {path: path.read_bytes() for path in out.rglob("*.sqlite")}
+    for folder, *line in (
+        (out, "sample", "--unique", "--top", 5, "--num", 200, "--json"),
+        (out / "finetuned", "sample", "--num", 200, "--json"),
+        (out / "from_random", "score", "--smiles", tmp_path / "mine.smi", "--json"),
+        (out, "evaluate", "--metric", "top_10", "--baseline", "random"),
+        (out, "report"),
+    ):
+        log.unlink(missing_ok=True)
+        done = genflow("--plugin", start / "logged.py", line[0], folder, *line[1:], ASKED=log)
+        asked = asked_of(log) if log.exists() else []
+        assert len(asked) == len(set(asked)) and not set(asked) & set(paid), line
+        if "--json" in line:
+            facts = json.loads(done.stdout)
+            assert facts["scores_asked"] == len(asked) and facts["scores_read"] > 0
+            if line[0] == "score":
+                assert (len(asked), facts["scores_read"]) == (1, 3)
+                assert facts["objects"][0]["score"] == 1 / Chem.MolFromSmiles(paid[0]).GetNumAtoms()
+        else:
+            (note,) = [each for each in done.stderr.splitlines() if "were asked for" in each]
+            assert note.startswith(f"{len(asked):,} scores were asked for, ") and f"read from {out}" in note
+    assert {path: path.read_bytes() for path in out.rglob("*.sqlite")} == before
+    # another function than that which was paid
+    changed = tmp_path / "logged.py"
+    changed.write_text((start / "logged.py").read_text() + "# changed\n")
+    log.unlink(missing_ok=True)
+    done = genflow("--plugin", changed, "score", out, "--smiles", tmp_path / "mine.smi", ASKED=log)
+    assert len(asked_of(log)) == 4 and "4 scores were asked for, 0 read" in done.stderr
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(reward_calls.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most"),
+    [
+        (lambda n: 20.0 * n, 1),  # docking
+        (lambda n: 0.06 * n, 2),  # that two take longer than one is found out once
+        (lambda n: 0.15, 512),  # starting a program
+        (lambda n: 0.0001 * n, 512),
+    ],
+)
+def test_a_kill_loses_no_score_of_a_slow_function(tmp_path, clock, seconds, most):
+    """What the file holds while the function is asked is what a kill leaves."""
+    sizes, lost, number = [], [], 16 if most <= 2 else 512
+
+    def score(names):
+        lost.append(sum(sizes) - len(rows_of([tmp_path / "x.sqlite"])))
+        sizes.append(len(names))
+        clock[0] += seconds(len(names))
+        return [0.5] * len(names)
+
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        for step in range(2):
+            calls.scores("one", [f"{step} {each}" for each in range(number)], score)
+    assert sum(sizes) == 2 * number and max(sizes) == most
+    if most <= 2:
+        assert max(lost) == 0 and sizes.count(2) <= 1
+    else:  # asked in few batches
+        assert len(sizes) < 32
+
+
+def test_scores_of_a_function_that_changed_are_said_to_be_unused(tmp_path, capsys):
+    before, changed, other = "score:Light old", "score:Light new", "score:Heavy old"
+    with RewardCalls(tmp_path / "described").as_current() as calls:
+        calls.scores(before, ["C", "CC"], lambda names: [0.5] * len(names))
+    capsys.readouterr()
+    for reward, said in ((before, False), (changed, True), (other, False)):
+        calls = RewardCalls(tmp_path / reward, 9, [tmp_path / "described"], [tmp_path / "described"])
+        with calls.as_current():
+            for _ in range(2):
+                calls.scores(reward, ["C"], lambda names: [0.25] * len(names))
+        error = capsys.readouterr().err
+        assert error.count("2 scores of score:Light that were paid for are not used") == said
+        assert error.count("not used") == said
+
+
+def test_scores_that_a_link_places_elsewhere_are_not_read(tmp_path):
+    with RewardCalls(tmp_path / "private" / "reward_calls" / "x.sqlite").as_current() as calls:
+        calls.scores("one", ["C"], lambda names: [0.5])
+    run = tmp_path / "run"
+    (run / "inner").mkdir(parents=True)
+    (run / "reward_calls").symlink_to(tmp_path / "private" / "reward_calls")
+    with RewardCalls.of_run(run) as calls:
+        assert calls.scores("one", ["C"], lambda names: [0.25]) == [0.25]
+    (run / "reward_calls").unlink()
+    (tmp_path / "private").rename(run / "inner" / "private")
+    with RewardCalls.of_run(run) as calls:
+        assert calls.scores("one", ["C"], lambda names: [0.25]) == [0.5]
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """A reward of one's own in this process, and what it was asked for, by canonical SMILES."""
+    plugin = PLUGIN.replace("Logged", "Here").replace("logged", "in_process")
+    (tmp_path / "in_process.py").write_text(plugin)
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    load_plugin(tmp_path / "in_process.py")
+    return tmp_path / "asked"
+
+
+def test_python_counts_as_the_commands_do(counted, capsys):
+    structure = "blocks=5,max_blocks=4,reward=in_process"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = generate("molecule", structure, num=2)
+    described = asked_of(counted)
+    assert 300 < len(described) == len(set(described)) <= 600
+    trained = finetune(made, reward_calls=len(described) + 20, batch_size=4, steps=40)
+    asked = asked_of(counted)  # one of them twice
+    assert trained.provenance["budget"]["reward_calls"] == len(asked) == len(set(asked)) + 1
+    assert len(asked) > len(described) + 1
+    assert (
+        f"{len(described)} reward calls were made before, to describe the structure"
+        in capsys.readouterr().err
+    )
+    # policies that needed no description have none in their count
+    random = finetune(Population.initialised(made.structure, 2, 0), reward_calls=30, batch_size=4)
+    assert 30 <= random.provenance["budget"]["reward_calls"] < 30 + 2 * 4
+
+
+#: a reward that fails for some molecules, and is another each time that it is asked, or always the same
+FAULTY = """
+import os, random
+import genflow
+from rdkit import Chem
+
+class Faulty(genflow.Reward):
+    environment = "molecule"
+    reads_task = False
+
+    def score(self, objects):
+        smiles = [Chem.MolToSmiles(mol) for mol in objects]
+        if os.environ["FAULT"] == "fails" and any(len(each) % 2 for each in smiles):
+            if len(smiles) == 1:
+                with open(os.environ["ASKED"] + "-failed", "a") as file:
+                    file.write(smiles[0] + "\\n")
+            raise RuntimeError("no licence")
+        with open(os.environ["ASKED"], "a") as file:
+            file.writelines(each + "\\n" for each in smiles)
+        other = random.random if os.environ["FAULT"] == "random" else lambda: 0.5
+        return [other() if os.environ["FAULT"] != "fails" else 1 / mol.GetNumAtoms() for mol in objects]
+
+@genflow.hookimpl
+def register_rewards(register):
+    register("my_docking", "faulty:Faulty", environment="molecule")
+"""
+
+
+def faulty(start: Path, tmp_path: Path, fault: str, calls: int):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    structure = f"{BLOCKS},reward=my_docking"
+    few = ["-o", "finetune.steps=100", "-o", "finetune.batch_size=16", "-o", "finetune.compare=false"]
+    line = ["finetune", start / "start", "--structure", structure, *few, "--out", tmp_path / "out"]
+    log = tmp_path / "asked"
+    done = genflow("--plugin", tmp_path / "faulty.py", *line, "--reward-calls", calls, ASKED=log, FAULT=fault)
+    facts = json.loads((tmp_path / "out" / "finetuned" / "population.json").read_text())["provenance"]
+    return done.stderr, asked_of(log), facts["budget"]["reward_calls"]
+
+
+def test_a_random_score_is_noticed_by_one_call_that_counts(start, tmp_path):
+    said, asked, counted = faulty(start, tmp_path, "random", 100)
+    (twice,) = {each for each in asked if asked.count(each) > 1}
+    assert counted == len(asked) == len(set(asked)) + 1 >= 100
+    (line,) = [each for each in said.splitlines() if "is not repeatable" in each]
+    assert line.startswith(f"warning: reward my_docking is not repeatable: the score of {twice} was ")
+    (tmp_path / "less").mkdir()  # where one call is more than a hundredth, none is spent on it
+    said, asked, counted = faulty(start, tmp_path / "less", "random", 99)
+    assert counted == len(asked) == len(set(asked)) and "repeatable" not in said
+
+
+def test_a_constant_score_is_noticed(start, tmp_path):
+    said, asked, counted = faulty(start, tmp_path, "constant", 400)
+    assert counted == len(asked) == len(set(asked)) + 1 and "repeatable" not in said
+    (line,) = [each for each in said.splitlines() if "pays the same" in each]
+    assert line.startswith("warning: reward my_docking pays the same for everything: the first ")
+    assert "different ones, all score 0.5, so there is nothing to learn" in line
+
+
+def test_failures_are_told_by_name_and_counted_at_the_end(start, tmp_path):
+    said, asked, counted = faulty(start, tmp_path, "fails", 40)
+    failed = asked_of(tmp_path / "asked-failed")
+    assert counted == len(set(asked) | set(failed)) and len(set(failed)) > 1
+    assert "warning: reward my_docking failed for " in said and "Faulty" not in said
+    assert said.splitlines()[-1].startswith(
+        f"warning: reward my_docking failed for {len(set(failed))} molecules in all, or gave"
+    )
+    log = tmp_path / "sampled"
+    line = ["--plugin", tmp_path / "faulty.py", "sample", tmp_path / "out", "--num", 400, "--unique"]
+    done = genflow(*line, ASKED=log, FAULT="fails")
+    failed = set(asked_of(tmp_path / "sampled-failed"))
+    assert f"failed for {len(failed)} molecules in all" in done.stderr.splitlines()[-1]
