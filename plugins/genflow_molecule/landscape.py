@@ -17,6 +17,7 @@ from genflow import Expert, interrupts_for_python, optimal_flows
 from .additive import AT, SPREADS, UNITS, Sums, amounts, kind, properties, site_of
 from .drawn_trees import DrawnTrees
 from .regression import CUT
+from .regression import paid as paid_of
 from .trees import ENTRY, Trees
 from .vocabulary import Entry
 
@@ -134,7 +135,7 @@ class Landscape:
             trees are.
         """
         log_rewards = log_rewards.clamp(-CUT, 0)
-        paid = self.weights * log_rewards.exp()
+        paid = self.weights * (log_rewards.exp() if self.listed else paid_of(log_rewards))
         rare = (paid.sum() / self.weights.sum()).log()
         number, rest = self._rest
         n_entries, n_slots = len(self.sums.blocks), number.shape[1]
@@ -159,7 +160,7 @@ class Landscape:
                 (square - mean.square()).clamp(min=0).sqrt(),
             ]
         parts = at_parts.clamp(-CUT, 2).unflatten(0, (n_entries, -1)) / NATS
-        return torch.cat([*columns, parts, (rare / NATS).expand(n_entries, 1)], dim=1)
+        return torch.cat([*columns, parts, (rare.clamp(min=-CUT) / NATS).expand(n_entries, 1)], dim=1)
 
     @cached_property
     def _choices(self) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,8 @@ from torch import Tensor
 CALLS, ROUNDS = 600, 4
 #: a score counts at most so many nats, times beta, below the best
 CUT = 12.0
+#: a regression may err by so many nats where scores are cut; what is so near the cut pays nothing of note
+NEAR_CUT = 3.0
 #: of the kernel: length over standardised properties, weight of its linear part, and the ridge
 LENGTH, LINEAR, RIDGE = 4.0, 0.02, 1e-2
 #: how much of a round follows the regression so far, softened by this power; the rest is drawn at random
@@ -118,3 +120,11 @@ def _share(weights: Tensor) -> Tensor:
 def cut(log_rewards: Tensor) -> Tensor:
     """Log rewards (B,) relative to the best, which count at most `CUT` nats below it."""
     return (log_rewards - log_rewards.max()).clamp(min=-CUT)
+
+
+def paid(log_rewards: Tensor) -> Tensor:
+    """Rewards (B,) of log rewards relative to the best, 0 where they are cut.
+
+    There they are any number below, and of trees beyond counting their sum would drown the good ones.
+    """
+    return log_rewards.exp() * (log_rewards > NEAR_CUT - CUT)

@@ -209,3 +209,17 @@ def test_a_task_is_made_up_for_the_same_states_and_actions():
     assert masks.equal(task.transitions().forward_masks(states)) and (masks.sum(1) > 1).all()
     assert policy.sum(1).tolist() == pytest.approx([1] * 50, abs=1e-5)
     assert not policy[~masks].any()
+
+
+def test_what_is_cut_pays_nothing_where_it_is_beyond_counting(monkeypatch):
+    """One tree in thousands is good; where all others are cut they tell nothing, however many they are."""
+    environment = structure(SETS[1], 4).environment
+    monkeypatch.setattr(module, "LISTED", 0)
+    part = Landscape(environment.entries, environment.trees)
+    log_rewards = torch.full((len(part.states),), -CUT)
+    log_rewards[0] = 0
+    told = part.tell(log_rewards, torch.zeros(len(part.parts)))
+    inside = environment.trees.slots(part.states[0])[:, 0]
+    first = told[:, 1] * NATS  # the share of all that is paid, by the entry of the root
+    assert first[inside[0] - 1] == pytest.approx(0, abs=1e-3)
+    assert (first[torch.arange(len(first)) != inside[0] - 1] == -CUT).all()
