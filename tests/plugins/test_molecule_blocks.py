@@ -58,7 +58,7 @@ REFUSED = {
     "too large": ([block("C" * (MAX_ATOMS + 1))], 0, f"has {MAX_ATOMS + 1} atoms besides hydrogen; at most"),
     "no such atom": ([block("CCO", [3])], 0, "has no atom 3; they are 0 to 2"),
     "a negative atom": ([block("CCO", [-1])], 0, "has no atom -1"),
-    "no hydrogen": ([block("CC(C)(C)C", [1])], 0, "lists atom 1 as a stem 1 times, but it has 0 hydrogen"),
+    "no hydrogen": ([block("CC(C)(C)C", [1])], 0, "lists atom 1 as a stem 1 time, but it has 0 hydrogen"),
     "one hydrogen": ([block("CO", [1, 1], [1])], 0, "lists atom 1 as a stem 2 times, but it has 1 hydrogen"),
     "attachments alike": ([block("c1ccccc1", [0, 1, 3], [0, 3])], 0, "has attachments 0 and 3, which"),
     "the same": ([AMINE, block("C"), AMINE], 2, "is there twice"),

@@ -340,7 +340,7 @@ def test_commands_read_what_a_run_has_paid_for(start, tmp_path):
     for folder, *line in (
         (out, "sample", "--unique", "--top", 5, "--num", 200, "--json"),
         (out / "finetuned", "sample", "--num", 200, "--json"),
-        (out / "from_random", "score", "--smiles", tmp_path / "mine.smi", "--json"),
+        (out / "from_random", "score", "--score-all", "--smiles", tmp_path / "mine.smi", "--json"),
         (out, "evaluate", "--metric", "top_10", "--baseline", "random"),
         (out, "report"),
     ):
@@ -362,7 +362,9 @@ def test_commands_read_what_a_run_has_paid_for(start, tmp_path):
     changed = tmp_path / "logged.py"
     changed.write_text((start / "logged.py").read_text() + "# changed\n")
     log.unlink(missing_ok=True)
-    done = genflow("--plugin", changed, "score", out, "--smiles", tmp_path / "mine.smi", ASKED=log)
+    done = genflow(
+        "--plugin", changed, "score", out, "--score-all", "--smiles", tmp_path / "mine.smi", ASKED=log
+    )
     assert len(asked_of(log)) == 4 and "4 scores were asked for, 0 read" in done.stderr
 
 

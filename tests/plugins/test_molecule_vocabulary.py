@@ -105,7 +105,7 @@ MALFORMED = {
     vocabulary({**GOOD, "stems": [-1]}): "has no atom -1",
     vocabulary(
         {**GOOD, "stems": [0, 3], "attachments": [0]}
-    ): "lists atom 3 as a stem 1 times, but it has 0 hydrogen atoms",
+    ): "lists atom 3 as a stem 1 time, but it has 0 hydrogen atoms",
     vocabulary(
         {**GOOD, "stems": [0, 0], "attachments": [0]}
     ): "lists atom 0 as a stem 2 times, but it has 1 hydrogen",
