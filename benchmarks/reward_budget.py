@@ -7,11 +7,10 @@ genflow's own counter, `RewardCalls`, which the ledger extends by the order of t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from genflow_molecule.metrics import dissimilar, mean_tanimoto
@@ -19,6 +18,7 @@ from genflow_molecule.scoring import FLOOR
 from torch import Tensor
 
 from genflow import RewardCalls, Structure
+from genflow.reward_calls import Again, IsMode, Score
 
 #: Tanimoto similarity from which two molecules are the same mode, as in the metric `molecule_modes`
 SAME_MODE = 0.7
@@ -37,8 +37,16 @@ class Ledger(RewardCalls):
         self.asked: dict[str, float] = {}
         self._reward: str | None = None
 
-    def scores(self, reward: str, names: Sequence[str], *how: Any, **more: Any) -> list[float]:
-        """Return scores, see `RewardCalls.scores`.
+    def scores(
+        self,
+        reward: str,
+        names: Sequence[str],
+        score: Score,
+        failed: MutableMapping[str, str] | None = None,
+        is_mode: IsMode | None = None,
+        again: Again | None = None,
+    ) -> list[float]:
+        """Return scores, see `RewardCalls.scores`; nothing is asked for again.
 
         Raises:
             ValueError: it is another reward than before, so that two would share an account.
@@ -46,7 +54,7 @@ class Ledger(RewardCalls):
         if self._reward not in (None, reward):
             raise ValueError(f"{reward} is asked on the account of {self._reward}")
         self._reward = reward
-        found = super().scores(reward, names, *how[:3], **{**more, "again": None})  # nothing is asked twice
+        found = super().scores(reward, names, score, failed, is_mode)
         for name, value in zip(names, found, strict=True):
             self.asked.setdefault(name, value)
         return found

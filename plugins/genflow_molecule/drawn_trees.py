@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .regression import cut, paid
+from .regression import above_cut, cut
 from .trees import ENTRY, Trees
 
 #: how many trees are drawn, alike, and each time that a reward is followed
@@ -46,7 +46,7 @@ class DrawnTrees:
         log_rewards = cut(log_rewards).double()
         counts, size = self._counts(self.states), self._blocks(self.states)
         there = size[:, None] == self._sizes
-        mass = self.weights * paid(log_rewards)
+        mass = self.weights * above_cut(log_rewards)
         mass = (mass[:, None] * there).sum(0) / mass.sum()
         rows = torch.cat([counts, there], dim=1).double()
         worth = (SHARP * log_rewards).exp()

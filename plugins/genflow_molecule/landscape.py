@@ -5,6 +5,7 @@ Shapes: B trees of N slots, E entries, P properties, J parts, Q amounts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache, cached_property
 
@@ -16,8 +17,7 @@ from genflow import Expert, interrupts_for_python, optimal_flows
 
 from .additive import AT, SPREADS, UNITS, Sums, amounts, kind, properties, site_of
 from .drawn_trees import DrawnTrees
-from .regression import CUT
-from .regression import paid as paid_of
+from .regression import CUT, above_cut
 from .trees import ENTRY, Trees
 from .vocabulary import Entry
 
@@ -82,7 +82,8 @@ class Landscape:
         else:
             self._drawn = DrawnTrees(trees)
             states, weights = self._drawn.states, self._drawn.weights
-        found = properties(self.sums.of(trees.slots(states)))
+        self._amounts = self.sums.of(trees.slots(states))
+        found = properties(self._amounts)
         self._mean = (weights @ found) / weights.sum()
         spread = ((weights @ (found - self._mean).square()) / weights.sum()).sqrt()
         self._spread = spread + 0.05 * torch.tensor(SPREADS)
@@ -90,13 +91,15 @@ class Landscape:
         self._take(states, weights)
 
     def _take(self, states: Tensor, weights: Tensor) -> None:
-        """Measure trees."""
+        """Measure trees, those that are there already in front."""
         self.states, self.weights = states, weights
-        self._slots = self._trees.slots(states)
-        self._amounts = self.sums.of(self._slots)
+        slots = self._trees.slots(states)
+        new = self.sums.of(slots[len(self._amounts) :])
+        self._amounts = torch.cat([self._amounts, new])
         self.found = properties(self._amounts)
         self.x = (self.found - self._mean) / self._spread
-        self.__dict__.pop("_rest", None)
+        self._number = slots[..., ENTRY]
+        self._rest = self._rest_of_trees()
 
     def follow(self, log_rewards: Tensor) -> None:
         """Draw more trees where log rewards (B,), in nats, are high, behind those that are there.
@@ -112,15 +115,12 @@ class Landscape:
         parts, bonds, kinds = _parts()
         return self.sums.joined(parts, bonds, kinds)
 
-    @cached_property
-    def _rest(self) -> tuple[Tensor, Tensor]:
-        """By slot, the entry + 1 (B, N), and what the rest of the tree has of `REST`, (B, N, R)."""
+    def _rest_of_trees(self) -> Tensor:
+        """By slot, what the rest of the tree has of `REST`, (B, N, R)."""
         columns = [AT[name] for name in REST]
         units = torch.tensor([UNITS[column] for column in columns])
-        number = self._slots[..., ENTRY]
-        own = self.sums.blocks[(number - 1).clamp(min=0)][..., columns]
-        total = self._amounts[:, columns]
-        return number, (total[:, None] - own) / units
+        own = self.sums.blocks[(self._number - 1).clamp(min=0)][..., columns]
+        return (self._amounts[:, None, columns] - own) / units
 
     def tell(self, log_rewards: Tensor, at_parts: Tensor) -> Tensor:
         """What a reward says of each entry.
@@ -135,10 +135,12 @@ class Landscape:
             trees are.
         """
         log_rewards = log_rewards.clamp(-CUT, 0)
-        paid = self.weights * (log_rewards.exp() if self.listed else paid_of(log_rewards))
+        paid = self.weights * (log_rewards.exp() if self.listed else above_cut(log_rewards))
+        # good trees are told as no rarer than they can be where all are listed
+        paid *= (self.weights.sum() * math.exp(-CUT) / paid.sum()).clamp(min=1)
         rare = (paid.sum() / self.weights.sum()).log()
-        number, rest = self._rest
-        n_entries, n_slots = len(self.sums.blocks), number.shape[1]
+        number, rest = self._number, self._rest
+        n_entries, n_slots = self.n_entries, number.shape[1]
         columns = []
         for slots in ([0], [1], list(range(2, n_slots))):
             index = number[:, slots].flatten()
@@ -160,7 +162,7 @@ class Landscape:
                 (square - mean.square()).clamp(min=0).sqrt(),
             ]
         parts = at_parts.clamp(-CUT, 2).unflatten(0, (n_entries, -1)) / NATS
-        return torch.cat([*columns, parts, (rare.clamp(min=-CUT) / NATS).expand(n_entries, 1)], dim=1)
+        return torch.cat([*columns, parts, (rare / NATS).expand(n_entries, 1)], dim=1)
 
     @cached_property
     def _choices(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,9 +187,8 @@ class Landscape:
 
     def mean_of(self, values: Tensor) -> Tensor:
         """The mean over each tree's blocks of values of entries (E,): (B,)."""
-        number = self._slots[..., ENTRY]
-        known = torch.cat([values.new_zeros(1), values])[number]
-        return known.sum(1) / (number > 0).sum(1).clamp(min=1)
+        known = torch.cat([values.new_zeros(1), values])[self._number]
+        return known.sum(1) / (self._number > 0).sum(1).clamp(min=1)
 
     def told(self) -> Tensor:
         """What needs no reward: the amounts of each entry, and of a bond to an aromatic atom, (E, .)."""

@@ -122,7 +122,7 @@ def cut(log_rewards: Tensor) -> Tensor:
     return (log_rewards - log_rewards.max()).clamp(min=-CUT)
 
 
-def paid(log_rewards: Tensor) -> Tensor:
+def above_cut(log_rewards: Tensor) -> Tensor:
     """Rewards (B,) of log rewards relative to the best, 0 where they are cut.
 
     There they are any number below, and of trees beyond counting their sum would drown the good ones.

@@ -44,7 +44,7 @@ def test_what_is_told_of_an_entry_is_the_mean_over_its_trees():
             assert told[entry, role * width].item() == pytest.approx(expected, abs=1e-3)
             assert told[entry, role * width + 1].item() == pytest.approx(in_all, abs=1e-3)
             # heavy atoms of the rest of the tree, and their spread
-            rest = landscape._rest[1][here, places[0], 0]
+            rest = landscape._rest[here, places[0], 0]
             mean = (rest * paid[here]).sum() / paid[here].sum()
             spread = ((rest - mean).square() * paid[here]).sum() / paid[here].sum()
             assert told[entry, role * width + 2].item() == pytest.approx(mean.item(), abs=1e-3)
