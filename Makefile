@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-all lint pretrained bench bench-scaling bench-quality bench-molecule bench-molecule-calls docs clean
+.PHONY: setup demo test test-all lint pretrained bench bench-gpu bench-scaling bench-quality bench-molecule bench-molecule-calls docs clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,10 @@ pretrained-%: $(STAMP)
 PEERS := .venv-peers
 bench: setup $(PEERS)/torchgfn/.installed $(PEERS)/jax/.installed
 	$(BIN)/python benchmarks/speed.py --peers $(PEERS) --out benchmarks/results
+
+# all sides on one GPU, some ten minutes; its CPU form is in the tests
+bench-gpu: setup $(PEERS)/torchgfn/.installed $(PEERS)/gfnx-cuda/.installed
+	$(BIN)/python benchmarks/gpu.py --device cuda --peers $(PEERS) --out benchmarks/results/gpu.json
 
 $(PEERS)/%/.installed: benchmarks/peers/%.txt
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

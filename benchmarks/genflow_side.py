@@ -1,11 +1,15 @@
 """Our side: genflow's own training step, exact evaluation and generation, behind the protocol of `sides`.
 
+    python benchmarks/genflow_side.py [DEVICE]
+
 A task is {"ndim", "height", "width"} and possibly more fields of a hypergrid's structure; a recipe holds
 `PolicyOptions`.
 """
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from functools import cached_property
 from pathlib import Path
@@ -38,18 +42,45 @@ def load(task: dict, path: str) -> Population:
 class Genflow(Handlers):
     """One population in training, and what needs none."""
 
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    def _wait(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
     def prepare(
-        self, task: dict, recipe: dict, members: int = 1, seed: int = 0, device: str = "cpu"
+        self,
+        task: dict,
+        recipe: dict,
+        members: int = 1,
+        seed: int = 0,
+        weights: str | None = None,
+        log_z: float | None = None,
     ) -> dict[str, float]:
-        """Start a population; for "distill" the seconds hold the making of the teacher."""
+        """Start a population, of untrained policies or of copies of the one in `weights`.
+
+        For "distill" the seconds hold the making of the teacher.
+        """
+        self.trainee = self.optimizer = None  # the last population makes room on the device
+        gc.collect()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
         began = time.perf_counter()
         self.structure, self.options, self.done = build(task), PolicyOptions(**recipe), 0
         if self.options.objective == "distill":
             self.structure.solution.expert  # noqa: B018  computed here, once
-        start = Population.initialised(self.structure, members, seed).weights
-        self.trainee = PopulationTrainee(
-            self.structure, start, self.options, seed=seed, device=device, checkpoints=1, every=1
+        start = (
+            Population.initialised(self.structure, members, seed).weights
+            if weights is None
+            else load(task, weights).weights.expand(members, -1)
         )
+        self.trainee = PopulationTrainee(
+            self.structure, start, self.options, seed=seed, device=self.device, checkpoints=1, every=1
+        )
+        if log_z is not None:
+            with torch.no_grad():
+                self.trainee.log_z.fill_(log_z)
         groups = self.trainee.groups()
         self.scales = [group.pop("lr_scale", 1.0) for group in groups]
         self.optimizer = torch.optim.Adam(groups, lr=self.options.lr, fused=True)
@@ -68,14 +99,14 @@ class Genflow(Handlers):
 
     def iterate(self, seconds: float | None = None, limit: int | None = None) -> dict[str, float]:
         """Train on."""
-        return paced(self._step, seconds, limit)
+        return paced(self._step, seconds, limit, self._wait)
 
     def save(self, path: str) -> None:
         """Write the first member's weights, under torch's names."""
         tensors = self.trainee.tensors().items()
         write_tensors(
             Path(path),
-            {name.removeprefix("weights."): t[0] for name, t in tensors if name.startswith("weights.")},
+            {name.removeprefix("weights."): t[0].cpu() for name, t in tensors if name.startswith("weights.")},
         )
 
     def initialise(self, task: dict, path: str, seed: int = 0) -> None:
@@ -95,14 +126,18 @@ class Genflow(Handlers):
         out: str | None = None,
         members: int = 1,
         max_floats: int | None = None,
+        generated: bool = False,
     ) -> dict:
         """The exact terminal distribution, (S,) to `out`, of the policy in `weights` or of untrained ones.
 
-        The state graph is timed too.
+        The state graph is timed too. `generated`: of generated ones instead, which are made off the clock.
         """
-        population = (
-            Population.initialised(build(task), members, 0) if weights is None else load(task, weights)
-        )
+        if generated:
+            population = self._generator.generate(build(task), members)
+        elif weights is None:
+            population = Population.initialised(build(task), members, 0)
+        else:
+            population = load(task, weights)
         bound = {} if max_floats is None else {"max_floats": max_floats}
         began = time.perf_counter()
         distribution = population.terminal_distribution(**bound)
@@ -113,7 +148,7 @@ class Genflow(Handlers):
 
     @cached_property
     def _generator(self) -> Generator:
-        return Generator.from_pretrained(shipped("hypergrid")[0])
+        return Generator.from_pretrained(shipped("hypergrid")[0], self.device)
 
     def generate(
         self, task: dict, num: int, seed: int = 0, out: str | None = None, spread: bool = False
@@ -133,4 +168,4 @@ class Genflow(Handlers):
 
 
 if __name__ == "__main__":
-    serve(Genflow())
+    serve(Genflow(*sys.argv[1:]))

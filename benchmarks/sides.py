@@ -6,6 +6,7 @@ sides can take turns. Standard library only, since the peers' environments do no
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 #: packages whose versions a side tells, where it has them
-PACKAGES = ("torch", "torchgfn", "jax", "jaxlib", "optax", "numpy")
+PACKAGES = ("torch", "torchgfn", "gfnx", "jax", "jaxlib", "equinox", "optax", "numpy")
 #: seconds that a side may take to end by itself
 PATIENCE = 10
 
@@ -82,20 +83,26 @@ class Handlers:
 
 
 def paced(
-    step: Callable[[], int], seconds: float | None = None, limit: int | None = None
+    step: Callable[[], int],
+    seconds: float | None = None,
+    limit: int | None = None,
+    wait: Callable[[], object] = lambda: None,
 ) -> dict[str, float]:
     """Call `step`, which returns how many iterations it did, again and again.
 
-    For about `seconds` of wall clock or until there are `limit` of them.
+    For about `seconds` of wall clock or until there are `limit` of them. `wait` returns when the device has
+    done all that it was asked for.
     """
     if seconds is None and limit is None:
         raise ValueError("paced() needs seconds, a limit or both, or it never ends")
+    wait()
     iterations, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < (math.inf if seconds is None else seconds) and (
+    while time.perf_counter() - began < (math.inf if seconds is None else seconds) and (
         limit is None or iterations < limit
     ):
         iterations += step()
-    return {"iterations": iterations, "seconds": spent}
+    wait()
+    return {"iterations": iterations, "seconds": time.perf_counter() - began}
 
 
 class Side:
@@ -107,9 +114,10 @@ class Side:
         name: for messages.
         command: what to run.
         threads: how many it may use; it is bound to as many cores.
+        platform: what JAX computes on there, "cpu" or "cuda".
     """
 
-    def __init__(self, name: str, command: Sequence[str | Path], threads: int) -> None:
+    def __init__(self, name: str, command: Sequence[str | Path], threads: int, platform: str = "cpu") -> None:
         self.name = name
         self._process = subprocess.Popen(
             [str(word) for word in command],
@@ -117,7 +125,7 @@ class Side:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env=_environment(threads),
+            env=_environment(threads, platform),
         )
         if hasattr(os, "sched_setaffinity"):
             # before it has imported anything, so that thread pools are made for these cores
@@ -143,11 +151,16 @@ class Side:
             raise SideError(f"side {self.name!r} failed during {do!r}: {answer['error']}")
         return answer["ok"]
 
+    def kill(self) -> None:
+        """End it at once, from another thread, too: whoever waits for its answer gets a `SideError`."""
+        self._process.kill()
+
     def __enter__(self) -> Side:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that a dead side has not read
+            self._process.stdin.close()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -156,14 +169,15 @@ class Side:
         self._process.stdout.close()
 
 
-def _environment(threads: int) -> dict[str, str]:
+def _environment(threads: int, platform: str) -> dict[str, str]:
     eigen = "true" if threads > 1 else "false"
     return {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={threads}",
-        "JAX_PLATFORMS": "cpu",
+        "JAX_PLATFORMS": platform,
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a card's memory is for all sides
         # so that a script in a folder below finds this file
         "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
     }

@@ -1,5 +1,7 @@
 """torchgfn's side: its own environment, sampler and trajectory balance loss, as its examples combine them.
 
+    python benchmarks/peers/torchgfn_side.py [DEVICE]
+
 See `sides` for the protocol.
 
 A task is {"ndim", "height", "width"}, and the rewards R0, R1 and R2 if they are not the usual ones.
@@ -8,6 +10,7 @@ A task is {"ndim", "height", "width"}, and the rewards R0, R1 and R2 if they are
 from __future__ import annotations
 
 import logging
+import sys
 import time
 
 import torch
@@ -41,27 +44,38 @@ class Policy(nn.Module):
 class Torchgfn(Handlers):
     """One policy in training, and the exact distribution on a plane."""
 
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    def _wait(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
     def _build(self, task: dict) -> None:
         ndim, height = task["ndim"], task["height"]
         reward = {key: task.get(key, value) for key, value in REWARD.items()}
-        self.env = HyperGrid(ndim, height, "original", reward, validate_modes=False)
+        self.env = HyperGrid(ndim, height, "original", reward, self.device, validate_modes=False)
         preprocessor = KHotPreprocessor(height, ndim)
         preprocessor.target_dtype = (
             torch.get_default_dtype()
         )  # its one-hots are integers, which no linear layer takes
-        self.module = Policy(ndim * height, task["width"], self.env.n_actions)
+        self.module = Policy(ndim * height, task["width"], self.env.n_actions).to(self.device)
         self.forward = DiscretePolicyEstimator(
             self.module, n_actions=self.env.n_actions, preprocessor=preprocessor
         )
         self.backward = DiscretePolicyEstimator.uniform(self.env.n_actions, preprocessor=preprocessor)
 
-    def prepare(self, task: dict, recipe: dict, seed: int = 0) -> dict[str, float]:
-        """Start a policy; a recipe is {"batch_size", "epsilon", "lr", "log_z_rate"}."""
+    def prepare(
+        self, task: dict, recipe: dict, seed: int = 0, weights: str | None = None, log_z: float = 0.0
+    ) -> dict[str, float]:
+        """Start a policy, from `weights` if given; a recipe is {"batch_size", "epsilon", "lr", "log_z_rate"}."""
         began = time.perf_counter()
         torch.manual_seed(seed)
         self._build(task)
+        if weights is not None:
+            self.module.load_state_dict(load_file(weights, self.device))
         self.gflownet, self.sampler, self.recipe = (
-            TBGFlowNet(self.forward, self.backward),
+            TBGFlowNet(self.forward, self.backward, init_logZ=log_z).to(self.device),
             Sampler(self.forward),
             recipe,
         )
@@ -82,11 +96,11 @@ class Torchgfn(Handlers):
 
     def iterate(self, seconds: float | None = None, limit: int | None = None) -> dict[str, float]:
         """Train on."""
-        return paced(self._step, seconds, limit)
+        return paced(self._step, seconds, limit, self._wait)
 
     def save(self, path: str) -> None:
         """Write the weights."""
-        save_file(self.module.state_dict(), path)
+        save_file({name: tensor.cpu() for name, tensor in self.module.state_dict().items()}, path)
 
     @torch.no_grad()
     def exact(self, task: dict, weights: str, out: str) -> dict[str, float]:
@@ -120,4 +134,4 @@ class Torchgfn(Handlers):
 
 
 if __name__ == "__main__":
-    serve(Torchgfn())
+    serve(Torchgfn(*sys.argv[1:]))
