@@ -2,9 +2,9 @@
 
 See `sides` for the protocol; JAX_PLATFORMS says what it computes on.
 
-A training step is one compiled function, of which many run in one dispatch. `members` > 1 maps it over as many
-policies, as gfnx's baselines of several seeds do. float32 throughout: on a GPU, too, where JAX would round the
-factors of products to TF32 if it were not told.
+A training step is one compiled function, of which many run in one dispatch. `members` > 1 maps it over as
+many policies, as gfnx's baselines of several seeds do. float32 throughout: on a GPU, too, where JAX would
+round the factors of products to TF32 if it were not told.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Task:
         return {"forward_logits": forward, "backward_logits": jnp.zeros((*forward.shape[:-1], self.env.dim))}
 
     def loss(self, params: dict, key: jax.Array, batch: int, epsilon: float) -> jax.Array:
-        """Trajectory balance over trajectories that are sampled first and evaluated again for the gradient."""
+        """Trajectory balance over trajectories that are sampled, then evaluated again for the gradient."""
 
         def explored(key, observed, policy):
             logits = self.outputs(policy, observed)["forward_logits"]
@@ -102,7 +102,10 @@ class Gfnx(Handlers):
         weights: str | None = None,
         log_z: float = 0.0,
     ) -> dict[str, float]:
-        """Start, from `weights` if given, and compile; a recipe is {"batch_size", "epsilon", "lr", "log_z_rate"}."""
+        """Start, from `weights` if given, and compile.
+
+        A recipe is {"batch_size", "epsilon", "lr", "log_z_rate"}.
+        """
         self.carry = self.run = None  # the last policies make room on the device
         began = time.perf_counter()
         own = Task(task)
@@ -155,8 +158,9 @@ class Gfnx(Handlers):
         save_file(first, path)
 
     def exact(self, task: dict, weights: str, out: str) -> dict[str, float]:
-        """The exact terminal distribution (S,), to `out`. Compilation, and listing all states, count the first
-        time.
+        """The exact terminal distribution (S,), to `out`.
+
+        Compilation, and listing all states, count the first time.
         """
         params = Task(task).load(weights)
         began = time.perf_counter()

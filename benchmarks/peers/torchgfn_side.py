@@ -68,7 +68,10 @@ class Torchgfn(Handlers):
     def prepare(
         self, task: dict, recipe: dict, seed: int = 0, weights: str | None = None, log_z: float = 0.0
     ) -> dict[str, float]:
-        """Start a policy, from `weights` if given; a recipe is {"batch_size", "epsilon", "lr", "log_z_rate"}."""
+        """Start a policy, from `weights` if given.
+
+        A recipe is {"batch_size", "epsilon", "lr", "log_z_rate"}.
+        """
         began = time.perf_counter()
         torch.manual_seed(seed)
         self._build(task)
