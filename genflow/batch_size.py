@@ -13,16 +13,16 @@ class BatchSize:
     """The size of the next batch, by the seconds that those before it took.
 
     A slow function is asked for one object after the other, so that a kill loses none, unless more at once
-    take it no longer, which is tried.
+    take it no longer, which is tried where one takes at most `WRITE_SECONDS`.
 
     Attributes:
         size: of the next batch.
-        slow: whether larger batches would be too slow.
+        slow: whether larger batches would be too slow, by more than the first one, which may load something.
     """
 
     def __init__(self) -> None:
         self.size, self.slow = 1, False
-        self._tried, self._each = False, 0.0
+        self._first, self._tried, self._each = True, False, 0.0
 
     def adapt(self, seconds: float, each: float, size: int) -> None:
         """Learn from a batch of `size` objects that took so many seconds, and so many for each object."""
@@ -30,8 +30,9 @@ class BatchSize:
             return
         gains = each <= GAIN * self._each if size > 1 else not self._tried
         self._each, self._tried = each, self._tried or size > 1
-        self.slow = seconds > WRITE_SECONDS or not (each < KEEP_SECONDS or gains)
-        if self.slow:
+        too_slow = seconds > WRITE_SECONDS or not (each < KEEP_SECONDS or gains)
+        self.slow, self._first = too_slow and not self._first, False
+        if too_slow:
             self.size = max(1, size // 2) if each < KEEP_SECONDS else 1
         else:
             self.size = min(MAX_BATCH, 2 * self.size)

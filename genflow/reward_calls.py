@@ -10,7 +10,7 @@ which keeps its score in a file of its own until the first worker's file has it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,10 +20,12 @@ from genflow.batch_size import KEEP_SECONDS, WRITE_SECONDS, BatchSize
 from genflow.distributed.world import ALONE, World, world
 from genflow.progress import Bar, Progress
 from genflow.storage.files import StrPath
-from genflow.storage.score_files import Row, ScoreFile, files_of, rows_of
+from genflow.storage.score_files import Row, ScoreFile, files_of, rows_of, stale_note
 
 #: calls of which one is spent on asking for an object again
 REPEATED = 100
+#: before a reward's identity in a file, for an object that was asked for again, and one that it failed for
+AGAIN, FAILED = "again ", "failed "
 #: names of objects -> their scores; names and scores -> which are modes
 Score = Callable[[Sequence[str]], Sequence[float]]
 IsMode = Callable[[Sequence[str], Sequence[float]], Sequence[bool]]
@@ -42,6 +44,7 @@ class RewardCalls:
         modes: how many of its objects are modes, None where nobody says.
         reward: the identity of that reward, None before the first.
         bar: shows the calls while they are made.
+        keeps, measuring: whether scores are written to a file, and whether nothing is learned from them.
     """
 
     def __init__(
@@ -66,8 +69,8 @@ class RewardCalls:
         self.best: float | None = None
         self.modes: int | None = None
         self.reward: str | None = None
-        self.bar = Bar()
-        self._file = None if file is None else ScoreFile(Path(file))
+        self.bar, self.measuring = Bar(), False
+        self._file, self.keeps = None if file is None else ScoreFile(Path(file)), file is not None
         self._batch = BatchSize()
         self._is_mode: IsMode | None = None
         self._unwritten: list[Row] = []
@@ -80,7 +83,12 @@ class RewardCalls:
 
         # where nothing is read, the other workers need not come here
         rows = world().on_rank_zero(read) if file or before or known else read()
-        self._known, self._before, self._given = ({(r, n): score for r, n, score in each} for each in rows)
+        self._failed = {
+            (r.removeprefix(FAILED), n) for each in rows for r, n, _ in each if r.startswith(FAILED)
+        }
+        self._known, self._before, self._given = (
+            {(r.removeprefix(FAILED), n): score for r, n, score in each} for each in rows
+        )
         if self._file is not None and not world().is_rank_zero:
             path = self._file.path
             self._file = ScoreFile(path.with_name(f"{path.stem}.worker-{world().rank}.sqlite"))
@@ -113,8 +121,8 @@ class RewardCalls:
         Raises:
             GenflowError: a file of scores holds something else.
         """
-        with cls(None, known=files_of(folder)).as_current() as calls:
-            assert isinstance(calls, cls)
+        with (calls := cls(None, known=files_of(folder))).as_current():
+            calls.measuring = True
             yield calls
         asked, read = calls.asked_and_read().values()
         if asked or read:
@@ -144,7 +152,16 @@ class RewardCalls:
 
     def rows(self) -> list[Row]:
         """All calls: the identity of the reward, the object's name and its score."""
-        return [(reward, name, score) for (reward, name), score in self._known.items()]
+        return self._marked((reward, name, score) for (reward, name), score in self._known.items())
+
+    def _marked(self, rows: Iterable[Row]) -> list[Row]:
+        """Rows as they are written, where those that a reward failed for are told from others."""
+        return [(FAILED + r if (r, n) in self._failed else r, n, score) for r, n, score in rows]
+
+    def scored(self, reward: str) -> bool:
+        """Return whether there is an object that a reward has scored, here or before."""
+        every = {*self._known, *self._before, *self._given} - self._failed
+        return any(own == reward for own, _ in every)
 
     def figures(self) -> dict[str, float]:
         """Return the number of calls, the best score and the number of modes, where there are some."""
@@ -167,7 +184,7 @@ class RewardCalls:
             names: objects as text, the same text for the same object.
             score: computes the scores of objects; it is asked for those that are new.
             failed: objects for which it failed, and why. It says so while it is asked, here or on another
-                worker; they are counted, and asked for again by the next process.
+                worker. They are counted and kept as such, and not asked for again.
             is_mode: says which objects of such scores are modes.
             again: asks for one object again and compares. Where `REPEATED` calls may be made, one of them is
                 for this.
@@ -188,6 +205,11 @@ class RewardCalls:
             self._read.update((r, n) for r, n, _ in given)
             self._take(given)
             new = [name for name in new if (reward, name) not in self._known]
+        failed.update(
+            (name, f"{reward.split(' ')[0]} failed for {name} before")
+            for name in dict.fromkeys(names)
+            if (reward, name) in self._failed and name not in failed
+        )
         with self._shown(len(new)):
             while new:
                 new = new[self._ask(reward, new, score, failed, again) :]
@@ -213,7 +235,9 @@ class RewardCalls:
         if reward in self._turned_to:
             return
         self._turned_to.add(reward)
-        self._say_what_is_stale(reward)
+        every = [r for r, _ in {*self._known, *self._before, *self._given}]
+        if note := stale_note(every, reward):
+            Progress.current().note(note)
         if own:
             Progress.current().note(f"{len(own):,} reward calls were made before this start, and are kept")
         new = [(r, n, s) for (r, n), s in self._before.items() if r == reward and (r, n) not in self._known]
@@ -224,17 +248,6 @@ class RewardCalls:
             Progress.current().warn(
                 f"{len(self):,} reward calls are made already, and {self.limit:,} may be: one step is taken"
                 " at the most, and the training ends; give more by --reward-calls (finetune.reward_calls)"
-            )
-
-    def _say_what_is_stale(self, reward: str) -> None:
-        """Say where there are scores of the same function from before it changed, and none from after."""
-        there = self._before.keys() | self._given.keys() | self._known.keys()
-        function = reward.split(" ")[0]
-        stale = sum(other.split(" ")[0] == function for other, _ in there)
-        if stale and not any(other == reward for other, _ in there):
-            Progress.current().note(
-                f"{stale:,} scores of {function} that were paid for are not used, as its code, its options or"
-                " what it builds on has changed since; they are asked for anew where needed"
             )
 
     def _ask(
@@ -260,7 +273,8 @@ class RewardCalls:
             values = [float(value) for value in score(part)]
             rows = [(reward, *each) for each in zip(part, values, strict=True)]
             seconds = time.monotonic() - began
-            self._unwritten += [each for each in rows if each[1] not in failed]
+            self._failed |= {(reward, name) for name in part if name in failed}
+            self._unwritten += self._marked(rows)
             self._owed += seconds
             self._write(KEEP_SECONDS if seconds >= KEEP_SECONDS * len(part) else WRITE_SECONDS)
             return [rows, {n: failed[n] for n in part if n in failed}, seconds]
@@ -271,12 +285,13 @@ class RewardCalls:
         self._batch.adapt(*max((seconds, seconds / len(rows)) for rows, _, seconds in results), size)
         for _, faults, _ in results:
             failed.update(faults)
+            self._failed |= {(reward, name) for name in faults}
         found = [(r, n, s) for rows, _, _ in results for r, n, s in rows]
         self._asked += len(found)
         if not workers.is_rank_zero:
             self._unwritten, self._owed = [], 0.0
         elif workers.size > 1:  # its own among them, which may be written twice
-            self._unwritten += [row for row in found if row[1] not in failed]
+            self._unwritten += self._marked(found)
             self._owed += sum(seconds for _, _, seconds in results)
         self._count(found)
         if again is not None and (self.limit or 0) >= REPEATED and reward not in self._repeated:
@@ -285,7 +300,7 @@ class RewardCalls:
 
     def _repeat(self, reward: str, rows: Sequence[Row], again: Again) -> None:
         """Ask again for what has just been asked for, once for a reward and a run; this is a call too."""
-        marked = f"again {reward}"
+        marked = AGAIN + reward
         for _, name, score in rows:
             self._repeated.add(reward)
             if not any(marked == other for other, _ in self._known.keys() | self._given.keys()):
@@ -298,7 +313,7 @@ class RewardCalls:
 
     def _take(self, rows: Sequence[Row]) -> None:
         """Count calls that were made elsewhere, as if they were made here."""
-        self._unwritten += rows if self._workers.is_rank_zero else []
+        self._unwritten += self._marked(rows) if self._workers.is_rank_zero else []
         self._write(0.0)
         self._count(rows)
 

@@ -85,6 +85,14 @@ def test_a_csv_is_read_by_its_column(write):
     population = lively(grid(2, 4), 2)
     rows = score_objects(population, write('score,Object\n1,"3,3"\n2,1+2\n', "t.csv")).rows
     assert [(row["line"], row["object"]) for row in rows] == [(2, "3+3"), (3, "1+2")]
+    text = "# exported; by me\nscore;name;object\n1;far;3 3\n\n# half\n2;near;0 1;more\n"
+    rows = score_objects(population, write(text, "t.csv")).rows
+    assert [(row["line"], row["name"], row["object"]) for row in rows] == [
+        (3, "far", "3+3"),
+        (6, "near", "0+1"),
+    ]
+    rows = score_objects(population, write('Position,act\n"3,3",1,2024-note\n', "t.csv")).rows
+    assert rows[0]["name"] is None
     rows = score_objects(population, write('Position\n"3,3"\n', "t.csv")).rows
     assert [row["object"] for row in rows] == ["3+3"]
 
@@ -95,7 +103,8 @@ def test_a_csv_is_read_by_its_column(write):
         ("", "t.txt", "has no objects"),
         ("# nothing\n\n", "t.txt", "has no objects"),
         ("x\ny\n", "t.txt", "no line of .* can be read; the first: .*line 1: 'x'"),
-        ("a,b\n1,2\n", "t.csv", "has no column object or position"),
+        ("a,b\n1,2\n", "t.csv", "has no column object or position; .*there are a, b"),
+        ("0,0\n", "t.sdf", "has none of the endings .smi, .txt, .csv"),
         ("", "t.csv", "has no column"),
     ],
 )

@@ -136,12 +136,13 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
     """
     from genflow.stages import generate as generate_stage
     from genflow.storage.runs import RunDirectory
-    from genflow.storage.score_files import described_in
+    from genflow.storage.score_files import described_in, files_of
 
+    paid = []
     if population_folder is not None:
         config, population = _start(options, population_folder, generator_folder, num, reward_calls)
         folder = options.out or Path("runs") / config.env / "finetuned" / population.structure.name
-        described = described_in(population_folder)
+        described, paid = described_in(population_folder), files_of(population_folder)
     else:
         config = options.configure(
             env=_env_of(options.env, generator_folder),
@@ -158,7 +159,7 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
             options.progress().warn(warning)
         with without_cautions():
             population = generator.generate(structures[0], config.generate.num, config.seed)
-    entries = generate_stage.finetune_both(config, population, folder, options.progress(), described)
+    entries = generate_stage.finetune_both(config, population, folder, options.progress(), described, paid)
     lines = [f"{e['name']}: {', '.join(f'{k} {v:.4g}' for k, v in e['figures'].items())}" for e in entries]
     options.emit(entries, "\n".join([*lines, f"populations in {folder}"]))
 

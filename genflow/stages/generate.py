@@ -203,10 +203,11 @@ def finetune_both(
     out: Path,
     progress: Progress,
     described: Path | Sequence[Row] = (),
+    paid: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
     """Fine-tune a population, and train policies from a random start with the same budget.
 
-    Both populations are written under `out`. `described` is as for `finetune`.
+    Both populations are written under `out`. `described` and `paid` are as for `finetune`.
 
     Returns:
         An entry ``{"name", "figures", "history"}`` for each.
@@ -235,6 +236,7 @@ def finetune_both(
                         progress=progress,
                         device=device,
                         described=described,
+                        paid=paid,
                     )
                     workers.on_rank_zero(lambda: result.save(own))
                 workers.on_rank_zero(lambda: remove_checkpoints(own))

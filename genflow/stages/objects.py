@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +11,10 @@ from genflow.errors import GenflowError
 from genflow.interfaces.gallery import Gallery
 from genflow.schema import brief
 from genflow.storage.files import read_text
-from genflow.storage.tables import OBJECT
+from genflow.storage.tables import OBJECT, csv_rows, title_column
 
-#: columns of a .csv that have the titles of its objects, the likeliest first
-TITLE_COLUMNS = ("name", "title", "id")
+#: endings of files of objects
+SUFFIXES = (".smi", ".txt", ".csv", "")
 
 
 class Line(NamedTuple):
@@ -41,8 +40,8 @@ class Line(NamedTuple):
 def read_objects(path: Path, gallery: Gallery) -> list[Line]:
     """Read objects from a text file with one a line, or from a .csv file with a column of them.
 
-    The column is ``object``, or what the objects are, such as ``smiles``, in whatever case; the first of
-    `TITLE_COLUMNS` beside it has titles. What follows the first space of a line of SMILES is a title too.
+    The column is ``object``, or what the objects are, such as ``smiles``, in whatever case; the column
+    `title_column` beside it has titles. What follows the first space of a line of SMILES is a title too.
     Empty lines and lines that begin with ``#`` are passed over.
 
     Raises:
@@ -80,28 +79,39 @@ def _line(number: int, text: str, title: str, gallery: Gallery) -> Line:
 
 def _texts(path: Path, kind: str) -> Iterator[tuple[int, str, str]]:
     """The number of each line, what it says of the object, and its title if that stands beside it."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise GenflowError(
+            f"{path} has none of the endings {', '.join(filter(None, SUFFIXES))}; write one object on each"
+            " line"
+        )
     content = read_text(path)
     if path.suffix.lower() == ".csv":
-        rows = csv.reader(io.StringIO(content))
-        try:
-            header = [name.strip().lower() for name in next(rows, [])]
-            kinds = list(dict.fromkeys([OBJECT, kind]))
-            place = next((header.index(each) for each in kinds if each in header), None)
-            if place is None:
-                raise GenflowError(
-                    f"{path} has no column {' or '.join(kinds)}; its first line names the columns"
-                )
-            titles = next((header.index(each) for each in TITLE_COLUMNS if each in header), len(header))
-            for row in rows:
-                if any(row):
-                    text, title = (row[each] if each < len(row) else "" for each in (place, titles))
-                    yield rows.line_num, text, title.strip()
-        except csv.Error as error:
-            raise GenflowError(f"{path}, line {rows.line_num}: {error}") from error
+        yield from _cells(path, content, kind)
         return
     for number, line in enumerate(content.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             yield number, line.strip(), ""
+
+
+def _cells(path: Path, content: str, kind: str) -> Iterator[tuple[int, str, str]]:
+    """The same of a table, from the column of its objects."""
+    number = 0
+    try:
+        rows = csv_rows(content)
+        header = [name.strip().lower() for name in next(rows, (0, []))[1]]
+        kinds = list(dict.fromkeys([OBJECT, kind]))
+        place = next((header.index(each) for each in kinds if each in header), None)
+        if place is None:
+            there = f"; there are {brief(', '.join(header))}" if header else ""
+            raise GenflowError(
+                f"{path} has no column {' or '.join(kinds)}; its first line names the columns{there}"
+            )
+        titles = title_column(header)
+        for number, row in rows:
+            title = row[titles].strip() if titles is not None and titles < len(row) else ""
+            yield number, row[place] if place < len(row) else "", title
+    except csv.Error as error:
+        raise GenflowError(f"{path}, after line {number}: {error}") from error
 
 
 def fault_of(path: Path | None, line: Line) -> str:

@@ -141,9 +141,6 @@ def _score(
         why_not[name] = "no trajectory ends there"
         del made[name]
     rows: dict[str, dict[str, Any]] = {}
-    for name, why in why_not.items():
-        own = gallery.score_named(name) if score_all else None
-        rows[name] = {**dict.fromkeys(FACTS), "made": False, "score": own, "states": 0, "why_not": why}
     firsts = torch.cat([found[name][0][:1] for name in made]) if made else None
     scores = [] if firsts is None else gallery.scores(firsts).tolist()  # a reward is asked for all at once
     log_rewards = [] if firsts is None else population.structure.transitions().log_reward(firsts).tolist()
@@ -162,6 +159,10 @@ def _score(
             "why_not": None,
             "changed": None,
         }
+    # after those that can be made, which show that the reward works
+    for name, why in why_not.items():
+        own = gallery.score_named(name) if score_all else None
+        rows[name] = {**dict.fromkeys(FACTS), "made": False, "score": own, "states": 0, "why_not": why}
     return [rows[name] for name in names]
 
 

@@ -104,6 +104,23 @@ def rows_of(files: Sequence[StrPath | Row]) -> list[Row]:
     return found
 
 
+def stale_note(there: Sequence[str], reward: str) -> str | None:
+    """Say where scores of a function are from before it changed, and none are from after.
+
+    Args:
+        there: the identities of the rewards of all scores.
+        reward: that of the function as it is.
+    """
+    function = reward.split(" ")[0]
+    stale = sum(other.split(" ")[0] == function for other in there)
+    if not stale or reward in there:
+        return None
+    return (
+        f"{stale:,} scores of {function} that were paid for are not used, as its code, its options or what it"
+        " builds on has changed since; they are asked for anew where needed"
+    )
+
+
 def _opened(path: StrPath) -> sqlite3.Connection:
     """Open a file of scores, or make it."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -125,4 +142,7 @@ def _told(path: StrPath) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise GenflowError(f"{path} cannot hold the scores of a training: {error}") from error
+        raise GenflowError(
+            f"{path} cannot be used as a file of scores: {error}; move it away, and its scores are asked for"
+            " anew"
+        ) from error

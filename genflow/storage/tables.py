@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,32 @@ SMILES = "smiles"
 HTML_ROWS = 20
 #: column -> its values; all are equally long
 Table = Mapping[str, Sequence[Any]]
+
+
+#: columns that have the titles of objects, the likeliest first
+TITLE_COLUMNS = ("name", "title", "id")
+
+
+def csv_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a user's table with the number of the line where each ends.
+
+    Cells stand between commas, semicolons or tabs, whichever the first row has most of. Empty rows and those
+    that begin with ``#`` are passed over.
+
+    Raises:
+        csv.Error: it is no table.
+    """
+    lines = (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    delimiter = max(",;\t", key=next(lines, "").count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    for cells in reader:
+        if any(cell.strip() for cell in cells) and not cells[0].startswith("#"):
+            yield reader.line_num, cells
+
+
+def title_column(header: Sequence[str]) -> int | None:
+    """Return which column of a table, by names in small letters, has the titles of its objects."""
+    return next((header.index(each) for each in TITLE_COLUMNS if each in header), None)
 
 
 def check_table_path(path: Path, name_kind: str = "") -> None:

@@ -113,6 +113,7 @@ def finetune(
     progress: Progress | None = None,
     device: str = "cpu",
     described: Path | Sequence[Row] = (),
+    paid: Sequence[Path] = (),
 ) -> Population:
     """Train a population further, or untrained policies of its structure with the same budget.
 
@@ -127,6 +128,8 @@ def finetune(
         progress: the progress reporter, by default the one in use.
         device: the torch device.
         described: the reward calls that generating the population took, or a file of them, if there is one.
+        paid: files of other scores that were paid for. They count when they are asked for, and are not asked
+            for again.
 
     Returns:
         The trained policies, with their learning curves in ``provenance["history"]``, and in
@@ -146,7 +149,7 @@ def finetune(
             options.replay_capacity,
             options.replay_sampling,
         )
-    with _counted(options, name, folder, described, progress):
+    with _counted(options, name, folder, described, paid, progress):
         start = Population.initialised(structure, len(population), seed)
         if name == "finetuned" and options.start != "random":
             start = _start(population, start, options, seed, device, progress)
@@ -187,6 +190,7 @@ def _counted(
     name: str,
     folder: Path,
     described: Path | Sequence[Row],
+    paid: Sequence[Path],
     progress: Progress,
 ) -> Iterator[None]:
     """Count the reward calls of a training, and show them, if they are limited."""
@@ -195,9 +199,11 @@ def _counted(
         return
     # beside the folder, which holds a population in the end
     file = folder.parent / FOLDER / f"{folder.name}.sqlite"
-    paid = [described] if isinstance(described, Path) else list(described)
-    before = paid if name == "finetuned" else []
-    calls = RewardCalls(file, options.reward_calls, before, [*paid, *sorted(file.parent.glob("*.sqlite"))])
+    own = [described] if isinstance(described, Path) else list(described)
+    # a random start needs no description
+    before = own if name == "finetuned" and options.start != "random" else []
+    known = [*own, *paid, *sorted(file.parent.glob("*.sqlite"))]
+    calls = RewardCalls(file, options.reward_calls, before, known)
     # the bar of the steps tells the time left
     bar = progress.bar("reward calls", options.reward_calls, len(calls), timed=False)
     with calls.as_current(), bar as calls.bar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from genflow import Progress, Reward, interrupts_for_python
+from genflow import Progress, Reward, RewardCalls, interrupts_for_python
 
 from .exclusion import Excluding
 from .profile import Profile
@@ -34,7 +34,8 @@ class FloorWatch:
 
     def see(self, smiles: Sequence[str], scores: Sequence[float]) -> None:
         """Look at molecules by canonical SMILES, "" for none."""
-        if self._done:
+        calls = RewardCalls.current()
+        if self._done or (calls is not None and calls.measuring):
             return
         self._seen.update(each for each in smiles if each)
         self._scores.update(score for each, score in zip(smiles, scores, strict=True) if each)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import NamedTuple
 
 from rdkit import Chem, rdBase
 
-from genflow import TITLE_COLUMNS, GenflowError
+from genflow import GenflowError, brief, csv_rows, title_column
+
+from .scoring import read as read_smiles
 
 SUFFIXES = (".smi", ".txt", ".csv", ".sdf")
 #: bytes of a file that is read
@@ -28,7 +29,7 @@ def read_lines(path: Path) -> list[MoleculeLine]:
     """The molecules of a file.
 
     A ``.csv`` has them in the column named ``smiles``, or else in the first one, and their titles in the
-    first of `TITLE_COLUMNS`; an ``.sdf`` has drawn molecules, numbered by the line where each begins; other
+    column `title_column`; an ``.sdf`` has drawn molecules, numbered by the line where each begins; other
     files have them before the first space or tab, and titles after it. A line that names columns, empty lines
     and those that begin with ``#`` are no molecules.
 
@@ -58,6 +59,8 @@ def read_lines(path: Path) -> list[MoleculeLine]:
         rows = {".csv": _rows, ".sdf": _records}.get(path.suffix.lower(), _words)(text)
     except csv.Error as error:
         raise GenflowError(f"{where} is no table: {error}") from None
+    except GenflowError as error:
+        raise GenflowError(f"{where}: {error}") from None
     if not rows:
         raise GenflowError(f"{where} has no molecules")
     return rows
@@ -77,26 +80,26 @@ def _words(text: str) -> list[MoleculeLine]:
 
 
 def _rows(text: str) -> list[MoleculeLine]:
-    """Those of a column."""
-    head = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)  # no SMILES has one of these
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
-    rows, column, titles, first = [], 0, None, True
-    for cells in reader:
-        if not any(cell.strip() for cell in cells) or cells[0].startswith("#"):
-            continue
-        if first:
-            first = False
-            names = [cell.strip().casefold() for cell in cells]
-            named = [place for place, name in enumerate(names) if "smiles" in name]
-            if named:
-                titles = next((names.index(each) for each in TITLE_COLUMNS if each in names), None)
-                column = names.index("smiles") if "smiles" in names else named[0]
-                continue
-        smiles, title = titled(cells[column] if column < len(cells) else "")
+    """Those of a column.
+
+    Raises:
+        GenflowError: no column is named SMILES, and the first row has no molecule.
+    """
+    found = list(csv_rows(text))
+    names = [cell.strip().casefold() for cell in found[0][1]] if found else []
+    column, titles = next((place for place, name in enumerate(names) if name == "smiles"), None), None
+    if column is None:
+        column = next((place for place, name in enumerate(names) if "smiles" in name), None)
+    if column is not None:
+        titles, found = title_column(names), found[1:]
+    elif names and read_smiles(titled(found[0][1][0])[0]) is None:
+        raise GenflowError(f"no column is named smiles; there are {brief(', '.join(names))}")
+    rows = []
+    for number, cells in found:
+        smiles, title = titled(cells[column or 0] if (column or 0) < len(cells) else "")
         if titles is not None and titles < len(cells):
             title = cells[titles].strip() or title
-        rows.append(MoleculeLine(reader.line_num, smiles, title))
+        rows.append(MoleculeLine(number, smiles, title))
     return rows
 
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,8 @@ class Scorer:
         #: SMILES of molecules that have no score, and why
         self._failed: dict[str, str] = {}
         self._told = 0
+        # molecules that were asked for, and those of them that score above 1
+        self._number_asked = self._number_above = 0
 
     @cached_property
     def _identity(self) -> str:
@@ -97,8 +99,10 @@ class Scorer:
         # here, as others may have asked; a reward that has not scored any molecule is refused
         if not self._works and self._failed:
             self._works = not self._failed.keys() >= set(smiles)
-            if not self._works:
-                raise GenflowError(next(iter(self._failed.values())))
+            self._works |= calls is not None and calls.scored(self._identity)
+            # one alone says little of the function
+            if not self._works and (len(set(smiles)) > 1 or len(self._failed) >= PATIENCE):
+                raise self._refused(self._failed)
         for number, fault in enumerate(list(self._failed.values())[self._told :], self._told + 1):
             if math.log10(number).is_integer():  # the first, the tenth, the hundredth
                 others = f", as {number - 1:,} others did" if number > 1 else ""
@@ -180,8 +184,14 @@ class Scorer:
         self._works |= len(faults) < len(molecules)
         self._failed |= faults
         if not self._works and len(faults) >= PATIENCE:
-            raise GenflowError(next(iter(faults.values())))
+            raise self._refused(faults)
         return values
+
+    def _refused(self, faults: Mapping[str, str]) -> GenflowError:
+        """The error of a reward that has scored no molecule."""
+        return GenflowError(
+            f"{next(iter(faults.values()))}; it scored none of the first {len(faults)} molecules: mend it"
+        )
 
     def _values(self, molecules: list[tuple[str, Mol]]) -> tuple[list[float], dict[str, str]]:
         """The scores of molecules, and of those that have none what is wrong, by SMILES.
@@ -193,7 +203,10 @@ class Scorer:
             return [], {}
         where = f"reward {self.name}"
         try:
-            values = _as_numbers(self._reward.score([mol for _, mol in molecules]))
+            returned = self._reward.score([mol for _, mol in molecules])
+            if returned is None:
+                raise GenflowError(f"{where} returned None; return a list of numbers, one for each molecule")
+            values = _as_numbers(returned)
         except GenflowError:
             raise
         except Exception as error:  # somebody else's function may raise anything
@@ -208,7 +221,7 @@ class Scorer:
             kept = (
                 f"; what was scored before, {count_of(len(calls), 'molecule')}, stays with the run for the"
                 " function as it stands, and a changed one is asked anew"
-                if calls
+                if calls is not None and calls.keeps and len(calls)
                 else ""
             )
             raise GenflowError(
@@ -221,6 +234,13 @@ class Scorer:
             for (smiles, _), value in zip(molecules, values, strict=True)
             if not 0 <= value <= 1
         }
+        self._number_asked += len(values)
+        self._number_above += sum(value > 1 for value in values)
+        if PATIENCE <= self._number_asked < 2 * self._number_above:
+            raise GenflowError(
+                f"{next(iter(faults.values()))}, and {self._number_above:,} of the first"
+                f" {self._number_asked:,} molecules score above 1: divide by the largest score that there is"
+            )
         return [value if 0 <= value <= 1 else FLOOR for value in values], faults
 
 

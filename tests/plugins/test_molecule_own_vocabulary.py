@@ -320,6 +320,7 @@ def test_tables_drawings_and_text_are_read(tmp_path):
         ("empty.smi", b"", "has no molecules"),
         ("remarks.smi", b"# nothing\n\n", "has no molecules"),
         ("empty.sdf", b"\n\n", "has no molecules"),
+        ("t.csv", b"a,b\nx,y\n", "no column is named smiles; there are a, b"),
         ("picture.png", b"\x89PNG", "has none of the endings .smi, .txt, .csv, .sdf"),
         ("bytes.smi", b"\xff\xfe\x00", "is no text in UTF-8"),
         ("nul.smi", b"C\0C", "is no text in UTF-8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from genflow import (
     load_plugin,
     reward_calls,
 )
-from genflow.progress import Bar
-from genflow.storage.score_files import rows_of
+from genflow.progress import Bar, Progress
+from genflow.storage.score_files import files_of, rows_of
+from genflow.training.finetune import FinetuneOptions, _counted
 
 BLOCKS = "blocks=0+3+6,max_blocks=4"
 #: a reward that writes down each molecule that it is asked for, and can be slow
@@ -129,7 +131,7 @@ def test_what_cannot_be_counted_is_refused(start, tmp_path):
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path):
     (tmp_path / "x.sqlite").write_text("no database, " * 100)
-    with pytest.raises(GenflowError, match=r"x\.sqlite cannot hold the scores of a training: "):
+    with pytest.raises(GenflowError, match=r"x\.sqlite cannot be used as a file of scores: "):
         RewardCalls(tmp_path / "x.sqlite")
 
 
@@ -162,16 +164,35 @@ def test_policies_that_paid_for_their_scores_can_be_measured_later(start, tmp_pa
     }  # fmt: skip
 
 
-def test_what_failed_is_counted_and_asked_again_by_the_next_process(tmp_path):
+def test_what_failed_is_counted_and_kept_as_such_and_not_asked_again(tmp_path):
     def score(names):
         return [0.001 if name == "CC" else 0.5 for name in names]
 
     with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
         assert calls.scores("one", ["C", "CC"], score, failed={"CC": "why"}) == [0.5, 0.001]
         assert len(calls) == 2
-    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
-        assert len(calls) == 1
-        assert calls.scores("one", ["C", "CC"], lambda names: [0.75] * len(names)) == [0.5, 0.75]
+    for own, more in (
+        (tmp_path / "x.sqlite", {}),
+        (tmp_path / "y.sqlite", {"known": [tmp_path / "x.sqlite"]}),
+    ):
+        failed: dict[str, str] = {}
+        with RewardCalls(own, **more).as_current() as calls:
+            assert len(calls) == (0 if more else 2) and calls.scored("one") and not calls.scored("other")
+            found = calls.scores("one", ["C", "CC", "CCC"], lambda names: [0.75] * len(names), failed=failed)
+            assert found == [0.5, 0.001, 0.75] and len(calls) == 3
+            assert failed == {"CC": "one failed for CC before"}
+    with RewardCalls(tmp_path / "y.sqlite").as_current() as calls:  # what was read is kept as what it was
+        calls.scores("one", ["CC"], score, failed=failed)
+        assert len(calls) == 3 and "CC" in failed
+
+
+@pytest.mark.parametrize(("begin", "before"), [("population", 2), ("random", 0)])
+def test_a_random_start_is_not_charged_for_a_description(tmp_path, begin, before):
+    options = FinetuneOptions(reward_calls=5, start=begin)
+    rows = [("one", "C", 0.5), ("one", "CC", 0.25)]
+    with _counted(options, "finetuned", tmp_path / begin, rows, (), Progress()):
+        calls = RewardCalls.current()
+        assert calls.scores("one", ["O"], lambda names: [0.75]) == [0.75] and len(calls) == 1 + before
 
 
 def test_the_best_score_and_the_modes_are_of_the_function_that_is_asked(tmp_path):
@@ -358,6 +379,14 @@ def test_commands_read_what_a_run_has_paid_for(start, tmp_path):
             (note,) = [each for each in done.stderr.splitlines() if "were asked for" in each]
             assert note.startswith(f"{len(asked):,} scores were asked for, ") and f"read from {out}" in note
     assert {path: path.read_bytes() for path in out.rglob("*.sqlite")} == before
+    # a further training does not pay again for what an earlier one has paid for
+    log.unlink(missing_ok=True)
+    further = ["finetune", out / "finetuned", "--out", tmp_path / "further", "--reward-calls", 60]
+    few = ["-o", "finetune.batch_size=4", "-o", "finetune.compare=false"]
+    genflow("--plugin", start / "logged.py", *further, *few, ASKED=log)
+    asked = asked_of(log)
+    assert asked and len(asked) == len(set(asked)) and not set(asked) & set(paid)
+    assert set(asked) < {name for _, name, _ in rows_of(files_of(tmp_path / "further"))}
     # another function than that which was paid
     changed = tmp_path / "logged.py"
     changed.write_text((start / "logged.py").read_text() + "# changed\n")
@@ -403,6 +432,19 @@ def test_a_kill_loses_no_score_of_a_slow_function(tmp_path, clock, seconds, most
         assert max(lost) == 0 and sizes.count(2) <= 1
     else:  # asked in few batches
         assert len(sizes) < 32
+
+
+def test_a_first_call_that_loads_something_does_not_make_a_function_slow(tmp_path, clock):
+    sizes = []
+
+    def score(names):
+        clock[0] += 0.001 * len(names) + (0 if sizes else 3.0)
+        sizes.append(len(names))
+        return [0.5] * len(names)
+
+    with RewardCalls(tmp_path / "x.sqlite").as_current() as calls:
+        calls.scores("one", [str(each) for each in range(512)], score)
+    assert sum(sizes) == 512 and len(sizes) < 16
 
 
 def test_scores_of_a_function_that_changed_are_said_to_be_unused(tmp_path, capsys):
@@ -533,5 +575,7 @@ def test_failures_are_told_by_name_and_counted_at_the_end(start, tmp_path):
     log = tmp_path / "sampled"
     line = ["--plugin", tmp_path / "faulty.py", "sample", tmp_path / "out", "--num", 400, "--unique"]
     done = genflow(*line, ASKED=log, FAULT="fails")
-    failed = set(asked_of(tmp_path / "sampled-failed"))
-    assert f"failed for {len(failed)} molecules in all" in done.stderr.splitlines()[-1]
+    again = set(asked_of(tmp_path / "sampled-failed"))
+    assert again and not again & set(failed)  # those that failed before are read as such
+    told = int(re.search(r"failed for (\d+) molecules in all", done.stderr.splitlines()[-1])[1])
+    assert len(again) <= told <= len(again | set(failed))

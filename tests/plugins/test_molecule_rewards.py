@@ -65,7 +65,7 @@ def test_those_that_ship_are_their_definitions():
         [math.exp(-2 * (log_p(mol) - 1.0) ** 2) * ease(mol) for mol in mols]
     )
     assert all(0 <= score <= 1 for score in Docking().score(mols))
-    assert registry().names("reward", "molecule") == ["docking", "logp_window", "profile", "qed_sa"]
+    assert {"docking", "logp_window", "profile", "qed_sa"} <= set(registry().names("reward", "molecule"))
 
 
 def test_a_reward_of_somebody_else_is_paid(share):
@@ -165,7 +165,7 @@ WRONG = {
     "nan": (lambda mols: [math.nan] * len(mols), "is nan for CCO; a score must be a number from 0 to 1"),
     "above": (lambda mols: [100.0] * len(mols), "is 100.0 for CCO"),
     "text": (lambda mols: ["good"] * len(mols), "failed for CCO: "),
-    "none": (lambda mols: None, "failed for CCO: "),
+    "none": (lambda mols: None, "returned None; return a list of numbers"),
     "several lines": (
         lambda mols: exec("raise ValueError('one\\ntwo')"),
         "failed for CCO: ValueError: one two",
@@ -181,6 +181,28 @@ def test_a_reward_that_scores_nothing_is_refused_at_once(case):
     assert "\n" not in str(caught.value)
 
 
+def test_a_scale_to_a_hundred_is_refused_though_some_scores_fit():
+    big = scorer(returning(lambda mols: [30.0 * mol.GetNumAtoms() - 29.5 for mol in mols]))
+    assert big.scores(["C"]) == [0.5]
+    with pytest.raises(
+        GenflowError, match=r"is 30.5 for CC; .*, and 7 of the first 8 molecules score above 1: divide"
+    ):
+        big.scores(["C" * length for length in range(1, 9)])
+
+
+def test_one_failure_alone_does_not_refuse_a_reward():
+    fails = scorer(returning(lambda mols: exec("raise ValueError('odd')")))
+    assert fails.scores(["C"]) == [FLOOR] == fails.scores(["CC"])
+    with pytest.raises(GenflowError, match="failed for C: ValueError: odd; it scored none of the first 4"):
+        fails.scores(["CCC", "CCCC"])
+
+
+def test_scores_that_are_there_show_that_a_reward_works(tmp_path):
+    fails = scorer(returning(lambda mols: exec("raise ValueError('odd')")))
+    with RewardCalls(None, known=[(fails._identity, "C", 0.5)]).as_current():
+        assert fails.scores(["C", "CC", "CCC"]) == [0.5, FLOOR, FLOOR]
+
+
 def test_a_wrong_number_of_scores_says_what_stays(tmp_path):
     """In the file of the run, for as long as the function is the same."""
     from genflow import RewardCalls
@@ -191,6 +213,9 @@ def test_a_wrong_number_of_scores_says_what_stays(tmp_path):
         with pytest.raises(GenflowError, match="returned 0 scores for 1 molecule, ") as caught:
             odd.scores(["c1ccccc1"])
     assert "; what was scored before, 2 molecules, stays with the run" in str(caught.value)
+    with RewardCalls(None).as_current(), pytest.raises(GenflowError) as caught:
+        odd.scores(["c1ccncc1"])
+    assert "stays with the run" not in str(caught.value)
     with closing(sqlite3.connect(tmp_path / "x.sqlite")) as store:
         rows = store.execute("SELECT object, score FROM scores ORDER BY object").fetchall()
     assert rows == [("CCCCN", 0.5), ("CCO", 0.5)]
