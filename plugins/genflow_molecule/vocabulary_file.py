@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from genflow import GenflowError, Progress, brief, count_of, write_bytes
+from genflow import GenflowError, Progress, brief, count_of, did_you_mean, write_bytes
 
 if TYPE_CHECKING:
     from .own_vocabulary import OwnVocabulary
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: blocks of the picture, and how many of them side by side
 DRAWN, COLUMNS = 60, 6
+#: what a source may be taken for
+TAKEN_FOR = ("auto", "fragments", "molecules")
 KEY = "orange: an atom by which the block is joined to others; blue: one that others can be joined to besides"
 #: characters of a SMILES below its picture
 LETTERS = 26
@@ -56,6 +58,9 @@ def make_vocabulary(
     from .molecule_lines import MoleculeLine, read_lines, titled
     from .vocabulary import FORMAT, as_text
 
+    for what, value, known in (("cut", cut, LEAST), ("taken_for", taken_for, TAKEN_FOR)):
+        if value not in known:
+            raise GenflowError(f"{what}={value!r} is unknown{did_you_mean(str(value), known)}")
     out = Path(out)
     table, drawn = out.with_suffix(".dropped.csv"), out.with_suffix(".png")
     if isinstance(source, str | Path):
@@ -65,10 +70,15 @@ def make_vocabulary(
     else:
         where, name = "the list of SMILES", "a list"
         _check_out(None, out, table, drawn)
-        lines = [MoleculeLine(number, *titled(text)) for number, text in enumerate(source, 1)]
+        texts = list(source)
+        if wrong := [each for each in texts if not isinstance(each, str)]:
+            raise GenflowError(f"molecules are given as SMILES, not {brief(wrong[0])}; use Chem.MolToSmiles")
+        lines = [MoleculeLine(number, *titled(text)) for number, text in enumerate(texts, 1)]
     if not lines:
         raise GenflowError(f"{where} has no molecules")
     kind = own_vocabulary.kind_of(smiles for _, smiles, _ in lines) if taken_for == "auto" else taken_for
+    if kind == "fragments" and min_atoms is not None:
+        raise GenflowError(f"min_atoms is for molecules that are cut, and {where} is taken for fragments")
     atoms = (LEAST[cut] if min_atoms is None else min_atoms, max_atoms)
     made = own_vocabulary.Maker(lines, kind, cut, atoms, Progress.current()).make(max_blocks, min_count)
     if made.dropped or made.left:

@@ -453,3 +453,12 @@ def test_from_python_it_is_what_the_command_writes(tmp_path):
     assert listed.blocks == own.blocks
     with pytest.raises(GenflowError, match="the list of SMILES has no molecules"):
         make_vocabulary([], tmp_path / "no.json")
+    mols = [Chem.MolFromSmiles(each) for each in smiles[:2]]
+    for source, how, said in (
+        (mols, {}, "given as SMILES, not <rdkit.Chem"),
+        (smiles, {"cut": "bric"}, "cut='bric' is unknown; did you mean 'brics'"),
+        (smiles, {"taken_for": "frags"}, "taken_for='frags' is unknown"),
+        (["*CCO", "*c1ccccc1*"], {"min_atoms": 6}, "min_atoms is for molecules that are cut"),
+    ):
+        with pytest.raises(GenflowError, match=said):
+            make_vocabulary(source, tmp_path / "no.json", **how)
