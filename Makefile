@@ -30,7 +30,7 @@ test-all: lint
 # the generators that ship, from nothing: about an hour each, on one core each
 PRETRAINED := plugins/genflow_hypergrid/pretrained
 pretrained:
-	$(MAKE) -j2 pretrained-default pretrained-narrow pretrained-molecule
+	$(MAKE) -j2 pretrained-default pretrained-separable pretrained-narrow pretrained-molecule
 
 pretrained-molecule: PRETRAINED := plugins/genflow_molecule/pretrained
 pretrained-%: $(STAMP)

@@ -22,7 +22,7 @@ class Light(genflow.Reward):
 
 
 class Diagonal(genflow.Reward):
-    """Pays for points near the diagonal of a grid."""
+    """Pays for points near the diagonal of a grid; `self.task.heights` are its dimensions' positions."""
 
     environment = "hypergrid"
 

@@ -19,6 +19,8 @@ from genflow.rollouts import MAX_STEPS, Trajectories
 
 #: the most ancestors of states whose probability is computed exactly, and the most entries of their table
 MAX_ANCESTORS, MAX_TABLE = 50_000, 2**26
+#: states in which policies are evaluated at once
+MAX_ROWS = 4096
 
 #: torchgfn states (B, *state_shape) -> logits (M, B, A)
 Policy = Callable[[Tensor], Tensor]
@@ -140,7 +142,7 @@ class Backwards(NamedTuple):
 
 @torch.no_grad()
 def sample_backwards(transitions: Transitions, states: Tensor, rng: torch.Generator) -> Backwards:
-    """Draw a trajectory to each of some terminal states (B, *state_shape) with a uniform P_B.
+    """Draw a trajectory to each of some terminal states (B, *state_shape) with the P_B of the task.
 
     Args:
         transitions: the transitions of the task.
@@ -157,13 +159,13 @@ def sample_backwards(transitions: Transitions, states: Tensor, rng: torch.Genera
     for _ in range(MAX_STEPS):
         home = (states == start).flatten(1).all(1)
         complete[under_way[home]] = True
-        masks = env.States(states).backward_masks
-        going = ~home & masks.any(1)
+        probs = transitions.backward_probs(states)
+        going = ~home & (probs > 0).any(1)
         if not going.any():
             break
-        under_way, states, masks = under_way[going], states[going], masks[going]
-        actions = masks.double().multinomial(1, generator=rng)[:, 0]
-        log_pb[under_way] -= masks.sum(1).double().log()
+        under_way, states, probs = under_way[going], states[going], probs[going]
+        actions = probs.multinomial(1, generator=rng)[:, 0]
+        log_pb[under_way] += probs.gather(1, actions[:, None])[:, 0].log()
         states = env.backward_step(env.States(states), env.actions_from_tensor(actions[:, None])).tensor
         steps.append((under_way, states, actions))
     for rows, before, actions in steps:
@@ -178,9 +180,9 @@ def sampled_log_probabilities(
 ) -> Tensor:
     """Estimate the log probability (M,) that each policy ends in a state, by importance sampling.
 
-    Trajectories are drawn backwards from the state with a uniform P_B, and weighted by P_F / P_B. The mean
-    weight is an unbiased estimate of the probability, so its logarithm is a lower bound on average (Burda et
-    al., "Importance weighted autoencoders", 2016), which tightens with more trajectories.
+    Trajectories are drawn backwards from the state with the P_B of the task, and weighted by P_F / P_B. The
+    mean weight is an unbiased estimate of the probability, so its logarithm is a lower bound on average
+    (Burda et al., "Importance weighted autoencoders", 2016), which tightens with more trajectories.
 
     Args:
         transitions: the transitions of the task.
@@ -192,14 +194,23 @@ def sampled_log_probabilities(
     Returns:
         (M,) float64, minus infinity where no trajectory leads to the state.
     """
-    steps, log_pb, counts = sample_backwards(transitions, state.expand(num, *state.shape), rng)
+    drawn = sample_backwards(transitions, state.expand(num, *state.shape), rng)
+    weights = log_pf_of(transitions, policy, drawn) - drawn.log_pb
+    return weights.masked_fill(~drawn.complete, -torch.inf).logsumexp(1) - math.log(num)
+
+
+@torch.no_grad()
+def log_pf_of(transitions: Transitions, policy: Policy, drawn: Backwards) -> Tensor:
+    """Log P_F (M, B) in float64 of trajectories that were drawn backwards; 0 for one that is not complete."""
+    rows, states, actions = (torch.cat(parts) for parts in zip(*drawn.steps, strict=True))
+    real = drawn.complete[rows]
+    parts = zip(*(each[real].split(MAX_ROWS) for each in (rows, states, actions)), strict=True)
     start = transitions.initial_state
-    weights = torch.zeros(len(policy(start[None])), num, dtype=torch.float64)
-    for rows, before, actions in steps:
-        on = counts[rows]
-        if on.any():
-            weights[:, rows[on]] += _log_pf(transitions, policy, before[on], actions[on])
-    return (weights - log_pb).masked_fill(~counts, -torch.inf).logsumexp(1) - math.log(num)
+    total = torch.zeros(len(policy(start[None])), len(drawn.log_pb), dtype=torch.float64)
+    for own, before, taken in parts:
+        if len(own):
+            total.index_add_(1, own, _log_pf(transitions, policy, before, taken))
+    return total
 
 
 def _log_pf(transitions: Transitions, policy: Policy, states: Tensor, actions: Tensor) -> Tensor:

@@ -8,15 +8,35 @@ from typing import Any, Literal
 from pydantic import Field
 
 from genflow.errors import GenflowError, did_you_mean
-from genflow.schema import Name, Schema, StructureName, brief
+from genflow.schema import Name, Schema, StructureName, brief, reward_field
 from genflow.structure import Structure
 from genflow.structure_fields import MAX_VALUE, text_digest
 from genflow.value_text import to_text
 
+_WAY_OUT = "; generate for one of those, then `genflow finetune POPULATION --structure ...`"
 #: the key of a coverage for the number of states of the task
 N_STATES = "n_states"
 
 Range = tuple[float, float]
+
+
+def complete(structure: Structure, training: Sequence[Mapping[str, Any]]) -> Structure:
+    """Return a structure in which fixed fields that were left open, None, are those of training.
+
+    The other way round, a field that training left open is so here too where that is the same task.
+
+    Args:
+        structure: the requested structure.
+        training: the fields of every training structure.
+    """
+    for key, value in structure.fixed_fields().items():
+        known = [other.get(key) for other in training] or [value]
+        if known[0] == value or any(each != known[0] for each in known) or None not in (value, known[0]):
+            continue
+        other = structure.varied({key: known[0]})
+        if value is None or other.environment.backward == structure.environment.backward:
+            structure = other
+    return structure
 
 
 def check(
@@ -62,10 +82,9 @@ def check(
         if _named(value) and value not in values and (isinstance(value, str) or not reads_units):
             texts = sorted({_text(known) for known in values})
             paid = key in structure.paid_fields()
-            hint = "; generate for one of those, then `genflow finetune POPULATION --structure ...`"
             raise GenflowError(
                 f"this generator was trained on {key}={brief(', '.join(texts) or 'None', 400)}, not"
-                f" {_text(value)}{hint if paid and texts else ''}"
+                f" {_text(value)}{_WAY_OUT if paid and texts else ''}"
             )
         # the effect of a value that never varied was not learned
         numbers = any(map(numbers_of, [value, *values]))
@@ -81,9 +100,16 @@ def check(
             for key in fixed
             if nearest[key] != fixed[key]
         ]
-        raise GenflowError(
+        said = (
             f"this generator was trained on {brief('; '.join(odd), 400)}, and has not learned the difference"
         )
+        reward = reward_field(type(structure.environment.config))
+        if reward in fixed and nearest[reward] != fixed[reward]:
+            why = structure.environment.untold()
+            said += f": {fixed[reward]} {why}" if why else ""
+        if {key for key in fixed if nearest[key] != fixed[key]} <= structure.paid_fields():
+            said += _WAY_OUT
+        raise GenflowError(said)
 
 
 def _amount(structure: Structure, key: str) -> float:

@@ -97,7 +97,7 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Flows:
-    """The flow that samples the target exactly under a uniform backward policy.
+    """The flow that samples the target exactly under a backward policy.
 
     Attributes:
         state: (S,) log F(s).
@@ -272,35 +272,36 @@ def require_ways_out(graph: StateGraph) -> None:
 
 
 @torch.no_grad()
-def optimal_flows(graph: StateGraph, log_reward: Tensor) -> Flows:
+def optimal_flows(graph: StateGraph, log_reward: Tensor, log_n: Tensor | None = None) -> Flows:
     """Solve for the flows by backward dynamic programming, F(s) = R(s) + sum over children F(s') P_B(s | s').
 
-    P_B is uniform over the parents of s'. Source: Bengio et al., "GFlowNet Foundations", JMLR 2023.
+    P_B is uniform over the parents of s', or n(s) / n(s') where the numbers n of trajectories to states are
+    given. Source: Bengio et al., "GFlowNet Foundations", JMLR 2023.
 
     Args:
         graph: the states of the task.
         log_reward: (S,) float64. Only entries of states in which a trajectory may end are read.
+        log_n: (S,) float64 log n of the maximum-entropy backward policy; None for the uniform one.
 
     Raises:
         GenflowError: a reward is not a positive finite number, or a state is a dead end.
     """
-    log_reward = log_reward.detach()  # the reward of a learned model carries an autograd graph
+    log_reward = log_reward.detach()  # a learned model's carries an autograd graph
     require_rewards(graph.states, log_reward.masked_fill(~graph.can_exit, 0.0))
-    n_states, n_children = graph.children.shape
-    logits = torch.full((n_states, n_children + 1), -torch.inf, dtype=torch.float64)
+    logits = torch.full((len(graph.states), graph.children.shape[1] + 1), -torch.inf, dtype=torch.float64)
     logits[:, -1] = log_reward.double().masked_fill(~graph.can_exit, -torch.inf)
-    log_flow = torch.empty(n_states, dtype=torch.float64)
-    log_parents = graph.n_parents.clamp(min=1).double().log()
+    log_flow = torch.empty(len(graph.states), dtype=torch.float64)
+    behind = graph.n_parents.clamp(min=1).double().log() if log_n is None else log_n
     for index in reversed(graph.levels):
         child = graph.children[index].long()
-        inflow = log_flow[child.clamp(min=0)] - log_parents[child.clamp(min=0)]
+        inflow = log_flow[child.clamp(min=0)] - behind[child.clamp(min=0)]
+        inflow += 0.0 if log_n is None else log_n[index, None]
         logits[index, :-1] = inflow.masked_fill(child == NO_CHILD, -torch.inf)
         log_flow[index] = logits[index].logsumexp(dim=1)
     if log_flow.isneginf().any():
         require_ways_out(graph)
     policy = (logits - log_flow[:, None]).exp()
-    visit = (log_flow - log_flow[0]).exp()
-    return Flows(log_flow, policy, visit, float(log_flow[0]))
+    return Flows(log_flow, policy, (log_flow - log_flow[0]).exp(), float(log_flow[0]))
 
 
 def terminal_distribution(

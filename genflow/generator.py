@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from os.path import exists  # Path.exists raises for a path without permission
@@ -16,23 +15,21 @@ from pathlib import Path
 from typing import Any, Self, overload
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from genflow import coverage
 from genflow.cautions import caution
-from genflow.coverage import Quality
 from genflow.distributed.world import world
 from genflow.errors import GenflowError, GenflowWarning
 from genflow.given import Given, Several, read_structure
 from genflow.interfaces.denoiser import Denoiser
 from genflow.interfaces.encoder import Encoder
-from genflow.noise import NoiseOptions, SamplingOptions, sample_latents
+from genflow.model_card import Card
+from genflow.noise import SamplingOptions, sample_latents
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.pretrained import CARD, TENSORS, locate, require_plugins
 from genflow.registry import registry
-from genflow.schema import Name, Objects, Schema, brief, validate
+from genflow.schema import brief, validate
 from genflow.storage.files import StrPath, read_json, read_tensors, write_json, write_tensors
 from genflow.storage.modules import build_with_tensors
 from genflow.storage.populations import finite_float, inside
@@ -42,86 +39,8 @@ from genflow.threads import threads, worth
 FORMAT = "genflow-generator-2"
 #: the format of genflow's first edition
 OLD_FORMAT = "genflow-generator-1"
-#: the most structures and measurements that a card may list
-MAX_STRUCTURES, MAX_QUALITY = 10_000, 1000
 #: multiplications for a generated weight, roughly: as the generators that ship need them
 PRODUCTS_A_WEIGHT = 2**11
-
-
-class EncoderCard(Schema):
-    """The registered name, options and spec from which an encoder is rebuilt."""
-
-    name: Name
-    options: dict[str, Any]
-    spec: dict[str, Any]
-
-    @classmethod
-    def of(cls, name: str, encoder: Encoder) -> EncoderCard:
-        """Create the card of an encoder."""
-        return cls(name=name, options=encoder.config.model_dump(mode="json"), spec=encoder.spec())
-
-    def build(self) -> Encoder:
-        """Build an untrained encoder of the same shape."""
-        encoder_cls = registry().load("encoder", self.name, saved=True)
-        return encoder_cls.from_spec(
-            validate(encoder_cls.Config, self.options, f"encoder {self.name!r}"), self.spec
-        )
-
-    def load(self, tensors: Mapping[str, Tensor], path: Path) -> Encoder:
-        """Build the encoder and load the tensors of a file.
-
-        Raises:
-            GenflowError: the tensors do not fit the card.
-        """
-        return build_with_tensors(self.build, tensors, path)
-
-
-class Card(Schema):
-    """The model card of a generator, which holds everything except its tensors.
-
-    `training_structures` and `selection_structures` hold the fields of the structures that were trained on
-    and that training options were selected on. `coverage` maps a field to the range that the generator
-    serves. `quality` holds the metrics that were measured after training.
-    """
-
-    format: str
-    env: Name
-    policy: Name
-    training_structures: Objects = Field(max_length=MAX_STRUCTURES)
-    selection_structures: Objects = Field(default_factory=list, max_length=MAX_STRUCTURES)
-    coverage: dict[Name, tuple[float, float]] = Field(default_factory=dict)
-    quality: list[Quality] = Field(default_factory=list, max_length=MAX_QUALITY)
-    encoder: EncoderCard
-    denoiser: Name
-    denoiser_options: dict[str, Any]
-    latent_size: int = Field(ge=1, le=65_536)
-    condition_size: int = Field(ge=1, le=65_536)
-    noise: NoiseOptions
-    sampling: SamplingOptions
-    provenance: dict[str, Any] = Field(default_factory=dict)
-
-    def check(self, structure: Structure) -> None:
-        """Refuse a structure that this generator cannot know, as far as the card tells.
-
-        Raises:
-            GenflowError: another environment or architecture, or a structure outside the coverage.
-        """
-        for kind, asked, known in (
-            ("environment", structure.env, self.env),
-            ("policy", structure.policy, self.policy),
-        ):
-            if asked != known:
-                raise GenflowError(
-                    f"this generator was trained on {kind} {known!r}, not on {asked!r}; train one with"
-                    f" --env {structure.env}"
-                )
-        reads_units = registry().load("encoder", self.encoder.name).reads_units
-        coverage.check(structure, self.training_structures, self.coverage, reads_units)
-        if structure.condition().numel() != self.condition_size:
-            raise GenflowError(
-                f"this generator reads {self.condition_size} conditions, but {structure.env!r} now gives"
-                f" {structure.condition().numel()}; train it anew"
-            )
 
 
 @dataclass(eq=False, repr=False)
@@ -223,7 +142,7 @@ class Generator:
     def check(self, structure: Structure) -> None:
         """Raise `GenflowError` for a structure of another environment or policy, or one not covered."""
         self.card.check(structure)
-        self.encoder.check(structure.layout)
+        self.encoder.check(self.card.complete(structure).layout)
 
     @cached_property
     def training_structures(self) -> list[Structure]:
@@ -237,6 +156,7 @@ class Generator:
         `quick` leaves out what only the conditions of the training structures tell, which may take seconds.
         """
         card, blind = self.card, None if self.encoder.reads_units else self.card.encoder.name
+        structure = card.complete(structure)
         built = None if quick else lambda: self.training_structures
         return caution(structure, card.training_structures, card.quality, built, blind)
 
@@ -261,7 +181,8 @@ class Generator:
 
         Args:
             structure: any covered structure, or its text or fields as for `genflow.generate`;
-                ``population.seen`` says whether it was trained on. Of a list of them, the result is a list.
+                ``population.seen`` says whether it was trained on, and the structure of the population also
+                has what this one leaves open. Of a list of them, the result is a list.
             num: M, the number of policies of each structure.
             seed: seed of the latents.
             sampling: sampler, steps and guidance; None means those on the model card.
@@ -275,6 +196,7 @@ class Generator:
         several = isinstance(structure, list | tuple)
         given: Any = structure if several else [structure]
         structures = [read_structure(self.card.env, each, self.card.policy) for each in given]
+        structures = [self.card.complete(each) for each in structures]
         for each in structures:
             self.check(each)
         values = {**(sampling or self.card.sampling).model_dump(), **overrides}

@@ -48,7 +48,7 @@ class Rollouts:
         actions: (M, K) actions taken.
         valid: (M, K) False for padding rows.
         exits: (M, K) whether the action is exit.
-        log_pb: (M, K) log P_B of the step under a uniform backward policy, 0 for exit.
+        log_pb: (M, K) log P_B of the step under the backward policy of the task, 0 for exit.
         places: (M, K) trajectory * T + step, for `pad`.
         log_reward: (M, B) log R of the terminal states.
         final: (M, B, *state_shape) terminal states.
@@ -300,7 +300,7 @@ def _in_order(
     )
     exits = valid & (actions == transitions.n_actions - 1)
     # the next row is the next state of the same trajectory unless this row exits
-    parents = transitions.n_parents(row_states).clamp(min=1).roll(-1, dims=1)
+    log_pb = transitions.log_pb(row_states, row_states.roll(-1, dims=1)).to(logits.dtype)
     final = row_states[exits].reshape(*shape, *row_states.shape[2:])
     log_reward = transitions.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
     exact.require_rewards(final.flatten(0, 1), log_reward.flatten())
@@ -314,7 +314,7 @@ def _in_order(
         actions=actions,
         valid=valid,
         exits=exits,
-        log_pb=-parents.to(logits.dtype).log().masked_fill(exits | ~valid, 0.0),
+        log_pb=log_pb.masked_fill(exits | ~valid, 0.0),
         places=places.clamp(max=trajectories * length - 1),
         log_reward=log_reward,
         final=final,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
@@ -76,6 +77,9 @@ Objects = Annotated[list[dict[str, Any]], BeforeValidator(_objects)]
 
 S = TypeVar("S", bound=BaseModel)
 
+#: what pydantic names an alternative of a union, which is no key
+_ALTERNATIVE = re.compile(r"(constrained-|function-|tuple\[|list\[|dict\[)|(int|float|str|bool)$")
+
 
 def validate(
     model: type[S],
@@ -105,8 +109,8 @@ def validate(
     try:
         return model.model_validate(dict(values), context=context)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = [str(part) for part in first["loc"]]
+        first = _telling(error.errors(include_url=False))
+        place = [str(part) for part in first["loc"] if not _ALTERNATIVE.match(str(part))]
         where, key = where if isinstance(where, str) else where(place), brief(".".join(place))
         if first["type"] == "extra_forbidden":
             parent = _model_at(model, first["loc"][:-1])
@@ -126,6 +130,14 @@ def validate(
         raise GenflowError(
             f"{where}: {subject} (got {brief(_REPR.repr(first['input']))})" if key else f"{where}: {subject}"
         ) from None
+
+
+def _telling(errors: list[Any]) -> Any:
+    """The first error, or of one value that may be of several types the error that lies deepest in it."""
+    loc = errors[0]["loc"]
+    place = next((at for at, part in enumerate(loc) if _ALTERNATIVE.match(str(part))), None)
+    same = [each for each in errors if place is not None and each["loc"][:place] == loc[:place]]
+    return max(same, key=lambda each: len(each["loc"]), default=errors[0])
 
 
 def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:

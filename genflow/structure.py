@@ -227,7 +227,8 @@ class Structure:
         roles = {key: role_of(model, key) for model in models for key in model.model_fields}
         reward, named = self.environment.reward, reward_field(type(self.environment.config))
         if reward is not None and named and roles[named] == "told":
-            roles |= dict.fromkeys(type(reward.config).model_fields, "told")
+            told = not self.environment.untold()
+            roles |= dict.fromkeys(type(reward.config).model_fields, "told") if told else {named: "fixed"}
         return roles
 
     def paid_fields(self) -> set[str]:

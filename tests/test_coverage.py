@@ -23,7 +23,8 @@ from genflow import (
     load_config,
 )
 from genflow.coverage import Quality, check, distance
-from genflow.generator import FORMAT, Card, EncoderCard
+from genflow.generator import FORMAT
+from genflow.model_card import Card, EncoderCard
 from genflow.noise import NoiseOptions, SamplingOptions
 from genflow.registry import registry
 from genflow.stages.common import check_plan
@@ -100,8 +101,8 @@ def test_being_trained_on_does_not_widen_the_ranges():
 )
 def test_what_never_varied_in_training_was_not_learned(fields, odd):
     text = f"this generator was trained on {odd}, and has not learned the difference"
-    assert refusal(grid(2, 4, **fields)) == text
-    assert refusal(grid(2, 4, **fields), coverage={}) == text
+    for refused in (refusal(grid(2, 4, **fields)), refusal(grid(2, 4, **fields), coverage={})):
+        assert refused.startswith(text) and refused.endswith("`genflow finetune POPULATION --structure ...`")
     # even a range that includes it does not make it known
     assert "has not learned" in refusal(
         grid(2, 4, **fields), coverage={"R1": (0, 1), "R2": (0, 5), "outer": (0, 0.5)}

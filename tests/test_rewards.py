@@ -104,7 +104,8 @@ def test_a_registered_reward_is_trained_and_evaluated(third_party, tmp_path):
     third_party("register_rewards", "corner", f"{__name__}:Corner", environment="hypergrid")
     structure = Structure.parse("hypergrid", "ndim=2,height=4,width=4,reward=corner,slope=3")
     assert structure.fields() == {"ndim": 2, "height": 4, "reward": "corner", "slope": 3.0, "width": 4}
-    assert structure.fixed_fields() == {"reward": "corner"} and structure.roles()["slope"] == "described"
+    assert structure.fixed_fields() == {"reward": "corner", "backward": None}
+    assert structure.roles()["slope"] == "described"
     assert Structure.parse("hypergrid", structure.name) == structure
     config = load_config(
         env="hypergrid",
@@ -169,6 +170,10 @@ def at_third(value):
         (lambda scores: scores[:, None], "returned (25, 1) values for 25 objects"),
         (lambda scores: scores.sum(), "returned () values for 25 objects"),
         (lambda scores: scores.tolist()[:3], "returned (3,) values for 25 objects"),
+        (
+            lambda scores: scores.config,
+            "failed for 25 positions, the first of which is [0, 0]: AttributeError: ",
+        ),
     ],
 )
 def test_wrong_scores_are_one_line_that_names_reward_and_positions(change, says):

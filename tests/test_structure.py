@@ -210,10 +210,12 @@ def test_fields_are_split_into_what_a_generator_can_vary_and_what_it_cannot():
     structure = grid(3, 8, R0=0.01)
     roles = structure.roles()
     assert roles == (
-        dict.fromkeys(sizes, "size") | dict.fromkeys(amounts | regions, "described") | {"reward": "fixed"}
+        dict.fromkeys(sizes, "size")
+        | dict.fromkeys(amounts | regions, "described")
+        | {"reward": "fixed", "backward": "fixed"}
     )
-    assert structure.fixed_fields() == {"reward": "original"}
-    assert structure.fields() == sizes | amounts | regions | structure.fixed_fields()
+    assert structure.fixed_fields() == {"reward": "original", "backward": None}
+    assert structure.fields() == sizes | amounts | regions | {"reward": "original"}
 
 
 def test_a_module_is_a_fresh_network_of_the_right_size():

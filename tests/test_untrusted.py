@@ -31,7 +31,8 @@ from genflow.evaluation.baselines import transplant
 from genflow.evaluation.evaluate import table
 from genflow.evaluation.report import write_report
 from genflow.evaluation.report_data import read_report_data
-from genflow.generator import FORMAT, Card, EncoderCard
+from genflow.generator import FORMAT
+from genflow.model_card import Card, EncoderCard
 from genflow.noise import NoiseOptions, SamplingOptions
 from genflow.registry import registry
 from genflow.schema import brief

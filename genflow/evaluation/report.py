@@ -15,7 +15,7 @@ from genflow.storage.files import write_bytes
 
 REPORT = "report.html"
 #: a table with more columns shows the primary and brief metrics, and all columns when it is unfolded
-MAX_COLUMNS = 20
+MAX_COLUMNS = 22
 
 STYLE = """
 body { margin: 0 auto; max-width: 68rem; padding: 1rem 1.2rem 4rem; color: #1a1a1a; background: #fff;

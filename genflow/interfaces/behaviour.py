@@ -19,7 +19,7 @@ from genflow import exact
 from genflow.errors import GenflowError
 from genflow.interfaces.environment import Environment
 from genflow.interfaces.policy import PolicyArch
-from genflow.interfaces.transitions import Transitions
+from genflow.interfaces.transitions import BACKWARD_POLICIES, Transitions
 from genflow.interfaces.validation import blaming, fault, kind_of
 from genflow.layout import WeightLayout
 from genflow.schema import brief
@@ -199,6 +199,22 @@ def _check_parents(task: Task, states: Tensor, taken: Tensor, following: Tensor)
         )
 
 
+def check_backward(task: Task) -> None:
+    """Check that the probabilities of undoing actions add up to 1, where trajectories are counted."""
+    if task.transitions.backward == "uniform":
+        return
+    for states in task.walk[1:]:
+        with blaming(f"{task.name}: the number of trajectories"):
+            total = task.transitions.backward_probs(states).sum(1)
+        wrong = (total - 1).abs() > 1e-6
+        if wrong.any():
+            raise fault(
+                task.name,
+                f"state {brief(states[wrong][0].tolist())} has {float(total[wrong][0]):g} times as many"
+                " trajectories to its parents as to itself; log_n_trajectories must count all alike",
+            )
+
+
 def check_inputs(task: Task) -> None:
     """Check that the inputs of the states of the walk are finite, and as many as are described."""
     transitions, described = task.transitions, len(task.layout.units["input"])
@@ -253,6 +269,7 @@ CHECKS: tuple[Callable[[Task], None], ...] = (
     check_start,
     check_torchgfn,
     check_steps,
+    check_backward,
     check_inputs,
     check_rewards,
 )
@@ -267,7 +284,7 @@ def validated_transitions(structure: Structured, device: torch.device) -> Transi
     environment = structure.environment
     transitions = _made(environment, device)
     passed = _checked.setdefault(type(environment), Counter())
-    classes = (type(environment.reward), type(structure.arch))
+    classes = (type(environment.reward), type(structure.arch), environment.backward)
     if passed[classes] < CHECKED:
         structure.condition(), structure.initial_bias  # checked as they are read
         on_cpu = device.type == "cpu"
@@ -279,5 +296,12 @@ def validated_transitions(structure: Structured, device: torch.device) -> Transi
 
 
 def _made(environment: Environment, device: torch.device) -> Transitions:
-    with blaming(f"{type(environment).__name__}.transitions()"):
-        return environment.transitions(device)
+    name = type(environment).__name__
+    with blaming(f"{name}.transitions()"):
+        transitions = environment.transitions(device)
+    if environment.backward not in BACKWARD_POLICIES:
+        raise fault(
+            f"{name}.backward", f"it is {brief(environment.backward)}; use one of {brief(BACKWARD_POLICIES)}"
+        )
+    transitions.backward = environment.backward
+    return transitions

@@ -16,7 +16,7 @@ from genflow.exact import Expert
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery, PlainGallery
 from genflow.interfaces.reward import Reward
-from genflow.interfaces.transitions import Transitions
+from genflow.interfaces.transitions import BackwardPolicy, Transitions
 from genflow.layout import UnitDescriptions
 from genflow.schema import Schema
 
@@ -47,7 +47,7 @@ class Rehearsal(NamedTuple):
 
 
 class Environment(ABC):
-    """One GFlowNet task on a torchgfn `DiscreteEnv` with a uniform backward policy.
+    """One GFlowNet task on a torchgfn `DiscreteEnv`, with a backward policy by name.
 
     A subclass defines a `Config` and the three abstract methods. Fast transitions, exact solutions and
     pictures are separate objects, each with a default that works through torchgfn.
@@ -102,6 +102,14 @@ class Environment(ABC):
     def units(self) -> Units:
         """Describe every input and every action, for encoders that generate weights from descriptions."""
 
+    def untold(self) -> str | None:
+        """Return why the descriptions of units do not tell this reward, or None if they do.
+
+        The text goes on from the reward's name, e.g. "is no sum of products". The field that names the reward
+        is "fixed" then, although it is declared as "told".
+        """
+        return None
+
     def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
         """Make up a reward for the same states and actions, so that a generator meets more than it is given.
 
@@ -112,6 +120,11 @@ class Environment(ABC):
             How the units are described then, and the optimal policy; None if nothing can be made up.
         """
         return None
+
+    @property
+    def backward(self) -> BackwardPolicy:
+        """The backward policy of the task; "maxent" where `Transitions.log_n_trajectories` is known."""
+        return "uniform"
 
     def initial_logits(self) -> Tensor | None:
         """Return logits (A,) that are added to the output biases of untrained policies, or None.

@@ -115,9 +115,33 @@ class ExactSolution:
         """Return the target distribution R(x) / Z as (S,) float64."""
         return self.log_reward().softmax(0)
 
+    @property
+    def can_draw(self) -> bool:
+        """Whether `draw` works: by enumeration, or in another way where overridden."""
+        return self.enumerable
+
+    def draw(self, num: int, rng: torch.Generator) -> Tensor:
+        """Draw terminal states (num, *state_shape) of the target exactly.
+
+        Args:
+            num: how many.
+            rng: generator of the random numbers, on the CPU.
+
+        Raises:
+            GenflowError: it needs enumeration, and there are too many states; see `can_draw`.
+        """
+        cdf = self.kept("cdf", lambda: self.target().cumsum(0))
+        place = torch.rand(num, dtype=torch.float64, generator=rng) * cdf[-1]
+        return self.graph.states[torch.searchsorted(cdf, place).clamp(max=len(cdf) - 1)]
+
     def optimal_flows(self) -> exact.Flows:
         """Return the flows, and the policy, that sample the target exactly."""
-        return self.kept("flows", lambda: exact.optimal_flows(self.graph, self.log_reward()))
+        return self.kept("flows", self._optimal_flows)
+
+    def _optimal_flows(self) -> exact.Flows:
+        graph, transitions = self.graph, self.transitions
+        log_n = transitions.log_n_trajectories(graph.states) if transitions.backward == "maxent" else None
+        return exact.optimal_flows(graph, self.log_reward(), log_n)
 
     def require_expert(self) -> None:
         """Raise an error if the optimal policy of the task cannot be computed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,13 +19,25 @@ if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
     from gfn.preprocessors import Preprocessor
 
+#: backward policies by name: uniform over the parents of a state, as torchgfn's; or the maximum-entropy one,
+#: under which all trajectories to a state are equally likely (Mohammadpour et al., "Maximum entropy GFlowNets
+#: with soft Q-learning", 2024)
+BackwardPolicy = Literal["uniform", "maxent"]
+BACKWARD_POLICIES: tuple[BackwardPolicy, ...] = get_args(BackwardPolicy)
+
 
 class Transitions:
     """The tensor operations of a task on one device, by default torchgfn's.
 
     A task may override any of them with faster ones. A method returns tensors on the device of the states
     that it is given.
+
+    Attributes:
+        backward: the name of the backward policy.
     """
+
+    #: set by the structure, as `Environment.backward` says
+    backward: BackwardPolicy = "uniform"
 
     def __init__(
         self,
@@ -74,6 +86,49 @@ class Transitions:
     def n_parents(self, states: Tensor) -> Tensor:
         """Return the number of parents (...) of states (..., *state_shape)."""
         return self.env.States(states).backward_masks.sum(-1)
+
+    def log_n_trajectories(self, states: Tensor) -> Tensor | None:
+        """Return the log of the number of trajectories (...) to states (..., *state_shape), in float64.
+
+        The result is None if the task does not know it; the backward policy "maxent" needs it.
+        """
+        return None
+
+    def log_pb(self, parents: Tensor, states: Tensor) -> Tensor:
+        """Return log P_B (...) in float64 of steps from parents to states, both (..., *state_shape).
+
+        It is - log of the number of parents under "uniform" and log n(parent) - log n(state) under "maxent",
+        with n the number of trajectories.
+        """
+        if self.backward == "uniform":
+            return -self.n_parents(states).clamp(min=1).double().log()
+        return self._log_n(parents) - self._log_n(states)
+
+    def backward_probs(self, states: Tensor) -> Tensor:
+        """Return P_B (B, A - 1) in float64 of undoing each action in states (B, *state_shape).
+
+        Rows of states without parents, such as the initial one, are 0.
+        """
+        masks = self.env.States(states).backward_masks
+        if self.backward == "uniform":
+            return masks.double() / masks.sum(1, keepdim=True).clamp(min=1)
+        rows, actions = masks.nonzero(as_tuple=True)
+        parents = self.env.backward_step(
+            self.env.States(states[rows]), self.env.actions_from_tensor(actions[:, None])
+        ).tensor
+        probs = torch.zeros(masks.shape, dtype=torch.float64, device=states.device)
+        probs[rows, actions] = self.log_pb(parents, states[rows]).double().exp()
+        return probs
+
+    def _log_n(self, states: Tensor) -> Tensor:
+        """`log_n_trajectories`, of a task that knows it."""
+        found = self.log_n_trajectories(states)
+        if found is None:
+            raise GenflowError(
+                f"the backward policy {self.backward!r} needs the number of trajectories to a state, and"
+                f" {type(self).__name__}.log_n_trajectories does not say it; use backward=uniform"
+            )
+        return found
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """Apply allowed actions (...) to states (..., *state_shape), where exit does not change a state."""

@@ -10,9 +10,9 @@ from genflow.config import Config
 from genflow.distributed.world import world
 from genflow.errors import GenflowError
 from genflow.evaluation.report_data import AUTOENCODER
-from genflow.generator import EncoderCard
 from genflow.interfaces.encoder import Encoder
 from genflow.measure import primary_metrics, values_of
+from genflow.model_card import EncoderCard
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress

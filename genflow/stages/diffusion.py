@@ -15,8 +15,9 @@ from genflow.config import Config
 from genflow.coverage import Quality
 from genflow.distributed.world import world
 from genflow.errors import GenflowError, without_cautions
-from genflow.generator import FORMAT, Card, EncoderCard, Generator
+from genflow.generator import FORMAT, Generator
 from genflow.measure import fits_primary, primary_figures
+from genflow.model_card import Card, EncoderCard
 from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
@@ -140,6 +141,7 @@ def measure_quality(
     """
 
     def entry(structure: Structure) -> dict[str, Any]:
+        structure = generator.card.complete(structure)
         with without_cautions():  # it is measured to know
             made = primary_figures(generator.generate(structure, num, seed))
         untrained = primary_figures(Population.initialised(structure, num, seed))

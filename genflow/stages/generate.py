@@ -108,7 +108,7 @@ def _finder(places: Sequence[Path], device: str) -> Callable[[Structure], Genera
                 continue
             generator = load(place)
             try:
-                generator.encoder.check(structure.layout)
+                generator.check(structure)
             except GenflowError as error:
                 refusals[place] = str(error)
             else:

@@ -56,7 +56,7 @@ class FinetuneOptions(PolicyOptions):
         ge=0,
         lt=1,
         description="Fraction of the trajectories of a step that lead to the best objects so far, drawn"
-        " backwards from them with a uniform P_B; 0 replays none.",
+        " backwards from them with P_B; 0 replays none.",
     )
     replay_capacity: int = Field(
         default=1000, ge=1, le=1_000_000, description="How many of the best objects are replayed."

@@ -1,7 +1,7 @@
 """torchgfn's losses for all policies of a population at once, and distillation of the optimal policy.
 
 Each balance objective returns a loss for each policy, (M,), equal to torchgfn's loss for that policy alone on
-the same trajectories (mean reduction, squared residuals, uniform backward policy).
+the same trajectories and backward policy (mean reduction, squared residuals).
 
 Shapes as in `rollouts`: M policies, B trajectories, T steps, K rows.
 """

@@ -68,7 +68,7 @@ class ReplayBuffer:
         self.log_reward[: len(order)] = best[order]
 
     def sample(self, shape: tuple[int, int], rng: torch.Generator) -> Trajectories:
-        """Draw trajectories (M, B) to states of the buffer with a uniform P_B.
+        """Draw trajectories (M, B) to states of the buffer with the P_B of the task.
 
         Raises:
             GenflowError: the environment's way back from a state is no way to it.

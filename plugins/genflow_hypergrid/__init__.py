@@ -13,13 +13,17 @@ def register_environments(register):
 def register_rewards(register):
     """Register the rewards of the hypergrid.
 
-    `original` and `paper` are our own exact product rewards; the others are torchgfn's.
+    `original`, `paper` and `separable` are our own; the others are torchgfn's.
     """
-    classes = {
-        "original": "Original", "paper": "Paper", "cosine": "Cosine", "sparse": "Sparse",
-        "deceptive": "Deceptive",
-        "bitwise_xor": "BitwiseXor", "multiplicative_coprime": "MultiplicativeCoprime",
-        "conditional_multiscale": "ConditionalMultiscale",
-    }  # fmt: skip
-    for name, cls in classes.items():
-        register(name, f"genflow_hypergrid.rewards:{cls}", environment="hypergrid")
+    for name, where in {
+        "original": "rewards:Original",
+        "paper": "rewards:Paper",
+        "separable": "own_terms:Separable",
+        "cosine": "torchgfn_rewards:Cosine",
+        "sparse": "torchgfn_rewards:Sparse",
+        "deceptive": "torchgfn_rewards:Deceptive",
+        "bitwise_xor": "torchgfn_rewards:BitwiseXor",
+        "multiplicative_coprime": "torchgfn_rewards:MultiplicativeCoprime",
+        "conditional_multiscale": "torchgfn_rewards:ConditionalMultiscale",
+    }.items():
+        register(name, f"genflow_hypergrid.{where}", environment="hypergrid")

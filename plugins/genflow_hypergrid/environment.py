@@ -1,22 +1,37 @@
 """The hypergrid: n counters from 0 to h-1, where an action increments one of them or exits.
 
-Shapes: n dimensions, h positions each, s = n*h one-hot inputs, n+1 actions.
+Shapes: n dimensions, h_i positions of dimension i, s = h_1 + .. + h_n one-hot inputs, n+1 actions.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from genflow import Environment, Schema, UnitDescriptions, Units, reward_name, size
+from genflow import (
+    BackwardPolicy,
+    Environment,
+    Rehearsal,
+    Schema,
+    UnitDescriptions,
+    Units,
+    fixed,
+    reward_name,
+    size,
+)
 
 from .features import position_features
 from .gallery import Positions
-from .rewards import ProductReward, TorchgfnReward
+from .maxent import MaxentExpert, MaxentFlows
+from .profiles import action_amounts, position_amounts
+from .rehearsals import random_target
+from .rewards import ProductReward, SeparableReward
 from .solution import GridSolution
+from .torchgfn_rewards import TorchgfnReward
 from .transitions import GridTransitions
 
 if TYPE_CHECKING:
@@ -32,6 +47,7 @@ PAPER = {
     "H*": (25, 4),
 }  # fmt: skip
 DEFAULT_WIDTH = 128
+Height = Annotated[int, Field(ge=2, le=1024)]
 #: smallest fraction of the reward that the condition tells apart from 0
 MIN_SHARE = 1e-6
 
@@ -49,15 +65,58 @@ class Hypergrid(Environment):
 
     presets = _presets()
     default_structures = ("A", "B", "C", "D")
-    pretrained = ("genflow_hypergrid:pretrained/default", "genflow_hypergrid:pretrained/narrow")
+    pretrained = (
+        "genflow_hypergrid:pretrained/default",
+        "genflow_hypergrid:pretrained/narrow",
+        "genflow_hypergrid:pretrained/separable",
+    )
     reward: Reward
 
     class Config(Schema):
-        """The size of the grid and the name of its reward."""
+        """The size of the grid, the name of its reward and of its backward policy."""
 
         ndim: int = size(ge=1, le=64, description="The number of dimensions.")
-        height: int = size(ge=2, le=1024, description="The number of positions of each dimension.")
-        reward: str = reward_name("original", description="The registered name of the reward.")
+        height: Height | tuple[Height, ...] = size(
+            description="The number of positions of each dimension, or of one after the other, as in 8+12+5."
+        )
+        reward: str = reward_name("original", role="told", description="The registered name of the reward.")
+        backward: BackwardPolicy | None = fixed(
+            None,
+            added=True,
+            description="The backward policy: uniform over the parents of a state, as torchgfn's, or maxent,"
+            " under which all trajectories to a state are equally likely. Left open, training from scratch"
+            " takes uniform, and a generator its own.",
+        )
+
+        @model_validator(mode="before")
+        @classmethod
+        def _counted(cls, values: Any) -> Any:
+            """The heights say how many dimensions there are, and alike ones are one number."""
+            height = values.get("height") if isinstance(values, dict) else None
+            if isinstance(height, list | tuple) and height:
+                one = height[0] if all(each == height[0] for each in height) else height
+                values = {"ndim": len(height), **values}
+                if values["ndim"] == len(height):
+                    values["height"] = one
+            return values
+
+        @model_validator(mode="after")
+        def _a_height_for_each(self) -> Hypergrid.Config:
+            if isinstance(self.height, tuple) and len(self.height) != self.ndim:
+                raise ValueError(
+                    f"height has {len(self.height)} numbers for ndim={self.ndim}; give one or {self.ndim}"
+                )
+            return self
+
+        @property
+        def heights(self) -> tuple[int, ...]:
+            """The number of positions of each dimension."""
+            return self.height if isinstance(self.height, tuple) else (self.height,) * self.ndim
+
+    @property
+    def backward(self) -> BackwardPolicy:
+        """The backward policy of the task, uniform where it is left open."""
+        return self.config.backward or "uniform"
 
     def make(self, device: str | torch.device = "cpu") -> tuple[DiscreteEnv, Preprocessor]:
         """Make a torchgfn HyperGrid with this reward, and its one-hot preprocessor.
@@ -65,22 +124,24 @@ class Hypergrid(Environment):
         Inputs are row-major: (dimension, position).
 
         Raises:
-            GenflowError: torchgfn's reward does not fit this grid.
+            GenflowError: the reward does not fit this grid.
         """
-        if isinstance(self.reward, TorchgfnReward):
+        if isinstance(self.reward, TorchgfnReward | SeparableReward):
             self.reward.check()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             from gfn.preprocessors import KHotPreprocessor
 
-            from .grid import RewardedHyperGrid
+            from .grid import OneHotPositions, RewardedHyperGrid
 
-        n, h = self.config.ndim, self.config.height
+        heights = self.config.heights
         # not `self.transitions`: a subclass may leave its transitions to torchgfn, which asks this
         # environment
         log_reward = Hypergrid.transitions(self, torch.device(device)).log_reward
-        env = RewardedHyperGrid(n, h, log_reward, device)
-        preprocessor = KHotPreprocessor(h, n)
+        env = RewardedHyperGrid(heights, log_reward, device)
+        if len(set(heights)) > 1:
+            return env, OneHotPositions(heights)
+        preprocessor = KHotPreprocessor(heights[0], len(heights))
         # its one-hots are integers, which no linear layer takes
         preprocessor.target_dtype = torch.get_default_dtype()
         return env, preprocessor
@@ -88,22 +149,28 @@ class Hypergrid(Environment):
     def condition(self) -> dict[str, float]:
         """The condition of the networks: s, h and n of the paper's c = [s, h, n, d], then the reward.
 
+        Under the maximum-entropy backward policy the units tell the reward, and the condition has 0 for it.
+
         The reward is told by R0, R1 and R2, by how many positions of a dimension are in the outer region and
         in the band, and by the fraction of the total reward that each of the three terms pays. All are 0 for
         rewards that do not have these terms.
         """
-        n, h = self.config.ndim, self.config.height
-        condition = {"state_dim": float(n * h), "height": float(h), "ndim": float(n)}
+        heights = self.config.heights
+        n, inputs = len(heights), sum(heights)
+        condition = {"state_dim": float(inputs), "height": inputs / n, "ndim": float(n)}
+        reward: dict[str, float] = dict.fromkeys(
+            ("R0", "R1", "R2", "outer", "band", "background_share", "outer_share", "band_share"), 0.0
+        )
+        if self.backward == "maxent":
+            return condition | reward
         values = self.reward.config.model_dump()
-        condition |= {key: float(values.get(key, 0.0)) for key in ("R0", "R1", "R2")}
-        positions, shares = [0.0, 0.0], [0.0, 0.0, 0.0]
+        reward |= {key: float(values[key]) for key in ("R0", "R1", "R2") if key in values}
         if isinstance(self.reward, ProductReward):
-            positions = [float(region.sum()) for region in self.reward.regions]
-            masses = torch.tensor(self.reward.log_masses(), dtype=torch.float64)
-            total = float(masses.logsumexp(0))
-            shares = [max(math.exp(float(mass) - total), MIN_SHARE) for mass in masses]
-        condition |= dict(zip(("outer", "band"), positions, strict=True))
-        return condition | dict(zip(("background_share", "outer_share", "band_share"), shares, strict=True))
+            for k, key in enumerate(("outer", "band")):
+                reward[key] = sum(float(regions[k].sum()) for regions in self.reward.regions) / n
+            for key, share in zip(("background", "outer", "band"), self.reward.shares(), strict=True):
+                reward[f"{key}_share"] = max(share, MIN_SHARE)
+        return condition | reward
 
     def units(self) -> Units:
         """Describe the policy's inputs and actions, so that a network can make weights from their meaning.
@@ -113,33 +180,60 @@ class Hypergrid(Environment):
         category, -1 for exit, and whether it is exit as its amount. For n dimensions of h positions there are
         n*h inputs, in the order of the one-hot preprocessor, and n+1 actions.
         """
-        n, h = self.config.ndim, self.config.height
-        dimension = torch.arange(n).repeat_interleave(h)
-        position = torch.linspace(0, 1, h, dtype=torch.float32).repeat(n)
-        outer = band = torch.zeros(n * h)
+        if self.backward == "maxent" and isinstance(self.reward, SeparableReward):
+            target = self.reward.target
+            return self._units(position_amounts(target), action_amounts(target))
+        heights = torch.tensor(self.config.heights)
+        n = len(heights)
+        position = torch.cat([torch.linspace(0, 1, h, dtype=torch.float32) for h in heights.tolist()])
+        outer = band = torch.zeros(len(position))
         amounts = torch.stack([position, outer, band], dim=1)
         if isinstance(self.reward, ProductReward):
-            outer, band = (region.float().repeat(n) for region in self.reward.regions)
-            amounts = position_features(*self.reward.regions).repeat(n, 1)
-        places = torch.stack([dimension.float(), position, outer, band], dim=1)
-        inputs = UnitDescriptions(amounts, {"dimension": dimension}, places)
+            outer, band = (torch.cat(region).float() for region in zip(*self.reward.regions, strict=True))
+            amounts = torch.cat([position_features(*regions) for regions in self.reward.regions])
+        return self._units(amounts, torch.tensor([0.0] * n + [1.0])[:, None], outer, band)
+
+    def _units(self, inputs: Tensor, actions: Tensor, *regions: Tensor) -> Units:
+        """Units of amounts, with the dimension as their category; regions (s,) are among the coordinates."""
+        heights = torch.tensor(self.config.heights)
+        n = len(heights)
+        dimension = torch.arange(n).repeat_interleave(heights)
+        position = torch.cat([torch.linspace(0, 1, h, dtype=torch.float32) for h in heights.tolist()])
+        places = torch.stack([dimension.float(), position, *regions], dim=1)
         # exit increments no dimension
-        incremented = torch.tensor([*range(n), -1])
-        leave = torch.tensor([0.0] * n + [1.0])[:, None]
-        actions = UnitDescriptions(
-            leave, {"dimension": incremented}, torch.cat([incremented.float()[:, None], leave], dim=1)
+        incremented, leave = torch.tensor([*range(n), -1]), torch.tensor([0.0] * n + [1.0])
+        return Units(
+            UnitDescriptions(inputs, {"dimension": dimension}, places),
+            UnitDescriptions(
+                actions, {"dimension": incremented}, torch.stack([incremented.float(), leave], dim=1)
+            ),
         )
-        return Units(inputs, actions)
+
+    def untold(self) -> str | None:
+        """Why units do not tell the reward: they do under the maximum-entropy P_B, if it is separable."""
+        if self.backward != "maxent":
+            return "is told under backward=maxent alone"
+        return (
+            None if isinstance(self.reward, SeparableReward) else "is no sum of products over the dimensions"
+        )
+
+    def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
+        """Make up a separable reward, under the maximum-entropy backward policy."""
+        if self.backward != "maxent":
+            return None
+        target = random_target(self.config.heights, rng)
+        expert = MaxentExpert(MaxentFlows(target))
+        return Rehearsal(position_amounts(target), action_amounts(target), expert)
 
     def transitions(self, device: torch.device) -> GridTransitions:
         """The transitions by index arithmetic."""
-        return GridTransitions(self.make, device, self.config.ndim, self.config.height, self.reward)
+        return GridTransitions(self.make, device, self.config.heights, self.reward)
 
     def exact_solution(self, transitions: Transitions) -> GridSolution:
-        """The exact solution by index arithmetic, and by symmetry where the reward has one."""
+        """The exact solution by index arithmetic, by symmetry, or by sums of products."""
         assert isinstance(transitions, GridTransitions)
-        return GridSolution(transitions, self.config.ndim, self.config.height)
+        return GridSolution(transitions)
 
     def gallery(self, transitions: Transitions) -> Positions:
         """Positions, named by their coordinates."""
-        return Positions(transitions, self.config.height)
+        return Positions(transitions, self.config.heights)

@@ -12,9 +12,9 @@ class Positions(PlainGallery):
 
     name_kind = "position"
 
-    def __init__(self, transitions: Transitions, height: int) -> None:
+    def __init__(self, transitions: Transitions, heights: tuple[int, ...]) -> None:
         super().__init__(transitions)
-        self._height = height
+        self._heights = heights
 
     def states_named(self, name: str) -> tuple[Tensor, bool]:
         """The one state (1, n) at a position.
@@ -23,6 +23,8 @@ class Positions(PlainGallery):
             GenflowError: it is not on the grid.
         """
         states, complete = super().states_named(name)
-        if int(states.max()) >= self._height:
-            raise GenflowError(f"has {int(states.max())}, and positions end at {self._height - 1}")
+        for dimension, (place, height) in enumerate(zip(states[0].tolist(), self._heights, strict=True)):
+            if place >= height:
+                of = "" if len(set(self._heights)) == 1 else f" of dimension {dimension}"
+                raise GenflowError(f"has {place}, and positions{of} end at {height - 1}")
         return states, complete

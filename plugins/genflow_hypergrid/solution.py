@@ -1,76 +1,115 @@
-"""The exact solution of a hypergrid: all states by index arithmetic, and the optimal policy by symmetry.
+"""The exact solution of a hypergrid: all states by index arithmetic, and the optimal policy by symmetry or by
+sums of products.
 
-Shapes: n dimensions, h positions each, S = h**n states in row-major order (torchgfn's).
+Shapes: n dimensions, h_i positions of dimension i, S = h_1 .. h_n states in row-major order (torchgfn's).
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
 
 from genflow import ExactSolution, Expert, GenflowError, StateGraph
 
 from .expert import n_sorted, sorted_expert, sorted_graph
+from .maxent import MaxentExpert, MaxentFlows, require_tables
 from .rewards import ProductReward, SeparableReward
+from .separable import SeparableTarget
 from .transitions import GridTransitions
 
 #: sorted states up to which the optimal policy is computed
 MAX_SORTED = 2_500_000
+#: states up to which a table of all is faster than flows of those that are drawn
+MAX_TABLE = 20_000
 
 
 class GridSolution(ExactSolution):
-    """The exact solution of a grid, by enumeration or by the symmetry of a product reward.
+    """The exact solution of a grid, by enumeration, by symmetry, or in closed form.
 
-    A product reward does not tell dimensions apart, so its optimal policy is known for grids that are far too
-    large to enumerate.
+    The optimal policy of grids too large to enumerate is known in two cases: of a reward that does not tell
+    dimensions apart under the uniform backward policy, and of any separable reward under the maximum-entropy
+    one.
     """
 
-    def __init__(self, transitions: GridTransitions, ndim: int, height: int) -> None:
-        super().__init__(transitions, height**ndim)
-        self._ndim, self._height, self._reward = ndim, height, transitions.reward
+    def __init__(self, transitions: GridTransitions) -> None:
+        super().__init__(transitions, math.prod(transitions.heights))
+        self._heights, self._reward = transitions.heights, transitions.reward
+
+    @property
+    def _target(self) -> SeparableTarget | None:
+        """The target as sums of products, where the reward is one."""
+        return self._reward.target if isinstance(self._reward, SeparableReward) else None
+
+    @property
+    def _symmetric(self) -> bool:
+        """Whether swapping dimensions changes nothing."""
+        return isinstance(self._reward, ProductReward) and len(set(self._heights)) == 1
 
     @property
     def knows_log_partition(self) -> bool:
-        """Always for rewards that are sums of products over the dimensions."""
-        return super().knows_log_partition or isinstance(self._reward, ProductReward | SeparableReward)
+        """Always for separable rewards."""
+        return self._target is not None or super().knows_log_partition
 
     def log_partition(self) -> float:
-        """The logarithm of the sum of all rewards.
+        """The logarithm of the sum of all rewards, of separable ones in closed form."""
+        return super().log_partition() if self._target is None else self._target.log_z
 
-        For sums of products over the dimensions it is in closed form, e.g. R0 h^n + R1 outer^n + R2 band^n.
-        """
-        if isinstance(self._reward, ProductReward):
-            return float(torch.tensor(self._reward.log_masses(), dtype=torch.float64).logsumexp(0))
-        if isinstance(self._reward, SeparableReward) and not self.enumerable:
-            return self._reward.log_total()
-        return super().log_partition()
+    @property
+    def can_draw(self) -> bool:
+        """Always for separable rewards."""
+        return self._target is not None or super().can_draw
+
+    def draw(self, num: int, rng: torch.Generator) -> Tensor:
+        """Draw terminal states (num, n) of the target."""
+        return super().draw(num, rng) if self._target is None else self._target.draw(num, rng)
 
     def require_expert(self) -> None:
-        """Refuse a grid with too many sorted states, or one of another reward with too many states."""
-        n, h = self._ndim, self._height
-        if not isinstance(self._reward, ProductReward):
+        """Refuse a grid whose optimal policy is not known."""
+        if self.transitions.backward == "maxent":
+            if self._target is None and not self.enumerable:
+                raise GenflowError(
+                    f"the optimal policy of {self.n_states:.3g} states needs a reward that is a sum of"
+                    " products over the dimensions; use reward=separable, or a balance objective, e.g."
+                    " zoo.objective=tb"
+                )
+            if self._target is not None and self.n_states > MAX_TABLE:
+                require_tables(self._heights)
+        elif not self._symmetric:
             super().require_expert()
-        elif n_sorted(n, h) > MAX_SORTED or h**n >= 2**63:  # a state's number must fit 64 bits
+        elif self._n_sorted > MAX_SORTED or self.n_states >= 2**63:  # a state's number must fit 64 bits
+            n, h = len(self._heights), self._heights[0]
             raise GenflowError(
-                f"the optimal policy of ndim={n}, height={h} needs {n_sorted(n, h):,} sorted states of"
-                f" {h**n:.3g} (the"
-                f" limits are {MAX_SORTED:,} and 9e18); use a balance objective, e.g. zoo.objective=tb"
+                f"the optimal policy of ndim={n}, height={h} needs {self._n_sorted:,} sorted states of"
+                f" {self.n_states:.3g} (the limits are {MAX_SORTED:,} and 9e18); use backward=maxent, which"
+                " needs none, or use a balance objective, e.g. zoo.objective=tb"
             )
 
+    @property
+    def _n_sorted(self) -> int:
+        return n_sorted(len(self._heights), self._heights[0])
+
     def _expert(self) -> Expert:
-        if not isinstance(self._reward, ProductReward):
-            return super()._expert()
         self.require_expert()
-        graph = sorted_graph(self._ndim, self._height)
-        return sorted_expert(self._ndim, self._height, self.transitions.log_reward(graph.states), graph)
+        if self.transitions.backward == "maxent":
+            if self._target is None or self.n_states <= MAX_TABLE:
+                return super()._expert()
+            return MaxentExpert(MaxentFlows(self._target))
+        if not self._symmetric:
+            return super()._expert()
+        n, h = len(self._heights), self._heights[0]
+        graph = sorted_graph(n, h)
+        return sorted_expert(n, h, self.transitions.log_reward(graph.states), graph)
 
     def _enumerate(self) -> StateGraph:
-        """List all h**n states; the level of a state is the sum of its positions."""
+        """List all states; the level of a state is the sum of its positions."""
         self.require_enumerable("the state graph", "use metrics that sample")
-        n, h = self._ndim, self._height
-        index = torch.arange(h**n)
-        place = h ** torch.arange(n - 1, -1, -1)
-        states = index[:, None] // place % h
-        children = torch.where(states < h - 1, index[:, None] + place, -1).int()  # half the memory
+        heights = torch.tensor(self._heights)
+        index = torch.arange(self.n_states)
+        place = torch.cat([heights.flip(0).cumprod(0).flip(0)[1:], torch.ones(1, dtype=torch.long)])
+        states = index[:, None] // place % heights
+        children = torch.where(states < heights - 1, index[:, None] + place, -1).int()  # half the memory
         order = states.sum(1)
         levels = torch.argsort(order, stable=True).split(torch.bincount(order).tolist())
         return StateGraph(states, children, torch.ones(len(index), dtype=torch.bool), tuple(levels))

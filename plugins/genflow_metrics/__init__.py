@@ -23,6 +23,8 @@ def register_metrics(register):
         "mean_reward": "MeanReward",
         "log_z_bound": "LogZBound",
         "log_z_gap": "LogZGap",
+        "kl_bound": "KLBound",
+        "reverse_kl_bound": "ReverseKLBound",
         "log_z_error": "LogZError",
     }.items():
         register(name, f"genflow_metrics.reward:{cls}")

@@ -258,6 +258,8 @@ def test_exact_metrics_of_a_large_structure_are_refused_with_what_to_use(chain, 
     assert set(entries[0]["metrics"]) == {
         "mean_reward",
         "log_z_gap",
+        "kl_bound",
+        "reverse_kl_bound",
         "log_z_error",
         "log_z_bound",
         "modes",
