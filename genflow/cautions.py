@@ -186,7 +186,7 @@ def _counts_far_out(structure: Structure, training: Sequence[Fields]) -> list[st
     """Say which fields hold, or stand for, far more or fewer names than those of the training structures."""
     found, fields, roles = [], structure.fields(), structure.roles()
     for key, value in fields.items():
-        if roles[key] == "fixed":
+        if roles[key] != "described":
             continue
         values = [value, *(other[key] for other in training if key in other)]
         counts = [_count(each) for each in values]

@@ -74,6 +74,10 @@ def check(
             said = f"{key}={_text(value)}" if key in fields else f"{key}={value:g} ({', '.join(sizes)})"
             raise GenflowError(f"{said} is outside what this generator covers: {brief(ranges, 400)}")
     roles = structure.roles()
+    for key, value in fields.items():
+        several = [other[key] for other in training if isinstance(other.get(key), list | tuple)]
+        if roles[key] == "size" and isinstance(value, list | tuple) and training and not several:
+            raise GenflowError(f"this generator was trained on one number for {key}, not on {_text(value)}")
     fixed = {key: value for key, value in fields.items() if roles[key] == "fixed"}
     for key in [key for key in fields if roles[key] == "described"]:
         value = fields[key]

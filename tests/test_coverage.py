@@ -115,6 +115,12 @@ def test_sizes_are_never_taken_as_fixed():
         check(structure, training, {})
 
 
+def test_a_size_of_several_numbers_must_have_been_trained_on():
+    own = Structure.build("hypergrid", {"height": [4, 5], "width": 8})
+    assert refusal(own) == "this generator was trained on one number for height, not on 4+5"
+    check(own, [*TRAINING, own.varied({"height": [6, 3]}).fields()], {})
+
+
 def test_without_ranges_only_what_did_not_vary_is_refused():
     check(grid(9, 40, R0=0.7, band=(0.1, 0.9)), TRAINING, {})
     assert "R1=0.5, not 0.7" in refusal(grid(2, 4, R1=0.7), coverage={})
