@@ -19,7 +19,7 @@ import genflow
 from genflow import Generator, GenflowError, GenflowWarning, Population, Structure, Zoo, generate
 from genflow.pretrained import CARD, TENSORS, locate, shipped
 
-DEFAULT, NARROW = shipped("hypergrid")
+DEFAULT, NARROW, _ = shipped("hypergrid")
 INSIDE = "ndim=3,height=9"
 
 

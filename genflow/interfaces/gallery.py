@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -41,6 +42,8 @@ class Gallery(ABC):
     name_kind: ClassVar[str] = "object"
     #: The names of the columns that `describe` can compute.
     descriptors: ClassVar[tuple[str, ...]] = ()
+    #: The endings of files that `read_file` reads, beside text and .csv.
+    suffixes: ClassVar[tuple[str, ...]] = ()
     #: Whether `draw` is implemented.
     pictures: ClassVar[bool] = False
 
@@ -82,6 +85,14 @@ class Gallery(ABC):
             GenflowError: the text is malformed; the message goes on after the text itself.
         """
         return Named(self.read_name(text))
+
+    def read_file(self, path: Path) -> list[tuple[int, str, str]]:
+        """Return the line, the text, as for `read_line`, and the title of each object of such a file.
+
+        Raises:
+            GenflowError: the file cannot be read.
+        """
+        raise NotImplementedError
 
     def score_named(self, name: str) -> float | None:
         """Return the score of an object that perhaps no state is, or None if only states can be scored."""

@@ -13,8 +13,8 @@ from genflow.schema import brief
 from genflow.storage.files import read_text
 from genflow.storage.tables import OBJECT, csv_rows, title_column
 
-#: endings of files of objects
-SUFFIXES = (".smi", ".txt", ".csv", "")
+#: endings of files of objects, beside those that `Gallery.suffixes` names
+SUFFIXES = (".smi", ".txt", ".csv")
 
 
 class Line(NamedTuple):
@@ -47,7 +47,7 @@ def read_objects(path: Path, gallery: Gallery) -> list[Line]:
     Raises:
         GenflowError: the file cannot be read, or has no objects or not the column.
     """
-    lines = [_line(*row, gallery) for row in _texts(path, gallery.name_kind)]
+    lines = [_line(*row, gallery) for row in _texts(path, gallery)]
     if not lines:
         raise GenflowError(f"{path} has no objects; write one on each line")
     return lines
@@ -77,16 +77,19 @@ def _line(number: int, text: str, title: str, gallery: Gallery) -> Line:
         return Line(number, text, None, str(error))
 
 
-def _texts(path: Path, kind: str) -> Iterator[tuple[int, str, str]]:
+def _texts(path: Path, gallery: Gallery) -> Iterator[tuple[int, str, str]]:
     """The number of each line, what it says of the object, and its title if that stands beside it."""
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix in gallery.suffixes:
+        yield from gallery.read_file(path)
+        return
+    if suffix not in ("", *SUFFIXES):
         raise GenflowError(
-            f"{path} has none of the endings {', '.join(filter(None, SUFFIXES))}; write one object on each"
-            " line"
+            f"{path} has none of the endings {', '.join([*SUFFIXES, *gallery.suffixes])}; name a file of one"
         )
     content = read_text(path)
-    if path.suffix.lower() == ".csv":
-        yield from _cells(path, content, kind)
+    if suffix == ".csv":
+        yield from _cells(path, content, gallery.name_kind)
         return
     for number, line in enumerate(content.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):

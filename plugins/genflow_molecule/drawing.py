@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from .cleaning import CHARGE, Unusable, cleaned
 from .decomposition import Decomposer
 from .descriptors import DESCRIPTORS
 from .metrics import mean_tanimoto
-from .molecule_lines import titled
+from .molecule_lines import read_lines, titled
 from .scoring import read
 
 #: pixels of a picture, twice what a page shows, so that it is sharp on fine screens
@@ -45,6 +46,7 @@ class Molecules(Gallery):
 
     pictures = True
     name_kind = "smiles"
+    suffixes = (".sdf",)
     descriptors = tuple(DESCRIPTORS)
 
     def __init__(self, catalogue: Catalogue, reward: str, decomposer: Callable[[], Decomposer]) -> None:
@@ -93,6 +95,10 @@ class Molecules(Gallery):
                 self.states_named(written)
                 return Named(written, title)
         return Named(Chem.MolToSmiles(plain) if done else written, title, "; ".join(done))
+
+    def read_file(self, path: Path) -> list[tuple[int, str, str]]:
+        """The SMILES of the molecules that an .sdf draws, and their titles."""
+        return [(number, smiles, title) for number, smiles, title in read_lines(path)]
 
     def score_named(self, name: str) -> float:
         """The score of any molecule, whether it can be made of the blocks or not."""

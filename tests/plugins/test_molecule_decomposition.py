@@ -124,6 +124,12 @@ def test_salts_are_scored_as_the_molecule_that_blocks_are_cut_from(tmp_path):
     both = "salts or solvents left out; charges neutralised"
     assert [row["changed"] for row in (acid, salt, *amines)] == [None, both, None, both]
     assert [row["name"] for row in score_objects(population, tmp_path / "mine.csv").rows] == ["x1", "acid"]
+    drawn = [Chem.MolToMolBlock(Chem.MolFromSmiles(each)) for each in ("O=C(O)c1ccccc1", "NCCc1ccccc1")]
+    (tmp_path / "mine.sdf").write_text(f"acid{drawn[0]}$$$$\nspoiled\n\n\nno\n$$$$\n{drawn[1]}$$$$\n")
+    found = score_objects(population, tmp_path / "mine.sdf")
+    objects = [(row["name"], row["object"]) for row in found.rows]
+    assert objects == [("acid", acid["object"]), (None, amines[0]["object"])]
+    assert len(found.faults) == 1 and "'' is no molecule" in found.faults[0]
     (some,) = sample_objects(population, 1, filters=["charge==0"]).table["object"]
     (tmp_path / "known.smi").write_text(f"{some}.Cl\n")  # a salt of what is known is known
     assert sample_objects(population, 1, novel_to=tmp_path / "known.smi").summary["novelty"] == 0

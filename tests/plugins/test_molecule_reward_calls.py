@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from genflow import (
     reward_calls,
 )
 from genflow.progress import Bar, Progress
+from genflow.registry import registry
 from genflow.storage.score_files import files_of, rows_of
 from genflow.training.finetune import FinetuneOptions, _counted
 
@@ -483,7 +485,9 @@ def counted(tmp_path, monkeypatch):
     (tmp_path / "in_process.py").write_text(plugin)
     monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
     load_plugin(tmp_path / "in_process.py")
-    return tmp_path / "asked"
+    yield tmp_path / "asked"
+    del sys.modules["in_process"]
+    registry.cache_clear()
 
 
 def test_python_counts_as_the_commands_do(counted, capsys):
