@@ -485,12 +485,13 @@ def test_quality_on_the_selection_structures_is_written_into_the_card(trained, t
         (generator.generate(structure, 3, tiny.seed), entry.metrics),
         (Population.initialised(structure, 3, tiny.seed), entry.untrained),
     ):
-        found = evaluate(population, ["js", "log_z_gap"])["metrics"]
+        found = evaluate(population, ["js", "kl_bound", "log_z_gap"])["metrics"]
         assert figures == {name: pytest.approx(found[name]["mean"], rel=1e-6) for name in found}
     # which a word of caution tells
     js, gap, other = entry.metrics["js"], entry.metrics["log_z_gap"], large.metrics["log_z_gap"]
     said = generator.caution(Structure.parse("hypergrid", "ndim=2,height=3,width=16"))
-    figures = f"js {js:.2g}, log_z_gap {gap:.2g} to {other:.2g}"
+    bounds = sorted(each.metrics["kl_bound"] for each in (entry, large))
+    figures = f"js {js:.2g}, kl_bound {bounds[0]:.2g} to {bounds[1]:.2g}, log_z_gap {gap:.2g} to {other:.2g}"
     assert (
         gap < other and f"; measured at 2 structures: {figures}, which is poor; its encoder conv1d " in said
     )
