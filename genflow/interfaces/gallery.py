@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 from genflow.schema import brief
+from genflow.storage.files import StrPath
 from genflow.value_text import count_of
 
 
@@ -86,7 +86,7 @@ class Gallery(ABC):
         """
         return Named(self.read_name(text))
 
-    def read_file(self, path: Path) -> list[tuple[int, str, str]]:
+    def read_file(self, path: StrPath) -> list[tuple[int, str, str]]:
         """Return the line, the text, as for `read_line`, and the title of each object of such a file.
 
         Raises:

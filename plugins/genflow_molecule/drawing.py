@@ -96,9 +96,9 @@ class Molecules(Gallery):
                 return Named(written, title)
         return Named(Chem.MolToSmiles(plain) if done else written, title, "; ".join(done))
 
-    def read_file(self, path: Path) -> list[tuple[int, str, str]]:
+    def read_file(self, path: str | Path) -> list[tuple[int, str, str]]:
         """The SMILES of the molecules that an .sdf draws, and their titles."""
-        return [(number, smiles, title) for number, smiles, title in read_lines(path)]
+        return [(number, smiles, title) for number, smiles, title in read_lines(Path(path))]
 
     def score_named(self, name: str) -> float:
         """The score of any molecule, whether it can be made of the blocks or not."""
