@@ -108,11 +108,11 @@ def check(
         said = (
             f"this generator was trained on {brief('; '.join(odd), 400)}, and has not learned the difference"
         )
-        reward = reward_field(type(structure.environment.config))
-        if reward in fixed and nearest[reward] != fixed[reward]:
-            why = structure.environment.untold()
-            said += f": {fixed[reward]} {why}" if why else ""
-        if {key for key in fixed if nearest[key] != fixed[key]} <= structure.paid_fields():
+        differing = {key for key in fixed if nearest[key] != fixed[key]}
+        why, reward = structure.environment.untold(), reward_field(type(structure.environment.config))
+        if why and reward and differing & structure.paid_fields():
+            said += f": {fields[reward]} {why}"
+        if differing <= structure.paid_fields():
             said += _WAY_OUT
         raise GenflowError(said)
 

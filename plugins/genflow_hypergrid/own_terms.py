@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator, model_validator
 
-from genflow import GenflowError, Schema, brief, described
+from genflow import GenflowError, Schema, brief, fixed
 
 from .expression import evaluate
 from .rewards import MAX_REWARD, SeparableReward
@@ -114,7 +114,7 @@ class Separable(SeparableReward):
     class Config(Schema):
         """The terms."""
 
-        terms: tuple[Product, ...] = described(
+        terms: tuple[Product, ...] = fixed(
             min_length=1,
             max_length=MAX_TERMS,
             description='The terms, as in "0.1; 0.5: abs(u - .5) > .25; 2: exp(-x) | [1,0,2]": a coefficient,'
