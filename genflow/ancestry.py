@@ -204,17 +204,28 @@ def log_pf_of(transitions: Transitions, policy: Policy, drawn: Backwards) -> Ten
     """Log P_F (M, B) in float64 of trajectories that were drawn backwards; 0 for one that is not complete."""
     rows, states, actions = (torch.cat(parts) for parts in zip(*drawn.steps, strict=True))
     real = drawn.complete[rows]
-    parts = zip(*(each[real].split(MAX_ROWS) for each in (rows, states, actions)), strict=True)
+    rows, states, actions = rows[real], states[real], actions[real]
     start = transitions.initial_state
     total = torch.zeros(len(policy(start[None])), len(drawn.log_pb), dtype=torch.float64)
-    for own, before, taken in parts:
-        if len(own):
-            total.index_add_(1, own, _log_pf(transitions, policy, before, taken))
+    ids = transitions.state_ids(states)
+    # policies are asked once in each different state, of which small tasks have few
+    different, place = (
+        ids.unique(return_inverse=True)
+        if ids is not None
+        else states.flatten(1).unique(dim=0, return_inverse=True)
+    )
+    first = torch.empty(len(different), dtype=torch.long).scatter_(0, place, torch.arange(len(place)))
+    order = place.argsort(stable=True)
+    visits = place.bincount(minlength=len(different)).split(MAX_ROWS)
+    parts = zip(first.split(MAX_ROWS), order.split([int(each.sum()) for each in visits]), visits, strict=True)
+    for asked, own, times in parts:
+        log_pf = _log_pf(transitions, policy, states[asked])
+        at = torch.arange(len(asked)).repeat_interleave(times)
+        total.index_add_(1, rows[own], log_pf[:, at, actions[own]])
     return total
 
 
-def _log_pf(transitions: Transitions, policy: Policy, states: Tensor, actions: Tensor) -> Tensor:
-    """Log P_F (M, B) of actions (B,) in states (B, *state_shape), which are allowed."""
+def _log_pf(transitions: Transitions, policy: Policy, states: Tensor) -> Tensor:
+    """Log P_F (M, B, A) of all actions in states (B, *state_shape)."""
     masks = transitions.forward_masks(states)
-    logits = policy(states).double().masked_fill(~masks, -torch.inf)
-    return logits.log_softmax(-1)[:, torch.arange(len(actions)), actions]
+    return policy(states).double().masked_fill(~masks, -torch.inf).log_softmax(-1)

@@ -72,9 +72,7 @@ class CoordinateEncoder(Encoder):
                 self._ends[label] += count
         self.units = nn.ModuleDict(
             {
-                label: UnitNet(
-                    int(facts["amounts"]), facts["categories"], size, c.hidden, c.depth, self._ends[label]
-                )
+                label: UnitNet(int(facts["amounts"]), facts["categories"], c, self._ends[label])
                 for label, facts in described.items()
             }
         )
@@ -208,15 +206,16 @@ class CoordinateEncoder(Encoder):
 
         return self._table("reader", layout, make)[0]
 
-    def _described(self, label: str, layout: WeightLayout) -> Tensor:
-        """Describe the units of an axis to their network, (U, H)."""
+    def _described(self, label: str, layout: WeightLayout) -> tuple[Tensor, ...]:
+        """Describe the units of an axis to their network, (U, H), and where their categories are, (U,)."""
         net = self._net(label)
 
         def make() -> tuple[Tensor, ...]:
             amounts, categories = told(layout.units[label], self.config.features)
             return amounts, *net.places(categories)
 
-        return net.describe(*self._table(f"units {label}", layout, make))
+        amounts, *places = self._table(f"units {label}", layout, make)
+        return net.describe(amounts, *places), *places
 
     def _table(
         self, what: str, layout: WeightLayout, make: Callable[[], tuple[Tensor, ...]]
@@ -265,7 +264,7 @@ class CoordinateEncoder(Encoder):
         }
         e = self.from_condition(c) + self.from_style(z)
         for label, pool in self.pools.items():
-            pooled, repeats = torch.stack([pool(own) for own in described[label]]), torch.tensor(sizes)
+            pooled, repeats = torch.stack([pool(own) for own, *_ in described[label]]), torch.tensor(sizes)
             e = e + pooled.repeat_interleave(repeats.to(device), dim=0, output_size=len(z))
         for block in self.trunk:
             e = block(e, z)
@@ -273,13 +272,17 @@ class CoordinateEncoder(Encoder):
         written = {}
         for label in self.units:
             net = self._net(label)
-            repeated = [own.repeat(size, 1) for own, size in zip(described[label], sizes, strict=True)]
+            repeated = [own.repeat(size, 1) for (own, *_), size in zip(described[label], sizes, strict=True)]
+            places = [
+                torch.cat([own.repeat(size) for own, size in zip(each, sizes, strict=True)])
+                for each in list(zip(*described[label], strict=True))[1:]
+            ]
             counts = [
-                len(own) for own, size in zip(described[label], sizes, strict=True) for _ in range(size)
+                len(own) for (own, *_), size in zip(described[label], sizes, strict=True) for _ in range(size)
             ]
             # told the length, it need not wait for the device to count
             owner = member.repeat_interleave(torch.tensor(counts).to(device), output_size=sum(counts))
-            rows = net(torch.cat(repeated), e, owner)
+            rows = net(torch.cat(repeated), e, owner, places)
             blocks = rows.split([len(own) for own in repeated])
             written[label] = [b.unflatten(0, (size, -1)) for b, size in zip(blocks, sizes, strict=True)]
         hidden = {name: self._between(name, labels, e).split(sizes) for name, labels in self._hidden.items()}

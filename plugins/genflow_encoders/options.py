@@ -51,6 +51,11 @@ class CoordinateOptions(Schema):
         description="Whether what a network reads in all units together is added to the condition, for tasks"
         " that are a set of things.",
     )
+    readouts: bool = Field(
+        default=False,
+        description="Whether each value of a category of units has a last layer of its own, beside the one"
+        " that all share, and the condition scales what they read.",
+    )
     latent_noise: float = Field(
         default=0.2, ge=0, description="The noise on latents, which have unit scale, while training."
     )

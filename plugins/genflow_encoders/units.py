@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from genflow import GenflowError
 
+from .options import CoordinateOptions
+
 MIN_STD = 1e-3
 #: scale of the units' last layers at the start, so that training begins near the smooth family
 START = 0.3
@@ -101,22 +103,33 @@ class UnitNet(nn.Module):
         self,
         n_amounts: int,
         categories: Mapping[str, Sequence[int]],
-        embedding: int,
-        hidden: int,
-        depth: int,
+        options: CoordinateOptions,
         outputs: int,
     ) -> None:
-        """Build for so many amounts, and categories: name -> the values of training, in rising order."""
+        """Build for so many amounts, and categories: name -> the values of training, in rising order.
+
+        With `options.readouts` the embedding also scales what the last layer reads, and each value of a
+        category adds what a last layer of its own writes.
+        """
         super().__init__()
         self.values = {name: [int(value) for value in values] for name, values in categories.items()}
         self.standardise = Standardise(n_amounts)
+        hidden, embedding = options.hidden, options.embedding
         self.first = nn.Linear(n_amounts, hidden)
         self.categories = nn.ModuleList(nn.Embedding(len(values), hidden) for values in self.values.values())
         self.embed = nn.Linear(embedding, hidden)
-        self.blocks = nn.ModuleList(Residual(hidden, embedding) for _ in range(depth))
+        self.blocks = nn.ModuleList(Residual(hidden, embedding) for _ in range(options.depth))
         self.last = nn.Linear(hidden, outputs)
         nn.init.normal_(self.last.weight, 0, START * hidden**-0.5)
         nn.init.zeros_(self.last.bias)
+        self.gate = nn.Linear(embedding, hidden) if options.readouts else None
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+        self.readouts = nn.ParameterList(
+            nn.Parameter(nn.init.normal_(torch.empty(len(values), hidden, outputs), 0, START * hidden**-0.5))
+            for values in (self.values.values() if options.readouts else ())
+        )
 
     def check(self, amounts: Tensor, categories: Mapping[str, Tensor], label: str) -> None:
         """Refuse units that are described in another way, or by what training has not met.
@@ -156,12 +169,24 @@ class UnitNet(nn.Module):
             x = x + table(place)
         return x
 
-    def forward(self, described: Tensor, e: Tensor, owner: Tensor) -> Tensor:
-        """Read units (N, H) under embeddings (M, E), chosen by (N,), and write (N, outputs)."""
+    def forward(self, described: Tensor, e: Tensor, owner: Tensor, places: Sequence[Tensor] = ()) -> Tensor:
+        """Read units (N, H) under embeddings (M, E), chosen by (N,), and write (N, outputs).
+
+        `places` (N,) of each category choose the readouts.
+        """
         x = described + self.embed(e)[owner]
         for block in self.blocks:
             x = block(x, e, owner)
-        return self.last(F.silu(x))
+        x = F.silu(x)
+        if self.gate is not None:
+            x = x * (1 + self.gate(e))[owner]
+        written = self.last(x)
+        for place, weights in zip(places, self.readouts, strict=bool(self.readouts)):
+            order = place.argsort(stable=True)
+            counts = place.bincount(minlength=len(weights)).tolist()
+            own = [rows @ weight for rows, weight in zip(x[order].split(counts), weights, strict=True)]
+            written = written.index_add(0, order, torch.cat(own).to(written.dtype))
+        return written
 
 
 class Pool(nn.Module):
