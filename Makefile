@@ -39,7 +39,7 @@ pretrained-%: $(STAMP)
 
 # side-by-side speed, half an hour: what one would use instead runs in environments of its own
 PEERS := .venv-peers
-bench: setup $(PEERS)/torchgfn/.installed $(PEERS)/jax/.installed
+bench: setup $(PEERS)/torchgfn/.installed $(PEERS)/gfnx/.installed
 	$(BIN)/python benchmarks/speed.py --peers $(PEERS) --out benchmarks/results
 
 # all sides on one GPU, some ten minutes; its CPU form is in the tests

@@ -50,7 +50,7 @@ class Bench:
     cap: float = 120.0
 
     def side(self, kind: str, threads: int | None = None) -> Side:
-        """Start a side: "genflow", "torchgfn" or "jax".
+        """Start a side: "genflow", "torchgfn" or "gfnx".
 
         Raises:
             FileNotFoundError: the peer's environment is missing.

@@ -21,14 +21,15 @@ from growth import growth
 from harness import Bench
 from report import elsewhere, processor
 from sides import SideError
-from works import exact, generate, population, quality, start, unseen
+from works import exact, generate, population, quality, scenarios, start, unseen
 
 from genflow.distributed.launcher import cores
 from genflow.storage.files import write_bytes, write_json
 from genflow.storage.runs import versions
 
 WORKS = {
-    work.__name__: work for work in (population, quality, exact, generate, unseen, start, first, busy, growth)
+    work.__name__: work
+    for work in (population, scenarios, quality, exact, generate, unseen, start, first, busy, growth)
 }
 
 #: cores that other processes may keep busy before that is said

@@ -26,62 +26,84 @@ PATIENT = {"batch_size": 64, "lr": 3e-3, **CONSTANT}
 WARMUP_SECONDS = 60
 
 
+#: members of genflow that others are compared with
+MEMBERS = 32
+#: times what another side does that is wanted, by the trajectories of an iteration
+WANTED = {"torchgfn": dict.fromkeys((16, 256, 2048), 10.0), "gfnx": {16: 3.0}}
+
+
 def population(bench: Bench) -> Result:
     """Iterations a second of trajectory balance, with each member of a population counted."""
-    task = {"ndim": 4, "height": 8, "width": 256}
-    recipe = {"batch_size": 16, "lr": 1e-3, **CONSTANT}
-    kinds = {"torchgfn": ("torchgfn", 1), "JAX": ("jax", 1), "JAX, 32 members": ("jax", 32)}
-    kinds |= {
-        f"genflow, {members} member{'s' * (members > 1)}": ("genflow", members) for members in (1, 8, 32, 128)
-    }
     result = Result(
         "population",
-        "trajectory balance on hypergrid (4, 8), two hidden layers of 256, 16 trajectories an iteration",
+        "trajectory balance on hypergrid (4, 8), two hidden layers of 256; trajectories an iteration",
     )
-    lengths: dict[str, dict[str, list[float]]] = {}
+    task = {"ndim": 4, "height": 8, "width": 256}
     for threads in bench.threads:
-        setting = f"{threads} thread{'s' if threads > 1 else ''}"
-        rates: dict[str, list[float]] = {name: [] for name in kinds}
-        lengths[setting] = {name: [] for name in kinds}
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-
-            def look(sides, into, folder=folder) -> None:
-                for name, side in sides.items():
-                    side.ask("save", path=str(folder / "weights.safetensors"))
-                    into[name].append(length(task, folder / "weights.safetensors"))
-
-            sides = {
-                name: stack.enter_context(bench.side(kind, threads)) for name, (kind, _) in kinds.items()
-            }
-            for name, side in sides.items():
-                kind, members = kinds[name]
-                own = (
-                    {"recipe": recipe | FLAT, "members": members} if kind == "genflow" else {"recipe": recipe}
-                )
-                side.ask("prepare", task=task, **own | ({"members": members} if kind == "jax" else {}))
-                side.ask("iterate", limit=bench.warmup, seconds=WARMUP_SECONDS)
-            look(sides, lengths[setting])
-            for _ in range(bench.rounds):
-                for name, side in sides.items():
-                    done = side.ask("iterate", seconds=bench.turn)
-                    rates[name].append(kinds[name][1] * done["iterations"] / done["seconds"])
-            look(sides, lengths[setting])
-            result.facts["versions"] = {kinds[name][0]: side.ask("versions") for name, side in sides.items()}
-        result.add(setting, "member-iterations/s", rates)
-        ours = "genflow, 32 members"
-        for theirs, target in (("torchgfn", 12.0), ("JAX", 2.0), ("JAX, 32 members", None)):
-            result.compare(setting, ours, theirs, more=True, target=target)
-    result.facts |= {"task": task, "recipe": recipe, "trajectory_steps_before_and_after": lengths}
-    result.notes = [
-        f"mean steps of a trajectory before and after the rounds: {_steps(lengths[setting])}"
-        for setting in lengths
-    ]
+        for batch in (16, 256, 2048):
+            more = {f"gfnx, {MEMBERS} members": ("gfnx", MEMBERS)} if batch == 16 else {}
+            setting = f"{batch:,} trajectories, {threads} thread{'s' if threads > 1 else ''}"
+            _rates(bench, result, setting, task, batch, threads, more)
+            for theirs in ("torchgfn", "gfnx", *more):
+                target = WANTED.get(theirs, {}).get(batch)
+                result.compare(setting, _ours(MEMBERS), theirs, more=True, target=target)
     return result
 
 
-def _steps(lengths: dict[str, list[float]]) -> str:
-    return "; ".join(f"{name} {before:.1f}, {after:.1f}" for name, (before, after) in lengths.items())
+def scenarios(bench: Bench) -> Result:
+    """The same on the grids of torchgfn's own benchmark of libraries, at its batch sizes."""
+    result = Result(
+        "scenarios", "trajectory balance on the grids of torchgfn's benchmark, two hidden layers of 256"
+    )
+    for ndim, height, batch in ((2, 8, 32), (2, 8, 256), (2, 8, 2048), (4, 16, 16), (4, 32, 16)):
+        setting = f"({ndim}, {height}), {batch:,} trajectories"
+        task = {"ndim": ndim, "height": height, "width": 256}
+        _rates(bench, result, setting, task, batch, bench.threads[0], {})
+        for ours in (_ours(1), _ours(MEMBERS)):
+            for theirs in ("torchgfn", "gfnx"):
+                result.compare(setting, ours, theirs, more=True)
+    return result
+
+
+def _ours(members: int) -> str:
+    return f"genflow, {members} member{'s' * (members > 1)}"
+
+
+def _rates(
+    bench: Bench, result: Result, setting: str, task: dict, batch: int, threads: int, more: dict
+) -> None:
+    """Measure all sides in turn, and look how long their trajectories are before and after."""
+    recipe = {"batch_size": batch, "lr": 1e-3, **CONSTANT}
+    kinds = {"torchgfn": ("torchgfn", 1), "gfnx": ("gfnx", 1), **more}
+    kinds |= {_ours(members): ("genflow", members) for members in (1, MEMBERS)}
+    rates: dict[str, list[float]] = {name: [] for name in kinds}
+    lengths: dict[str, list[float]] = {name: [] for name in kinds}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        def look() -> None:
+            for name, side in sides.items():
+                side.ask("save", path=str(folder / "weights.safetensors"))
+                lengths[name].append(length(task, folder / "weights.safetensors"))
+
+        sides = {name: stack.enter_context(bench.side(kind, threads)) for name, (kind, _) in kinds.items()}
+        for name, side in sides.items():
+            kind, members = kinds[name]
+            own = {} if kind == "torchgfn" else {"members": members}
+            flat = recipe | FLAT if kind == "genflow" else recipe
+            side.ask("prepare", task=task, recipe=flat, **own)
+            side.ask("iterate", limit=bench.warmup, seconds=WARMUP_SECONDS)
+        look()
+        for _ in range(bench.rounds):
+            for name, side in sides.items():
+                done = side.ask("iterate", seconds=bench.turn)
+                rates[name].append(kinds[name][1] * done["iterations"] / done["seconds"])
+        look()
+        result.facts["versions"] = {kinds[name][0]: side.ask("versions") for name, side in sides.items()}
+    result.add(setting, "member-iterations/s", rates)
+    result.facts[setting] = {"task": task, "recipe": recipe, "steps_before_and_after": lengths}
+    steps = "; ".join(f"{name} {before:.1f}, {after:.1f}" for name, (before, after) in lengths.items())
+    result.notes.append(f"{setting}: mean steps of a trajectory before and after the rounds: {steps}")
 
 
 #: a planned run of distillation that ends good; found by trials on other seeds
@@ -153,7 +175,7 @@ def exact(bench: Bench) -> Result:
         kinds = {
             "genflow": ("genflow", {}),
             "genflow, small bound": ("genflow", {"max_floats": 2**16}),
-            "JAX, sparse matrix": ("jax", {}),
+            "gfnx's metric": ("gfnx", {}),
         }
         if task["ndim"] == 2:
             kinds["torchgfn, state by state"] = ("torchgfn", {})

@@ -81,7 +81,7 @@ class Rollouts:
         It is the log Z that minimises the trajectory balance loss of these policies; its expectation is at
         most the true log Z, and equal to it for policies that sample the target exactly.
         """
-        log_pf = self.log_pf(self.rows(self.logits))
+        log_pf = self.log_pf(self.logits)
         return (self.log_reward + self.total(self.log_pb - log_pf)).mean(1).float()
 
     def rows(self, values: Tensor) -> Tensor:
@@ -89,9 +89,10 @@ class Rollouts:
         return _rows(values, self.index)
 
     def log_pf(self, logits: Tensor) -> Tensor:
-        """Return log P_F (M, K) of the actions taken from logits (M, K, A), 0 for padding rows."""
-        log_probs = logits.masked_fill(~self.masks, -torch.inf).log_softmax(dim=-1)
-        taken = log_probs.gather(-1, self.actions[..., None]).squeeze(-1)
+        """Return log P_F (M, K) of the actions taken from logits (M, U, A) in `states`, 0 for padding rows."""
+        masks = self.transitions.forward_masks(self.states)
+        log_probs = logits.masked_fill(~masks, -torch.inf).log_softmax(-1)
+        taken = log_probs.flatten(1).gather(1, self.index * masks.shape[-1] + self.actions)
         return taken.masked_fill(~self.valid, 0.0)
 
     def total(self, values: Tensor) -> Tensor:

@@ -326,3 +326,9 @@ def normal(seed: int) -> Noise:
     """The noise of training, for encoders."""
     rng = torch.Generator().manual_seed(seed)
     return lambda like: torch.randn(like.shape, generator=rng)
+
+
+def log_pf_of_rows(rollouts, logits: torch.Tensor) -> torch.Tensor:
+    """Log P_F (M, K) of the actions taken, from logits (M, K, A) of every row; 0 for padding."""
+    log_probs = logits.masked_fill(~rollouts.masks, -torch.inf).log_softmax(-1)
+    return log_probs.gather(-1, rollouts.actions[..., None])[..., 0].masked_fill(~rollouts.valid, 0.0)

@@ -48,7 +48,7 @@ def test_log_z_is_estimated_elsewhere(monkeypatch):
     assert optimal(structure).log_z.item() == pytest.approx(exact, abs=1e-3)
     untrained = Population.initialised(structure, 3, 0)
     rollouts = untrained.rollouts(LOG_Z_TRAJECTORIES)
-    log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
+    log_pf = rollouts.log_pf(rollouts.logits)
     scores = rollouts.total(log_pf - rollouts.log_pb) - rollouts.log_reward
     assert torch.allclose(untrained.log_z, -scores.mean(1), atol=1e-4)
     assert (untrained.log_z < exact).all()

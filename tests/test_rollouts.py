@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from oracles import by_torchgfn, chi_square, grid, lively, lookup
+from oracles import by_torchgfn, chi_square, grid, lively, log_pf_of_rows, lookup
 
 from genflow import GenflowError
 from genflow.rollouts import Rollouts, sample
@@ -23,7 +23,8 @@ def test_every_trajectory_replays_from_the_start_to_its_exit(ndim, height, epsil
     population = lively(structure, 3)
     members, count = 3, 20
     rollouts = roll(structure, population, count, epsilon)
-    log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
+    log_pf = log_pf_of_rows(rollouts, population.logits(rollouts.inputs))
+    torch.testing.assert_close(rollouts.log_pf(rollouts.logits), log_pf, rtol=1e-4, atol=1e-5)
     longest = 0
     for m in range(members):
         module = population[m].module()
@@ -162,7 +163,7 @@ def test_a_policy_that_has_diverged_stays_on_the_grid():
     population = lookup(structure, logits)
     rollouts = roll(structure, population, 50)
     assert rollouts.masks.gather(-1, rollouts.actions[..., None]).all()
-    log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
+    log_pf = log_pf_of_rows(rollouts, population.logits(rollouts.inputs))
     assert log_pf[0][rollouts.valid[0]].isnan().all()
     assert torch.isfinite(log_pf[1]).all()
 

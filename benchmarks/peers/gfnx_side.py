@@ -26,8 +26,8 @@ from sides import Handlers, paced, serve
 REWARD = {"R0": 0.1, "R1": 0.5, "R2": 2.0}
 #: weights and biases of the policy's linear layers in a ``torch.nn.Sequential``
 NAMES = [f"net.{layer}.{part}" for layer in (0, 2, 4) for part in ("weight", "bias")]
-#: training steps in a dispatch, over the members
-CHUNK = 32
+#: trajectories of all members in a dispatch of training steps
+CHUNK = 512
 #: states evaluated at once by the exact evaluation
 ROWS = 8192
 
@@ -130,7 +130,7 @@ class Gfnx(Handlers):
             updates, state = optimizer.update(jax.grad(loss)(params, now), state, params)
             return (optax.apply_updates(params, updates), state, key), None
 
-        self.chunk = max(1, CHUNK // members)
+        self.chunk = max(1, CHUNK // (members * recipe["batch_size"]))
         run = lambda carry: jax.lax.scan(step, carry, length=self.chunk)[0]  # noqa: E731
         key = jax.random.key(seed)
         self.single = members == 1

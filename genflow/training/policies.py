@@ -32,7 +32,9 @@ from genflow.training.snapshots import Snapshots
 from genflow.training.stacked import flow_module, grads, leaf, state_flow, values
 
 #: policies computed together on a CPU; more do not fit into the cache, and fewer cost overhead
-CACHED_MEMBERS = 16
+CACHED_MEMBERS, FEWEST_MEMBERS = 16, 4
+#: trajectories of the members of a block, beyond which it holds fewer
+BLOCK_TRAJECTORIES = 1024
 #: the most states of a task whose exact metrics are shown in training
 CHEAP_STATES = 10_000
 
@@ -71,7 +73,10 @@ class PopulationTrainee(Trainee):
             n: leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
         }
         # small blocks on a CPU, so that weights and activations stay in the cache
-        block = CACHED_MEMBERS if torch.device(device).type == "cpu" else self.members
+        block = self.members
+        if torch.device(device).type == "cpu":
+            block = BLOCK_TRAJECTORIES // options.batch_size
+            block = max(FEWEST_MEMBERS, min(block, CACHED_MEMBERS))
         self.blocks = [
             slice(first, min(first + block, self.members)) for first in range(0, self.members, block)
         ]
@@ -179,7 +184,7 @@ class PopulationTrainee(Trainee):
         trace = self.structure.forward_with_cache(self._module, weights)
         rollouts = sample(self.transitions, trace, (members, new), epsilon, rng, beside)
         logits = rollouts.logits.requires_grad_()
-        log_pf = rollouts.log_pf(rollouts.rows(logits))
+        log_pf = rollouts.log_pf(logits)
         if options.objective == "tb":
             log_z = self.log_z.detach()[own].requires_grad_()
             losses = objectives.trajectory_balance(rollouts, log_pf, log_z)

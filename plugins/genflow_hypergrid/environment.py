@@ -27,7 +27,7 @@ from genflow import (
 from .features import position_features
 from .gallery import Positions
 from .maxent import MaxentExpert, MaxentFlows
-from .profiles import action_amounts, has_background, position_amounts
+from .profiles import action_amounts, position_amounts
 from .rehearsals import random_target
 from .rewards import ProductReward, SeparableReward
 from .solution import GridSolution
@@ -210,12 +210,12 @@ class Hypergrid(Environment):
         )
 
     def untold(self) -> str | None:
-        """Why units do not tell the reward: they do under "maxent", if it is separable, with a background."""
+        """Why units do not tell the reward: they do under "maxent", if it is separable."""
         if self.backward != "maxent":
             return "is told under backward=maxent alone"
         if not isinstance(self.reward, SeparableReward):
             return "is no sum of products over the dimensions"
-        return None if has_background(self.reward.target) else "has no term that pays everywhere alike"
+        return None
 
     def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
         """Make up a separable reward, under the maximum-entropy backward policy."""

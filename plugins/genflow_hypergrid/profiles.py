@@ -37,12 +37,6 @@ def order(target: SeparableTarget) -> Tensor:
     return even.argsort(descending=True, stable=True)
 
 
-def has_background(target: SeparableTarget) -> bool:
-    """Whether a term pays everywhere alike, as the first that is told must."""
-    first = int(order(target)[0])
-    return all(bool((profile[first] == 1).all()) for profile in target.profiles)
-
-
 def share_numbers(target: SeparableTarget) -> Tensor:
     """Of each term that is told, whether it is there, its share and the share's logarithm, (4 * 3,)."""
     numbers = torch.zeros(MAX_TOLD, 3)

@@ -18,9 +18,11 @@ from .separable import SeparableTarget, Term
 #: how likely one to three terms besides the background are
 TERMS = (0.4, 0.35, 0.25)
 #: how often the background is not flat, a term has profiles of one kind everywhere, and these are alike
-UNEVEN, OF_A_KIND, ALIKE = 0.1, 0.7, 0.5
-#: how often a term is subtracted from the background, and the most of the background that it takes
-SUBTRACTED, MOST_SUBTRACTED = 0.1, 0.99
+UNEVEN, OF_A_KIND, ALIKE = 0.2, 0.7, 0.5
+#: how often the reward is of the field's kind, an outer region and a band over a background, all dimensions alike
+ORIGINAL = 0.15
+#: how often a term is subtracted from the background, and what it leaves of it, over its logarithm
+SUBTRACTED, LEFT = 0.15, (1e-4, 0.7)
 #: how often terms get a share of all that is paid, instead of a height over the background
 SHARED = 0.6
 #: of the background, which the terms' heights of .2 to 5 stand against, over its logarithm
@@ -29,6 +31,8 @@ BACKGROUND = (5e-4, 0.5)
 
 def random_target(heights: tuple[int, ...], rng: torch.Generator) -> SeparableTarget:
     """Make up a reward for a grid."""
+    if _uniform(rng) < ORIGINAL:
+        return _original(heights, rng)
     flat = tuple(torch.ones(height, dtype=torch.float64) for height in heights)
     background = flat
     if _uniform(rng) < UNEVEN:
@@ -37,7 +41,8 @@ def random_target(heights: tuple[int, ...], rng: torch.Generator) -> SeparableTa
     terms, count = [base], 1 + _choose(rng, TERMS)
     if _uniform(rng) < SUBTRACTED:
         base = terms[0] = Term(base.coefficient, flat)
-        terms.append(Term(-_uniform(rng, 0.3, MOST_SUBTRACTED) * base.coefficient, _regions(heights, rng)))
+        taken = 1 - _log_uniform(rng, *LEFT)
+        terms.append(Term(-taken * base.coefficient, _regions(heights, _uniform(rng, 0.05, 0.45))))
         count = 1
     total = math.log(base.coefficient) + sum(float(profile.sum().log()) for profile in base.profiles)
     shared = _uniform(rng) < SHARED
@@ -69,13 +74,21 @@ def _profiles(heights: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, .
     return tuple(found)
 
 
-def _regions(heights: tuple[int, ...], rng: torch.Generator) -> tuple[Tensor, ...]:
-    """An outer region that all dimensions share."""
-    edge = _uniform(rng, 0.05, 0.45)
-    return tuple(
-        ((torch.linspace(0, 1, height, dtype=torch.float64) - 0.5).abs() > edge).double()
-        for height in heights
+def _original(heights: tuple[int, ...], rng: torch.Generator) -> SeparableTarget:
+    """Bengio et al.'s form: a background, an outer region, and a band within it or not."""
+    low = _uniform(rng, 0.05, 0.42)
+    parts = (
+        (_log_uniform(rng, *BACKGROUND), _regions(heights, -1.0)),
+        (_log_uniform(rng, 0.1, 2.0), _regions(heights, _uniform(rng, 0.05, 0.45))),
+        (_log_uniform(rng, 0.3, 6.0), _regions(heights, low, low + _uniform(rng, 0.04, 0.3))),
     )
+    return SeparableTarget([Term(*part) for part in parts if all(bool(p.any()) for p in part[1])])
+
+
+def _regions(heights: tuple[int, ...], low: float, high: float = 1.0) -> tuple[Tensor, ...]:
+    """Where |u - 0.5| lies between two numbers, in every dimension."""
+    distances = [(torch.linspace(0, 1, height, dtype=torch.float64) - 0.5).abs() for height in heights]
+    return tuple(((distance > low) & (distance < high)).double() for distance in distances)
 
 
 def _outer(u: Tensor, rng: torch.Generator) -> Tensor:

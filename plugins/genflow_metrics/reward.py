@@ -29,7 +29,7 @@ class _Sampled(Metric):
         Their mean is a lower bound of log Z in expectation (Jensen), tight for a perfect policy.
         """
         rollouts = population.rollouts(self.config.draws, self.config.seed)
-        log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
+        log_pf = rollouts.log_pf(rollouts.logits)
         return (rollouts.log_reward + rollouts.total(rollouts.log_pb - log_pf)).double()
 
 

@@ -242,4 +242,4 @@ def test_a_missing_peer_is_said(tmp_path):
         speed.main, ["--work", "exact", "--peers", str(tmp_path / "none"), "--out", str(tmp_path)]
     )
     assert done.exit_code == 1
-    assert "there is no environment for jax" in done.output and "make bench" in done.output
+    assert "there is no environment for gfnx" in done.output and "make bench" in done.output

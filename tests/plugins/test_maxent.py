@@ -132,7 +132,7 @@ def test_losses_are_torchgfns_with_its_own_backward_estimator(heights):
     env, preprocessor = structure.transitions().env, structure.transitions().preprocessor
     population = lively(structure, 1)
     rollouts = population.rollouts(40, 0)
-    log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
+    log_pf = rollouts.log_pf(rollouts.logits)
     tops = structure.environment.config.heights
     batch = _trajectories(structure, rollouts)
     forward, backward = population.to_estimator(), maxent_estimator(structure)

@@ -7,7 +7,16 @@ import torch
 from gfn.estimators import DiscretePolicyEstimator, ScalarEstimator
 from gfn.gflownet import DBGFlowNet, SubTBGFlowNet, TBGFlowNet
 from gfn.samplers import Sampler
-from oracles import grid, lively, lookup, optimal, rollouts_of, trajectories_of, uniform_backward
+from oracles import (
+    grid,
+    lively,
+    log_pf_of_rows,
+    lookup,
+    optimal,
+    rollouts_of,
+    trajectories_of,
+    uniform_backward,
+)
 
 from genflow import Population
 from genflow.rollouts import sample
@@ -34,7 +43,7 @@ def ours(objective, structure, population, flows, log_z, rollouts):
     weights = {name: t.clone().requires_grad_() for name, t in population.state_dict().items()}
     flow = stacked(flows)
     log_z = log_z.clone().requires_grad_()
-    log_pf = rollouts.log_pf(structure.arch.forward(structure.module(), weights, rollouts.inputs))
+    log_pf = log_pf_of_rows(rollouts, structure.arch.forward(structure.module(), weights, rollouts.inputs))
     if objective == "tb":
         losses, learned = objectives.trajectory_balance(rollouts, log_pf, log_z), {**weights, "log_z": log_z}
     else:
@@ -123,7 +132,7 @@ def test_balance_losses_vanish_at_the_exact_flows_and_only_there():
     rollouts = sample(
         structure.transitions(), population.trace, (1, 32), 0.5, torch.Generator().manual_seed(0)
     )
-    log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
+    log_pf = log_pf_of_rows(rollouts, population.logits(rollouts.inputs))
     cell = rollouts.inputs.reshape(1, -1, 2, 8).argmax(-1) @ torch.tensor([8, 1])
     for shift, vanishes in [(0.0, True), (0.5, False)]:
         log_flow, log_z = flows.state[cell].float() + shift, torch.tensor([flows.log_z + shift])
@@ -216,9 +225,9 @@ def test_losses_of_one_member_do_not_depend_on_the_others():
     rollouts = sample(
         structure.transitions(), population.trace, (MEMBERS, 6), 0.1, torch.Generator().manual_seed(0)
     )
-    log_pf = rollouts.log_pf(population.logits(rollouts.inputs))
+    log_pf = log_pf_of_rows(rollouts, population.logits(rollouts.inputs))
     changed = Population(structure, torch.cat([population.weights[:1], 2 * population.weights[1:]]))
-    other_pf = rollouts.log_pf(changed.logits(rollouts.inputs))
+    other_pf = log_pf_of_rows(rollouts, changed.logits(rollouts.inputs))
     log_flow = torch.randn(log_pf.shape)
     other_flow = torch.cat([log_flow[:1], torch.randn(log_flow[1:].shape)])
     for balance in (objectives.detailed_balance, objectives.sub_trajectory_balance):

@@ -93,7 +93,7 @@ def test_a_loss_is_that_of_sampled_and_replayed_trajectories_apart(structure, ob
         )
 
     def loss(rollouts):
-        log_pf = rollouts.log_pf(rollouts.rows(rollouts.logits))
+        log_pf = rollouts.log_pf(rollouts.logits)
         if objective == "tb":
             return objectives.trajectory_balance(rollouts, log_pf, torch.tensor([0.0, 1.0, 2.0])) * len(
                 rollouts.log_reward[0]
