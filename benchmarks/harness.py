@@ -96,9 +96,9 @@ def length(task: dict, weights: Path) -> float:
 
 def learn(
     side: Side, task: dict, recipe: dict, seed: int, cap: float, folder: Path, **slices: Any
-) -> Iterator[tuple[float, float]]:
-    """(seconds of training, exact JS) while a side learns, at growing intervals of a tenth, until it is good
-    or at its cap.
+) -> Iterator[tuple[float, float, int]]:
+    """(seconds of training, exact JS, iterations) while a side learns, at growing intervals of a tenth, until
+    it is good or at its cap.
 
     Intervals are no shorter than four evaluations, so that the curve costs less than the training. `slices`
     replaces them, and
@@ -108,17 +108,19 @@ def learn(
     side.ask("prepare", task=TINY, recipe=recipe, seed=seed)
     side.ask("iterate", limit=2)
     spent, cost = side.ask("prepare", task=unknown(task), recipe=recipe, seed=seed)["seconds"], 0.0
+    iterations = 0
     for index in itertools.count(1):
         ask = (
             {"limit": slices["limit"]}
             if slices
             else {"seconds": min(max(0.25, spent / 10, 4 * cost), cap - spent)}
         )
-        spent += side.ask("iterate", **ask)["seconds"]
+        done = side.ask("iterate", **ask)
+        spent, iterations = spent + done["seconds"], iterations + done["iterations"]
         side.ask("save", path=str(weights))
         began = time.perf_counter()
         js = divergence(task, weights)
         cost = time.perf_counter() - began
-        yield spent, js
+        yield spent, js, iterations
         if index == slices["count"] if slices else js <= GOOD or spent >= cap:
             return

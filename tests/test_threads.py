@@ -1,5 +1,9 @@
 """Torch's threads follow the work of a call, and the caller's number is put back."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -66,3 +70,10 @@ def test_a_small_exact_distribution_takes_one_thread_and_is_the_same_on_any(four
     two = Population(structure, weights).terminal_distribution()
     assert seen == [1, 2] and torch.get_num_threads() == 4
     torch.testing.assert_close(two, one, rtol=0, atol=1e-9)
+
+
+def test_threads_sleep_where_they_would_wait_unless_the_user_says_otherwise():
+    show = [sys.executable, "-c", "import genflow, os; print(os.environ['GOMP_SPINCOUNT'])"]
+    rest = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    assert subprocess.check_output(show, env=rest, text=True).strip() == "1000"
+    assert subprocess.check_output(show, env=rest | {"GOMP_SPINCOUNT": "7"}, text=True).strip() == "7"

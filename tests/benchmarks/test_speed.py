@@ -152,9 +152,10 @@ def test_learning_ends_when_it_is_good_at_its_cap_or_with_its_slices(tmp_path):
     planned = list(harness.learn(Inside(1.0), PLANE, works.PLANNED, 0, 5.0, tmp_path, limit=15, count=10))
     assert len(planned) == 10 and planned[-1][1] < harness.GOOD
     capped = list(harness.learn(Inside(2.0), PLANE, RECIPE | harness.FLAT | {"lr": 1e-9}, 0, 5.0, tmp_path))
-    assert [round(seconds) for seconds, _ in capped] == [2, 4, 6]
+    assert [round(seconds) for seconds, _, _ in capped] == [2, 4, 6]
+    assert [iterations for _, _, iterations in capped] == [20, 40, 60]
     good = list(harness.learn(Inside(0.1), PLANE, works.PLANNED | {"decay": 0.0}, 0, 1e9, tmp_path))
-    assert all(js > harness.GOOD for _, js in good[:-1]) and good[-1][1] <= harness.GOOD
+    assert all(js > harness.GOOD for _, js, _ in good[:-1]) and good[-1][1] <= harness.GOOD
 
 
 def test_unknown_tasks_are_new_but_alike():
