@@ -5,9 +5,11 @@ The bar for generated ones.
 Trajectory balance by the book: torchgfn's own environment, sampler and loss, uniform backward policy, one
 thread. The clock is the process's CPU time, so that other work on the machine does not count. Each budget is
 a run of its own whose learning rate falls linearly to zero over it, which ends better than a constant one.
-Writes OUT/<structure>.json, and adds what is missing there.
+Writes OUT/<structure>.json, and adds what is missing there. With `--start generated` the policy and its log Z
+come from a generator that ships, under whose backward policy torchgfn goes on.
 
     python benchmarks/sgd.py --out runs/sgd --structure 'A*' --structure A
+    python benchmarks/sgd.py --out runs/on --structure ndim=8,height=20 --start generated --lr 1e-4 --seconds 60
 """
 
 from __future__ import annotations
@@ -19,22 +21,47 @@ import click
 import torch
 from gfn.estimators import DiscretePolicyEstimator
 from gfn.gflownet import TBGFlowNet
+from gfn.preprocessors import IdentityPreprocessor
 from gfn.samplers import Sampler
+from torch import Tensor, nn
 
-from genflow import Population, Structure
+from genflow import Population, Structure, Transitions, generate
 from genflow.evaluation.evaluate import choose_metrics
 from genflow.measure import exact_metrics, values_of
 from genflow.storage.files import read_json, write_json
 
 
-def train(structure: Structure, seconds: float, *, seed: int, lr: float, batch: int, epsilon: float) -> dict:
+class Backward(nn.Module):
+    """The logits of a task's own backward policy, for torchgfn's estimator."""
+
+    def __init__(self, transitions: Transitions) -> None:
+        super().__init__()
+        self.input_dim, self.output_dim = transitions.initial_state.numel(), transitions.n_actions - 1
+        self._probs = transitions.backward_probs
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (B, n) -> (B, A - 1)."""
+        return self._probs(states.long()).clamp(min=1e-30).log().float()
+
+
+def train(
+    structure: Structure, seconds: float, *, seed: int, lr: float, batch: int, epsilon: float, start: str
+) -> dict:
     """{"seconds", "iterations", "metrics"} of one policy; evaluation is not on the clock."""
     torch.manual_seed(seed)
+    module, log_z = structure.module(), 0.0
+    if start == "generated":
+        made = generate("hypergrid", structure.fields(), num=1, seed=seed, device="cpu")
+        structure, module, log_z = made.structure, made.module(), float(made.log_z[0])
     env, preprocessor = structure.environment.make()
-    module = structure.module()
     forward = DiscretePolicyEstimator(module, n_actions=env.n_actions, preprocessor=preprocessor)
     backward = DiscretePolicyEstimator.uniform(env.n_actions, preprocessor=preprocessor)
-    gflownet = TBGFlowNet(forward, backward)
+    if structure.environment.backward != "uniform":
+        own = Backward(structure.transitions())
+        backward = DiscretePolicyEstimator(
+            own, env.n_actions, preprocessor=IdentityPreprocessor(own.input_dim), is_backward=True
+        )
+    gflownet = TBGFlowNet(forward, backward, init_logZ=log_z)
     rates = [lr, 20 * lr]
     optimizer = torch.optim.Adam([{"params": module.parameters()}, {"params": [gflownet.logZ]}], lr=lr)
     sampler = Sampler(forward)
@@ -67,13 +94,14 @@ def train(structure: Structure, seconds: float, *, seed: int, lr: float, batch: 
 @click.option("--lr", default=3e-3, show_default=True)
 @click.option("--batch", default=64, show_default=True)
 @click.option("--epsilon", default=0.05, show_default=True)
+@click.option("--start", type=click.Choice(["random", "generated"]), default="random", show_default=True)
 @click.option(
     "--enough", default=1e-6, show_default=True, help="A JS after which longer budgets are left out."
 )
-def main(names, out, marks, seed, lr, batch, epsilon, enough):
+def main(names, out, marks, seed, lr, batch, epsilon, start, enough):
     """Train each structure and write its figures."""
     torch.set_num_threads(1)
-    options = {"lr": lr, "batch": batch, "epsilon": epsilon, "seed": seed}
+    options = {"lr": lr, "batch": batch, "epsilon": epsilon, "seed": seed, "start": start}
     structures = {name: Structure.parse("hypergrid", name) for name in names}
     # short budgets of all structures first, so that an interrupted run says something about each
     for seconds in sorted(float(mark) for mark in marks.split(",")):

@@ -75,10 +75,10 @@ def zoo():
     return [population(structure, seed=i) for i, structure in enumerate(ZOO)]
 
 
-@pytest.fixture(scope="module")
-def trained(zoo):
+@pytest.fixture(scope="module", params=[False, True], ids=["", "readouts"])
+def trained(zoo, request):
     """Not really; but nothing of it is as it was built."""
-    return stirred(zoo)
+    return stirred(zoo, readouts=request.param)
 
 
 def decode(net, latents, structure):
@@ -318,8 +318,9 @@ def test_latents_do_not_depend_on_the_batch_that_they_are_encoded_with(zoo, trai
         )
 
 
-def test_every_parameter_learns(zoo):
-    net = stirred(zoo)
+@pytest.mark.parametrize("readouts", [False, True])
+def test_every_parameter_learns(zoo, readouts):
+    net = stirred(zoo, readouts=readouts)
     net.reconstruct(zoo, normal(0))[0].mean().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
@@ -482,4 +483,4 @@ def test_many_policies_are_the_same_as_each_alone(trained, monkeypatch):
     for rows in (1, 50):
         monkeypatch.setitem(type(trained).decode.__globals__, "MAX_ROWS", rows)
         for structure, weights in together.items():
-            torch.testing.assert_close(decode(trained, styles(9), structure), weights, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(decode(trained, styles(9), structure), weights, rtol=1e-4, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from genflow_encoders.options import CoordinateOptions
 from genflow_encoders.units import Standardise, UnitNet
 
 from genflow import GenflowError
@@ -12,7 +13,7 @@ from genflow import GenflowError
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    net = UnitNet(2, {"kind": [-1, 2, 5]}, embedding=3, hidden=4, depth=0, outputs=1)
+    net = UnitNet(2, {"kind": [-1, 2, 5]}, CoordinateOptions(embedding=3, hidden=4, depth=0), 1)
     net.standardise.fit(torch.tensor([[0.0, 0.25], [1.0, 0.25], [3.0, 0.25]]))
     return net
 
@@ -61,3 +62,22 @@ def test_an_amount_that_varies_in_a_single_row_is_read():
     standardise.fit(sampled, all_rows)
     assert standardise.scale[0] > 0 and standardise.scale[1] == 0
     standardise.check(all_rows, "input")
+
+
+def test_a_value_adds_a_last_layer_of_its_own_that_the_embedding_scales():
+    torch.manual_seed(0)
+    options = CoordinateOptions(embedding=3, hidden=4, depth=1, readouts=True)
+    net = UnitNet(2, {"kind": [-1, 2, 5]}, options, 2)
+    with torch.no_grad():
+        net.gate.weight.normal_()
+    described, e = torch.randn(5, 4), torch.randn(2, 3)
+    owner, place = torch.tensor([0, 1, 0, 1, 1]), torch.tensor([2, 0, 2, 1, 0])
+    written = net(described, e, owner, [place])
+    for row in range(5):
+        x = described[row] + net.embed(e)[owner[row]]
+        x = torch.nn.functional.silu(net.blocks[0](x[None], e[owner[row]][None])[0])
+        x = x * (1 + net.gate(e[owner[row]]))
+        torch.testing.assert_close(written[row], net.last(x) + x @ net.readouts[0][place[row]])
+    plain = UnitNet(2, {"kind": [-1, 2, 5]}, CoordinateOptions(embedding=3, hidden=4, depth=1), 2)
+    assert not [name for name, _ in plain.named_parameters() if name.startswith(("gate", "readouts"))]
+    torch.testing.assert_close(plain(described, e, owner, [place]), plain(described, e, owner))
