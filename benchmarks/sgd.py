@@ -9,7 +9,7 @@ Writes OUT/<structure>.json, and adds what is missing there. With `--start gener
 come from a generator that ships, under whose backward policy torchgfn goes on.
 
     python benchmarks/sgd.py --out runs/sgd --structure 'A*' --structure A
-    python benchmarks/sgd.py --out runs/on --structure ndim=8,height=20 --start generated --lr 1e-4 --seconds 60
+    python benchmarks/sgd.py --out runs/on --structure ndim=8,height=20 --start generated --lr 1e-4
 """
 
 from __future__ import annotations

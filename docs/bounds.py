@@ -1,7 +1,7 @@
 """Draw docs/bounds.png, the picture of docs/separable.md: ``python docs/bounds.py``.
 
-Left, what the integral over p of a flow looks like at states of a grid of 10^16; right, both bounds of generated
-policies and of torchgfn's, from benchmarks/results/.
+Left, what the integral over p of a flow looks like at states of a grid of 10^16; right, both bounds of
+generated policies and of torchgfn's, from benchmarks/results/.
 """
 
 from __future__ import annotations

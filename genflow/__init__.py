@@ -15,7 +15,7 @@ from genflow.version import __version__
 
 # How often torch's threads look whether the others are done before they sleep. By default they go on looking
 # for as long as another program has a core that one of them needs: with one of two cores taken a product took
-# up to 40 times as long. It is read when torch is loaded, so genflow is best imported first (docs/performance.md)
+# up to 40 times as long. It is read when torch is loaded: import genflow first (docs/performance.md)
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 #: public name -> its module, or module:name where the name is another there

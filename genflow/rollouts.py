@@ -89,7 +89,7 @@ class Rollouts:
         return _rows(values, self.index)
 
     def log_pf(self, logits: Tensor) -> Tensor:
-        """Return log P_F (M, K) of the actions taken from logits (M, U, A) in `states`, 0 for padding rows."""
+        """Return log P_F (M, K) of the actions taken, from logits (M, U, A) in `states`; 0 for padding."""
         masks = self.transitions.forward_masks(self.states)
         log_probs = logits.masked_fill(~masks, -torch.inf).log_softmax(-1)
         taken = log_probs.flatten(1).gather(1, self.index * masks.shape[-1] + self.actions)

@@ -19,7 +19,7 @@ from .separable import SeparableTarget, Term
 TERMS = (0.4, 0.35, 0.25)
 #: how often the background is not flat, a term has profiles of one kind everywhere, and these are alike
 UNEVEN, OF_A_KIND, ALIKE = 0.2, 0.7, 0.5
-#: how often the reward is of the field's kind, an outer region and a band over a background, all dimensions alike
+#: how often the reward is an outer region and a band over a background, alike in all dimensions
 ORIGINAL = 0.15
 #: how often a term is subtracted from the background, and what it leaves of it, over its logarithm
 SUBTRACTED, LEFT = 0.15, (1e-4, 0.7)
