@@ -27,7 +27,7 @@ from genflow import (
 from .features import position_features
 from .gallery import Positions
 from .maxent import MaxentExpert, MaxentFlows
-from .profiles import action_amounts, position_amounts
+from .profiles import MAX_TOLD, action_amounts, position_amounts
 from .rehearsals import random_target
 from .rewards import ProductReward, SeparableReward
 from .solution import GridSolution
@@ -215,7 +215,8 @@ class Hypergrid(Environment):
             return "is told under backward=maxent alone"
         if not isinstance(self.reward, SeparableReward):
             return "is no sum of products over the dimensions"
-        return None
+        count = len(self.reward.target.signs)
+        return None if count <= MAX_TOLD else f"has {count} terms, of which {MAX_TOLD} can be told"
 
     def rehearse(self, rng: torch.Generator) -> Rehearsal | None:
         """Make up a separable reward, under the maximum-entropy backward policy."""

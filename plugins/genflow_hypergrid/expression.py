@@ -18,6 +18,8 @@ from genflow import GenflowError, brief, did_you_mean
 
 #: the longest expression
 MAX_LENGTH = 500
+#: the largest number in one
+MAX_NUMBER = 1e300
 _BINARY: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -53,6 +55,8 @@ def evaluate(text: str, values: Mapping[str, Any]) -> np.ndarray:
     names = {**values, "pi": math.pi}
     if len(text) > MAX_LENGTH:
         raise GenflowError(f"an expression of {len(text)} characters; {MAX_LENGTH} are the most")
+    if not text.strip():
+        raise GenflowError("an expression is empty")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -61,6 +65,8 @@ def evaluate(text: str, values: Mapping[str, Any]) -> np.ndarray:
     def number(node: ast.AST) -> Any:
         match node:
             case ast.Constant(value=int() | float() as value):
+                if abs(value) > MAX_NUMBER:
+                    raise GenflowError(f"{brief(text)} has a number above {MAX_NUMBER:g}")
                 return np.float64(value)
             case ast.Name(id=name) if name in names:
                 return np.asarray(names[name], dtype=np.float64)

@@ -16,7 +16,7 @@ Shapes: n dimensions, h_i positions of dimension i, K terms, Q nodes, B states (
 from __future__ import annotations
 
 import math
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from .separable import SeparableTarget
 
 #: the most numbers of a table over states, terms and nodes at once, and of one over positions and nodes
 MAX_NUMBERS, MAX_TABLE = 2**21, 2**27
+#: tables of binomial probabilities that are kept
+MAX_TABLES = 512
 
 
 @cache
@@ -40,8 +42,9 @@ def _nodes(count: int) -> tuple[Tensor, Tensor]:
 def n_nodes(heights: tuple[int, ...]) -> int:
     """How many nodes are as exact as float64.
 
-    Half the polynomial's degree are exact. Fewer do on tall grids, whose integrands are peaks of a width
-    of at least .5 / sqrt(|x|) amid nodes that lie closer; a test holds them to the exact number.
+    Half the polynomial's degree are exact. Fewer do on tall grids: in the angle of which p is the squared
+    sine, the nodes lie evenly and integrands are peaks of a width of at least .5 / sqrt(|x|), amid nodes
+    that lie closer; a test holds them to the exact number.
     """
     longest = sum(heights) - len(heights)
     enough = 16 * math.ceil((3 * longest**0.5 + 16) / 16)  # rounded, so that grids share tables
@@ -54,16 +57,16 @@ def require_tables(heights: tuple[int, ...]) -> None:
     Raises:
         GenflowError: says what is too large.
     """
-    numbers = max(heights) * (max(heights) + 1) * n_nodes(heights)
+    numbers = sum(height * (height + 1) for height in set(heights)) * n_nodes(heights)
     if numbers > MAX_TABLE:
         raise GenflowError(
-            f"the flows of ndim={len(heights)} with {max(heights)} positions need a table of {numbers:.2g}"
+            f"the flows of ndim={len(heights)} with {max(heights)} positions need tables of {numbers:.2g}"
             f" numbers (the limit is {MAX_TABLE:.2g}); use a smaller grid, or a balance objective, e.g."
             " zoo.objective=tb"
         )
 
 
-@cache
+@lru_cache(maxsize=MAX_TABLES)
 def binomials(height: int, times: tuple[float, ...]) -> Tensor:
     """Binomial probabilities of s of x increments by each time p, (x, s, P) = (h, h + 1, P) float64."""
     p = torch.tensor(times, dtype=torch.float64)
@@ -113,7 +116,7 @@ class MaxentFlows:
         """
         step = max(1, MAX_NUMBERS // len(self._start))
         parts = [self._at(part) for part in states.split(step)]
-        flows, policies = zip(*parts, strict=True) if parts else ((), ())
+        flows, policies = zip(*parts, strict=True)
         return torch.cat(flows), torch.cat(policies)
 
     def _at(self, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Shapes: h positions of a dimension.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class Product(Schema):
     def _written(cls, value: Any) -> Any:
         """Read ``0.1``, ``profile``, ``coefficient: profile | profile | ...``."""
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return {"coefficient": float(value)}
+            return {"coefficient": value}
         if not isinstance(value, str):
             return value
         before, colon, after = value.strip().rpartition(":")
@@ -97,9 +98,12 @@ def _profile(text: str) -> str | list[float]:
     if not (text.startswith("[") and text.endswith("]")):
         return text
     try:
-        return [float(number) for number in text[1:-1].split(",")]
+        table = [float(number) for number in text[1:-1].split(",")]
     except ValueError:
         raise ValueError(f"{brief(text)} is no table of numbers") from None
+    if not all(map(math.isfinite, table)):
+        raise ValueError(f"{brief(text)} has a number that is not finite")
+    return table
 
 
 def _places(height: int, dimension: int, ndim: int) -> dict[str, Any]:

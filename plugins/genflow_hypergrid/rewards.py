@@ -18,7 +18,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from genflow import Reward, Schema, described
+from genflow import GenflowError, Reward, Schema, described
 
 from .separable import SeparableTarget, Term
 
@@ -46,7 +46,13 @@ class SeparableReward(Reward):
     @cached_property
     def target(self) -> SeparableTarget:
         """The distribution that it pays for."""
-        return SeparableTarget(self.terms())
+        target = SeparableTarget(self.terms())
+        if target.heights != self.task.heights:
+            raise GenflowError(
+                f"reward={self.task.reward} has profiles of {target.heights} positions on a grid of"
+                f" {self.task.heights}"
+            )
+        return target
 
     def check(self) -> None:
         """Refuse a grid that the reward does not fit.

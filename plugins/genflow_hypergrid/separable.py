@@ -15,6 +15,8 @@ from torch import Tensor
 
 from genflow import GenflowError
 
+#: positions of each subtracted term at which the reward must not be negative
+LOOKS = 256
 #: the most positions that are drawn for one where terms are subtracted
 MAX_REJECTED = 10_000
 
@@ -45,8 +47,10 @@ class SeparableTarget:
         """Take the terms that pay something.
 
         Raises:
-            GenflowError: no term pays anything, or what is subtracted is more than all else.
+            GenflowError: a term is no product of numbers of at least 0 for each position, no term pays
+                anything, or what is subtracted is more than all else, in total or where it is largest.
         """
+        _require_products(terms)
         # a profile is brought to a largest value of 1, so that products neither overflow nor vanish
         scales = [[float(profile.max()) for profile in term.profiles] for term in terms]
         signs = [
@@ -68,6 +72,22 @@ class SeparableTarget:
             torch.stack([terms[k].profiles[i].double() / scales[k][i] for k in kept])
             for i in range(len(terms[0].profiles))
         ]
+        if bool((self.signs < 0).any()):
+            self._require_positive()
+
+    def _require_positive(self) -> None:
+        """Refuse a reward that is negative in total, or where a term takes most or is likely to take."""
+        if not math.isfinite(self.log_z):
+            raise GenflowError("what is subtracted is more than all else that the reward pays")
+        rng = torch.Generator().manual_seed(0)
+        for k in (self.signs < 0).nonzero()[:, 0].tolist():
+            drawn = [profile[k].multinomial(LOOKS, True, generator=rng) for profile in self.profiles]
+            most = [profile[k].argmax()[None] for profile in self.profiles]
+            states = torch.stack([torch.cat(pair) for pair in zip(most, drawn, strict=True)], dim=1)
+            wrong = self.log_reward(states).isnan()
+            if wrong.any():
+                place = states[wrong][0].tolist()
+                raise GenflowError(f"the reward is negative at positions {place}: less is to be subtracted")
 
     @property
     def heights(self) -> tuple[int, ...]:
@@ -163,3 +183,21 @@ def _signed_logsumexp(logs: Tensor, signs: Tensor) -> Tensor:
     """log sum_k sign_k exp(log_k), (B, K) -> (B,); NaN where the sum is negative."""
     top = logs.amax(-1, keepdim=True).clamp(min=-1e300)
     return ((logs - top).exp() * signs).sum(-1).log() + top[..., 0]
+
+
+def _require_products(terms: Sequence[Term]) -> None:
+    """Refuse terms that are not a finite coefficient and a profile of numbers for each dimension."""
+    if not terms:
+        raise GenflowError("the reward has no terms")
+    lengths = [len(profile) for profile in terms[0].profiles]
+    for number, term in enumerate(terms, start=1):
+        if not math.isfinite(term.coefficient):
+            raise GenflowError(f"the coefficient of term {number} is {term.coefficient}")
+        if [len(profile) for profile in term.profiles] != lengths:
+            raise GenflowError(f"the profiles of term {number} are not as long as those of term 1")
+        for dimension, profile in enumerate(term.profiles):
+            if not bool((profile.isfinite() & (profile >= 0)).all()):
+                raise GenflowError(
+                    f"the profile of term {number} in dimension {dimension} has a number that is below 0 or"
+                    " not finite"
+                )

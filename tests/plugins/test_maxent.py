@@ -234,7 +234,7 @@ def test_what_is_not_separable_has_no_optimal_policy_beyond_enumeration():
     huge = Structure.parse("hypergrid", "ndim=64,height=1024,backward=maxent")
     assert huge.solution.log_partition() > 400
     with pytest.raises(
-        GenflowError, match=r"need a table of .* numbers \(the limit is .*; use a smaller grid"
+        GenflowError, match=r"need tables of .* numbers \(the limit is .*; use a smaller grid"
     ):
         huge.solution.require_expert()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -68,7 +69,13 @@ def test_terms_of_tables_lists_and_numbers_are_those_of_a_text():
         ("u - u", "no term of the reward pays anything"),
         ("1; 1; 1; 1; 1", "at most 4 items"),
         ("u", "reward Separable is 0.0 at positions [0, 0, 0]; it must be positive"),
-        ("1; -2: u", "reward Separable is "),
+        ("1; -2: u", "the reward is negative at positions [4, 4, 4]: less is to be subtracted"),
+        ("0.1; -1: u > -1", "what is subtracted is more than all else"),
+        ("0.1; -20: x == 4; 1: u < .3", "the reward is negative at positions [4, 4, 4]"),
+        ("0.1;", "an expression is empty"),
+        ("0.1; u | | u", "an expression is empty"),
+        ("0.1; [1,nan,2,0,0]", "[1,nan,2,0,0] has a number that is not finite"),
+        (f"0.1; x ** 1{400 * '0'}", "has a number above 1e+300"),
     ],
 )
 def test_what_is_no_separable_reward_is_refused_in_one_line(text, message):
@@ -146,3 +153,30 @@ def test_wrong_heights_are_refused_in_one_line(text, message):
     with pytest.raises(GenflowError) as caught:
         Structure.parse("hypergrid", text).transitions().env  # noqa: B018
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ((math.nan, [[1, 1], [1, 1]]), "the coefficient of term 2 is nan"),
+        ((1.0, [[1, math.nan], [1, 1]]), "the profile of term 2 in dimension 0 has a number that is below 0"),
+        ((1.0, [[1, 1], [-1, -2]]), "the profile of term 2 in dimension 1 has a number that is below 0"),
+        ((1.0, [[1, 1]]), "the profiles of term 2 are not as long as those of term 1"),
+        ((1.0, [[1, 1], [1, 1, 1]]), "the profiles of term 2 are not as long as those of term 1"),
+    ],
+)
+def test_terms_of_a_plugin_that_are_no_products_are_refused(second, message):
+    def term(coefficient, profiles):
+        return Term(coefficient, tuple(torch.tensor(each, dtype=torch.float64) for each in profiles))
+
+    with pytest.raises(GenflowError, match=f"^{re.escape(message)}"):
+        SeparableTarget([term(0.1, [[1, 1], [1, 1]]), term(*second)])
+    with pytest.raises(GenflowError, match="has no terms"):
+        SeparableTarget([])
+
+
+def test_a_reward_of_more_terms_than_units_tell_is_said_to_be_untold(monkeypatch):
+    structure = own("0.1; u; 1 - u", backward="maxent")
+    assert structure.environment.untold() is None
+    monkeypatch.setattr("genflow_hypergrid.environment.MAX_TOLD", 2)
+    assert structure.environment.untold() == "has 3 terms, of which 2 can be told"
