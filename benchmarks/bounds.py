@@ -7,6 +7,8 @@ Both bounds are in nats, of one policy with the standard error over its trajecto
 
 from __future__ import annotations
 
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ from torch import Tensor
 
 from genflow import Population, generate
 from genflow.measure import all_metrics
+from genflow.progress import Progress
 from genflow.storage.files import write_json
+from genflow.training.options import PolicyOptions
+from genflow.training.policies import train_population
 
 #: the grids that no training of the field reaches
 LARGE = tuple(
@@ -31,6 +36,22 @@ def estimate(values: Tensor) -> dict[str, float]:
     """The mean over policies of means over trajectories (M, draws), and one policy's standard error."""
     errors = values.std(1) / values.shape[1] ** 0.5
     return {"mean": float(values.mean()), "error": float(errors.mean())}
+
+
+def distilled(population: Population, steps: int) -> tuple[Population, float]:
+    """The policies after more steps of the exact teacher, and the seconds of each."""
+    options = PolicyOptions(objective="distill", steps=steps, batch_size=512, lr=1e-3, decay=0.8)
+    start, began = population.weights, time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        further = train_population(
+            population.structure,
+            options,
+            start=start,
+            seed=0,
+            folder=Path(folder),
+            progress=Progress(quiet=True),
+        )
+    return further, (time.perf_counter() - began) / len(population)
 
 
 def measure(population: Population, draws: int) -> dict[str, Any]:
@@ -62,8 +83,9 @@ def line(found: dict[str, Any]) -> str:
 @click.option("--generator", help="Its name or folder; by default the first that ships and covers each.")
 @click.option("--num", default=4, show_default=True, help="Policies of each structure.")
 @click.option("--draws", default=1024, show_default=True, help="Trajectories of each policy.")
+@click.option("--distil", default=0, show_default=True, help="Also distil the policies by so many steps.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the figures here.")
-def main(names: tuple[str, ...], generator: str | None, num: int, draws: int, out: Path | None) -> None:
+def main(names, generator, num, draws, distil, out) -> None:
     """Generate and measure, a line for each structure."""
     torch.set_num_threads(1)
     figures = []
@@ -71,6 +93,10 @@ def main(names: tuple[str, ...], generator: str | None, num: int, draws: int, ou
         population = generate("hypergrid", name, num=num, generator=generator, device="cpu")
         figures.append(measure(population, draws))
         click.echo(line(figures[-1]))
+        if distil:
+            further, seconds = distilled(population, distil)
+            figures[-1]["distilled"] = {"steps": distil, "seconds": seconds, **measure(further, draws)}
+            click.echo(f"  after {seconds:.1f} s a policy of distillation: {line(figures[-1]['distilled'])}")
         if out is not None:
             write_json(out, {"generator": generator, "num": num, "draws": draws, "figures": figures})
 
