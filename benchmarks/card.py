@@ -42,6 +42,8 @@ def groups(card: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 def short(value: float) -> str:
     """Two digits, without the 0 before the point."""
+    if value >= 10:
+        return f"{value:.0f}"
     digits = f"{value:.2g}" if value >= 0.001 else f"{value:.5f}".rstrip("0")
     return digits.removeprefix("0") if value < 1 else digits
 

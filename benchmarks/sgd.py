@@ -45,13 +45,21 @@ class Backward(nn.Module):
 
 
 def train(
-    structure: Structure, seconds: float, *, seed: int, lr: float, batch: int, epsilon: float, start: str
+    structure: Structure,
+    seconds: float,
+    *,
+    seed: int,
+    lr: float,
+    batch: int,
+    epsilon: float,
+    start: str,
+    generator: str | None = None,
 ) -> dict:
     """{"seconds", "iterations", "metrics"} of one policy; evaluation is not on the clock."""
     torch.manual_seed(seed)
     module, log_z = structure.module(), 0.0
     if start == "generated":
-        made = generate("hypergrid", structure.fields(), num=1, seed=seed, device="cpu")
+        made = generate("hypergrid", structure.fields(), num=1, seed=seed, generator=generator, device="cpu")
         structure, module, log_z = made.structure, made.module(), float(made.log_z[0])
     env, preprocessor = structure.environment.make()
     forward = DiscretePolicyEstimator(module, n_actions=env.n_actions, preprocessor=preprocessor)
@@ -95,10 +103,11 @@ def train(
 @click.option("--batch", default=64, show_default=True)
 @click.option("--epsilon", default=0.05, show_default=True)
 @click.option("--start", type=click.Choice(["random", "generated"]), default="random", show_default=True)
+@click.option("--generator", help="Of --start generated; by default the first that ships and covers it.")
 @click.option(
     "--enough", default=1e-6, show_default=True, help="A JS after which longer budgets are left out."
 )
-def main(names, out, marks, seed, lr, batch, epsilon, start, enough):
+def main(names, out, marks, seed, lr, batch, epsilon, start, generator, enough):
     """Train each structure and write its figures."""
     torch.set_num_threads(1)
     options = {"lr": lr, "batch": batch, "epsilon": epsilon, "seed": seed, "start": start}
@@ -112,7 +121,7 @@ def main(names, out, marks, seed, lr, batch, epsilon, start, enough):
                 raise click.UsageError(f"{path} was measured with other options; choose another --out")
             if any(e["budget"] == seconds or e["metrics"].get("js", 1.0) <= enough for e in entries):
                 continue
-            entries.append({"budget": seconds, **train(structure, seconds, **options)})
+            entries.append({"budget": seconds, **train(structure, seconds, **options, generator=generator)})
             write_json(
                 path, {"structure": structure.fields(), "name": name, "options": options, "entries": entries}
             )

@@ -1,0 +1,51 @@
+"""The figures of docs/results.md come from the cards and from benchmarks/results/."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+sys.path.insert(0, str(REPO / "benchmarks"))  # scripts, not a package
+
+import card  # noqa: E402
+
+RESULTS = (REPO / "docs" / "results.md").read_text()
+
+
+def figures(name: str) -> dict:
+    return json.loads((REPO / "benchmarks" / "results" / name).read_text())
+
+
+def test_the_table_of_rewards_is_that_of_the_card():
+    folder = REPO / "plugins" / "genflow_hypergrid" / "pretrained" / "separable"
+    rows = card.rows(json.loads((folder / "generator.json").read_text()))
+    assert len(rows) > 5
+    assert [row for row in rows if row not in RESULTS] == []
+
+
+@pytest.mark.parametrize("entry", figures("bounds.json")["figures"], ids=lambda entry: entry["structure"])
+def test_bounds_are_those_that_were_measured(entry):
+    size = entry["structure"].split(",backward")[0].replace("ndim=", "").replace(",height=", ", ")
+    row = next(line for line in RESULTS.splitlines() if line.startswith(f"| ({size}) |"))
+    for found in (entry, entry["distilled"]):
+        pair = " / ".join(card.short(found[name]["mean"]) for name in ("kl_bound", "reverse_kl_bound"))
+        assert pair in row, f"{row} does not hold {pair}"
+    run = [run for run in figures("large_grids_torchgfn.json")["runs"] if f"({size})" in named(run)]
+    for each in run:
+        for trained in each["entries"]:
+            pair = " / ".join(card.short(trained["metrics"][name]) for name in ("kl_bound", "log_z_gap"))
+            assert pair in row, f"{row} does not hold {pair}"
+
+
+def named(run: dict) -> str:
+    return f"({run['structure']['ndim']}, {run['structure']['height']})"
+
+
+def test_numbers_are_quoted_with_two_digits():
+    assert [card.short(value) for value in (0.0046, 0.02, 0.5, 1.7, 12.886, 100.35, 0.00031)] == [
+        ".0046", ".02", ".5", "1.7", "13", "100", ".00031",
+    ]  # fmt: skip
