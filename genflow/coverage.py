@@ -29,9 +29,9 @@ def complete(structure: Structure, training: Sequence[Mapping[str, Any]]) -> Str
         structure: the requested structure.
         training: the fields of every training structure.
     """
-    every = [structure.filled(other) for other in training]
+    unwritten = structure.filled({})
     for key, value in structure.fixed_fields().items():
-        known = [other.get(key, value) for other in every] or [value]
+        known = [other.get(key, unwritten.get(key, value)) for other in training] or [value]
         if known[0] == value or any(each != known[0] for each in known) or None not in (value, known[0]):
             continue
         other = structure.varied({key: known[0]})

@@ -132,7 +132,8 @@ class Generator:
 
     def __repr__(self) -> str:
         num = len(self.card.training_structures)
-        return f"Generator({self.card.env}, policy {self.card.policy}, trained on {num:,} structure{'s' * (num != 1)})"
+        trained = f"{num:,} structure{'s' * (num != 1)}"
+        return f"Generator({self.card.env}, policy {self.card.policy}, trained on {trained})"
 
     @property
     def device(self) -> torch.device:

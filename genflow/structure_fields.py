@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Set
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -152,10 +153,14 @@ def at_default(config: BaseModel, key: str) -> bool:
 
 def added_defaults(models: Iterable[type[BaseModel]]) -> dict[str, Any]:
     """Return the defaults of the fields that were added later, JSON-serialisable."""
+    return {key: value for model in models for key, value in _added_defaults_of(model).items()}
+
+
+@cache  # it is asked for every training structure of a generator
+def _added_defaults_of(model: type[BaseModel]) -> dict[str, Any]:
     return {
-        key: to_jsonable_python(model.model_fields[key].default)
-        for model in models
-        for key in model.model_fields
+        key: to_jsonable_python(info.default)
+        for key, info in model.model_fields.items()
         if is_added(model, key)
     }
 

@@ -126,8 +126,8 @@ def test_generate_without_a_generator_uses_the_one_that_covers_the_structure(tmp
         ("A,reward=bitwise_xor", "bitwise_xor is no sum of products over the dimensions; generate for"),
         ("height=8+12,backward=uniform", "trained on one number for height, not on 8+12"),
         (
-            'A,reward=separable,terms="u + 1"',
-            "separable has no term that pays everywhere alike; generate for",
+            'A,reward=separable,terms="1; u; u; u; u"',
+            "TERMS",
         ),
         ("A,R3=1", "unknown key 'R3'"),
     ],

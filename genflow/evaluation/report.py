@@ -9,6 +9,7 @@ from pathlib import Path
 
 from genflow.evaluation import pictures, report_sections
 from genflow.evaluation.evaluate import format_number
+from genflow.evaluation.page import html_figure, html_page
 from genflow.evaluation.report_data import SOURCES, Entry, MetricSummary, ReportData, read_report_data
 from genflow.evaluation.summary import describe_metric, summary, summary_metric, three_digits
 from genflow.storage.files import write_bytes
@@ -17,39 +18,6 @@ REPORT = "report.html"
 #: a table with more columns shows the primary and brief metrics, and all columns when it is unfolded
 MAX_COLUMNS = 22
 
-STYLE = """
-body { margin: 0 auto; max-width: 68rem; padding: 1rem 1.2rem 4rem; color: #1a1a1a; background: #fff;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 1rem 0 .6rem; }
-h2 { margin: 2.6rem 0 .5rem; font-size: 1.3rem; border-bottom: 1px solid #ddd; }
-h3 { margin: 1.6rem 0 .3rem; font-size: 1rem; overflow-wrap: anywhere; }
-p, li, dd, figcaption { max-width: 48rem; overflow-wrap: anywhere; }
-ul { padding-left: 1.2rem; } a { color: #1f5fa8; } nav { margin-top: .8rem; } nav a { margin-right: 1rem;
-  white-space: nowrap; }
-summary { cursor: pointer; } pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .8rem; }
-.scroll { overflow-x: auto; border: 1px solid #ddd; border-radius: 4px; }
-figcaption, small, .tag { color: #595959; font-weight: 400; }
-table { border-collapse: separate; border-spacing: 0; font-size: .88rem;
-  font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-top: 1px solid #eee;
-  vertical-align: top; }
-thead th { border: 0; }
-th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 500; }
-tr.group th { background: #f1f4f7; font-weight: 600; }
-tr.group th > span { position: sticky; left: .65rem; }
-td small { display: block; font-size: .78em; }
-td.best { font-weight: 700; background: #e2f3e4; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; font-size: .9rem; }
-dt { font-weight: 600; }
-dd { margin: 0; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
-figure { margin: .6rem 0; flex: 0 1 32rem; min-width: 0; max-width: 40rem; }
-figure.wide { flex-basis: 100%; max-width: 52rem; }
-figure.wide > div { overflow-x: auto; }
-img { display: block; max-width: 100%; height: auto; }
-figure.wide img { min-width: 38rem; }
-figcaption { font-size: .88rem; margin-top: .2rem; }
-"""
 #: the style of the section of best objects, left out without that section
 OBJECTS_STYLE = """
 h4 { margin: 1.2rem 0 .5rem; font-size: .9rem; font-weight: 600; }
@@ -78,35 +46,23 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """
     data = read_report_data(Path(folder))
     objects = report_sections.best_objects(data)
-    made = {
-        "Comparison": _comparison(data),
-        **({"Best objects": objects} if objects else {}),
-        "Target and learned distributions": report_sections.distributions(data),
-        "Fine-tuning": report_sections.finetuning(data),
-        "Training": report_sections.training(data),
-        "Weights": report_sections.weights(data),
-    }
-    sections = [(f"part{i}", title, body) for i, (title, body) in enumerate(made.items()) if body]
     envs = sorted({e.env for e in data.evaluation.entries} | {s.structure.env for s in data.saved})
-    title = escape(f"GFlowNet policies: {', '.join(envs)}" if envs else "GFlowNet policies")
-    style = STYLE + (OBJECTS_STYLE if objects else "")
-    links = " ".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in sections)
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style}</style></head>\n<body><h1>{title}</h1>\n"
-        f"{summary(data)}{_versions_and_configuration(data)}"
-        f"<nav>{links}</nav>\n"
-        + "".join(
-            f'<section id="{anchor}"><h2>{heading}</h2>{body}</section>\n'
-            for anchor, heading, body in sections
-        )
-        + "</body></html>\n"
+    page = html_page(
+        f"GFlowNet policies: {', '.join(envs)}" if envs else "GFlowNet policies",
+        f"{summary(data)}{_versions_and_configuration(data)}",
+        [
+            ("Comparison", _comparison(data)),
+            ("Best objects", objects),
+            ("Target and learned distributions", report_sections.distributions(data)),
+            ("Fine-tuning", report_sections.finetuning(data)),
+            ("Training", report_sections.training(data)),
+            ("Weights", report_sections.weights(data)),
+        ],
+        OBJECTS_STYLE if objects else "",
     )
     path = Path(folder if out is None else out)
     path = path if path.suffix == ".html" else path / REPORT
-    # a JSON file may contain half a surrogate pair, which UTF-8 cannot encode
-    write_bytes(path, page.encode("utf-8", "replace"))
+    write_bytes(path, page)
     return path
 
 
@@ -144,7 +100,7 @@ def _comparison(data: ReportData) -> str:
         f" The first {pictures.MAX_ROWS} of {len(rows)} are drawn." if len(rows) > pictures.MAX_ROWS else ""
     )
     caption = f"Mean {metric} of the policies from each source, one line for each structure.{more}{side}"
-    picture = report_sections.figure(pictures.overview(rows[: pictures.MAX_ROWS], metric), caption, caption)
+    picture = html_figure(pictures.overview(rows[: pictures.MAX_ROWS], metric), caption, caption)
 
     present = {name for e in entries for name in e.metrics}
     columns = [name for name in data.metrics if name in present] + sorted(present - set(data.metrics))

@@ -5,7 +5,6 @@ The function of a section returns HTML, which is empty if there is nothing to sh
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from genflow.evaluation import pictures
 from genflow.evaluation.evaluate import format_number
+from genflow.evaluation.page import data_url, html_figure
 from genflow.evaluation.report_data import ReportData, SavedPopulation
 from genflow.interfaces.gallery import Gallery
 from genflow.measure import primary_metrics
@@ -75,13 +75,13 @@ def _distribution(data: ReportData, structure: Structure, saved: Mapping[str, Sa
     measured = f" {', '.join(figures)}." if figures else ""
     places = structure.gallery.places(structure.solution.graph.states)
     marginals = pictures.marginals(places, shown) if places is not None else None
-    left = marginals and figure(
+    left = marginals and html_figure(
         marginals,
         f"Marginal distributions for {structure.name}: {names}",
         f"Where trajectories end, seen along the first coordinates. Each panel should look like the"
         f" target.{measured}",
     )
-    right = figure(
+    right = html_figure(
         pictures.ranks(shown),
         f"Probability by rank for {structure.name}: {names}",
         "Every state, the one with the most target probability first. A mark on the black line is right,"
@@ -116,7 +116,7 @@ def _best_objects(data: ReportData, structure: Structure, saved: Mapping[str, Sa
     blocks = []
     for label, row in rows.items():
         figures = [
-            f'<figure><img alt="{escape(name)}" src="{_data(pictures.shrink(next(drawn)))}">'
+            f'<figure><img alt="{escape(name)}" src="{data_url(pictures.shrink(next(drawn)))}">'
             f"<figcaption><b>{format_number(score)}</b> {escape(name)}</figcaption></figure>\n"
             for name, score in zip(row.names, row.scores, strict=True)
         ]
@@ -232,7 +232,7 @@ def weights(data: ReportData) -> str:
         states = {label: s.load(MAX_MATRICES).state_dict() for label, s in saved.items()}
         shapes = {name: shape for name, shape in structure.layout.shapes.items() if len(shape) == 2}
         drawn = [
-            figure(
+            html_figure(
                 pictures.matrices(
                     {label: state[name] for label, state in states.items()}, *structure.layout.axes[name]
                 ),
@@ -257,18 +257,6 @@ def weights(data: ReportData) -> str:
     return intro + "".join(blocks) if blocks else ""
 
 
-def figure(png: bytes, alt: str, caption: str, wide: bool = False) -> str:
-    """Embed a PNG with its caption and its alternative text for screen readers."""
-    return (
-        f'<figure{" class=wide" if wide else ""}><div><img alt="{escape(alt)}" src="{_data(png)}"></div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>\n"
-    )
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def heading(data: ReportData, structure: Structure) -> str:
     """Return a structure's name as HTML, with a tag that says whether the generator was trained on it."""
     seen = {True: "seen", False: "unseen", None: ""}[data.seen(structure)]
@@ -287,4 +275,4 @@ def _curves(
         else ""
     )
     alt = f"{ylabel} over the steps: {', '.join(list(kept)[: pictures.MAX_LEGEND])}"
-    return figure(pictures.curves(kept, ylabel, logarithmic), alt, caption + more)
+    return html_figure(pictures.curves(kept, ylabel, logarithmic), alt, caption + more)

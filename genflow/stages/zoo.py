@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genflow.config import Config
-from genflow.distributed.launcher import cores
 from genflow.distributed.world import world
 from genflow.interfaces.encoder import Encoder, Starts
 from genflow.measure import primary_metrics
@@ -52,16 +49,6 @@ def train_zoo(
         },
     }
     with RunDirectory.open(out, "zoo", identity, config.seed, prepared=[STARTS]) as run:
-        if (
-            world().size == 1
-            and len(structures) > 1
-            and cores() > options.threads
-            and torch.device(device).type == "cpu"
-        ):
-            progress.note(
-                f"zoo: one worker for {len(structures)} structures on {cores()} cores;"
-                " --nproc-per-node auto uses all of them"
-            )
         starts = _stored_starts(encoder_cls, encoder_config, structures, out)
         said = set()
 

@@ -85,14 +85,16 @@ class Zoo:
                 f"zoo: {before - after} of {before} policies diverged in training and are left out, of"
                 f" {brief(', '.join(where), 400)}"
             )
-        zoo = Zoo(self.folder)
-        zoo._loaded = sound
-        return zoo
+        return self.of(sound)
 
     def only(self, structures: Sequence[Structure]) -> Zoo:
         """Return the same zoo restricted to some structures."""
+        return self.of([p for p in self.populations if p.structure in structures])
+
+    def of(self, populations: Sequence[Population]) -> Zoo:
+        """Return a zoo with the stored starts of this one and the given populations in place of its own."""
         zoo = Zoo(self.folder)
-        zoo._loaded = [p for p in self.populations if p.structure in structures]
+        zoo._loaded = list(populations)
         return zoo
 
 

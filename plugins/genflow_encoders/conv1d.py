@@ -49,6 +49,13 @@ class Conv1dEncoder(Encoder):
             description="Whether each level has a skip connection; docs/decisions/0002-autoencoder.md says"
             " what it changes.",
         )
+        least_length: int = Field(
+            default=1,
+            ge=1,
+            le=2**40,
+            description="How many parameters can be decoded at least, where the zoo has no structure of so"
+            " many. Nothing is learned of those beyond the zoo's.",
+        )
         weight_noise: float = Field(
             default=0.01, ge=0, description="The noise on the normalised weights while training."
         )
@@ -117,7 +124,8 @@ class Conv1dEncoder(Encoder):
     ) -> Self:
         """Size and normalise for a zoo: mean and deviation of each parameter tensor over all structures."""
         names = populations[0].layout.shapes.keys()
-        encoder = cls(config, names=tuple(names), length=max(p.layout.size for p in populations))
+        length = max(config.least_length, *(p.layout.size for p in populations))
+        encoder = cls(config, names=tuple(names), length=length)
         for row, name in enumerate(names):
             values = torch.cat([p.state_dict()[name].flatten() for p in populations])
             encoder.mean[row] = values.mean()

@@ -30,7 +30,11 @@ def register_metrics(register):
         register(name, f"genflow_metrics.reward:{cls}")
     for name, cls in {"modes": "Modes", "reward_correlation": "RewardCorrelation"}.items():
         register(name, f"genflow_metrics.modes:{cls}")
-    for name, cls in {"diversity": "Diversity", "diversity_tv": "DiversityTV"}.items():
+    for name, cls in {
+        "diversity": "Diversity",
+        "diversity_tv": "DiversityTV",
+        "parameter_variance": "ParameterVariance",
+    }.items():
         register(name, f"genflow_metrics.diversity:{cls}")
     for name, cls in {
         "novelty": "Novelty",

@@ -86,39 +86,47 @@ class _Histogram(Metric):
         draws: int = Field(default=256, ge=1, description="How many objects a policy samples.")
         seed: int = Field(default=0, description="The seed of the draws.")
 
-    def histogram(self, population: Population) -> Tensor:
-        """The fraction of the draws that falls on each state, (M, S).
+    @abstractmethod
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """The divergence (M,) between a target (S,) and histograms (M, S)."""
+
+    def histogram(self, q: Tensor) -> Tensor:
+        """The fraction of the draws from distributions (M, S) that falls on each state, (M, S)."""
+        rng = torch.Generator().manual_seed(self.config.seed)
+        drawn = torch.multinomial(q, self.config.draws, replacement=True, generator=rng)
+        counts = torch.zeros_like(q).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=q.dtype))
+        return counts / self.config.draws
+
+    def of(self, p: Tensor, q: Tensor) -> Tensor:
+        """The divergence (M,) between a target (S,) and the histograms of distributions (M, S).
+
+        With the target itself as the distribution it is the protocol's floor: what a perfect sampler scores.
+        """
+        return self.divergence(p, self.histogram(q))
+
+    def __call__(self, population: Population) -> Tensor:
+        """One number a policy, (M,) float64.
 
         Draws come from the exact distribution, which is what trajectories sample.
         """
-        rng = torch.Generator().manual_seed(self.config.seed)
-        q = population.terminal_distribution()
-        counts = torch.zeros_like(q)
-        drawn = torch.multinomial(q, self.config.draws, replacement=True, generator=rng)
-        return counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=q.dtype)) / self.config.draws
+        return self.of(population.structure.solution.target(), population.terminal_distribution())
 
 
 class HistogramJS(_Histogram):
     """JS of the histogram."""
 
-    def __call__(self, population: Population) -> Tensor:
-        """One number a policy, (M,) float64."""
-        return js(population.structure.solution.target(), self.histogram(population))
+    divergence = staticmethod(js)
 
 
 class HistogramKL(_Histogram):
     """KL(target || histogram), empty cells floored at 1e-8."""
 
-    def __call__(self, population: Population) -> Tensor:
-        """One number a policy, (M,) float64."""
-        return kl(
-            population.structure.solution.target(), self.histogram(population).clamp(min=HISTOGRAM_FLOOR)
-        )
+    def divergence(self, p: Tensor, q: Tensor) -> Tensor:
+        """KL with a floor."""
+        return kl(p, q.clamp(min=HISTOGRAM_FLOOR))
 
 
 class HistogramL1(_Histogram):
     """Mean L1 of the histogram."""
 
-    def __call__(self, population: Population) -> Tensor:
-        """One number a policy, (M,) float64."""
-        return mean_l1(population.structure.solution.target(), self.histogram(population))
+    divergence = staticmethod(mean_l1)

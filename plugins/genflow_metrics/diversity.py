@@ -71,3 +71,13 @@ class DiversityTV(Metric):
         count = torch.full((len(population),), len(others))
         count[chosen] -= 1
         return total_variations(population, others).sum(1) / count
+
+
+class ParameterVariance(Metric):
+    """Variance of a policy's parameters around their own mean, all layers together (the paper's Table 6)."""
+
+    better = "lower"
+
+    def __call__(self, population: Population) -> Tensor:
+        """One number a policy, (M,) float64."""
+        return population.weights.double().var(1, correction=0)

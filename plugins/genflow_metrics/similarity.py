@@ -1,9 +1,11 @@
-"""Whether networks compute alike inside: centred kernel alignment of their layers.
+"""Whether networks compute alike inside, by centred kernel alignment of their layers.
 
 Shapes: M policies, B states, F features of a layer.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -20,11 +22,24 @@ def cka(features: Tensor) -> Tensor:
     |Y'X|^2 / (|X'X| |Y'Y|), Frobenius norms, X and Y centred (Kornblith et al. 2019), by way of the Gram
     matrices: |Y'X|^2 = <XX', YY'>.
     """
-    centred = features - features.mean(1, keepdim=True)
-    gram = (centred @ centred.mT).flatten(1)
-    gram = gram / gram.norm(dim=1, keepdim=True)
-    gram[(features == features[:, :1]).flatten(1).all(1)] = torch.nan  # which rounding would hide
+    gram = torch.stack([_gram(each) for each in features])
     return gram @ gram.T
+
+
+def cka_matrix(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Linear CKA between every layer of one network and every layer of another, as `cka`.
+
+    Lists of (B, F) features of the same B examples, F as each layer has -> (layers of a, layers of b).
+    """
+    return torch.stack([_gram(each) for each in a]) @ torch.stack([_gram(each) for each in b]).T
+
+
+def _gram(features: Tensor) -> Tensor:
+    """The Gram matrix of features (B, F) as a vector (B * B,) of length 1; NaN where they do not vary."""
+    centred = features.double() - features.double().mean(0)
+    gram = (centred @ centred.T).flatten()
+    # which rounding would hide
+    return gram * torch.nan if (features == features[:1]).all() else gram / gram.norm()
 
 
 def activations(module: nn.Module, inputs: Tensor) -> list[Tensor]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .cli import number
-from .vocabulary_file import DRAWN
 
 if TYPE_CHECKING:
     from .own_vocabulary import OwnVocabulary
@@ -119,6 +118,8 @@ def _report(made: OwnVocabulary, table: Path) -> None:
 def _as_text(made: OwnVocabulary, facts: dict[str, Any], out: Path, drawn: Path | None) -> str:
     """The result for a person."""
     from genflow import brief, count_of
+
+    from .vocabulary_file import DRAWN
 
     lines = [
         f"{count_of(made.lines, 'line')}, taken for {facts['how']}:"

@@ -12,6 +12,7 @@ REPO = Path(__file__).parents[2]
 sys.path.insert(0, str(REPO / "benchmarks"))  # scripts, not a package
 
 import card  # noqa: E402
+import table  # noqa: E402
 
 RESULTS = (REPO / "docs" / "results.md").read_text()
 
@@ -49,3 +50,10 @@ def test_numbers_are_quoted_with_two_digits():
     assert [card.short(value) for value in (0.0046, 0.02, 0.5, 1.7, 12.886, 100.35, 0.00031)] == [
         ".0046", ".02", ".5", "1.7", "13", "100", ".00031",
     ]  # fmt: skip
+
+
+def test_the_table_of_speed_is_that_of_the_results():
+    text = (REPO / "docs" / "performance.md").read_text()
+    rows = [row for name in table.WORKS for row in table.rows(figures(f"{name}.json"))]
+    assert len(rows) > 40
+    assert [row for row in rows if row not in text] == [], "run benchmarks/table.py benchmarks/results"

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -371,3 +372,15 @@ def test_help_of_each_command_shows_an_example():
 
     for name in COMMANDS:
         assert f"genflow {name}" in genflow(name, "--help").stdout, name
+
+
+def test_help_and_the_list_of_plugins_import_no_more_than_they_need():
+    code = (
+        "import sys, genflow.cli.main as m\n"
+        "try: m.main(sys.argv[1:])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert not {'torch', 'pydantic', 'numpy', 'rdkit'} & sys.modules.keys(), sorted(sys.modules)\n"
+    )
+    for words in (["--help"], ["list-plugins"], ["vocabulary", "--help"], ["reproduce", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,101 @@
+"""How much an evaluation costs: the numbers of the scales smoke, small and paper."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Scale(NamedTuple):
+    """The sizes of all trainings and measurements.
+
+    Attributes:
+        name: smoke, small or paper.
+        members: M, the numbers of checkpoints of each training structure that are compared; the paper's 50,
+            100, 200 and 300.
+        standard: which of `members` everything else takes; the paper's 200.
+        runs: from how many training runs the checkpoints of a structure come.
+        zoo_steps: optimiser steps of a policy that is trained from scratch.
+        autoencoder_steps, diffusion_steps: of the paper's two networks.
+        num: how many policies of each source are measured.
+        tuning_steps: of the trainings that start from generated policies.
+        molecules: presets of molecules that Table 3 trains on.
+        molecule_steps: iterations of Table 3.
+        vision_steps: of the vision networks of Figure 6.
+        part_seconds: seconds of making a part, see `parts.py`, on two cores with a thread for each.
+        item_seconds: seconds of measuring an item whose parts are made; others take `OTHER_SECONDS`.
+    """
+
+    name: str
+    members: tuple[int, int, int, int]
+    standard: int
+    runs: int
+    zoo_steps: int
+    autoencoder_steps: int
+    diffusion_steps: int
+    num: int
+    tuning_steps: int
+    molecules: tuple[str, ...]
+    molecule_steps: int
+    vision_steps: int
+    part_seconds: dict[str, float]
+    item_seconds: dict[str, float]
+
+    @property
+    def checkpoints(self) -> int:
+        """How many checkpoints of each run are kept, so that there are enough for the largest M."""
+        return -(-max(self.members) // self.runs)
+
+
+#: seconds of measuring an item that `item_seconds` does not name
+OTHER_SECONDS = 30.0
+
+SCALES = {
+    "smoke": Scale(
+        name="smoke",
+        members=(4, 6, 8, 12),
+        standard=8,
+        runs=2,
+        zoo_steps=30,
+        autoencoder_steps=4,
+        diffusion_steps=8,
+        num=2,
+        tuning_steps=4,
+        molecules=("small",),
+        molecule_steps=4,
+        vision_steps=2,
+        part_seconds={},
+        item_seconds={},
+    ),
+    "small": Scale(
+        name="small",
+        members=(50, 100, 200, 300),
+        standard=200,
+        runs=8,
+        zoo_steps=1000,
+        autoencoder_steps=400,
+        diffusion_steps=1500,
+        num=8,
+        tuning_steps=200,
+        molecules=("medium",),
+        molecule_steps=300,
+        vision_steps=60,
+        part_seconds={},
+        item_seconds={},
+    ),
+    "paper": Scale(
+        name="paper",
+        members=(50, 100, 200, 300),
+        standard=200,
+        runs=8,
+        zoo_steps=5000,
+        autoencoder_steps=5000,
+        diffusion_steps=20000,
+        num=100,
+        tuning_steps=1000,
+        molecules=("medium", "full"),
+        molecule_steps=500,
+        vision_steps=300,
+        part_seconds={},
+        item_seconds={},
+    ),
+}
