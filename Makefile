@@ -67,7 +67,7 @@ bench-quality: pretrained-default
 
 # molecules, half an hour each: the paper's Table 3, training from generated and from random starts, and rewards never seen
 bench-molecule: setup
-	$(BIN)/python benchmarks/molecule_table3.py --structure medium --structure full --out runs/table3
+	OMP_NUM_THREADS=1 $(BIN)/genflow reproduce table3 --scale paper --out runs/table3
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_rewards.py --each 1 --out runs/rewards
 
 # molecules under a budget of reward calls: GuacaMol's tasks by PMO's protocol, half an hour, and other contenders, two hours
@@ -75,8 +75,11 @@ bench-molecule-calls: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_pmo.py --out runs/pmo --results benchmarks/results/molecule_pmo.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_calls.py --out runs/calls --results benchmarks/results/molecule_calls.json
 
-docs: demo
-	$(BIN)/python docs/result.py runs/demo D
+# the pictures of the guides, from what ships and from the committed results
+docs: setup
+	$(BIN)/python docs/result.py
+	$(BIN)/python docs/bounds.py
+	$(BIN)/python docs/paper.py
 
 clean:
 	rm -rf .venv .venv-peers runs build dist *.egg-info

@@ -146,7 +146,8 @@ def worth(lab: Lab) -> Result:
     note = (
         "The same decoder throughout; d = 128. Plain normal: independent normal numbers of the mean and"
         " standard deviation of the training latents. A checkpoint's: the latents of checkpoints of the"
-        " structure, or where it is unknown of the nearest training structure. Distances are diversity and diversity_tv."
+        " structure, or where it is unknown of the nearest training structure. Distances are diversity and"
+        " diversity_tv."
     )
     table = Table("Where the latents come from", columns, rows, note)
     caption = "Exact JS by where the latents come from, for the same decoder. Left is better."

@@ -34,8 +34,8 @@ from .parts import Lab
 from .result import Cell, Picture, Result, Table
 
 METRICS = ("molecule_modes", "top_100", "top_10", "molecule_diversity")
-#: policies that are trained from each start, molecules of each in an iteration, and measurements
-NUM, BATCH, MARKS = 5, 64, 6
+#: policies from each start, molecules of each in an iteration, and iterations between measurements
+NUM, BATCH, EVERY = 5, 64, 50
 #: the grid whose policies give their hidden layer where no grid has the inputs of the molecule policy
 ANY_GRID = (4, 16)
 
@@ -106,7 +106,7 @@ def table3(lab: Lab) -> Result:
 def course(lab: Lab, preset: str, structure: Structure, source: str, start: Tensor) -> list[list[Cell]]:
     """Train policies from weights (NUM, D), and return a row for each time that they are measured."""
     steps = lab.scale.molecule_steps
-    every = max(1, steps // MARKS)
+    every = min(EVERY, steps)
     trained = train_population(
         structure,
         PolicyOptions(steps=steps, lr=1e-3, batch_size=BATCH, log_z_start="estimate"),

@@ -52,8 +52,8 @@ def variances(lab: Lab) -> Result:
     note = (
         "Layers: the variance of a layer's weights around their mean, averaged over policies. All: the same"
         " of all parameters, the metric parameter_variance. Between policies: the variance of each parameter"
-        " over the policies of the source, averaged over parameters; 0 would be copies of one policy. The paper's"
-        " own numbers are lost."
+        " over the policies of the source, averaged over parameters; 0 would be copies of one policy. The"
+        " paper's own numbers are lost."
     )
     findings = []
     for width in WIDTHS:
