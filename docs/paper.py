@@ -16,5 +16,5 @@ RESULTS = DOCS.parent / "benchmarks" / "results" / "paper"
 DRAWN = {"table2": three_ways, "diffusion": by_origin}
 
 for name, draw in DRAWN.items():
-    (table, *_), _ = load(RESULTS / f"{name}.json")[0].tables, None
-    write_bytes(DOCS / f"paper_{name}.png", draw(table))
+    result, _ = load(RESULTS / f"{name}.json")
+    write_bytes(DOCS / f"paper_{name}.png", draw(result.tables[0]))
