@@ -37,6 +37,8 @@ from genflow.training.loop import train
 AUTOENCODER_TENSORS = "autoencoder.safetensors"
 #: the most states of a structure whose reconstructions are measured, which would take long for larger ones
 MEASURED_STATES = 70_000
+#: the most policies of a structure that are measured, evenly spaced
+MEASURED_POLICIES = 32
 
 
 @float32_default()
@@ -105,10 +107,11 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
 def reconstruction_figures(encoder: Encoder, zoo: Zoo, progress: Progress) -> list[dict[str, Any]]:
     """Return the median primary metrics of a zoo's policies and of their reconstructions.
 
-    Only structures of up to `MEASURED_STATES` states are measured.
+    Only structures of up to `MEASURED_STATES` states are measured, by at most `MEASURED_POLICIES` policies.
     """
 
     def entry(population: Population) -> dict[str, Any]:
+        population = population[:: -(-len(population) // MEASURED_POLICIES)]
         rebuilt = reconstruct(encoder, population)
         own, made = values_of(population, primary_metrics()), values_of(rebuilt, primary_metrics())
         metrics = {

@@ -75,7 +75,7 @@ def heat_maps(maps: Mapping[str, Tensor], names: Mapping[str, tuple[Sequence[str
         maps: title -> (L, L).
         names: title -> the names of the rows and of the columns.
     """
-    columns = min(3, len(maps))
+    columns = len(maps) if len(maps) <= 3 else 5
     rows = -(-len(maps) // columns)
     figure = Figure(figsize=(3.4 * columns + 0.6, 3.5 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from genflow import draw_curves, draw_marginals, draw_matrices, finetune, js
 
 from .divergences import main_models, main_parts, sources
-from .parts import Lab, ModelPart, Part, ZooPart, structure_of
+from .parts import Lab, ModelPart, Part, structure_of
 from .result import Cell, Picture, Result, Table
 from .scale import Scale
 
@@ -73,7 +73,7 @@ def tuning(lab: Lab) -> Result:
         known = "known" if name in ("A", "B") else "unknown"
         caption = (
             f"Mean reward of what is sampled while training on {name} ({known}) by trajectory balance,"
-            f" {TRAJECTORIES} trajectories a step, mean of {TUNED} policies. A perfect sampler has"
+            f" {TRAJECTORIES} trajectories a step, mean of {len(start)} policies. A perfect sampler has"
             f" {ideal:.3g}: above it a policy prefers the highest rewards too much."
         )
         pictures.append(
@@ -82,7 +82,7 @@ def tuning(lab: Lab) -> Result:
             )
         )
         first = ", ".join(f"{source} {points[0][1]:.3g}" for source, points in curves.items())
-        findings.append(f"Mean reward of the first step on {name}: {first}.")
+        findings.append(f"Mean reward at the first step that is recorded, on {name}: {first}.")
     columns = ("structure", "start", "step", "mean reward", "mean reward of a perfect sampler")
     ends = ("structure", "start", "JS before", "JS after")
     note = "Mean exact JS of the same policies before the first step and after the last one."
@@ -95,7 +95,7 @@ def tuning(lab: Lab) -> Result:
 
 def matrices_parts(scale: Scale) -> list[Part]:
     """Return the parts of Figures 5, 7 and 8."""
-    return [*main_parts(scale, unknown=False)]
+    return main_parts(scale, unknown=False)
 
 
 def matrices(lab: Lab, layer: int) -> Result:
@@ -133,7 +133,7 @@ def matrices(lab: Lab, layer: int) -> Result:
 
 def samples_parts(scale: Scale) -> list[Part]:
     """Return the parts of Figure 9."""
-    return [*main_parts(scale, unknown=False), ZooPart("useful")]
+    return main_parts(scale, unknown=False)
 
 
 def samples(lab: Lab) -> Result:

@@ -7,7 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from . import divergences, drawings, latents, molecules, networks, vision
+from . import comparisons, divergences, drawings, latents, molecules, networks, vision
 from .parts import KNOWN, MORE_UNKNOWN, UNKNOWN, Lab, Part
 from .result import Result
 from .scale import Scale
@@ -42,22 +42,22 @@ class Item(NamedTuple):
 
 def _main(names: Sequence[str], title: str) -> Item:
     parts = partial(divergences.main_parts, unknown=names[0] not in KNOWN)
-    return Item(title, partial(divergences.main_table, names=names), parts)
+    return Item(title, partial(comparisons.main_table, names=names), parts)
 
 
 def _over_structures(letter: str) -> Item:
     return Item(
         f"The number of training structures, N = 2 to 5: {letter} and {letter}*.",
-        lambda lab: divergences.ablation(lab, letter, divergences.by_structures(lab.scale), "N"),
-        lambda scale: divergences.ablation_parts(divergences.by_structures(scale)),
+        lambda lab: comparisons.ablation(lab, letter, comparisons.by_structures(lab.scale), "N"),
+        lambda scale: comparisons.ablation_parts(comparisons.by_structures(scale)),
     )
 
 
 def _over_members(letter: str) -> Item:
     return Item(
         f"The number of checkpoints of a structure, M = 50 to 300: {letter} and {letter}*.",
-        lambda lab: divergences.ablation(lab, letter, divergences.by_members(lab.scale), "M"),
-        lambda scale: divergences.ablation_parts(divergences.by_members(scale)),
+        lambda lab: comparisons.ablation(lab, letter, comparisons.by_members(lab.scale), "M"),
+        lambda scale: comparisons.ablation_parts(comparisons.by_members(scale)),
     )
 
 
@@ -88,7 +88,7 @@ ITEMS: dict[str, Item] = {
     "table15": _over_members("D"),
     "table16": Item(
         "Best, average and median policy of A to D.",
-        divergences.spread,
+        comparisons.spread,
         partial(divergences.main_parts, unknown=False),
     ),
     "figure4": Item(

@@ -47,16 +47,22 @@ def run(folder: Path, scale: Scale, seed: int, names: Sequence[str], budget: flo
     missing = [name for name in chosen if not _is_measured(folder, name)]
     parts = [part for part in _parts(scale, missing) if not lab.is_made(part)]
     _require_fits(folder, scale, parts, missing, budget)
-    with progress.bar("reproduce", len(parts) + len(missing), timed=False) as bar, warnings.catch_warnings():
+    for name, item in ITEMS.items():
+        if not names and item.missing:
+            progress.note(f"{name} is left out: it needs {item.missing}")
+    with (
+        RunDirectory.open(folder, "reproduce", {"scale": scale.name}, seed),
+        progress.bar("reproduce", len(parts) + len(missing), timed=False) as bar,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", GenflowWarning)  # that quality is uncertain is what is measured here
         for part in parts:
             part.make(lab)
             bar.advance()
-        for name, item in chosen.items():
-            _measure(lab, name, item)
-            if name in missing:
-                bar.advance()
-    write_page(folder)
+        for name in missing:
+            _measure(lab, name, ITEMS[name])
+            bar.advance()
+            write_page(folder)
     return {name: read_json(folder / "items" / name / RESULT) for name in chosen}
 
 
@@ -71,19 +77,12 @@ def _chosen(names: Sequence[str]) -> dict[str, Item]:
             raise GenflowError(f"{name} needs what is not installed: {need}")
     if names:
         return {name: item for name, item in ITEMS.items() if name in names}
-    for name, item in ITEMS.items():
-        if item.missing:
-            Progress.current().note(f"{name} is left out: it needs {item.missing}")
     return {name: item for name, item in ITEMS.items() if not item.missing}
 
 
 def _measure(lab: Lab, name: str, item: Item) -> None:
     folder = lab.folder / "items" / name
-    with RunDirectory.open(
-        folder, "reproduce", {"item": name, "scale": lab.scale.name}, lab.seed
-    ) as directory:
-        if directory.complete:
-            return
+    with RunDirectory.open(folder, "item", {"item": name, "scale": lab.scale.name}, lab.seed) as directory:
         began = time.perf_counter()
         with Progress.current().bar(name, 1):
             result = item.measure(lab)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ from genflow import (
 
 from .charts import dots
 from .divergences import SAID
-from .parts import KNOWN, PREDICTIONS, Lab, ModelPart, Part, spaced, structure_of
+from .parts import KNOWN, PREDICTIONS, Lab, ModelPart, Part, once, spaced, structure_of
 from .result import Cell, Picture, Result, Table
 from .scale import Scale
 
@@ -55,8 +56,10 @@ REWARDS = (
 )
 #: the two backward policies: one target, two optimal policies
 BACKWARD = (f"{GRID},backward=uniform", f"{GRID},backward=maxent")
-#: policies that are drawn, and the JS up to which one counts as good
-DRAWN, GOOD = 64, 0.02
+#: policies that are drawn
+DRAWN = 64
+#: the JS up to which a policy counts as good, and for one backward policy the gap of log Z in nats
+GOOD, GOOD_GAP = 0.02, 0.1
 #: noise between the starts of the policies of one zoo, relative to their spread
 START_NOISE = 0.1
 
@@ -147,7 +150,7 @@ def worth(lab: Lab) -> Result:
         "The same decoder throughout; d = 128. Plain normal: independent normal numbers of the mean and"
         " standard deviation of the training latents. A checkpoint's: the latents of checkpoints of the"
         " structure, or where it is unknown of the nearest training structure. Distances are diversity and"
-        " diversity_tv."
+        " diversity_tv; the mean is one policy and has none."
     )
     table = Table("Where the latents come from", columns, rows, note)
     caption = "Exact JS by where the latents come from, for the same decoder. Left is better."
@@ -217,7 +220,8 @@ def optima(lab: Lab) -> Result:
         )
         note = (
             f"{GRID}, d = 128; the condition is the same for all. Good: the share of policies with a JS of at"
-            f" most {GOOD} to an optimum; then the share that is good and nearest to each."
+            f" most {GOOD} to an optimum, and for backward policies a gap of log Z of at most {GOOD_GAP} nats"
+            " under its own; then the share that is good for each. The mean is one policy."
         )
         tables.append(Table(f"{title}, one condition", columns, rows, note))
         for row in rows:
@@ -237,33 +241,33 @@ def _short(name: str) -> str:
 def _ambiguous(lab: Lab, name: str, structures: Sequence[Structure]) -> tuple[Generator, Zoo]:
     """Train the paper's generator on policies of several tasks that it is told are one."""
     folder, runs = lab.folder / "optima" / name, lab.scale.runs
-    if not (folder / "zoo").exists():
-        # all from one start and a little noise, as the policies of a zoo are
-        start = Population.initialised(structures[0], 1, lab.seed).weights.expand(runs, -1)
-        noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(lab.seed))
-        start = start + START_NOISE * start.std() * noise
-        checkpoints = -(-lab.scale.members[0] // runs)
-        options = PolicyOptions(
-            # distilled, so that the policies are good, in a few seconds
-            objective="distill",
-            steps=max(lab.scale.zoo_steps // 2, checkpoints),
-            batch_size=512,
-            lr=5e-3,
+    # all from one start and a little noise, as the policies of a zoo are
+    start = Population.initialised(structures[0], 1, lab.seed).weights.expand(runs, -1)
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(lab.seed))
+    start = start + START_NOISE * start.std() * noise
+    checkpoints = -(-lab.scale.members[0] // runs)
+    # distilled, so that the policies are good, in a few seconds
+    steps = max(lab.scale.zoo_steps // 2, checkpoints)
+    options = PolicyOptions(objective="distill", steps=steps, batch_size=512, lr=5e-3)
+
+    def trained(structure: Structure, place: Path) -> Population:
+        return train_population(
+            structure,
+            options,
+            start=start,
+            seed=lab.seed,
+            folder=place,
+            progress=Progress.current(),
+            checkpoints=checkpoints,
         )
-        weights = [
-            train_population(
-                structure,
-                options,
-                start=start,
-                seed=lab.seed,
-                folder=folder / f"training-{place}",
-                progress=Progress.current(),
-                checkpoints=checkpoints,
-            ).weights
-            for place, structure in enumerate(structures)
-        ]
-        facts = {"training_structures": [s.fields() for s in structures]}
-        Population(structures[0], torch.cat(weights), facts).save(folder / "zoo")
+
+    def together(_: Path) -> Population:
+        places = [folder / f"optimum-{number}" for number in range(len(structures))]
+        each = [once(place, partial(trained, own)) for place, own in zip(places, structures, strict=True)]
+        facts = {"training_structures": [structure.fields() for structure in structures]}
+        return Population(structures[0], torch.cat([population.weights for population in each]), facts)
+
+    once(folder / "zoo", together)
     zoo, config = Zoo(folder / "zoo"), lab.model_config("useful")
     train_autoencoder(config, zoo, folder / "autoencoder", Progress.current())
     return train_generator(config, zoo, folder / "autoencoder", folder / "generator", Progress.current()), zoo
@@ -272,12 +276,13 @@ def _ambiguous(lab: Lab, name: str, structures: Sequence[Structure]) -> tuple[Ge
 def _told_apart(population: Population, structures: Sequence[Structure]) -> list[Cell]:
     """Return how many policies there are, how near to an optimum they are, and the shares that are good.
 
-    Optima of one target differ in the backward policy, which the bound of KL(policy || target) tells apart.
+    Optima of one target differ in the backward policy, which the gap of log Z tells apart: it is 0 for the
+    optimum of its own backward policy alone, so there a policy must be near by it, too.
     """
     targets = [structure.solution.target() for structure in structures]
     reached = population.terminal_distribution()
     apart = torch.stack([js(target, reached) for target in targets], dim=1)  # (K, optima)
-    near = apart
+    near, limit = apart, GOOD
     if all(torch.allclose(target, targets[0]) for target in targets):
         gaps: Mapping[int, Tensor] = {
             place: values_of(Population(each, population.weights), choose_metrics(each, ["log_z_gap"]))[
@@ -285,9 +290,9 @@ def _told_apart(population: Population, structures: Sequence[Structure]) -> list
             ]
             for place, each in enumerate(structures)
         }
-        near = torch.stack([gaps[place] for place in range(len(structures))], dim=1)
+        near, limit = torch.stack([gaps[place] for place in range(len(structures))], dim=1), GOOD_GAP
     own = near.argmin(1)
     divergence = apart.gather(1, own[:, None])[:, 0]
-    good = divergence <= GOOD
+    good = (divergence <= GOOD) & (near.amin(1) <= limit)
     shares: list[Cell] = [float((good & (own == place)).double().mean()) for place in range(len(structures))]
     return [len(population), float(divergence.mean()), float(good.double().mean()), *shares]

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from genflow import (
     Generator,
-    GenflowError,
     PolicyOptions,
     Population,
     Progress,
@@ -30,7 +29,7 @@ from genflow import (
     values_of,
 )
 
-from .parts import Lab
+from .parts import Lab, once
 from .result import Cell, Picture, Result, Table
 
 METRICS = ("molecule_modes", "top_100", "top_10", "molecule_diversity")
@@ -44,16 +43,12 @@ def grid_like(structure: Structure) -> tuple[Population, bool]:
     """Return generated policies of a grid of the same width, and whether it has as many inputs."""
     inputs, width = len(structure.layout.units["input"]), structure.fields()["width"]
     generator = Generator.from_pretrained("hypergrid")
-    for ndim in range(8, 0, -1):
-        if inputs % ndim == 0 and inputs // ndim > 1:
-            grid = Structure.build("hypergrid", {"ndim": ndim, "height": inputs // ndim, "width": width})
-            try:
-                return generator.generate(grid, NUM), True
-            except GenflowError:
-                continue  # higher than the generator covers
-    ndim, height = ANY_GRID
+    covered = generator.card.coverage
+    sizes = [(n, inputs // n) for n in range(int(covered["ndim"][1]), 0, -1) if inputs % n == 0]
+    same = [size for size in sizes if 2 <= size[1] <= covered["height"][1]]
+    ndim, height = same[0] if same and inputs <= covered["state_dim"][1] else ANY_GRID
     grid = Structure.build("hypergrid", {"ndim": ndim, "height": height, "width": width})
-    return generator.generate(grid, NUM), False
+    return generator.generate(grid, NUM), ndim * height == inputs
 
 
 def with_modules(structure: Structure, seed: int) -> tuple[Tensor, list[str]]:
@@ -77,6 +72,8 @@ def table3(lab: Lab) -> Result:
         structure = Structure.parse("molecule", preset)
         modules, replaced = with_modules(structure, lab.seed)
         notes.append(f"{preset}: modules replaced {', '.join(replaced)}.")
+        if caution := Generator.from_pretrained("molecule").caution(structure):
+            notes.append(f"The generator says: {caution}.")
         starts = {
             "untrained": Population.initialised(structure, NUM, lab.seed).weights,
             "generated": generate("molecule", structure.fields(), num=NUM, seed=lab.seed).weights,
@@ -107,15 +104,18 @@ def course(lab: Lab, preset: str, structure: Structure, source: str, start: Tens
     """Train policies from weights (NUM, D), and return a row for each time that they are measured."""
     steps = lab.scale.molecule_steps
     every = min(EVERY, steps)
-    trained = train_population(
-        structure,
-        PolicyOptions(steps=steps, lr=1e-3, batch_size=BATCH, log_z_start="estimate"),
-        start=start,
-        seed=lab.seed,
-        folder=lab.folder / "molecules" / f"{preset}-{source}",
-        progress=Progress.current(),
-        checkpoints=steps // every,
-        every=every,
+    trained = once(
+        lab.folder / "molecules" / f"{preset}-{source}",
+        lambda folder: train_population(
+            structure,
+            PolicyOptions(steps=steps, lr=1e-3, batch_size=BATCH, log_z_start="estimate"),
+            start=start,
+            seed=lab.seed,
+            folder=folder,
+            progress=Progress.current(),
+            checkpoints=steps // every,
+            every=every,
+        ),
     )
     marks = {0: Population(structure, start)}
     for place in reversed(range(steps // every)):  # the last step's checkpoint comes first

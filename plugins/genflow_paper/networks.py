@@ -28,7 +28,7 @@ ALIGNED = 4
 
 def variance_parts(scale: Scale) -> list[Part]:
     """Return the parts of Table 6."""
-    return main_parts(scale, unknown=True)
+    return main_parts(scale)
 
 
 def by_layer(population: Population) -> list[float]:
@@ -127,7 +127,7 @@ def counts(lab: Lab) -> Result:
 
 def alignment_parts(scale: Scale) -> list[Part]:
     """Return the parts of Figure 6."""
-    return main_parts(scale, unknown=True)
+    return main_parts(scale, ["useful"])
 
 
 def paired_inputs(first: Structure, second: Structure, seed: int) -> tuple[Tensor, Tensor]:
@@ -194,21 +194,19 @@ def alignments(lab: Lab) -> Result:
     maps: dict[str, Tensor] = {}
     names: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
 
-    def policies(name: str, source: str) -> Population:
-        made = lab.untrained(name, "useful") if source == "untrained" else lab.trained(name, "useful")
-        return made[:ALIGNED]
-
-    for source in ("trained", "untrained"):
+    for source in ("trained", "untrained", "generated, conv1d + unet1d, v", "generated, coordinate"):
         for first, second in pairs:
-            own = policies(first, source)
-            other = own if first == second else policies(second, source)
+            own, other = (
+                sources(lab, name, "useful", main_models(lab, "useful"))[source]()[:ALIGNED]
+                for name in (first, second)
+            )
             title = f"{first} and {second}, {source}"
-            maps[title] = alignment(own, other, lab.seed)
+            maps[title] = alignment(own, own if first == second else other, lab.seed)
             labels = layer_names(own[0].module())
             names[title] = (labels, labels)
     caption = (
-        f"CKA between the layers of d = 128 policies, mean over pairs of {ALIGNED}. A structure beside itself"
-        " means different policies of it. Two grids are compared at the same relative places of the"
+        f"CKA between the layers of d = 128 policies, mean over pairs of {len(own)}. A structure beside"
+        " itself means different policies of it. Two grids are compared at the same relative places of the"
         " dimensions that both have."
     )
 
@@ -216,11 +214,10 @@ def alignments(lab: Lab) -> Result:
         return float(maps[f"{first} and {second}, {source}"].diagonal().mean())
 
     findings = [
-        "Same layer of two policies, CKA by mean over the layers, trained / untrained: "
-        + "; ".join(
-            f"{a} and {b} {mean(a, b, 'trained'):.2f} / {mean(a, b, 'untrained'):.2f}" for a, b in pairs
-        )
+        f"CKA of the same layer of two policies, mean over the layers, {source}: "
+        + "; ".join(f"{a} and {b} {mean(a, b, source):.2f}" for a, b in pairs)
         + "."
+        for source in dict.fromkeys(title.split(", ", 1)[1] for title in maps)
     ]
     return Result(
         [aligned_table(maps, names)], [Picture("cka", heat_maps(maps, names), caption, wide=True)], findings

@@ -5,7 +5,8 @@ A part is made once in a folder of its own, and resumes there when it was interr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -156,11 +157,6 @@ class ModelPart:
 Part = ZooPart | TrainedPart | AutoencoderPart | ModelPart
 
 
-def standard_models(scale: Scale) -> list[ModelPart]:
-    """Return the generators of the paper's main tables: four structures, both widths, both predictions."""
-    return [ModelPart(width, 4, scale.standard, p) for width in WIDTHS for p in PREDICTIONS]
-
-
 def with_requirements(parts: Sequence[Part]) -> list[Part]:
     """Return parts and all that they are made of, each once and after what it needs."""
     found: dict[Part, None] = {}
@@ -190,7 +186,7 @@ class Lab:
         common = {
             "zoo.steps": self.scale.zoo_steps,
             "zoo.seeds": self.scale.runs,
-            # dense checkpoints: those of the last steps
+            # checkpoints of the last half of the steps, so that those of a run differ
             "zoo.checkpoint_every": max(1, self.scale.zoo_steps // 2 // self.scale.checkpoints),
         }
         return load_config(None, env="hypergrid", seed=self.seed, **{**common, **options})
@@ -206,6 +202,7 @@ class Lab:
                 "diffusion.denoiser": "unet1d",
                 "diffusion.steps": self.scale.diffusion_steps,
                 "diffusion.noise": {"prediction": prediction},
+                "diffusion.sampling": {"steps": self.scale.sampling_steps},
             }
         )
 
@@ -220,6 +217,10 @@ class Lab:
             self._zoos[width] = Zoo(self.folder / ZooPart(width).place)
         zoo = self._zoos[width]
         chosen = [zoo.get(structure_of(name, width)) for name in KNOWN[:structures]]
+        if None in chosen:
+            raise GenflowError(
+                f"{zoo.folder} lacks one of {', '.join(KNOWN[:structures])}; remove the folder"
+            )
         return zoo.of([spaced(p.without_diverged(), members) for p in chosen if p is not None])
 
     def generator(self, model: ModelPart | str) -> Generator:
@@ -244,7 +245,7 @@ class Lab:
         population = Zoo(self.folder / part.place).get(structure)
         if population is None:
             raise GenflowError(f"{self.folder / part.place} has no policies of {structure.name}")
-        return spaced(population.without_diverged(), self.scale.num)
+        return population.without_diverged()[: self.scale.num]  # the last step of each run comes first
 
     def untrained(self, name: str, width: Width) -> Population:
         """Return untrained policies of a structure."""
@@ -252,7 +253,7 @@ class Lab:
 
 
 def spaced(population: Population, num: int | None) -> Population:
-    """Return some policies of a population, evenly spaced, so that every training run has its share."""
+    """Return some policies of a population, evenly spaced over its checkpoints and runs."""
     if num is None or num >= len(population):
         return population
     rows = torch.linspace(0, len(population) - 1, num).round().long()
@@ -260,3 +261,17 @@ def spaced(population: Population, num: int | None) -> Population:
     if members := facts.get("members"):
         facts["members"] = [members[row] for row in rows.tolist()]
     return Population(population.structure, population.weights[rows], facts)
+
+
+def once(folder: Path, make: Callable[[Path], Population]) -> Population:
+    """Return the population in a folder, which is made and saved there if it is not there yet.
+
+    Args:
+        folder: where it is kept.
+        make: makes it, with a folder for the checkpoints of a training, which goes on there.
+    """
+    if not (folder / "population.json").exists():
+        population = make(folder / "training")
+        population.save(folder)
+        shutil.rmtree(folder / "training", ignore_errors=True)
+    return Population.load(folder)

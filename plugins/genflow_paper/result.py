@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,6 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
-
-    def column(self, name: str) -> list[Cell]:
-        """Return the cells of a column."""
-        place = list(self.columns).index(name)
-        return [row[place] for row in self.rows]
 
     def records(self) -> list[dict[str, Cell]]:
         """Return each row by the names of the columns."""
@@ -51,7 +46,6 @@ class Result:
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     findings: Sequence[str] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def save(folder: Path, result: Result, facts: dict[str, Any]) -> None:
@@ -68,7 +62,6 @@ def save(folder: Path, result: Result, facts: dict[str, Any]) -> None:
         folder / RESULT,
         {
             **facts,
-            **result.facts,
             "findings": list(result.findings),
             "tables": [
                 {

@@ -16,6 +16,7 @@ class Scale(NamedTuple):
         runs: from how many training runs the checkpoints of a structure come.
         zoo_steps: optimiser steps of a policy that is trained from scratch.
         autoencoder_steps, diffusion_steps: of the paper's two networks.
+        sampling_steps: of the reverse process.
         num: how many policies of each source are measured.
         tuning_steps: of the trainings that start from generated policies.
         molecules: presets of molecules that Table 3 trains on.
@@ -32,6 +33,7 @@ class Scale(NamedTuple):
     zoo_steps: int
     autoencoder_steps: int
     diffusion_steps: int
+    sampling_steps: int
     num: int
     tuning_steps: int
     molecules: tuple[str, ...]
@@ -58,6 +60,7 @@ SCALES = {
         zoo_steps=30,
         autoencoder_steps=4,
         diffusion_steps=8,
+        sampling_steps=5,
         num=2,
         tuning_steps=4,
         molecules=("small",),
@@ -74,6 +77,7 @@ SCALES = {
         zoo_steps=1000,
         autoencoder_steps=400,
         diffusion_steps=1500,
+        sampling_steps=100,
         num=8,
         tuning_steps=200,
         molecules=("medium",),
@@ -90,6 +94,7 @@ SCALES = {
         zoo_steps=5000,
         autoencoder_steps=5000,
         diffusion_steps=20000,
+        sampling_steps=100,
         num=100,
         tuning_steps=1000,
         molecules=("medium", "full"),
