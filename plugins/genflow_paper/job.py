@@ -17,7 +17,7 @@ from .items import ITEMS, Item
 from .page import heading, write_page
 from .parts import AutoencoderPart, Lab, ModelPart, Part, TrainedPart, Width, ZooPart, with_requirements
 from .result import RESULT, save
-from .scale import OTHER_SECONDS, Scale
+from .scale import ITEM_SECONDS, OTHER_SECONDS, Scale
 
 __all__ = ["duration", "heading", "listing", "run"]
 
@@ -123,8 +123,8 @@ def listing(folder: Path, scale: Scale) -> list[dict[str, Any]]:
 
 def seconds_of(scale: Scale, parts: Sequence[Part], names: Sequence[str]) -> float:
     """Return roughly how long parts and items take on two cores, from what they took here."""
-    made = sum(scale.part_seconds.get(f"{part.kind}, {part.width}", 0.0) for part in parts)
-    return made + sum(scale.item_seconds.get(name, OTHER_SECONDS) for name in names)
+    made = sum(scale.part_seconds[f"{part.kind}, {part.width}"] for part in parts)
+    return made + scale.item_factor * sum(ITEM_SECONDS.get(name, OTHER_SECONDS) for name in names)
 
 
 def bytes_of(scale: Scale, part: Part) -> int:

@@ -22,8 +22,8 @@ class Scale(NamedTuple):
         molecules: presets of molecules that Table 3 trains on.
         molecule_steps: iterations of Table 3.
         vision_steps: of the vision networks of Figure 6.
-        part_seconds: seconds of making a part, see `parts.py`, on two cores with a thread for each.
-        item_seconds: seconds of measuring an item whose parts are made; others take `OTHER_SECONDS`.
+        part_seconds: seconds of making a part of a kind at a width, see `parts.py`, on one core.
+        item_factor: how many times as long as at the scale small an item takes whose parts are made.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Scale(NamedTuple):
     molecule_steps: int
     vision_steps: int
     part_seconds: dict[str, float]
-    item_seconds: dict[str, float]
+    item_factor: float
 
     @property
     def checkpoints(self) -> int:
@@ -48,8 +48,20 @@ class Scale(NamedTuple):
         return -(-max(self.members) // self.runs)
 
 
-#: seconds of measuring an item that `item_seconds` does not name
+#: seconds of measuring an item whose parts are made, at the scale small; others take `OTHER_SECONDS`
+ITEM_SECONDS = {"optima": 440.0, "table3": 600.0, "table2": 60.0, "table12": 60.0, "table15": 60.0}
 OTHER_SECONDS = 30.0
+
+
+def _by_kind(zoo: float, trained: float, autoencoder: float, diffusion: float) -> dict[str, float]:
+    """Return the seconds of parts by kind, at the useful width; the paper's policies are smaller."""
+    useful = {"zoo": zoo, "trained": trained, "autoencoder": autoencoder, "diffusion": diffusion}
+    return {
+        f"{kind}, {width}": seconds * (1 if width == "useful" or kind == "diffusion" else share)
+        for kind, seconds in useful.items()
+        for width, share in (("useful", 1), ("paper", 0.2))
+    }
+
 
 SCALES = {
     "smoke": Scale(
@@ -66,8 +78,8 @@ SCALES = {
         molecules=("small",),
         molecule_steps=4,
         vision_steps=2,
-        part_seconds={},
-        item_seconds={},
+        part_seconds=_by_kind(5, 6, 2, 1),
+        item_factor=0.2,
     ),
     "small": Scale(
         name="small",
@@ -83,8 +95,8 @@ SCALES = {
         molecules=("medium",),
         molecule_steps=300,
         vision_steps=60,
-        part_seconds={},
-        item_seconds={},
+        part_seconds=_by_kind(500, 600, 150, 80),
+        item_factor=1,
     ),
     "paper": Scale(
         name="paper",
@@ -100,7 +112,7 @@ SCALES = {
         molecules=("medium", "full"),
         molecule_steps=500,
         vision_steps=300,
-        part_seconds={},
-        item_seconds={},
+        part_seconds=_by_kind(2500, 3000, 1800, 1060),
+        item_factor=12,
     ),
 }
