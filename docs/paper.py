@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genflow_paper.divergences import three_ways
+from genflow_paper.comparisons import three_ways
 from genflow_paper.latents import by_origin
 from genflow_paper.result import load
 

@@ -23,6 +23,8 @@ STYLES = (
     ("#e7298a", "P"),
     ("#17a2b8", "*"),
 )
+#: what is smaller is drawn here
+LEAST = 1e-6
 #: the perfect sampler, or whatever else is the best there can be
 BEST = ("black", "|")
 
@@ -43,7 +45,8 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, float]]], label: str, be
     grid = figure.subplots(1, len(panels), squeeze=False, sharex=True)[0]
     for axes, (title, values) in zip(grid, panels.items(), strict=True):
         for name in names:
-            points = [(row[name], y) for y, row in enumerate(values.values()) if row.get(name, 0.0) > 0]
+            found = [(row.get(name, 0.0), y) for y, row in enumerate(values.values())]
+            points = [(max(value, LEAST), y) for value, y in found if value > 0]
             if points:
                 colour, marker = styles[name]
                 size = 150 if name == best else 34
