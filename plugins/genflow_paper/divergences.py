@@ -29,12 +29,12 @@ REFERENCE_DRAWS = 16
 #: a sampler without error, and one that prefers high rewards
 PERFECT, GREEDY = "perfect sampler", "sampler of R squared"
 PROTOCOL = (
-    f"Protocol: a histogram of {HistogramJS().config.draws} draws, as the paper's JS of A fits. Exact:"
-    " dynamic programming over all objects. The perfect sampler draws from the target itself, that of R"
-    " squared from what is proportional to the square of the reward: where objects are many"
-    " more than draws it scores better by the protocol than the perfect one. Seconds: of trained policies the training of all runs of"
-    " the structure, of generated ones drawing them all, without the training of the generator; the paper's"
-    " are of eight GPUs."
+    f"Protocol: a histogram of {HistogramJS().config.draws} draws, as the paper's JS of A fits."
+    " Exact: dynamic programming over all objects. The perfect sampler draws from the target itself,"
+    " that of R squared from what is proportional to the square of the reward: where objects are many"
+    " more than draws it scores better by the protocol than the perfect one. Seconds: of trained"
+    " policies the training of all runs of the structure, of generated ones drawing them all, without"
+    " the training of the generator; the paper's are of eight GPUs."
 )
 COLUMNS = (
     "structure",
