@@ -231,10 +231,11 @@ class Progress:
     """Progress reporter of long tasks, which shows no bars or notes if it is `quiet`, as with ``--json``.
 
     Bars appear at once, or after `delay` seconds where they may be over before. Workers other than rank 0
-    write to their logs.
+    write to their logs. `takes_workers` says whether the command has ``--nproc-per-node``.
     """
 
-    def __init__(self, quiet: bool = False, delay: float = 0.0) -> None:
+    def __init__(self, quiet: bool = False, delay: float = 0.0, takes_workers: bool = False) -> None:
+        self.takes_workers = takes_workers
         self._world, self._delay = world(), delay
         self.quiet = quiet or not self._world.is_rank_zero
         self._open: _View | None = None

@@ -35,7 +35,7 @@ def test_they_fit_a_package():
     files = [path for folder in FOLDERS for path in folder.iterdir()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
     # of which 2.7 MB are the smooth family, in float32
-    assert sum(path.stat().st_size for path in files) < 20e6
+    assert sum(path.stat().st_size for path in files) < 22e6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -127,7 +127,7 @@ def test_generate_without_a_generator_uses_the_one_that_covers_the_structure(tmp
         ("height=8+12,backward=uniform", "trained on one number for height, not on 8+12"),
         (
             'A,reward=separable,terms="1; u; u; u; u"',
-            "TERMS",
+            "Tuple should have at most 4 items",
         ),
         ("A,R3=1", "unknown key 'R3'"),
     ],
@@ -155,7 +155,7 @@ def test_a_task_too_large_to_enumerate_is_generated_with_a_word_of_caution(tmp_p
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
     assert (
-        "ndim=8,height=100,backward=maxent,width=128 resembles few of this generator's 309 training" in line
+        "ndim=8,height=100,backward=maxent,width=128 resembles few of this generator's 353 training" in line
     )
     assert "; measured at ndim=8,height=100,backward=maxent,width=128: kl_bound " in line
     assert (tmp_path / "out" / "population.safetensors").exists()

@@ -178,7 +178,7 @@ def on_workers(function: Callable[..., Any]) -> Callable[..., Any]:
         workers = LaunchOptions(nproc_per_node, nnodes, rdzv_endpoint, max_restarts)
         if workers.given and not is_worker():
             sys.exit(launch(workers, click.get_current_context().find_root().obj))
-        with join_process_group(), Progress(quiet=arguments["as_json"]).as_current():
+        with join_process_group(), Progress(quiet=arguments["as_json"], takes_workers=True).as_current():
             return function(**arguments)
 
     return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_WORKERS), command)
@@ -209,16 +209,6 @@ def output_root(config: Config, out: Path | None) -> Path:
     return root
 
 
-def tell_of_workers(config: Config, progress: Progress) -> None:
-    """Say that a zoo of several structures would take less time on all cores, if they are not used."""
-    from genflow.distributed.launcher import cores
-    from genflow.distributed.world import world
-
-    several = len(config.structures) > 1 or not config.structures
-    if world().size == 1 and several and cores() > config.zoo.threads and config.torch_device() == "cpu":
-        progress.note(f"zoo: one worker on {cores()} cores; --nproc-per-node auto uses all of them")
-
-
 def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress) -> Zoo:
     """Open the zoo that --zoo names, or train one under the output folder if none is named.
 
@@ -229,7 +219,6 @@ def find_zoo(config: Config, folder: Path | None, root: Path, progress: Progress
     from genflow.storage.zoo import Zoo
 
     if folder is None:
-        tell_of_workers(config, progress)
         return train_zoo(config, config.training_structures(), config.zoo, root / "zoo", progress)
     zoo = Zoo(folder)
     for structure in zoo.structures:

@@ -13,7 +13,6 @@ from genflow.cli.options import (
     common_without_file,
     find_zoo,
     output_root,
-    tell_of_workers,
     trains,
 )
 from genflow.value_text import count_of
@@ -43,7 +42,6 @@ def run(options: CommandOptions, config_file):
 
     config = replace(options, file=config_file).configure()
     root = output_root(config, options.out)
-    tell_of_workers(config, options.progress())
     entries = pipeline.run(config, root, options.progress())
     print_table(entries, options.as_json)
     if not options.as_json:
@@ -66,7 +64,6 @@ def train_zoo(options: CommandOptions, num):
     config = options.configure(**{"zoo.num": num})
     folder = options.out or Path("runs") / config.env / "zoo"
     structures = config.training_structures()
-    tell_of_workers(config, options.progress())
     zoo = zoo_stage.train_zoo(config, structures, config.zoo, folder, options.progress())
     facts = [
         {

@@ -16,7 +16,7 @@ from genflow.storage.files import write_bytes
 
 REPORT = "report.html"
 #: a table with more columns shows the primary and brief metrics, and all columns when it is unfolded
-MAX_COLUMNS = 22
+MAX_COLUMNS = 24
 
 #: the style of the section of best objects, left out without that section
 OBJECTS_STYLE = """

@@ -25,7 +25,7 @@ from genflow.stages.common import (
     seeded,
     zoo_digest,
 )
-from genflow.storage.files import read_json, read_tensors, write_json, write_tensors
+from genflow.storage.files import StrPath, read_json, read_tensors, write_json, write_tensors
 from genflow.storage.populations import inside
 from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
@@ -42,7 +42,7 @@ MEASURED_POLICIES = 32
 
 
 @float32_default()
-def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -> Encoder:
+def train_autoencoder(config: Config, zoo: Zoo, out: StrPath, progress: Progress) -> Encoder:
     """Train the autoencoder of weights on a zoo, and measure the reconstructed policies.
 
     Policies that diverged in training are left out.
@@ -50,7 +50,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: Path, progress: Progress) -
     Raises:
         GenflowError: `out` holds another run, or the training fails.
     """
-    options, device = config.autoencoder, config.torch_device()
+    out, options, device = Path(out), config.autoencoder, config.torch_device()
     zoo = zoo.without_diverged(progress.note)
     encoder_cls, encoder_config = resolve_component(config, "encoder")
     identity = {

@@ -32,7 +32,7 @@ from genflow.stages.common import (
     seeded,
     zoo_digest,
 )
-from genflow.storage.files import read_json
+from genflow.storage.files import StrPath, read_json
 from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
@@ -42,12 +42,15 @@ from genflow.training.loop import train
 
 
 @float32_default()
-def train_generator(config: Config, zoo: Zoo, autoencoder: Path, out: Path, progress: Progress) -> Generator:
+def train_generator(
+    config: Config, zoo: Zoo, autoencoder: StrPath, out: StrPath, progress: Progress
+) -> Generator:
     """Train the latent diffusion model on the latents of a zoo, and return the generator.
 
     Raises:
         GenflowError: `out` holds another run, the autoencoder is missing, or the training fails.
     """
+    autoencoder, out = Path(autoencoder), Path(out)
     options, device = config.diffusion, config.torch_device()
     zoo = zoo.without_diverged()  # which was said when the autoencoder was trained
     encoder, card = load_autoencoder(autoencoder)

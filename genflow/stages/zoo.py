@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genflow.config import Config
+from genflow.distributed.launcher import cores
 from genflow.distributed.world import world
 from genflow.interfaces.encoder import Encoder, Starts
 from genflow.measure import primary_metrics
@@ -14,7 +17,7 @@ from genflow.population import Population
 from genflow.precision import float32_default
 from genflow.progress import Progress
 from genflow.stages.common import dump, estimated_cost, map_with_progress, resolve_component
-from genflow.storage.files import write_tensors
+from genflow.storage.files import StrPath, write_tensors
 from genflow.storage.populations import FACTS
 from genflow.storage.runs import RunDirectory
 from genflow.storage.zoo import STARTS, Zoo, read_starts
@@ -27,14 +30,14 @@ from genflow.value_text import count_of
 
 @float32_default()
 def train_zoo(
-    config: Config, structures: Sequence[Structure], options: ZooOptions, out: Path, progress: Progress
+    config: Config, structures: Sequence[Structure], options: ZooOptions, out: StrPath, progress: Progress
 ) -> Zoo:
     """Train `options.num` policies for each structure from scratch.
 
     Raises:
         GenflowError: `out` holds another run, or a training fails.
     """
-    device = config.torch_device()
+    out, device = Path(out), config.torch_device()
     encoder_cls, encoder_config = resolve_component(config, "encoder")
     for structure in structures:
         options.check(structure)
@@ -49,6 +52,17 @@ def train_zoo(
         },
     }
     with RunDirectory.open(out, "zoo", identity, config.seed, prepared=[STARTS]) as run:
+        if (
+            progress.takes_workers
+            and world().size == 1
+            and len(structures) > 1
+            and cores() > options.threads
+            and torch.device(device).type == "cpu"
+        ):
+            progress.note(
+                f"zoo: one worker for {len(structures)} structures on {cores()} cores;"
+                " --nproc-per-node auto uses all of them"
+            )
         starts = _stored_starts(encoder_cls, encoder_config, structures, out)
         said = set()
 

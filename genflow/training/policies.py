@@ -21,6 +21,7 @@ from genflow.population import Population
 from genflow.progress import Progress
 from genflow.reward_calls import RewardCalls
 from genflow.rollouts import LOG_Z_TRAJECTORIES, sample
+from genflow.storage.files import StrPath
 from genflow.structure import Structure
 from genflow.threads import threads
 from genflow.training import objectives
@@ -269,7 +270,7 @@ def train_population(
     *,
     start: Tensor,
     seed: int,
-    folder: Path,
+    folder: StrPath,
     progress: Progress,
     device: str = "cpu",
     checkpoints: int = 1,
@@ -298,7 +299,7 @@ def train_population(
         replay=replay,
     )
     label, calls = structure.name, RewardCalls.current()
-    trained = train(trainee, options, folder=folder, seed=seed, progress=progress, label=label)
+    trained = train(trainee, options, folder=Path(folder), seed=seed, progress=progress, label=label)
     weights, steps = trainee.snapshots.finish(trained.steps, trainee._flat())
     diverged_at = trainee.divergence.at.tolist()
     members = [

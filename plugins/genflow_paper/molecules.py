@@ -42,11 +42,11 @@ ANY_GRID = (4, 16)
 def grid_like(structure: Structure) -> tuple[Population, bool]:
     """Return generated policies of a grid of the same width, and whether it has as many inputs."""
     inputs, width = len(structure.layout.units["input"]), structure.fields()["width"]
-    generator = Generator.from_pretrained("hypergrid")
+    generator = Generator.from_pretrained("hypergrid/separable")  # which covers grids of the most inputs
     covered = generator.card.coverage
     sizes = [(n, inputs // n) for n in range(int(covered["ndim"][1]), 0, -1) if inputs % n == 0]
     same = [size for size in sizes if 2 <= size[1] <= covered["height"][1]]
-    ndim, height = same[0] if same and inputs <= covered["state_dim"][1] else ANY_GRID
+    ndim, height = same[0] if same else ANY_GRID
     grid = Structure.build("hypergrid", {"ndim": ndim, "height": height, "width": width})
     return generator.generate(grid, NUM), ndim * height == inputs
 

@@ -56,7 +56,7 @@ def save(folder: Path, result: Result, facts: dict[str, Any]) -> None:
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(table.columns)
-        writer.writerows(["" if cell is None else cell for cell in row] for row in table.rows)
+        writer.writerows(["" if cell is None or cell != cell else cell for cell in row] for row in table.rows)
         write_bytes(folder / f"table{number}.csv", text.getvalue().encode())
     write_json(
         folder / RESULT,

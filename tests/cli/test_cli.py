@@ -267,6 +267,7 @@ def test_exact_metrics_of_a_large_structure_are_refused_with_what_to_use(chain, 
         "reward_correlation",
         "cka",
         "diversity",
+        "parameter_variance",
     }
     assert entries[0]["metrics"]["diversity"]["mean"] is None  # a policy that is alone
     line = refused("evaluate", tmp_path / "large", "--metric", "novelty", "--out", tmp_path / "out")
