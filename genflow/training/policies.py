@@ -215,8 +215,8 @@ class PopulationTrainee(Trainee):
         weights = values(self.weights, own)
         logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
         losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
-        (by_logits,) = torch.autograd.grad(losses.sum(), logits)
-        self.structure.arch.backward(self._module, weights, cache, by_logits, grads(self.weights, own))
+        by_logits = torch.autograd.grad(losses.sum(), logits)
+        self.structure.arch.backward(self._module, weights, cache, *by_logits, grads(self.weights, own))
         return losses.detach()
 
     def clip(self, max_norm: float) -> None:
@@ -281,8 +281,7 @@ def train_population(
 
     Returns:
         A population of M * checkpoints policies, those of the last step first. Its provenance holds seconds,
-        budget, history and, for each policy, its run, step and exact metrics. A policy that diverged has the
-        step ``diverged_at`` instead of metrics.
+        budget, history and, for each policy, its run, step and exact metrics, or ``diverged_at``, a step.
 
     Raises:
         GenflowError: the objective does not fit the task, or all policies have diverged.
