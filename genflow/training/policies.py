@@ -215,8 +215,8 @@ class PopulationTrainee(Trainee):
         weights = values(self.weights, own)
         logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
         losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
-        by_logits = torch.autograd.grad(losses.sum(), logits)
-        self.structure.arch.backward(self._module, weights, cache, *by_logits, grads(self.weights, own))
+        (by_logits,) = torch.autograd.grad(losses.sum(), logits)
+        self.structure.arch.backward(self._module, weights, cache, by_logits, grads(self.weights, own))
         return losses.detach()
 
     def clip(self, max_norm: float) -> None:
