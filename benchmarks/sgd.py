@@ -111,6 +111,7 @@ def main(names, out, marks, seed, lr, batch, epsilon, start, generator, enough):
     """Train each structure and write its figures."""
     torch.set_num_threads(1)
     options = {"lr": lr, "batch": batch, "epsilon": epsilon, "seed": seed, "start": start}
+    options |= {"generator": generator} if generator else {}
     structures = {name: Structure.parse("hypergrid", name) for name in names}
     # short budgets of all structures first, so that an interrupted run says something about each
     for seconds in sorted(float(mark) for mark in marks.split(",")):
@@ -121,7 +122,7 @@ def main(names, out, marks, seed, lr, batch, epsilon, start, generator, enough):
                 raise click.UsageError(f"{path} was measured with other options; choose another --out")
             if any(e["budget"] == seconds or e["metrics"].get("js", 1.0) <= enough for e in entries):
                 continue
-            entries.append({"budget": seconds, **train(structure, seconds, **options, generator=generator)})
+            entries.append({"budget": seconds, **train(structure, seconds, **options)})
             write_json(
                 path, {"structure": structure.fields(), "name": name, "options": options, "entries": entries}
             )

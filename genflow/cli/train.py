@@ -7,14 +7,7 @@ from pathlib import Path
 
 import click
 
-from genflow.cli.options import (
-    CommandOptions,
-    common,
-    common_without_file,
-    find_zoo,
-    output_root,
-    trains,
-)
+from genflow.cli.options import CommandOptions, common, common_without_file, find_zoo, output_root, trains
 from genflow.value_text import count_of
 
 _zoo = click.option(
@@ -63,8 +56,7 @@ def train_zoo(options: CommandOptions, num):
 
     config = options.configure(**{"zoo.num": num})
     folder = options.out or Path("runs") / config.env / "zoo"
-    structures = config.training_structures()
-    zoo = zoo_stage.train_zoo(config, structures, config.zoo, folder, options.progress())
+    zoo = zoo_stage.train_zoo(config, config.training_structures(), config.zoo, folder, options.progress())
     facts = [
         {
             "env": p.structure.env,

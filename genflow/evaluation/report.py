@@ -95,7 +95,7 @@ def _comparison(data: ReportData) -> str:
         if values:
             rows.append((f"{group[0].name}{'' if group[0].seen else ' (unseen)'}", values))
     better = data.metrics[metric].better if metric in data.metrics else ""
-    side = {"lower": " Further left is better.", "higher": " Further right is better."}.get(better, "")
+    side = {"lower": " Further left is better.", "higher": " Further right is better."}.get(better or "", "")
     more = (
         f" The first {pictures.MAX_ROWS} of {len(rows)} are drawn." if len(rows) > pictures.MAX_ROWS else ""
     )
@@ -148,7 +148,7 @@ def _rows(data: ReportData, group: Sequence[Entry], columns: Sequence[str]) -> s
     best = {}
     for name in columns:
         values = [v for e in group if (v := e.value(name)) is not None]
-        if values and name in data.metrics:
+        if values and name in data.metrics and data.metrics[name].better:
             best[name] = min(values) if data.metrics[name].better == "lower" else max(values)
     tag = f'<span class="tag">{escape(group[0].env)}, {"seen" if group[0].seen else "unseen"}</span>'
     lines = [

@@ -166,7 +166,8 @@ def describe_metric(data: ReportData, name: str) -> str:
     if name not in data.metrics:
         return "a metric that is not installed here"
     metric = data.metrics[name]
-    return f"{_first_line(type(metric)).rstrip('.')}; {metric.better} is better"
+    direction = f"; {metric.better} is better" if metric.better else ""
+    return f"{_first_line(type(metric)).rstrip('.')}{direction}"
 
 
 def _first_line(described: type) -> str:

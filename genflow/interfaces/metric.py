@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Metric(Configured, ABC):
     """A measurement that yields one number for each policy of a population."""
 
-    #: Which values are better, ``"lower"`` or ``"higher"``.
-    better: ClassVar[str]
+    #: Which values are better, ``"lower"`` or ``"higher"``, or None where neither is.
+    better: ClassVar[str | None]
     #: Whether the metric enumerates all states.
     exact: ClassVar[bool] = False
     #: Whether the metric is shown first in tables and summaries, on model cards, and, if exact, in progress

@@ -76,7 +76,7 @@ class DiversityTV(Metric):
 class ParameterVariance(Metric):
     """Variance of a policy's parameters around their own mean, all layers together (the paper's Table 6)."""
 
-    better = "lower"
+    better = None
 
     def __call__(self, population: Population) -> Tensor:
         """One number a policy, (M,) float64."""

@@ -16,7 +16,7 @@ import click
     type=click.Choice(("smoke", "small", "paper")),
     default="small",
     show_default=True,
-    help="How much is trained: minutes; an hour or two on two cores; days.",
+    help="How much is trained: minutes; two hours of one core; a day.",
 )
 @click.option(
     "--out",
@@ -49,21 +49,22 @@ def reproduce(names, listed, everything, scale, out, seed, budget, as_json):
     from genflow import GenflowError, Progress
 
     from . import job
+    from .page import REPORT, heading
     from .scale import SCALES
 
     chosen = SCALES[scale]
     folder = out or Path("runs") / "reproduce" / scale
+    if listed + everything + bool(names) != 1:
+        raise GenflowError("name items, or give --all or --list")
     if listed:
         rows = job.listing(folder, chosen)
         lines = [f"{r['item']:<10} {job.duration(r['seconds']):>7}  {r['title']}" for r in rows]
         lines += [f"{'':<19} {r['item']} needs {r['missing']}" for r in rows if r["missing"]]
         click.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
         return
-    if bool(names) == everything:
-        raise GenflowError("name items, or give --all; `genflow reproduce --list` shows them")
     with Progress(quiet=as_json).as_current():
         results = job.run(folder, chosen, seed, names, budget)
     text = "\n".join(
-        f"{job.heading(name)}: {line}" for name, facts in results.items() for line in facts["findings"]
+        f"{heading(name)}: {line}" for name, facts in results.items() for line in facts["findings"]
     )
-    click.echo(json.dumps(results, indent=1) if as_json else f"{text}\nreport: {folder / 'report.html'}")
+    click.echo(json.dumps(results, indent=1) if as_json else f"{text}\nreport: {folder / REPORT}")

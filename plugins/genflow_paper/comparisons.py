@@ -24,7 +24,7 @@ from .divergences import (
     row,
     sources,
 )
-from .parts import KNOWN, PREDICTIONS, WIDTHS, Lab, ModelPart, Part, TrainedPart, Width, ZooPart, structure_of
+from .parts import KNOWN, PREDICTIONS, WIDTHS, Lab, ModelPart, Part, Width, ZooPart, structure_of
 from .printed import BY_MEMBERS, BY_STRUCTURES, MAIN, SPREAD, Printed
 from .result import Cell, Picture, Result, Table
 from .scale import Scale
@@ -85,7 +85,7 @@ def _told(printed: Sequence[tuple[str, Printed]]) -> str:
     where = ", ".join(sorted({each.where for _, each in printed}))
     said = f"Printed: {where}." if where else "What the paper prints is lost."
     odd = [
-        name for name, each in printed if impossible(each, len(structure_of(name, "paper").solution.target()))
+        name for name, each in printed if impossible(each, structure_of(name, "paper").solution.n_states or 0)
     ]
     if odd:
         said += (
@@ -105,7 +105,7 @@ def _ranking(width: Width, exact: Mapping[tuple[Width, str], Sequence[float]]) -
 def ablation_parts(models: Sequence[tuple[int, int]]) -> list[Part]:
     """Return the parts of a comparison of generators, given as (N, M)."""
     parts: list[Part] = [ModelPart(w, n, m, p) for w in WIDTHS for n, m in models for p in PREDICTIONS]
-    return [*parts, *map(ZooPart, WIDTHS), *map(TrainedPart, WIDTHS)]
+    return [*parts, *(ZooPart(width, known) for width in WIDTHS for known in (True, False))]
 
 
 def by_structures(scale: Scale) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ Shapes: K policies of a source, S objects.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from genflow import Population, choose_metrics, js, kl, mean_l1, values_of
 
-from .parts import PREDICTIONS, WIDTHS, Lab, ModelPart, Part, TrainedPart, Width, ZooPart, structure_of
+from .parts import PREDICTIONS, WIDTHS, Lab, ModelPart, Part, Width, ZooPart, structure_of
 from .printed import Printed
 from .result import Cell
 from .scale import Scale
@@ -134,18 +135,24 @@ def main_models(lab: Lab, width: Width) -> dict[str, ModelPart]:
     }
 
 
+def main_generators(scale: Scale, widths: Sequence[Width] = WIDTHS) -> list[Part]:
+    """Return the generators of the main tables."""
+    return [ModelPart(width, 4, scale.standard, p) for width in widths for p in PREDICTIONS]
+
+
 def main_parts(scale: Scale, widths: Sequence[Width] = WIDTHS, unknown: bool = True) -> list[Part]:
-    """Return the parts of the main tables: generators, and policies that are trained to compare."""
-    parts: list[Part] = [ModelPart(width, 4, scale.standard, p) for width in widths for p in PREDICTIONS]
-    return [*parts, *map(ZooPart, widths), *(map(TrainedPart, widths) if unknown else ())]
+    """Return the generators of the main tables, and policies that are trained to compare."""
+    compared = [
+        ZooPart(width, known) for width in widths for known in ((True, False) if unknown else (True,))
+    ]
+    return [*main_generators(scale, widths), *compared]
 
 
 def impossible(printed: Printed, n_objects: int) -> bool:
     """Return whether a printed mean L1 is above 2 / S, the most that two distributions can differ by.
 
-    A value is given the benefit of its last printed digit.
+    It may have been rounded up by half of its last digit.
     """
-    digits = len(f"{printed.l1:e}".split("e")[0].rstrip("0").replace(".", ""))
-    least = float(f"{printed.l1:.{max(digits - 1, 0)}e}")
-    last = 10 ** (int(f"{least:e}".split("e")[1]) - max(digits - 1, 0))
-    return least - last / 2 > 2 / n_objects
+    value = Decimal(str(printed.l1))
+    half = Decimal(5).scaleb(int(value.as_tuple().exponent) - 1)
+    return float(value - half) > 2 / n_objects

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from genflow import draw_curves, draw_marginals, draw_matrices, finetune, js
 
-from .divergences import main_models, main_parts, sources
-from .parts import Lab, ModelPart, Part, structure_of
+from .divergences import main_models, sources
+from .parts import Lab, structure_of
 from .result import Cell, Picture, Result, Table
-from .scale import Scale
 
 #: policies whose matrices are drawn, as in the paper
 DRAWN = 4
@@ -25,11 +24,6 @@ TUNED, TRAJECTORIES = 4, 16
 SAMPLES = 2000
 #: the structures of Figure 4: two known and two unknown ones
 TUNED_ON = ("A", "B", "A*", "C*")
-
-
-def tuning_parts(scale: Scale) -> list[Part]:
-    """Return the parts of Figure 4."""
-    return [ModelPart("useful", 4, scale.standard, p) for p in ("epsilon", "v_prediction")]
 
 
 def mean_reward(target: Tensor, log_z: float) -> float:
@@ -50,7 +44,7 @@ def tuning(lab: Lab) -> Result:
         starts = sources(lab, name, "useful", main_models(lab, "useful"))
         for source in [label for label in starts if label != "trained"]:
             start = starts[source]()[:TUNED]
-            # a rate that a trained policy bears; exploration would hide what the policies have learned
+            # without exploration, which would hide what the policies have learned
             trained = finetune(
                 start,
                 out=lab.folder / "tuned" / structure.name / source.replace(" ", ""),
@@ -93,11 +87,6 @@ def tuning(lab: Lab) -> Result:
     return Result(tables, pictures, findings)
 
 
-def matrices_parts(scale: Scale) -> list[Part]:
-    """Return the parts of Figures 5, 7 and 8."""
-    return main_parts(scale, unknown=False)
-
-
 def matrices(lab: Lab, layer: int) -> Result:
     """Figures 5, 7 and 8: the weight matrices of a layer of four policies of A from each source."""
     pictures = []
@@ -129,11 +118,6 @@ def matrices(lab: Lab, layer: int) -> Result:
         for r in rows
     ]
     return Result([Table("How different the matrices are", columns, rows, note)], pictures, findings)
-
-
-def samples_parts(scale: Scale) -> list[Part]:
-    """Return the parts of Figure 9."""
-    return main_parts(scale, unknown=False)
 
 
 def samples(lab: Lab) -> Result:

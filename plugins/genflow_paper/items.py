@@ -7,7 +7,8 @@ from functools import partial
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from . import comparisons, divergences, drawings, latents, molecules, networks, vision
+from . import comparisons, drawings, latents, molecules, networks, vision
+from .divergences import main_generators, main_parts
 from .parts import KNOWN, MORE_UNKNOWN, UNKNOWN, Lab, Part
 from .result import Result
 from .scale import Scale
@@ -15,6 +16,12 @@ from .scale import Scale
 
 def _nothing(scale: Scale) -> list[Part]:
     return []
+
+
+#: without policies that are trained on unknown structures
+_known_parts = partial(main_parts, unknown=False)
+#: generators of useful width alone
+_useful_generators = partial(main_generators, widths=["useful"])
 
 
 class Item(NamedTuple):
@@ -41,7 +48,7 @@ class Item(NamedTuple):
 
 
 def _main(names: Sequence[str], title: str) -> Item:
-    parts = partial(divergences.main_parts, unknown=names[0] not in KNOWN)
+    parts = _known_parts if names[0] in KNOWN else main_parts
     return Item(title, partial(comparisons.main_table, names=names), parts)
 
 
@@ -65,7 +72,7 @@ def _matrices(layer: int) -> Item:
     return Item(
         f"Weight matrices of layer {layer} of several generated policies of A.",
         partial(drawings.matrices, layer=layer),
-        drawings.matrices_parts,
+        _known_parts,
     )
 
 
@@ -75,9 +82,7 @@ ITEMS: dict[str, Item] = {
     "table3": Item("Molecules: modes and the best 100 by iteration, from each start.", molecules.table3),
     "table4": _over_structures("A"),
     "table5": _over_members("A"),
-    "table6": Item(
-        "Variance of parameters by layer and by policy.", networks.variances, networks.variance_parts
-    ),
+    "table6": Item("Variance of parameters by layer and by policy.", networks.variances, main_parts),
     "table7": Item("Numbers of parameters.", networks.counts),
     "table9": _main(MORE_UNKNOWN, "More unknown structures, E* to H*."),
     "table10": _over_structures("B"),
@@ -89,12 +94,12 @@ ITEMS: dict[str, Item] = {
     "table16": Item(
         "Best, average and median policy of A to D.",
         comparisons.spread,
-        partial(divergences.main_parts, unknown=False),
+        _known_parts,
     ),
     "figure4": Item(
         "Mean reward while training from generated and from untrained policies.",
         drawings.tuning,
-        drawings.tuning_parts,
+        _useful_generators,
     ),
     "figure5": _matrices(2),
     "figure6a": Item(
@@ -105,15 +110,15 @@ ITEMS: dict[str, Item] = {
     "figure6b": Item(
         "How alike the layers of policies are, within and between structures (CKA).",
         networks.alignments,
-        networks.alignment_parts,
+        partial(main_parts, widths=["useful"]),
     ),
     "figure7": _matrices(1),
     "figure8": _matrices(3),
-    "figure9": Item("Samples of B beside the truth.", drawings.samples, drawings.samples_parts),
+    "figure9": Item("Samples of B beside the truth.", drawings.samples, _known_parts),
     "diffusion": Item(
         "Beyond the paper: what the diffusion model is worth beside other latents.",
         latents.worth,
-        latents.worth_parts,
+        _useful_generators,
     ),
     "optima": Item(
         "Beyond the paper: one condition, several optima, which only a distribution can tell.", latents.optima

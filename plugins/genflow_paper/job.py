@@ -14,16 +14,14 @@ from typing import Any
 from genflow import GenflowError, GenflowWarning, Progress, RunDirectory, did_you_mean, read_json
 
 from .items import ITEMS, Item
-from .page import heading, write_page
-from .parts import AutoencoderPart, Lab, ModelPart, Part, TrainedPart, Width, ZooPart, with_requirements
+from .page import write_page
+from .parts import Lab, Part, Width, ZooPart, with_requirements
 from .result import RESULT, save
 from .scale import ITEM_SECONDS, OTHER_SECONDS, Scale
 
-__all__ = ["duration", "heading", "listing", "run"]
-
-#: parameters of all training structures together, and of the paper's two networks, at each width, roughly
-WEIGHTS: dict[Width, int] = {"paper": 4_000, "useful": 120_000}
-NETWORKS: dict[Width, int] = {"paper": 1_500_000, "useful": 17_000_000}
+#: bytes of a policy of each of the training structures, and of one of the paper's two networks, roughly
+WEIGHTS: dict[Width, float] = {"paper": 16e3, "useful": 0.5e6}
+NETWORKS: dict[Width, float] = {"paper": 8e6, "useful": 65e6}
 
 
 def run(folder: Path, scale: Scale, seed: int, names: Sequence[str], budget: float | None) -> dict[str, Any]:
@@ -61,7 +59,9 @@ def run(folder: Path, scale: Scale, seed: int, names: Sequence[str], budget: flo
             bar.advance()
         for name in missing:
             _measure(lab, name, ITEMS[name])
+            write_page(folder)
             bar.advance()
+        if not missing:
             write_page(folder)
     return {name: read_json(folder / "items" / name / RESULT) for name in chosen}
 
@@ -122,26 +122,23 @@ def listing(folder: Path, scale: Scale) -> list[dict[str, Any]]:
 
 
 def seconds_of(scale: Scale, parts: Sequence[Part], names: Sequence[str]) -> float:
-    """Return roughly how long parts and items take on two cores, from what they took here."""
+    """Return roughly how long parts and items take on one core, from what they took here."""
     made = sum(scale.part_seconds[f"{part.kind}, {part.width}"] for part in parts)
     return made + scale.item_factor * sum(ITEM_SECONDS.get(name, OTHER_SECONDS) for name in names)
 
 
-def bytes_of(scale: Scale, part: Part) -> int:
-    """Return roughly how many bytes a part takes on disk."""
-    if isinstance(part, ZooPart):
-        return 4 * WEIGHTS[part.width] * max(scale.members)
-    if isinstance(part, TrainedPart):
-        return 4 * 2 * WEIGHTS[part.width] * scale.num
-    # a model has its autoencoder in it, and a checkpoint holds what Adam keeps beside the parameters
-    assert isinstance(part, AutoencoderPart | ModelPart)
-    return 4 * 4 * NETWORKS[part.width]
+def bytes_of(scale: Scale, parts: Sequence[Part]) -> float:
+    """Return roughly how many bytes parts take on disk."""
+    zoos = sum(WEIGHTS[part.width] * max(scale.members) for part in parts if isinstance(part, ZooPart))
+    networks = [NETWORKS[part.width] for part in parts if not isinstance(part, ZooPart)]
+    # the checkpoints of the one in training hold what Adam keeps beside the parameters
+    return zoos + sum(networks) + 6 * max(networks, default=0)
 
 
 def _require_fits(
     folder: Path, scale: Scale, parts: Sequence[Part], names: Sequence[str], budget: float | None
 ) -> None:
-    needed = sum(bytes_of(scale, part) for part in parts)
+    needed = bytes_of(scale, parts)
     place = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
     if needed > free:

@@ -8,7 +8,7 @@ Shapes: K policies, Z latent size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -35,9 +35,8 @@ from genflow import (
 
 from .charts import dots
 from .divergences import SAID
-from .parts import KNOWN, PREDICTIONS, Lab, ModelPart, Part, once, spaced, structure_of
+from .parts import KNOWN, PREDICTIONS, Lab, ModelPart, once, spaced, structure_of
 from .result import Cell, Picture, Result, Table
-from .scale import Scale
 
 #: known structures, and unknown ones that all generators can be asked for
 MEASURED = (*KNOWN[:4], "A*", "B*", "C*", "F*")
@@ -110,11 +109,6 @@ def nearest_of(structure: Structure, zoo: Zoo) -> Population:
         return float((ours - theirs).norm())
 
     return min(zoo.populations, key=apart)
-
-
-def worth_parts(scale: Scale) -> list[Part]:
-    """Return the parts of `worth`."""
-    return [ModelPart("useful", 4, scale.standard, p) for p in PREDICTIONS]
 
 
 def worth(lab: Lab) -> Result:
@@ -284,13 +278,11 @@ def _told_apart(population: Population, structures: Sequence[Structure]) -> list
     apart = torch.stack([js(target, reached) for target in targets], dim=1)  # (K, optima)
     near, limit = apart, GOOD
     if all(torch.allclose(target, targets[0]) for target in targets):
-        gaps: Mapping[int, Tensor] = {
-            place: values_of(Population(each, population.weights), choose_metrics(each, ["log_z_gap"]))[
-                "log_z_gap"
-            ]
-            for place, each in enumerate(structures)
-        }
-        near, limit = torch.stack([gaps[place] for place in range(len(structures))], dim=1), GOOD_GAP
+        gaps = [
+            choose_metrics(each, ["log_z_gap"])["log_z_gap"](Population(each, population.weights))
+            for each in structures
+        ]
+        near, limit = torch.stack(gaps, dim=1), GOOD_GAP
     own = near.argmin(1)
     divergence = apart.gather(1, own[:, None])[:, 0]
     good = (divergence <= GOOD) & (near.amin(1) <= limit)

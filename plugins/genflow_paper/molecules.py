@@ -12,6 +12,7 @@ Starts:
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -120,15 +121,14 @@ def course(lab: Lab, preset: str, structure: Structure, source: str, start: Tens
     marks = {0: Population(structure, start)}
     for place in reversed(range(steps // every)):  # the last step's checkpoint comes first
         marks[steps - place * every] = trained[place * NUM : (place + 1) * NUM]
-    loss = dict(trained.provenance["history"]["loss"])
+    loss = trained.provenance["history"]["loss"]
     rows: list[list[Cell]] = []
     for iteration, population in marks.items():
         figures = _measured(population)
-        nearest = min(loss, key=lambda step, at=iteration: abs(step - at))  # type: ignore[misc]
         cells: list[Cell] = [preset, source, iteration]
         for metric in METRICS:
             cells += [statistics.mean(figures[metric]), statistics.pstdev(figures[metric])]
-        rows.append([*cells, loss[nearest]])
+        rows.append([*cells, _nearest(loss, iteration)])
     return rows
 
 
@@ -143,3 +143,8 @@ def _findings(rows: list[list[Cell]]) -> list[str]:
         f"{preset}, start {source}, after {row[2]} iterations: {row[3]:.3g} modes, best 100 {row[5]:.3g}."
         for (preset, source), row in ends.items()
     ]
+
+
+def _nearest(points: Sequence[tuple[float, float]], step: float) -> float:
+    """The value of a learning curve at the step that was recorded nearest to another."""
+    return min(points, key=lambda point: abs(point[0] - step))[1]

@@ -5,6 +5,7 @@ Shapes: K policies, B examples, L layers.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,20 +16,14 @@ from torch import Tensor, nn
 from genflow import Population, Structure
 
 from .charts import heat_maps
-from .divergences import main_models, main_parts, sources
-from .parts import KNOWN, UNKNOWN, WIDTHS, Lab, Part, structure_of
+from .divergences import main_models, sources
+from .parts import KNOWN, UNKNOWN, WIDTHS, Lab, structure_of
 from .result import Cell, Picture, Result, Table
-from .scale import Scale
 
 #: examples on which layers are compared
 EXAMPLES = 512
 #: from how many policies of a structure the alignment is a mean
 ALIGNED = 4
-
-
-def variance_parts(scale: Scale) -> list[Part]:
-    """Return the parts of Table 6."""
-    return main_parts(scale)
 
 
 def by_layer(population: Population) -> list[float]:
@@ -41,7 +36,9 @@ def variances(lab: Lab) -> Result:
     """Table 6: the variance of parameters, of each layer and of whole policies."""
     columns = ("structure", "d", "source", "layer 1", "layer 2", "layer 3", "all", "between policies")
     rows: list[list[Cell]] = []
+    findings = []
     for width in WIDTHS:
+        totals: dict[str, list[float]] = {}
         for name in (*KNOWN[:4], *UNKNOWN):
             for source, make in sources(lab, name, width, main_models(lab, width)).items():
                 population = make()
@@ -49,27 +46,17 @@ def variances(lab: Lab) -> Result:
                 between = float(population.weights.double().var(0, correction=0).mean())
                 d = structure_of(name, width).fields()["width"]
                 rows.append([name, d, source, *by_layer(population), whole, between])
+                totals.setdefault(source, []).append(whole)
+        listed = ", ".join(f"{source} {statistics.mean(each):.3g}" for source, each in totals.items())
+        said = "the paper's d" if width == "paper" else "d = 128"
+        findings.append(f"Variance of all parameters at {said}, mean over structures: {listed}.")
     note = (
         "Layers: the variance of a layer's weights around their mean, averaged over policies. All: the same"
         " of all parameters, the metric parameter_variance. Between policies: the variance of each parameter"
         " over the policies of the source, averaged over parameters; 0 would be copies of one policy. The"
         " paper's own numbers are lost."
     )
-    findings = []
-    for width in WIDTHS:
-        chosen = [row for row in rows if row[1] == structure_of(str(row[0]), width).fields()["width"]]
-        means = {
-            source: sum(float(row[6] or 0) for row in chosen if row[2] == source)
-            / max(1, sum(row[2] == source for row in chosen))
-            for source in dict.fromkeys(str(row[2]) for row in chosen)
-        }
-        listed = ", ".join(f"{source} {mean:.3g}" for source, mean in means.items())
-        findings.append(f"Variance of all parameters at {_said(width)}, mean over structures: {listed}.")
     return Result([Table("Variance of parameters", columns, rows, note)], findings=findings)
-
-
-def _said(width: str) -> str:
-    return "the paper's d" if width == "paper" else "d = 128"
 
 
 def resnet_parameters(blocks: Sequence[int], classes: int = 1000) -> int:
@@ -92,42 +79,26 @@ def resnet_parameters(blocks: Sequence[int], classes: int = 1000) -> int:
 
 def counts(lab: Lab) -> Result:
     """Table 7: how many parameters networks have."""
-    rows: list[list[Cell]] = []
-    for name in (*KNOWN[:4], *UNKNOWN):
-        for width in WIDTHS:
-            structure = structure_of(name, width)
-            d = structure.fields()["width"]
-            rows.append([f"GFlowNet, hypergrid {name}, d = {d}", structure.layout.size, "counted"])
+    grids = [structure_of(name, width) for name in (*KNOWN[:4], *UNKNOWN) for width in WIDTHS]
+    sizes = [grid.layout.size for grid in grids]
+    resnet18 = resnet_parameters((2, 2, 2, 2))
+    with torch.device("meta"):
+        transformer = sum(p.numel() for p in nn.Transformer(nhead=8).parameters())
+    rows: list[list[Cell]] = [[f"GFlowNet, hypergrid {g.name}", g.layout.size, "counted"] for g in grids]
     for preset in ("small", "medium", "full"):
         structure = Structure.parse("molecule", preset)
         rows.append([f"GFlowNet, molecules {preset}", structure.layout.size, "counted"])
-    for name, blocks in {"ResNet-18": (2, 2, 2, 2), "ResNet-34": (3, 4, 6, 3)}.items():
-        rows.append([name, resnet_parameters(blocks), "by its formula (He et al. 2016)"])
-    for heads in (4, 8):
-        with torch.device("meta"):
-            transformer = nn.Transformer(nhead=heads)
-        total = sum(p.numel() for p in transformer.parameters())
-        rows.append([f"Transformer, {heads} heads", total, "torch's nn.Transformer; heads change no count"])
-    smallest, largest = min(int(r[1] or 0) for r in rows), max(int(r[1] or 0) for r in rows[:16])
-    return Result(
-        [
-            Table(
-                "Parameters",
-                ("network", "parameters", "how known"),
-                rows,
-                "The paper's own numbers are lost.",
-            )
-        ],
-        findings=[
-            f"A hypergrid policy has {smallest:,} to {largest:,} parameters, ResNet-18 {rows[-4][1]:,}: what"
-            " is generated here is small, which is part of why it can be generated."
-        ],
+    rows += [
+        ["ResNet-18", resnet18, "by its formula (He et al. 2016)"],
+        ["ResNet-34", resnet_parameters((3, 4, 6, 3)), "by its formula (He et al. 2016)"],
+        ["Transformer, 4 or 8 heads", transformer, "torch's nn.Transformer; heads change no count"],
+    ]
+    note = "The paper's own numbers are lost."
+    said = (
+        f"A hypergrid policy has {min(sizes):,} to {max(sizes):,} parameters, ResNet-18 {resnet18:,}: what is"
+        " generated here is small, which is part of why it can be generated."
     )
-
-
-def alignment_parts(scale: Scale) -> list[Part]:
-    """Return the parts of Figure 6."""
-    return main_parts(scale, ["useful"])
+    return Result([Table("Parameters", ("network", "parameters", "how known"), rows, note)], findings=[said])
 
 
 def paired_inputs(first: Structure, second: Structure, seed: int) -> tuple[Tensor, Tensor]:
@@ -194,20 +165,21 @@ def alignments(lab: Lab) -> Result:
     maps: dict[str, Tensor] = {}
     names: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
 
+    models = main_models(lab, "useful")
     for source in ("trained", "untrained", "generated, conv1d + unet1d, v", "generated, coordinate"):
+        policies = {
+            name: sources(lab, name, "useful", models)[source]()[:ALIGNED]
+            for name in dict.fromkeys(name for pair in pairs for name in pair)
+        }
         for first, second in pairs:
-            own, other = (
-                sources(lab, name, "useful", main_models(lab, "useful"))[source]()[:ALIGNED]
-                for name in (first, second)
-            )
             title = f"{first} and {second}, {source}"
-            maps[title] = alignment(own, own if first == second else other, lab.seed)
-            labels = layer_names(own[0].module())
+            maps[title] = alignment(policies[first], policies[second], lab.seed)
+            labels = layer_names(policies[first][0].module())
             names[title] = (labels, labels)
     caption = (
-        f"CKA between the layers of d = 128 policies, mean over pairs of {len(own)}. A structure beside"
-        " itself means different policies of it. Two grids are compared at the same relative places of the"
-        " dimensions that both have."
+        f"CKA between the layers of d = 128 policies, mean over pairs of {min(ALIGNED, lab.scale.num)}. A"
+        " structure beside itself means different policies of it. Two grids are compared at the same relative"
+        " places of the dimensions that both have."
     )
 
     def mean(first: str, second: str, source: str) -> float:

@@ -44,22 +44,33 @@ PREDICTIONS: tuple[Prediction, ...] = ("epsilon", "v_prediction")
 
 def structure_of(name: str, width: Width) -> Structure:
     """Return one of the paper's structures at a width."""
-    (inputs,) = {len(Structure.parse("hypergrid", name).layout.units["input"])}
+    inputs = len(Structure.parse("hypergrid", name).layout.units["input"])
     d = round(inputs**0.5) if width == "paper" else USEFUL
     return Structure.parse("hypergrid", f"{name},width={d}")
 
 
 @dataclass(frozen=True)
 class ZooPart:
-    """A zoo of the five training structures, with the largest M checkpoints of each."""
+    """Policies that are trained from scratch.
+
+    Attributes:
+        width: their hidden width.
+        known: whether they are the zoo of the five training structures, with the largest M checkpoints of
+            each; else they are of the unknown structures, only to compare.
+    """
 
     width: Width
-    kind = "zoo"
+    known: bool = True
+
+    @property
+    def kind(self) -> str:
+        """What it takes seconds by."""
+        return "zoo" if self.known else "trained"
 
     @property
     def place(self) -> str:
         """The folder of the part."""
-        return f"zoos/{self.width}"
+        return f"{'zoos' if self.known else 'trained'}/{self.width}"
 
     def requires(self) -> list[Part]:
         """Return the parts that it is made of."""
@@ -67,31 +78,9 @@ class ZooPart:
 
     def make(self, lab: Lab) -> None:
         """Train the policies."""
-        structures = [structure_of(name, self.width) for name in KNOWN]
-        config = lab.config(**{"zoo.num": max(lab.scale.members)})
-        train_zoo(config, structures, config.zoo, lab.folder / self.place, Progress.current())
-
-
-@dataclass(frozen=True)
-class TrainedPart:
-    """Policies of the unknown structures that are trained from scratch, only to compare."""
-
-    width: Width
-    kind = "trained"
-
-    @property
-    def place(self) -> str:
-        """The folder of the part."""
-        return f"trained/{self.width}"
-
-    def requires(self) -> list[Part]:
-        """Return the parts that it is made of."""
-        return []
-
-    def make(self, lab: Lab) -> None:
-        """Train the policies."""
-        structures = [structure_of(name, self.width) for name in (*UNKNOWN, *MORE_UNKNOWN)]
-        config = lab.config(**{"zoo.num": lab.scale.num})
+        names = KNOWN if self.known else (*UNKNOWN, *MORE_UNKNOWN)
+        structures = [structure_of(name, self.width) for name in names]
+        config = lab.config(**{"zoo.num": max(lab.scale.members) if self.known else lab.scale.num})
         train_zoo(config, structures, config.zoo, lab.folder / self.place, Progress.current())
 
 
@@ -154,7 +143,7 @@ class ModelPart:
         )
 
 
-Part = ZooPart | TrainedPart | AutoencoderPart | ModelPart
+Part = ZooPart | AutoencoderPart | ModelPart
 
 
 def with_requirements(parts: Sequence[Part]) -> list[Part]:
@@ -176,7 +165,7 @@ class Lab:
 
     def __init__(self, folder: Path, scale: Scale, seed: int) -> None:
         self.folder, self.scale, self.seed = folder, scale, seed
-        self._zoos: dict[Width, Zoo] = {}
+        self._zoos: dict[ZooPart, Zoo] = {}
         self._generators: dict[ModelPart | str, Generator] = {}
         #: what measuring found, by what was measured, for items that measure the same
         self.measured: dict[tuple[str, ...], Any] = {}
@@ -211,17 +200,20 @@ class Lab:
         manifest = self.folder / part.place / "run.json"
         return manifest.exists() and bool(read_json(manifest).get("complete"))
 
-    def zoo(self, width: Width, structures: int = len(KNOWN), members: int | None = None) -> Zoo:
+    def _policies(self, name: str, width: Width) -> Population:
+        """Return all policies of a structure that were trained from scratch and did not diverge."""
+        part = ZooPart(width, name in KNOWN)
+        if part not in self._zoos:
+            self._zoos[part] = Zoo(self.folder / part.place)
+        population = self._zoos[part].get(structure_of(name, width))
+        if population is None:
+            raise GenflowError(f"{self.folder / part.place} has no policies of {name}; remove the folder")
+        return population.without_diverged()
+
+    def zoo(self, width: Width, structures: int, members: int) -> Zoo:
         """Return the zoo of the first N structures with M checkpoints of each, from all runs alike."""
-        if width not in self._zoos:
-            self._zoos[width] = Zoo(self.folder / ZooPart(width).place)
-        zoo = self._zoos[width]
-        chosen = [zoo.get(structure_of(name, width)) for name in KNOWN[:structures]]
-        if None in chosen:
-            raise GenflowError(
-                f"{zoo.folder} lacks one of {', '.join(KNOWN[:structures])}; remove the folder"
-            )
-        return zoo.of([spaced(p.without_diverged(), members) for p in chosen if p is not None])
+        chosen = [spaced(self._policies(name, width), members) for name in KNOWN[:structures]]
+        return self._zoos[ZooPart(width)].of(chosen)
 
     def generator(self, model: ModelPart | str) -> Generator:
         """Return one of the paper's generators, or one that ships, by its name."""
@@ -235,26 +227,17 @@ class Lab:
         return self.generator(model).generate(structure, self.scale.num, self.seed)
 
     def trained(self, name: str, width: Width) -> Population:
-        """Return policies of a structure that were trained from scratch, as many as are measured.
-
-        Raises:
-            GenflowError: the part was not made.
-        """
-        structure = structure_of(name, width)
-        part = ZooPart(width) if name in KNOWN else TrainedPart(width)
-        population = Zoo(self.folder / part.place).get(structure)
-        if population is None:
-            raise GenflowError(f"{self.folder / part.place} has no policies of {structure.name}")
-        return population.without_diverged()[: self.scale.num]  # the last step of each run comes first
+        """Return policies of a structure that were trained from scratch, as many as are measured."""
+        return self._policies(name, width)[: self.scale.num]  # the last step of each run comes first
 
     def untrained(self, name: str, width: Width) -> Population:
         """Return untrained policies of a structure."""
         return Population.initialised(structure_of(name, width), self.scale.num, self.seed)
 
 
-def spaced(population: Population, num: int | None) -> Population:
+def spaced(population: Population, num: int) -> Population:
     """Return some policies of a population, evenly spaced over its checkpoints and runs."""
-    if num is None or num >= len(population):
+    if num >= len(population):
         return population
     rows = torch.linspace(0, len(population) - 1, num).round().long()
     facts = dict(population.provenance)

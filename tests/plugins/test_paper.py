@@ -18,6 +18,7 @@ from genflow_paper.divergences import PERFECT, impossible, reference
 from genflow_paper.items import ITEMS
 from genflow_paper.molecules import with_modules
 from genflow_paper.networks import paired_inputs, resnet_parameters
+from genflow_paper.page import heading
 from genflow_paper.parts import KNOWN, ModelPart, structure_of, with_requirements
 from genflow_paper.printed import BY_MEMBERS, BY_STRUCTURES, MAIN, SPREAD
 from genflow_paper.scale import SCALES
@@ -60,7 +61,7 @@ def check_page(folder: Path, names: Sequence[str]) -> None:
         facts = result(folder, name)
         assert facts["command"] == f"genflow reproduce {name} --scale smoke --seed 0"
         assert facts["seconds"] >= 0 and facts["scale"] == "smoke"
-        assert job.heading(name) in page
+        assert heading(name) in page
         assert facts["tables"] or facts["pictures"]
         for picture in facts["pictures"]:
             png = (folder / "items" / name / f"{picture['name']}.png").read_bytes()
@@ -192,10 +193,17 @@ def wrong(*args: object, cwd: Path) -> str:
 def test_wrong_requests_are_one_line(tmp_path):
     assert "no item 'tabel2'" in (said := wrong("tabel2", cwd=tmp_path)) and "table2" in said
     assert "name items, or give --all" in wrong(cwd=tmp_path)
-    assert "name items, or give --all" in wrong("table1", "--all", cwd=tmp_path)
+    assert "name items, or give --all or --list" in wrong("table1", "--all", cwd=tmp_path)
     assert "more than --budget 5" in wrong("--all", "--scale", "small", "--budget", 5, cwd=tmp_path)
     if ITEMS["figure6a"].missing:
         assert "genflownet[vision]" in wrong("figure6a", cwd=tmp_path)
+
+
+def test_larger_scales_take_longer():
+    smoke, small, paper = (
+        job.seconds_of(scale, job._parts(scale, ITEMS), list(ITEMS)) for scale in SCALES.values()
+    )
+    assert 10 * smoke < small < paper / 5
 
 
 def test_a_full_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
