@@ -114,6 +114,11 @@ def sources(
     return made
 
 
+def brief_source(source: str) -> str:
+    """Return the label of a source as pictures with little room show it."""
+    return source.removeprefix("generated, ").replace(" + unet1d", "")
+
+
 def row(name: str, width: Width, source: str, found: Measured, printed: Printed | None) -> list[Cell]:
     """Return the row of `COLUMNS` of what was measured of a source."""
     d = structure_of(name, width).fields()["width"]

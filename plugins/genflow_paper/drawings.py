@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genflow import draw_curves, draw_marginals, draw_matrices, finetune, js
 
-from .divergences import main_models, sources
+from .divergences import brief_source, main_models, sources
 from .parts import Lab, structure_of
 from .result import Cell, Picture, Result, Table
 
@@ -97,7 +97,7 @@ def matrices(lab: Lab, layer: int) -> Result:
         shown = {}
         for source, make in sources(lab, "A", width, main_models(lab, width)).items():
             group = make()[:DRAWN].state_dict()[name]
-            shown[source] = group
+            shown[brief_source(source)] = group
             flat = group.double().flatten(1)
             apart = torch.cdist(flat, flat).sum() / (len(flat) * (len(flat) - 1)) / flat.norm(dim=1).mean()
             rows.append(["A", structure.fields()["width"], source, name, float(apart)])
@@ -131,7 +131,7 @@ def samples(lab: Lab) -> Result:
             exact = make()[:1].terminal_distribution()
             rng = torch.Generator().manual_seed(lab.seed)
             drawn = torch.multinomial(exact, SAMPLES, replacement=True, generator=rng)[0]
-            shown[source] = torch.bincount(drawn, minlength=len(target)).double() / SAMPLES
+            shown[brief_source(source)] = torch.bincount(drawn, minlength=len(target)).double() / SAMPLES
         png = draw_marginals(structure.solution.graph.states, shown)
         assert png is not None
         d = structure.fields()["width"]

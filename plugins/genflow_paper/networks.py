@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genflow import Population, Structure
 
 from .charts import heat_maps
-from .divergences import main_models, sources
+from .divergences import brief_source, main_models, sources
 from .parts import KNOWN, UNKNOWN, WIDTHS, Lab, structure_of
 from .result import Cell, Picture, Result, Table
 
@@ -172,7 +172,7 @@ def alignments(lab: Lab) -> Result:
             for name in dict.fromkeys(name for pair in pairs for name in pair)
         }
         for first, second in pairs:
-            title = f"{first} and {second}, {source}"
+            title = f"{first} and {second}, {brief_source(source)}"
             maps[title] = alignment(policies[first], policies[second], lab.seed)
             labels = layer_names(policies[first][0].module())
             names[title] = (labels, labels)
