@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -57,3 +58,17 @@ def test_the_table_of_speed_is_that_of_the_results():
     rows = [row for name in table.WORKS for row in table.rows(figures(f"{name}.json"))]
     assert len(rows) > 40
     assert [row for row in rows if row not in text] == [], "run benchmarks/table.py benchmarks/results"
+
+
+def test_the_page_of_the_paper_quotes_what_was_measured():
+    rows = {
+        line.split(" |")[0].strip("| "): line
+        for line in (REPO / "docs" / "paper.md").read_text().splitlines()
+    }
+    structures = {"table1": "known A to D", "table2": "unknown A* to D*", "table9": "unknown E* to H*"}
+    for item, names in structures.items():
+        findings = figures(f"paper/{item}.json")["findings"]
+        for finding, width in zip(findings, ("the paper's d", "128"), strict=False):
+            measured = sorted(float(value) for value in re.findall(r" (0\.\d+)", finding))
+            quoted = sorted(float(value) for value in re.findall(r"\.\d+", rows[f"{names}, {width}"]))
+            assert quoted == pytest.approx(measured, abs=6e-4) and len(quoted) == 5
