@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-PATIENCE = 240
+PATIENCE = 600
 GENFLOW = [sys.executable, "-m", "genflow"]
 #: what commands import sooner or later
 IMPORTED = [

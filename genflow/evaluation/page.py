@@ -23,6 +23,7 @@ table { border-collapse: separate; border-spacing: 0; font-size: .88rem;
 th, td { padding: .32rem .65rem; text-align: right; white-space: nowrap; border-top: 1px solid #eee;
   vertical-align: top; }
 thead th { border: 0; }
+.text { text-align: left; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; font-weight: 500; }
 tr.group th { background: #f1f4f7; font-weight: 600; }
 tr.group th > span { position: sticky; left: .65rem; }

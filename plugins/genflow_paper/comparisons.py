@@ -97,7 +97,7 @@ def _told(printed: Sequence[tuple[str, Printed]]) -> str:
 
 def _ranking(width: Width, exact: Mapping[tuple[Width, str], Sequence[float]]) -> str:
     means = {source: sum(v) / len(v) for (w, source), v in exact.items() if w == width}
-    listed = ", ".join(f"{source} {mean:.3g}" for source, mean in sorted(means.items(), key=lambda i: i[1]))
+    listed = "; ".join(f"{source} {mean:.3g}" for source, mean in sorted(means.items(), key=lambda i: i[1]))
     said = "the paper's d, the square root of s" if width == "paper" else "d = 128"
     return f"Exact JS at {said}, mean over the structures, best first: {listed}."
 

@@ -75,7 +75,7 @@ def tuning(lab: Lab) -> Result:
                 f"reward_{name.replace('*', '_star')}", draw_curves(curves, "mean reward", False), caption
             )
         )
-        first = ", ".join(f"{source} {points[0][1]:.3g}" for source, points in curves.items())
+        first = "; ".join(f"{source} {points[0][1]:.3g}" for source, points in curves.items())
         findings.append(f"Mean reward at the first step that is recorded, on {name}: {first}.")
     columns = ("structure", "start", "step", "mean reward", "mean reward of a perfect sampler")
     ends = ("structure", "start", "JS before", "JS after")

@@ -57,8 +57,13 @@ def section(name: str, result: Result, facts: dict[str, Any]) -> str:
 
 def table_html(table: Table) -> str:
     """Return a table as HTML, folded if it is long."""
-    header = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    rows = "".join(f"<tr>{_cells(row)}</tr>\n" for row in table.rows)
+    # words stand on the left, numbers on the right
+    texts = [all(isinstance(cell, str | None) for cell in column) for column in zip(*table.rows, strict=True)]
+    kinds = [' class="text"' if text else "" for text in texts]
+    header = "".join(
+        f'<th scope="col"{k}>{escape(c)}</th>' for c, k in zip(table.columns, kinds, strict=True)
+    )
+    rows = "".join(f"<tr>{_cells(row, kinds)}</tr>\n" for row in table.rows)
     made = f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>"
     made = f'<div class="scroll" tabindex="0">{made}</div>'
     note = f"<p><small>{escape(table.note)}</small></p>" if table.note else ""
@@ -68,10 +73,10 @@ def table_html(table: Table) -> str:
     return f"{title}{made}{note}"
 
 
-def _cells(row: Sequence[Cell]) -> str:
-    first, *others = row
-    return f'<th scope="row">{escape(_text(first))}</th>' + "".join(
-        f"<td>{escape(_text(c))}</td>" for c in others
+def _cells(row: Sequence[Cell], kinds: Sequence[str]) -> str:
+    first, *others = (escape(_text(cell)) for cell in row)
+    return f'<th scope="row">{first}</th>' + "".join(
+        f"<td{kind}>{text}</td>" for text, kind in zip(others, kinds[1:], strict=True)
     )
 
 

@@ -23,7 +23,7 @@ from genflow_paper.parts import KNOWN, ModelPart, structure_of, with_requirement
 from genflow_paper.printed import BY_MEMBERS, BY_STRUCTURES, MAIN, SPREAD
 from genflow_paper.scale import SCALES
 from oracles import grid, lively
-from processes import Job, started
+from processes import Job, started, untimed
 
 from genflow import GenflowError, PolicyOptions, Population, Progress, Structure, train_population
 from genflow.measure import all_metrics
@@ -176,10 +176,32 @@ def test_stopped_it_goes_on_and_yields_the_same(made, tmp_path):
     assert not (tmp_path / "out/report.html").exists()
     Job("reproduce", "table1", "--scale", "smoke", "--out", "out", cwd=tmp_path).wait()
 
-    def without_times(found: list[dict]) -> list[dict]:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
+    assert untimed(rows(tmp_path / "out", "table1")) == untimed(rows(folder, "table1"))
 
-    assert without_times(rows(tmp_path / "out", "table1")) == without_times(rows(folder, "table1"))
+
+#: item -> what is there when its first training is over
+STAGES = {
+    "figure4": "tuned/*/*/finetuned/population.json",
+    "table3": "molecules/*/population.json",
+    "optima": "optima/*/optimum-0/population.json",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("item", STAGES)
+def test_stopped_in_the_middle_of_an_item_it_keeps_what_was_trained(made, tmp_path, item):
+    whole = made / STAGES[item].split("/")[0]
+    shutil.copytree(made, tmp_path / "out", ignore=lambda at, names: {whole.name, "items"} & {*names})
+    reproduce = ("reproduce", item, "--scale", "smoke", "--out", "out")
+    first: list[Path] = []
+    with started(*reproduce, cwd=tmp_path) as killed:
+        killed.until(lambda: first.extend((tmp_path / "out").glob(STAGES[item])) or first, "the first stage")
+    kept = first[0].stat().st_mtime_ns
+    assert not (tmp_path / "out/items" / item / "result.json").exists()
+    Job(*reproduce, cwd=tmp_path).wait()
+    assert first[0].stat().st_mtime_ns == kept
+    found, expected = result(tmp_path / "out", item), result(made, item)
+    assert found["tables"] == expected["tables"] and found["findings"] == expected["findings"]
 
 
 def wrong(*args: object, cwd: Path) -> str:
