@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,9 +16,6 @@ from torch import Tensor
 from genflow.caching import bytes_of, cached_on
 from genflow.errors import GenflowError
 from genflow.schema import brief
-
-if TYPE_CHECKING:
-    from gfn.env import DiscreteEnv
 
 NO_CHILD = -1
 #: the most bytes of an expert's tables that are moved to another device, rather than what is drawn of them
@@ -183,55 +179,6 @@ class Expert:
         return states.to(device), mask.to(device), policy.to(device)
 
 
-def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
-    """Enumerate the states of a graded torchgfn environment breadth first.
-
-    An environment is graded if all trajectories to a state have the same length, e.g. if every action adds
-    one piece.
-
-    Raises:
-        GenflowError: there are more than `max_states` states, or the task is not graded.
-    """
-    level = env.s0.reshape(1, -1).cpu()
-    shape = env.s0.shape
-    seen: dict[bytes, int] = {level.numpy().tobytes(): 0}
-    states, children, can_exit, levels = [level], [], [], [torch.tensor([0])]
-    while len(level):
-        wrapped = env.States(level.reshape(-1, *shape))
-        mask = wrapped.forward_masks.cpu()
-        rows, actions = mask[:, :-1].nonzero(as_tuple=True)
-        table = torch.full((len(level), mask.shape[1] - 1), NO_CHILD)
-        can_exit.append(mask[:, -1])
-        children.append(table)
-        if not len(rows):
-            break
-        stepped = env.step(
-            env.States(level[rows].reshape(-1, *shape)), env.actions_from_tensor(actions[:, None])
-        ).tensor
-        unique, inverse = stepped.reshape(len(rows), -1).cpu().unique(dim=0, return_inverse=True)
-        if len(seen) + len(unique) > max_states:
-            raise GenflowError(
-                f"this task has more than {max_states:,} states; "
-                "use a metric that samples instead of an exact one"
-            )
-        start = len(seen)
-        for row in unique.numpy():
-            if row.tobytes() in seen:
-                raise GenflowError(
-                    f"{type(env).__name__}: a state is reached by trajectories of different lengths: "
-                    "`Environment.exact_solution` must return a subclass that overrides"
-                    " `ExactSolution.graph`"
-                )
-            seen[row.tobytes()] = len(seen)
-        table[rows, actions] = start + inverse
-        level = unique
-        states.append(unique)
-        levels.append(torch.arange(start, len(seen)))
-    return StateGraph(
-        torch.cat(states).reshape(-1, *shape), torch.cat(children), torch.cat(can_exit), tuple(levels)
-    )
-
-
 def require_rewards(states: Tensor, log_reward: Tensor) -> None:
     """Raise an error if a reward is not a positive finite number, because it defines no distribution.
 
@@ -272,16 +219,16 @@ def require_ways_out(graph: StateGraph) -> None:
 
 
 @torch.no_grad()
-def optimal_flows(graph: StateGraph, log_reward: Tensor, log_n: Tensor | None = None) -> Flows:
+def optimal_flows(graph: StateGraph, log_reward: Tensor, log_pb: Tensor | None = None) -> Flows:
     """Solve for the flows by backward dynamic programming, F(s) = R(s) + sum over children F(s') P_B(s | s').
 
-    P_B is uniform over the parents of s', or n(s) / n(s') where the numbers n of trajectories to states are
-    given. Source: Bengio et al., "GFlowNet Foundations", JMLR 2023.
+    Source: Bengio et al., "GFlowNet Foundations", JMLR 2023.
 
     Args:
         graph: the states of the task.
         log_reward: (S,) float64. Only entries of states in which a trajectory may end are read.
-        log_n: (S,) float64 log n of the maximum-entropy backward policy; None for the uniform one.
+        log_pb: (S, A-1) float64 log P_B of the step along each edge, as `children` lists them; None if it is
+            uniform over the parents of a state.
 
     Raises:
         GenflowError: a reward is not a positive finite number, or a state is a dead end.
@@ -291,11 +238,11 @@ def optimal_flows(graph: StateGraph, log_reward: Tensor, log_n: Tensor | None = 
     logits = torch.full((len(graph.states), graph.children.shape[1] + 1), -torch.inf, dtype=torch.float64)
     logits[:, -1] = log_reward.double().masked_fill(~graph.can_exit, -torch.inf)
     log_flow = torch.empty(len(graph.states), dtype=torch.float64)
-    behind = graph.n_parents.clamp(min=1).double().log() if log_n is None else log_n
+    log_parents = graph.n_parents.clamp(min=1).double().log()
     for index in reversed(graph.levels):
         child = graph.children[index].long()
-        inflow = log_flow[child.clamp(min=0)] - behind[child.clamp(min=0)]
-        inflow += 0.0 if log_n is None else log_n[index, None]
+        behind = -log_parents[child.clamp(min=0)] if log_pb is None else log_pb[index]
+        inflow = log_flow[child.clamp(min=0)] + behind
         logits[index, :-1] = inflow.masked_fill(child == NO_CHILD, -torch.inf)
         log_flow[index] = logits[index].logsumexp(dim=1)
     if log_flow.isneginf().any():

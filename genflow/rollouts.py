@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genflow import exact
 from genflow.errors import GenflowError
-from genflow.interfaces.transitions import Transitions
+from genflow.interfaces.transitions import BACKWARD_POLICIES, Transitions
 
 #: torchgfn states (M, U, *state_shape) -> logits (M, U, A) of each policy there, and what
 #: `PolicyArch.backward` needs, (M, U, ...) each
@@ -300,8 +300,8 @@ def _in_order(
         _rows(v, order) for v in (row_states, index, masks, actions, valid, places)
     )
     exits = valid & (actions == transitions.n_actions - 1)
-    # the next row is the next state of the same trajectory unless this row exits
-    log_pb = transitions.log_pb(row_states, row_states.roll(-1, dims=1)).to(logits.dtype)
+    ends = exits | ~valid
+    log_pb = _log_pb(transitions, row_states, ends).to(logits.dtype)
     final = row_states[exits].reshape(*shape, *row_states.shape[2:])
     log_reward = transitions.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
     exact.require_rewards(final.flatten(0, 1), log_reward.flatten())
@@ -315,9 +315,21 @@ def _in_order(
         actions=actions,
         valid=valid,
         exits=exits,
-        log_pb=log_pb.masked_fill(exits | ~valid, 0.0),
+        log_pb=log_pb.masked_fill(ends, 0.0),
         places=places.clamp(max=trajectories * length - 1),
         log_reward=log_reward,
         final=final,
         length=length,
     )
+
+
+def _log_pb(transitions: Transitions, states: Tensor, ends: Tensor) -> Tensor:
+    """Log P_B (M, K) of the steps from states (M, K, *state_shape), anything where a trajectory `ends`."""
+    # the next row is the next state of the same trajectory unless this row exits
+    following = states.roll(-1, dims=1)
+    if transitions.backward in BACKWARD_POLICIES:
+        return transitions.log_pb(states, following)
+    # one of the task's own need not bear pairs that are no step
+    log_pb = torch.zeros(ends.shape, dtype=torch.float64, device=ends.device)
+    log_pb[~ends] = transitions.log_pb(states[~ends], following[~ends]).double()
+    return log_pb

@@ -322,35 +322,10 @@ def test_names_of_the_condition_are_the_same_in_all_structures():
         second.condition()
 
 
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        (
-            {"exact_solution": lambda self, transitions: ExactSolution(transitions, n_states=8)},
-            "has 15 states",
-        ),
-        (
-            {
-                "torchgfn": {
-                    "forward": staticmethod(
-                        lambda states: states.tensor.sum(-1, keepdim=True) < torch.tensor([2, 1, 9])
-                    ),
-                    "backward": staticmethod(
-                        lambda states: states.tensor.sum(-1, keepdim=True) > torch.tensor([0, 1])
-                    ),
-                    "step": lambda env, states, actions: env.States(
-                        states.tensor + torch.nn.functional.pad(actions.tensor + 1, (0, 2))
-                    ),
-                }
-            },
-            "BitsEnv: a state is reached by trajectories of different lengths",
-        ),
-    ],
-    ids=["number of states", "ungraded states"],
-)
-def test_what_only_enumeration_finds_names_the_class(members, message):
-    with pytest.raises(GenflowError, match=message):
-        bits(**members).solution.graph  # noqa: B018
+def test_what_only_enumeration_finds_names_the_class():
+    wrong = bits(exact_solution=lambda self, transitions: ExactSolution(transitions, n_states=8))
+    with pytest.raises(GenflowError, match="BitsEnv has 15 states, but"):
+        wrong.solution.graph  # noqa: B018
 
 
 def test_an_expensive_reward_is_not_asked():

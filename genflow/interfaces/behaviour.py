@@ -200,19 +200,24 @@ def _check_parents(task: Task, states: Tensor, taken: Tensor, following: Tensor)
 
 
 def check_backward(task: Task) -> None:
-    """Check that the probabilities of undoing actions add up to 1, where trajectories are counted."""
-    if task.transitions.backward == "uniform":
+    """Check that the probabilities of undoing actions add up to 1, where they are not uniform."""
+    named = task.transitions.backward
+    if named == "uniform":
         return
+    source = "log_n_trajectories" if named == "maxent" else "log_pb"
     for states in task.walk[1:]:
-        with blaming(f"{task.name}: the number of trajectories"):
-            total = task.transitions.backward_probs(states).sum(1)
-        wrong = (total - 1).abs() > 1e-6
-        if wrong.any():
-            raise fault(
-                task.name,
-                f"state {brief(states[wrong][0].tolist())} has {float(total[wrong][0]):g} times as many"
-                " trajectories to its parents as to itself; log_n_trajectories must count all alike",
-            )
+        with blaming(f"{task.name}: the backward policy {named!r} ({source})"):
+            probs = task.transitions.backward_probs(states)
+        total = probs.sum(1)
+        wrong = ~((total - 1).abs() <= 1e-6) | (probs < 0).any(1)
+        if not wrong.any():
+            continue
+        state, times = brief(states[wrong][0].tolist()), float(total[wrong][0])
+        if named == "maxent":
+            said = f"{times:g} times as many trajectories to its parents as to itself; {source} must count"
+            raise fault(task.name, f"state {state} has {said} all alike")
+        said = f"probabilities of undoing actions that add up to {times:g}; {source} must make that 1"
+        raise fault(task.name, f"state {state} has {said}")
 
 
 def check_inputs(task: Task) -> None:
@@ -299,9 +304,12 @@ def _made(environment: Environment, device: torch.device) -> Transitions:
     name = type(environment).__name__
     with blaming(f"{name}.transitions()"):
         transitions = environment.transitions(device)
-    if environment.backward not in BACKWARD_POLICIES:
+    named, own = environment.backward, type(transitions).log_pb is not Transitions.log_pb
+    if named not in BACKWARD_POLICIES and not (own and isinstance(named, str)):
         raise fault(
-            f"{name}.backward", f"it is {brief(environment.backward)}; use one of {brief(BACKWARD_POLICIES)}"
+            f"{name}.backward",
+            f"it is {brief(named)}; use one of {brief(BACKWARD_POLICIES)}, or say its probabilities in"
+            " Transitions.log_pb",
         )
     transitions.backward = environment.backward
     return transitions

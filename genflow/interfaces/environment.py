@@ -16,7 +16,7 @@ from genflow.exact import Expert
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery, PlainGallery
 from genflow.interfaces.reward import Reward
-from genflow.interfaces.transitions import BackwardPolicy, Transitions
+from genflow.interfaces.transitions import Transitions
 from genflow.layout import UnitDescriptions
 from genflow.schema import Schema
 
@@ -122,8 +122,11 @@ class Environment(ABC):
         return None
 
     @property
-    def backward(self) -> BackwardPolicy:
-        """The backward policy of the task; "maxent" where `Transitions.log_n_trajectories` is known."""
+    def backward(self) -> str:
+        """The name of the backward policy of the task.
+
+        "maxent" needs `Transitions.log_n_trajectories`, and a name of the task's own `Transitions.log_pb`.
+        """
         return "uniform"
 
     def initial_logits(self) -> Tensor | None:

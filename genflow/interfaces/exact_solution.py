@@ -13,12 +13,15 @@ from torch import Tensor
 
 from genflow import exact
 from genflow.caching import ByteCache, share_of_memory
+from genflow.enumeration import enumerate_states
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 
 T = TypeVar("T")
 #: The most states of a task that is enumerated.
 MAX_STATES = 2_000_000
+#: states whose edges are asked for at once
+MAX_ROWS = 2**16
 #: graphs, flows and experts; distillation uses those of hundreds of structures in turn
 _cache = ByteCache(share_of_memory(1 / 3))
 
@@ -79,7 +82,7 @@ class ExactSolution:
     def _enumerate(self) -> exact.StateGraph:
         self.require_enumerable("the state graph", "use metrics that sample")
         env = self.transitions.env
-        graph = exact.enumerate_states(env, MAX_STATES)
+        graph = enumerate_states(env, MAX_STATES)
         exact.require_ways_out(graph)  # without one there are fewer states, which is not the fault
         if len(graph.states) != self.n_states:
             raise GenflowError(
@@ -140,8 +143,16 @@ class ExactSolution:
 
     def _optimal_flows(self) -> exact.Flows:
         graph, transitions = self.graph, self.transitions
-        log_n = transitions.log_n_trajectories(graph.states) if transitions.backward == "maxent" else None
-        return exact.optimal_flows(graph, self.log_reward(), log_n)
+        log_pb = None
+        if transitions.backward != "uniform":
+            edges = graph.children != exact.NO_CHILD
+            log_pb = torch.full(edges.shape, -torch.inf, dtype=torch.float64)
+            for index in torch.arange(len(edges)).split(MAX_ROWS):
+                rows, actions = edges[index].nonzero(as_tuple=True)
+                parents, children = index[rows], graph.children[index[rows], actions].long()
+                found = transitions.log_pb(graph.states[parents], graph.states[children])
+                log_pb[parents, actions] = found.double()
+        return exact.optimal_flows(graph, self.log_reward(), log_pb)
 
     def require_expert(self) -> None:
         """Raise an error if the optimal policy of the task cannot be computed.

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
     from gfn.preprocessors import Preprocessor
 
-#: backward policies by name: uniform over the parents of a state, as torchgfn's; or the maximum-entropy one,
-#: under which all trajectories to a state are equally likely (Mohammadpour et al., "Maximum entropy GFlowNets
-#: with soft Q-learning", 2024)
+#: backward policies that need nothing but the graph of states: uniform over the parents of a state, as
+#: torchgfn's; or the maximum-entropy one, under which all trajectories to a state are equally likely
+#: (Mohammadpour et al., "Maximum entropy GFlowNets with soft Q-learning", 2024)
 BackwardPolicy = Literal["uniform", "maxent"]
 BACKWARD_POLICIES: tuple[BackwardPolicy, ...] = get_args(BackwardPolicy)
 
@@ -33,11 +33,12 @@ class Transitions:
     that it is given.
 
     Attributes:
-        backward: the name of the backward policy.
+        backward: the name of the backward policy: one of `BACKWARD_POLICIES`, or one of the task's own,
+            whose Transitions override `log_pb`.
     """
 
     #: set by the structure, as `Environment.backward` says
-    backward: BackwardPolicy = "uniform"
+    backward: str = "uniform"
 
     def __init__(
         self,
@@ -98,7 +99,8 @@ class Transitions:
         """Return log P_B (...) in float64 of steps from parents to states, both (..., *state_shape).
 
         It is - log of the number of parents under "uniform" and log n(parent) - log n(state) under "maxent",
-        with n the number of trajectories.
+        with n the number of trajectories. A task whose backward policy has a name of its own overrides this
+        method. It must be finite for every step, and add up to 1 over the parents of a state.
         """
         if self.backward == "uniform":
             return -self.n_parents(states).clamp(min=1).double().log()

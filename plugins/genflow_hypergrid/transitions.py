@@ -66,7 +66,7 @@ class GridTransitions(Transitions):
         """log P_B of steps, (..., n) -> (...): under "maxent" x_i / |x| for an increment of dimension i."""
         if self.backward == "uniform":
             return super().log_pb(parents, states)
-        undone = (states * (states != parents)).sum(-1)
+        undone = (states * (states != parents)).sum(-1).double()
         return (undone / states.sum(-1).clamp(min=1)).log()
 
     def backward_probs(self, states: Tensor) -> Tensor:
