@@ -79,6 +79,15 @@ class Transitions:
         """The state (*state_shape) that every trajectory starts from."""
         return self.env.s0
 
+    @property
+    def max_steps(self) -> int | None:
+        """The most steps of a trajectory, exit included, or None if the task does not say.
+
+        A task that says it, and whose operations neither wait for the device nor make tensors whose size
+        depends on values, is trained by a CUDA graph.
+        """
+        return None
+
     def forward_masks(self, states: Tensor) -> Tensor:
         """Return the allowed actions (..., A) in states (..., *state_shape), as bool."""
         return self.env.States(states).forward_masks
