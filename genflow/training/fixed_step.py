@@ -1,4 +1,4 @@
-"""A training step in tensors of fixed sizes, which CUDA replays as two graphs instead of launching each kernel.
+"""A training step in tensors of fixed sizes, which CUDA replays as two graphs instead of kernel by kernel.
 
 The rewards stand between the graphs, so that they may be computed by any code.
 """
@@ -38,19 +38,22 @@ class FixedStep:
 
     @classmethod
     def captured(cls, policies: StackedPolicies, warn: Callable[[str], None] | None) -> Self | None:
-        """The step as CUDA graphs; None, and a warning, where the task or the policy does not allow it."""
-        step = cls(policies)
+        """The step as CUDA graphs; None, and a warning in a line, where that is not possible."""
         try:
+            if policies.transitions.max_steps is None:
+                raise RuntimeError(f"{type(policies.transitions).__name__}.max_steps is not told")
+            step = cls(policies)
             step.capture()
-        except RuntimeError as error:  # out of memory, too
-            if warn is not None:
-                reason = str(error).splitlines()[0]
-                warn(
-                    f"{policies.structure.name}: a training step cannot be captured in a CUDA graph"
-                    f" ({reason}); its kernels are launched one by one, as with cuda_graph=off"
-                )
-            return None
-        return step
+            return step
+        except RuntimeError as error:  # an operation that waits for the device, or too little memory
+            reason = str(error).splitlines()[0]
+        torch.cuda.empty_cache()
+        if warn is not None:
+            warn(
+                f"{policies.structure.name}: a training step is not captured in a CUDA graph ({reason});"
+                " its kernels are launched one by one, as with cuda_graph=off"
+            )
+        return None
 
     def walk(self) -> Walk:
         """Take the steps of all trajectories."""

@@ -54,8 +54,8 @@ class PolicyOptions(Schedule):
     )
     cuda_graph: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="Whether a step on CUDA is captured in a CUDA graph where the task allows it, which"
-        ' "auto" does for small batches.',
+        description='Whether a step on CUDA is captured in a CUDA graph, which "auto" does where the task'
+        " allows it and steps are short of work.",
     )
 
 

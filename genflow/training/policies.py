@@ -35,8 +35,8 @@ from genflow.training.stacked import StackedPolicies, leaf
 
 #: policies computed together on a CPU; more do not fit into the cache, and fewer cost overhead
 CACHED_MEMBERS, FEWEST_MEMBERS = 16, 4
-#: trajectories of a policy up to which a CUDA graph is faster, though it evaluates states more than once
-GRAPH_TRAJECTORIES = 64
+#: steps of all trajectories up to which a CUDA graph is faster, though it evaluates states more than once
+GRAPH_ROWS = 2**21
 #: trajectories of the members of a block, beyond which it holds fewer
 BLOCK_TRAJECTORIES = 1024
 #: the most states of a task whose exact metrics are shown in training
@@ -157,14 +157,12 @@ class PopulationTrainee(StackedPolicies):
         return sample(self.transitions, lambda x: (trace(x)[0], ()), shape, 0.0, rng).log_z()
 
     def _may_capture(self) -> bool:
-        """Whether a step on CUDA is worth a graph, or asked for as one, with nothing in the way."""
-        options = self.options
-        asked = options.cuda_graph == "on" or (
-            options.cuda_graph == "auto" and options.batch_size <= GRAPH_TRAJECTORIES
-        )
+        """Whether a step is asked for as a CUDA graph, or worth one, and of a kind that can be one."""
+        options, longest = self.options, self.transitions.max_steps
+        few = longest is not None and longest * self.members * options.batch_size <= GRAPH_ROWS
+        asked = few if options.cuda_graph == "auto" else options.cuda_graph == "on"
         balances = options.objective != "distill" and self.replay is None and self.world.size == 1
-        on_cuda = self.log_z.device.type == "cuda" and len(self.blocks) == 1
-        return asked and balances and on_cuda and self.transitions.max_steps is not None
+        return asked and balances and self.log_z.device.type == "cuda"
 
     def _balance(self, own: slice, epsilon: float, rng: torch.Generator) -> dict[str, Tensor]:
         """Compute the gradients of a block in place, and return its losses and rewards (m,)."""

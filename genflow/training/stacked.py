@@ -66,12 +66,12 @@ class StackedPolicies(Trainee):
         self, structure: Structure, weights: Tensor, options: PolicyOptions, *, seed: int, device: str
     ) -> None:
         self.structure, self.options, self.members = structure, options, len(weights)
-        self.transitions = structure.transitions(device)
         self.weights = {
             n: leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
         }
         self._module = structure.module().to(device)
         self.log_z = leaf(torch.zeros(self.members, dtype=torch.float32, device=device))
+        self.transitions = structure.transitions(self.log_z.device)  # by index, as that of its states
         self.flow: dict[str, Tensor] = {}
         if options.objective in objectives.WITH_STATE_FLOW:
             self.flow = {
