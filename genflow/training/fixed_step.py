@@ -5,6 +5,7 @@ The rewards stand between the graphs, so that they may be computed by any code.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Self, cast
 
@@ -83,7 +84,9 @@ class FixedStep:
         """
         stream, before = torch.cuda.Stream(), torch.cuda.get_sync_debug_mode()
         stream.wait_stream(torch.cuda.current_stream())
-        torch.cuda.set_sync_debug_mode("error")  # before it would spoil a capture
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode")  # that it is a prototype
+            torch.cuda.set_sync_debug_mode("error")  # before it would spoil a capture
         try:
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
