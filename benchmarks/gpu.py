@@ -112,18 +112,26 @@ class Row:
         return self.side.partition(",")[0]
 
 
-def trained(kind: str, members: int, batch: int, device: str | None = None) -> Row:
-    """A row of training."""
+def trained(
+    kind: str, members: int, batch: int, device: str | None = None, said: str = "", **options: Any
+) -> Row:
+    """A row of training, with options of genflow's that are `said` in a word."""
     name = kind if kind == "torchgfn" else f"{kind}, {members:,} member{'s' * (members > 1)}"
-    where = "" if device is None else ", on the CPU"
+    if device is not None:
+        said = "on the CPU"
     return Row(
         f"training, {batch:,} trajectories",
-        name + where,
+        ", ".join(filter(None, (name, said))),
         TRAIN,
         "train",
-        {"members": members, "batch": batch},
+        {"members": members, "batch": batch, **options},
         device,
     )
+
+
+def lowered(members: int, batch: int) -> Row:
+    """A row of training whose products are bfloat16, with float32 sums."""
+    return trained("genflow", members, batch, said="bfloat16", precision="bfloat16")
 
 
 def rows(size: Size) -> list[Row]:
@@ -142,27 +150,33 @@ def rows(size: Size) -> list[Row]:
         )
         for num in size.numbers
     ]
+    exact = [
+        Row(f"exact distribution, {text}", side, EXACT, "exact", {"text": text})
+        for side in (own, "gfnx, 1 policy")
+        for text in size.exact
+    ]
     return [
         trained("genflow", members, batch),
         trained("torchgfn", 1, batch),
         trained("gfnx", members, batch),
         trained("gfnx", 1, batch),
+        *(trained("gfnx", *pair) for pair in small),
         *generated,
-        *(Row(f"exact distribution, {text}", own, EXACT, "exact", {"text": text}) for text in size.exact),
+        *exact[: len(size.exact)],
+        lowered(members, batch),
+        trained("genflow", members, batch, said="no CUDA graph", cuda_graph="off"),
         *(trained("genflow", *pair) for pair in small),
+        *(lowered(*pair) for pair in small),
+        *exact[len(size.exact) :],
         *(trained("torchgfn", 1, b) for b in size.batches if b != batch),
         *(trained("genflow", *pair) for pair in large),
-        *(trained("gfnx", *pair) for pair in small),
-        *(
-            Row(f"exact distribution, {text}", "gfnx, 1 policy", EXACT, "exact", {"text": text})
-            for text in size.exact
-        ),
-        *(trained("gfnx", *pair) for pair in large),
+        *(lowered(*pair) for pair in large),
         *(
             Row(row.setting, "genflow, on the CPU", GENERATE, "generate", row.arguments, "cpu")
             for row in generated[1:]
         ),
         trained("genflow", min(size.members), batch, "cpu"),
+        *(trained("gfnx", *pair) for pair in large),
     ]
 
 
@@ -233,10 +247,12 @@ class Measurement:
         self.ask("iterate", limit=PLANNED["steps"])
         self.ask("save", path=str(self.start))
 
-    def train(self, members: int, batch: int) -> list[float]:
-        """Member-iterations a second, one figure a turn."""
+    def train(self, members: int, batch: int, **options: Any) -> list[float]:
+        """Member-iterations a second, one figure a turn, with further options of genflow's."""
         size, kind = self.size, self.which[0]
-        recipe = {"batch_size": batch, "lr": 1e-3, **CONSTANT} | (FLAT if kind == "genflow" else {})
+        recipe = {"batch_size": batch, "lr": 1e-3, **CONSTANT, **options} | (
+            FLAT if kind == "genflow" else {}
+        )
         several = {} if kind == "torchgfn" else {"members": members}
         self.ask(
             "prepare", task=size.task, recipe=recipe, weights=str(self.start), log_z=self.log_z, **several
@@ -246,7 +262,7 @@ class Measurement:
         turns = [self.ask("iterate", seconds=size.turn) for _ in range(size.rounds)]
         now = self.folder / "now.safetensors"
         self.ask("save", path=str(now))
-        name = f"{batch:,} trajectories: {kind}, {members:,}"
+        name = ", ".join([f"{batch:,} trajectories: {kind}, {members:,}", *options.values()])
         self.steps[name] = length(size.task, self.start), length(size.task, now)
         return [members * turn["iterations"] / turn["seconds"] for turn in turns]
 

@@ -5,6 +5,7 @@ python benchmarks/table.py benchmarks/results
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ WORKS = {
     "unseen": "seconds to a JS of .01 on an unseen structure",
     "start": "milliseconds of a command that does next to nothing",
 }
+#: the parts of gpu.json, each a table, and the order of their sides
+GPU, ORDER = ("training, ", "generation, "), ("torchgfn", "gfnx", "genflow")
 
 
 def rows(result: dict[str, Any]) -> list[str]:
@@ -43,6 +46,41 @@ def rows(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def matrix(result: dict[str, Any], work: str) -> list[str]:
+    """Medians of the settings that begin with `work`, one a column and a side a row, with their heading.
+
+    A figure that a run failed or had no time to find is a word, or empty.
+    """
+    found = {
+        (each["setting"], each["side"]): number(each["median"])
+        for each in result["figures"]
+        if each["setting"].startswith(work)
+    }
+    for each in result["facts"]["failed"]:
+        if each["setting"].startswith(work) and "out of memory" in each["error"]:
+            found[each["setting"], each["side"]] = "out of memory"
+    settings = sorted({setting for setting, _ in found}, key=_size)
+    sides = sorted(
+        {side for _, side in found}, key=lambda side: (ORDER.index(_kind(side)), _size(side), side)
+    )
+    lines = [f"| {' | '.join(['', *(setting.removeprefix(work) for setting in settings)])} |"]
+    lines.append("|---" * (len(settings) + 1) + "|")
+    for side in sides:
+        cells = (found.get((setting, side), "") for setting in settings)
+        lines.append(f"| {' | '.join([side, *cells])} |")
+    return lines
+
+
+def _kind(side: str) -> str:
+    return side.partition(",")[0]
+
+
+def _size(text: str) -> int:
+    """The first number in a text, e.g. of members."""
+    digits = re.search(r"[0-9][0-9,]*", text)
+    return int(digits.group().replace(",", "")) if digits else 0
+
+
 def number(value: float) -> str:
     """Three digits, and all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -55,6 +93,8 @@ def main(folder: Path) -> None:
     click.echo("| work | genflow | beside it | times better | wanted |\n|---|---|---|---|---|")
     for name in WORKS:
         click.echo("\n".join(rows(read_json(folder / f"{name}.json"))))
+    for work in GPU:
+        click.echo("\n" + "\n".join(matrix(read_json(folder / "gpu.json"), work)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from genflow.errors import GenflowError, GenflowWarning
 from genflow.given import Given, Several, read_structure
 from genflow.interfaces.denoiser import Denoiser
 from genflow.interfaces.encoder import Encoder
+from genflow.layout import WeightLayout
 from genflow.model_card import Card
 from genflow.noise import SamplingOptions, sample_latents
 from genflow.population import Population
@@ -35,12 +36,15 @@ from genflow.storage.modules import build_with_tensors
 from genflow.storage.populations import finite_float, inside
 from genflow.structure import Structure
 from genflow.threads import threads, worth
+from genflow.transfer import rows_to_cpu
 
 FORMAT = "genflow-generator-2"
 #: the format of genflow's first edition
 OLD_FORMAT = "genflow-generator-1"
 #: multiplications for a generated weight, roughly: as the generators that ship need them
 PRODUCTS_A_WEIGHT = 2**11
+#: bytes of the weights that a GPU decodes while those before are copied
+PART_BYTES = 2**26
 
 
 @dataclass(eq=False, repr=False)
@@ -230,14 +234,26 @@ class Generator:
         condition = structure.condition().to(self.device)
         latents = sample_latents(self.denoiser, condition, num, self.card.noise, sampling, rng)
         latents = latents * self.latent_std + self.latent_mean
-        rows = world().rows(num)
-        with torch.no_grad():
-            weights = torch.zeros(num, structure.layout.size, dtype=torch.float32)
-            if rows.start < rows.stop:
-                weights[rows] = self.encoder.decode(latents[rows], structure.layout, condition).float().cpu()
+        rows, weights = world().rows(num), torch.empty(0, structure.layout.size)
+        if rows.start < rows.stop:
+            weights = self._decoded(latents[rows], structure.layout, condition)
+        if len(weights) < num:  # the others' part is added
+            own, weights = weights, torch.zeros(num, structure.layout.size, dtype=torch.float32)
+            weights[rows] = own
         world().all_reduce(weights)
-        if not torch.isfinite(weights).all():
+        # the sums tell in a fraction of the time that asking each weight takes
+        if not weights.sum(1).isfinite().all():
             raise GenflowError("the generated weights are not finite; lower the guidance, or take more steps")
+        return weights
+
+    @torch.no_grad()
+    def _decoded(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
+        """Decode latents (M, Z) to weights (M, D) on the CPU."""
+        if self.device.type != "cuda":
+            return self.encoder.decode(latents, layout, condition).float().cpu()
+        weights = torch.empty(len(latents), layout.size, dtype=torch.float32)
+        parts = latents.split(max(1, PART_BYTES // (4 * layout.size)))
+        rows_to_cpu((self.encoder.decode(part, layout, condition) for part in parts), weights)
         return weights
 
 

@@ -1,9 +1,10 @@
-"""A context that makes float32 the default dtype, whatever the user has set."""
+"""Contexts of precision: float32 as the default dtype, and products of bfloat16."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -20,3 +21,10 @@ def float32_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def products(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Multiply matrices in "float32" or "bfloat16" inside the context, by torch's autocast."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from genflow import exact
+from genflow.draws import drawn, gumbel_noise
 from genflow.errors import GenflowError
-from genflow.interfaces.transitions import BACKWARD_POLICIES, Transitions
+from genflow.interfaces.transitions import Transitions
 
 #: torchgfn states (M, U, *state_shape) -> logits (M, U, A) of each policy there, and what
 #: `PolicyArch.backward` needs, (M, U, ...) each
@@ -31,7 +32,6 @@ LOG_Z_TRAJECTORIES = 256
 NOISE_STEPS, MAX_NOISE = 16, 2**20
 #: the fraction of rows that sharing states or dropping trajectories must save to outweigh its own cost
 WORTHWHILE = 0.1
-TINY, LOWEST = 1e-30, -1e30
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,13 +167,7 @@ def sample(
         scores = logits if index is None else _rows(logits, index)
         if explored is not None:
             scores = scores.masked_fill(explored[:, :under_way], 0.0)
-        # the argmax of logits plus Gumbel noise is a draw from their softmax (Maddison et al. 2014). A policy
-        # whose logits are NaN takes some action, and the training loop then reports its loss of NaN. The
-        # clamp keeps logits of -infinity above those of forbidden actions
-        best, actions = (
-            (scores.clamp(min=LOWEST) + gumbel[:, :under_way]).masked_fill_(~masks, -torch.inf).max(-1)
-        )
-        stuck = best.isneginf()  # no action is allowed
+        actions, stuck = drawn(scores, gumbel[:, :under_way], masks)
         valid, moving = moving, moving & (actions != exit_action)
         steps.append(
             (
@@ -226,9 +220,7 @@ def _noise(
         uniform = torch.rand(
             n_steps, *shape, n_actions + 1, generator=rng, device=rng.device, dtype=torch.float32
         )
-        # a draw of exactly 0 would give an allowed action noise of -infinity
-        gumbel = uniform[..., :-1].clamp(min=TINY).log_().neg_().log_().neg_()
-        explored = uniform[..., -1:] < epsilon
+        gumbel, explored = gumbel_noise(uniform), uniform[..., -1:] < epsilon
         yield from ((gumbel[i], explored[i] if epsilon else None) for i in range(n_steps))
 
 
@@ -300,36 +292,56 @@ def _in_order(
         _rows(v, order) for v in (row_states, index, masks, actions, valid, places)
     )
     exits = valid & (actions == transitions.n_actions - 1)
-    ends = exits | ~valid
-    log_pb = _log_pb(transitions, row_states, ends).to(logits.dtype)
     final = row_states[exits].reshape(*shape, *row_states.shape[2:])
-    log_reward = transitions.log_reward(final.flatten(0, 1)).to(logits.dtype).reshape(shape)
-    exact.require_rewards(final.flatten(0, 1), log_reward.flatten())
+    rows = row_states, index, masks, actions, valid, places
+    return arranged(
+        transitions, states, logits, tuple(cache), rows, final, log_rewards(transitions, final), length
+    )
+
+
+def log_rewards(transitions: Transitions, final: Tensor) -> Tensor:
+    """Return log R (M, B) in float32 of terminal states (M, B, *state_shape).
+
+    Raises:
+        GenflowError: a reward is not positive and finite.
+    """
+    states = final.flatten(0, 1)
+    log_reward = transitions.log_reward(states).float()
+    exact.require_rewards(states, log_reward)
+    return log_reward.reshape(final.shape[:2])
+
+
+def arranged(
+    transitions: Transitions,
+    states: Tensor,
+    logits: Tensor,
+    cache: tuple[Tensor, ...],
+    rows: tuple[Tensor, ...],
+    final: Tensor,
+    log_reward: Tensor,
+    length: int,
+) -> Rollouts:
+    """Build the rollouts from rows that are ordered by trajectory and step: their states, and the fields
+    `index`, `masks`, `actions`, `valid` and `places`.
+    """
+    row_states, index, masks, actions, valid, places = rows
+    exits = valid & (actions == transitions.n_actions - 1)
+    # the next row is the next state of the same trajectory unless this row exits
+    steps = valid & ~exits
+    log_pb = transitions.log_pb_where(steps, row_states, row_states.roll(-1, dims=1)).to(logits.dtype)
     return Rollouts(
         transitions=transitions,
         states=states,
         logits=logits,
-        cache=tuple(cache),
+        cache=cache,
         index=index,
         masks=masks | ~valid[..., None],
         actions=actions,
         valid=valid,
         exits=exits,
-        log_pb=log_pb.masked_fill(ends, 0.0),
-        places=places.clamp(max=trajectories * length - 1),
+        log_pb=log_pb.masked_fill(~steps, 0.0),
+        places=places.clamp(max=log_reward.shape[1] * length - 1),
         log_reward=log_reward,
         final=final,
         length=length,
     )
-
-
-def _log_pb(transitions: Transitions, states: Tensor, ends: Tensor) -> Tensor:
-    """Log P_B (M, K) of the steps from states (M, K, *state_shape), anything where a trajectory `ends`."""
-    # the next row is the next state of the same trajectory unless this row exits
-    following = states.roll(-1, dims=1)
-    if transitions.backward in BACKWARD_POLICIES:
-        return transitions.log_pb(states, following)
-    # one of the task's own need not bear pairs that are no step
-    log_pb = torch.zeros(ends.shape, dtype=torch.float64, device=ends.device)
-    log_pb[~ends] = transitions.log_pb(states[~ends], following[~ends]).double()
-    return log_pb

@@ -80,6 +80,15 @@ class Transitions:
         """The state (*state_shape) that every trajectory starts from."""
         return self.env.s0
 
+    @property
+    def max_steps(self) -> int | None:
+        """The most steps of a trajectory, exit included, or None if the task does not say.
+
+        A task that says it, and whose operations neither wait for the device nor make tensors whose size
+        depends on values, is trained by a CUDA graph.
+        """
+        return None
+
     def forward_masks(self, states: Tensor) -> Tensor:
         """Return the allowed actions (..., A) in states (..., *state_shape), as bool."""
         return self.env.States(states).forward_masks
@@ -105,6 +114,15 @@ class Transitions:
         if self.backward == "uniform":
             return -self.n_parents(states).clamp(min=1).double().log()
         return self._log_n(parents) - self._log_n(states)
+
+    def log_pb_where(self, steps: Tensor, parents: Tensor, states: Tensor) -> Tensor:
+        """Return log P_B (...) of the pairs that are `steps` (...), and anything of the others."""
+        if self.backward in BACKWARD_POLICIES:
+            return self.log_pb(parents, states)
+        # one of the task's own need not bear pairs that are no step
+        log_pb = torch.zeros(steps.shape, dtype=torch.float64, device=steps.device)
+        log_pb[steps] = self.log_pb(parents[steps], states[steps]).double()
+        return log_pb
 
     def backward_probs(self, states: Tensor) -> Tensor:
         """Return P_B (B, A - 1) in float64 of undoing each action in states (B, *state_shape).

@@ -47,6 +47,16 @@ class PolicyOptions(Schedule):
         description="The initial log Z, which is 0 or estimated from trajectories of the initial policies.",
     )
     flow_rate: float = Field(default=1.0, gt=0, description="Factor of the learning rate for state flows.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="The numbers that the policies' products multiply; their sums, the weights, the losses"
+        " and the optimiser are float32.",
+    )
+    cuda_graph: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description='Whether a step on CUDA is captured in a CUDA graph, which "auto" does where the task'
+        " allows it and steps are short of work.",
+    )
 
 
 class ZooOptions(PolicyOptions):

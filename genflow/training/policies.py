@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,21 +26,24 @@ from genflow.structure import Structure
 from genflow.threads import threads
 from genflow.training import objectives
 from genflow.training.diverged import DivergedMembers
-from genflow.training.loop import Trainee, train
+from genflow.training.fixed_step import FixedStep
+from genflow.training.loop import train
 from genflow.training.options import PolicyOptions, ZooOptions, require_steps
 from genflow.training.replay import ReplayBuffer
 from genflow.training.snapshots import Snapshots
-from genflow.training.stacked import flow_module, grads, leaf, state_flow, values
+from genflow.training.stacked import StackedPolicies, leaf
 
 #: policies computed together on a CPU; more do not fit into the cache, and fewer cost overhead
 CACHED_MEMBERS, FEWEST_MEMBERS = 16, 4
+#: steps of all trajectories up to which a CUDA graph is faster, though it evaluates states more than once
+GRAPH_ROWS = 2**21
 #: trajectories of the members of a block, beyond which it holds fewer
 BLOCK_TRAJECTORIES = 1024
 #: the most states of a task whose exact metrics are shown in training
 CHEAP_STATES = 10_000
 
 
-class PopulationTrainee(Trainee):
+class PopulationTrainee(StackedPolicies):
     """M policies in training, whose losses are summed, so that each learns exactly as it would alone.
 
     On a CPU, blocks of a few policies are processed in turn. The backward pass reuses the activations of
@@ -63,16 +66,14 @@ class PopulationTrainee(Trainee):
         warn: Callable[[str], None] | None = None,
         replay: ReplayBuffer | None = None,
     ) -> None:
-        self.structure, self.options, self.replay = structure, options, replay
+        require_steps(options, checkpoints, every)
+        if options.objective == "distill":
+            structure.solution.require_expert()
+        super().__init__(structure, weights, options, seed=seed, device=device)
+        self.replay = replay
         self._calls = RewardCalls.current()
         self.shows_figures = self._calls is None  # which have a bar of their own
         self._seen: list[tuple[Tensor, Tensor]] = []
-        self.transitions = structure.transitions(device)
-        self.members = len(weights)
-        require_steps(options, checkpoints, every)
-        self.weights = {
-            n: leaf(t.to(device, copy=True)) for n, t in structure.layout.unflatten(weights.float()).items()
-        }
         # small blocks on a CPU, so that weights and activations stay in the cache
         block = self.members
         if torch.device(device).type == "cpu":
@@ -81,21 +82,12 @@ class PopulationTrainee(Trainee):
         self.blocks = [
             slice(first, min(first + block, self.members)) for first in range(0, self.members, block)
         ]
-        self._module = structure.module().to(device)
-        self.log_z = leaf(torch.zeros(self.members, dtype=torch.float32, device=device))
         if options.objective == "tb" and options.log_z_start == "estimate":
             self.log_z = leaf(self._estimated_log_z(torch.Generator(device=device).manual_seed(seed)))
-        self.flow: dict[str, Tensor] = {}
-        if options.objective in objectives.WITH_STATE_FLOW:
-            self.flow = {
-                n: leaf(t.float().to(device)) for n, t in state_flow(structure, self.members, seed).items()
-            }
-            self._flow_module = flow_module(structure).to(device)
-        if options.objective == "distill":
-            structure.solution.require_expert()
         self.snapshots = Snapshots(checkpoints, every, options.steps, self.members, structure.layout.size)
         self.least_steps, self._warn = self.snapshots.least_steps, warn
         self.divergence = DivergedMembers(self.members, device)
+        self._fixed = FixedStep.captured(self, warn) if self._may_capture() else None
 
     @property
     def world(self) -> World:
@@ -112,15 +104,6 @@ class PopulationTrainee(Trainee):
         """What is used of the reward calls."""
         return self._calls.spent if self._calls is not None else 0.0
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Return the parameter groups of weights, log Z and state flows."""
-        groups: list[dict[str, Any]] = [{"params": list(self.weights.values())}]
-        if self.options.objective == "tb":
-            groups.append({"params": [self.log_z], "lr_scale": self.options.log_z_rate})
-        if self.flow:
-            groups.append({"params": list(self.flow.values()), "lr_scale": self.options.flow_rate})
-        return groups
-
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, log Z, state flows, checkpoints so far, and which policies have diverged."""
         tensors = {f"weights.{n}": t for n, t in self.weights.items()} | {
@@ -134,16 +117,19 @@ class PopulationTrainee(Trainee):
 
         If all policies have diverged, the loss is NaN.
         """
+        epsilon = self.options.epsilon * (1 - self.share)
         if self.options.objective == "distill":
             drawn = self._draw(rng)
-            blocks = [{"loss": self._distill(own, *drawn)} for own in self.blocks]
+            blocks = [{"loss": self.distill(own, *drawn)} for own in self.blocks]
+        elif self._fixed is not None:
+            blocks = [self._fixed(epsilon, rng)]
         else:
-            blocks = [self._balance(own, rng) for own in self.blocks]
+            blocks = [self._balance(own, epsilon, rng) for own in self.blocks]
             if self.replay is not None:  # only now, so that all blocks draw from what there was before
                 self.replay.add(*map(torch.cat, zip(*self._seen, strict=True)))
                 self._seen = []
         found = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-        lost_M = self.divergence.find(step + 1, found["loss"], self._parameters())
+        lost_M = self.divergence.find(step + 1, found["loss"], self.parameters())
         learning_M = self.divergence.learning
         # one transfer from the device for all results
         sums = [torch.where(learning_M, value, 0.0).sum() for value in found.values()]
@@ -157,51 +143,38 @@ class PopulationTrainee(Trainee):
                 " (its loss or gradient is not finite) and stays as it was; the others learn on"
             )
         if learning < self.members:
-            self.divergence.freeze(self._parameters())
+            self.divergence.freeze(self.parameters())
         if not self.world.is_rank_zero:  # it does the same, and what the first worker finds counts
-            for parameter in self._parameters():
+            for parameter in self.parameters():
                 cast(Tensor, parameter.grad).zero_()
             return 0.0, dict.fromkeys(found, 0.0)
         return totals[0], {name: total / learning for name, total in zip(found, totals, strict=True)}
 
-    def _parameters(self) -> list[Tensor]:
-        return [p for group in self.groups() for p in group["params"]]
-
     @torch.no_grad()
     def _estimated_log_z(self, rng: torch.Generator) -> Tensor:
         """Estimate the log Z (M,) that minimises the trajectory balance loss of the initial policies."""
-        trace = self.structure.forward_with_cache(self._module, self.weights)
-        shape = self.members, first_trajectories(self.members)
+        trace, shape = self.trace(slice(None)), (self.members, first_trajectories(self.members))
         return sample(self.transitions, lambda x: (trace(x)[0], ()), shape, 0.0, rng).log_z()
 
-    def _balance(self, own: slice, rng: torch.Generator) -> dict[str, Tensor]:
+    def _may_capture(self) -> bool:
+        """Whether a step is asked for as a CUDA graph, or worth one, and of a kind that can be one."""
+        options, longest = self.options, self.transitions.max_steps
+        few = longest is not None and longest * self.members * options.batch_size <= GRAPH_ROWS
+        asked = few if options.cuda_graph == "auto" else options.cuda_graph == "on"
+        balances = options.objective != "distill" and self.replay is None and self.world.size == 1
+        return asked and balances and self.log_z.device.type == "cuda"
+
+    def _balance(self, own: slice, epsilon: float, rng: torch.Generator) -> dict[str, Tensor]:
         """Compute the gradients of a block in place, and return its losses and rewards (m,)."""
-        options, arch = self.options, self.structure.arch
-        weights = values(self.weights, own)
-        members, epsilon = own.stop - own.start, options.epsilon * (1 - self.share)
-        replayed = 0 if self.replay is None else self.replay.share(options.batch_size)
+        members, batch = own.stop - own.start, self.options.batch_size
+        replayed = 0 if self.replay is None else self.replay.share(batch)
         beside = self.replay.sample((members, replayed), rng) if self.replay and replayed else None
-        new = options.batch_size - replayed
-        trace = self.structure.forward_with_cache(self._module, weights)
-        rollouts = sample(self.transitions, trace, (members, new), epsilon, rng, beside)
-        logits = rollouts.logits.requires_grad_()
-        log_pf = rollouts.log_pf(logits)
-        if options.objective == "tb":
-            log_z = self.log_z.detach()[own].requires_grad_()
-            losses = objectives.trajectory_balance(rollouts, log_pf, log_z)
-            by_logits, cast(Tensor, self.log_z.grad)[own] = torch.autograd.grad(losses.sum(), (logits, log_z))
-        else:
-            flow = values(self.flow, own)
-            log_flow, cache = self.structure.forward_with_cache(self._flow_module, flow)(rollouts.states)
-            db = options.objective == "db"
-            balance = objectives.detailed_balance if db else objectives.sub_trajectory_balance
-            losses = balance(rollouts, log_pf, rollouts.rows(log_flow.requires_grad_()).squeeze(-1))
-            by_logits, by_flow = torch.autograd.grad(losses.sum(), (logits, log_flow))
-            arch.backward(self._flow_module, flow, cache, by_flow, grads(self.flow, own))
-        arch.backward(self._module, weights, rollouts.cache, by_logits, grads(self.weights, own))
+        new = batch - replayed
+        rollouts = sample(self.transitions, self.trace(own), (members, new), epsilon, rng, beside)
+        losses = self.balance(own, rollouts)
         if self.replay is not None:
             self._seen.append((rollouts.final[:, :new].flatten(0, 1), rollouts.log_reward[:, :new].flatten()))
-        return {"loss": losses.detach(), "reward": rollouts.log_reward[:, :new].double().exp().mean(1)}
+        return {"loss": losses, "reward": rollouts.log_reward[:, :new].double().exp().mean(1)}
 
     def _draw(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Draw policy inputs (B, ...), allowed actions (B, A) and optimal policies (B, A)."""
@@ -210,18 +183,9 @@ class PopulationTrainee(Trainee):
         )
         return self.structure.observe(states), masks, optimal
 
-    def _distill(self, own: slice, observed: Tensor, masks: Tensor, optimal: Tensor) -> Tensor:
-        """Compute the gradients of a block in place, and return its losses (m,)."""
-        weights = values(self.weights, own)
-        logits, cache = self.structure.arch.forward_with_cache(self._module, weights)(observed)
-        losses = objectives.distillation(logits.requires_grad_(), masks, optimal)
-        (by_logits,) = torch.autograd.grad(losses.sum(), logits)
-        self.structure.arch.backward(self._module, weights, cache, by_logits, grads(self.weights, own))
-        return losses.detach()
-
     def clip(self, max_norm: float) -> None:
         """Clip the gradient of each policy separately, so that it learns as it would alone."""
-        grads = [p.grad.reshape(self.members, -1) for p in self._parameters() if p.grad is not None]
+        grads = [p.grad.reshape(self.members, -1) for p in self.parameters() if p.grad is not None]
         norm_M = torch.stack([grad.square().sum(1) for grad in grads]).sum(0).sqrt()
         scale_M = (max_norm / (norm_M + 1e-6)).clamp(max=1.0)
         for grad in grads:
@@ -229,7 +193,7 @@ class PopulationTrainee(Trainee):
 
     def after_step(self, step: int) -> None:
         """Restore the policies that have diverged, and keep the checkpoints of the last steps."""
-        self.divergence.restore(self._parameters())
+        self.divergence.restore(self.parameters())
         self.snapshots.take(step + 1, self._flat)
         if self._calls is not None and self._calls.reward is None:
             raise GenflowError(

@@ -28,8 +28,8 @@ RIDGE = 1e-3
 MIN_SPREAD = 1e-3
 #: units a structure that the statistics of their amounts are taken from
 SAMPLED_UNITS = 64
-#: units of all policies that are read at once, which bounds the memory of `decode`
-MAX_ROWS = 2**13
+#: units of all policies that are read at once, which bounds the memory of `decode`; more keep a GPU busy
+MAX_ROWS, MAX_GPU_ROWS = 2**13, 2**15
 
 
 class CoordinateEncoder(Encoder):
@@ -243,7 +243,8 @@ class CoordinateEncoder(Encoder):
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
         """Decode latents (M, Z) to weights (M, D) of a layout, under a condition (C,), a few at a time."""
         units = max(len(layout.units[label]) for label in self.units if label in layout.units)
-        parts = latents.split(max(1, MAX_ROWS // units))
+        rows = MAX_GPU_ROWS if latents.device.type == "cuda" else MAX_ROWS
+        parts = latents.split(max(1, rows // units))
         return torch.cat([self.decode_all([(part, layout, condition)])[0] for part in parts])
 
     def decode_all(self, items: Sequence[tuple[Tensor, WeightLayout, Tensor]]) -> list[Tensor]:

@@ -48,6 +48,11 @@ class GridTransitions(Transitions):
         """The state in which all counters are at 0, (n,)."""
         return self._start
 
+    @property
+    def max_steps(self) -> int:
+        """To the far corner, and exit."""
+        return sum(self.heights) - len(self.heights) + 1
+
     def forward_masks(self, states: Tensor) -> Tensor:
         """Which actions are allowed, (..., n) -> (..., n+1): dimensions that are not at the top, and exit."""
         masks = torch.ones(*states.shape[:-1], self._n_actions, dtype=torch.bool, device=states.device)

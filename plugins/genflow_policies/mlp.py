@@ -6,6 +6,7 @@ Shapes: M policies, B states, s inputs, d width, L hidden layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -151,6 +152,8 @@ class MLP(PolicyArch):
         """Return a `forward` that also returns the inputs and what it knows of each hidden layer.
 
         Inputs that are given as the indices of ones are gathered and summed instead of multiplied by zeros.
+        Under torch's autocast the products of hidden layers are of its dtype, and so is what is returned of
+        these layers; the last layer is of the weights' dtype, for logits without rounding.
         """
         activation, layers = ACTIVATIONS[self.activation], self._layers()
         members, width, n_inputs = weights[f"{layers[0]}.weight"].shape
@@ -160,24 +163,25 @@ class MLP(PolicyArch):
         first = first.contiguous()
         others[:-1] = [weight.contiguous() for weight in others[:-1]]
         first_bias, *biases = (weights[f"{layer}.bias"].detach()[:, None] for layer in layers)
-        table = first.reshape(-1, width)
+        table, low = first.reshape(-1, width), _products(first)
+        others[:-1], biases[:-1] = ([t.to(low) for t in each[:-1]] for each in (others, biases))
         offset = n_inputs * torch.arange(members, device=first.device)[:, None, None]
 
-        @torch.no_grad()
         def forward(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            x = x.expand(members, *x.shape[-2:])
-            if x.is_floating_point():
-                z = torch.bmm(x, first)
-            else:
-                places = (x + offset).flatten()
-                bags = torch.arange(0, len(places), x.shape[2], device=x.device)
-                z = torch.embedding_bag(table, places, bags)[0].view(*x.shape[:2], width)
-            z.add_(first_bias)
-            cache = [x]
-            for bias, weight in zip(biases, others, strict=True):
-                h = activation.forward(z)
-                cache.append(h if activation.from_output else z)
-                z = torch.baddbmm(bias, h, weight)
+            with torch.no_grad(), _explicit(first.device):
+                x = x.expand(members, *x.shape[-2:])
+                if x.is_floating_point():
+                    z = torch.bmm(x.to(low), first.to(low))
+                else:
+                    places = (x + offset).flatten()
+                    bags = torch.arange(0, len(places), x.shape[2], device=x.device)
+                    z = torch.embedding_bag(table, places, bags)[0].view(*x.shape[:2], width)
+                z = z.add_(first_bias).to(low)
+                cache = [x]
+                for bias, weight in zip(biases, others, strict=True):
+                    h = activation.forward(z)
+                    cache.append(h if activation.from_output else z)
+                    z = torch.baddbmm(bias, h.to(weight.dtype), weight)
             return z, tuple(cache)
 
         return forward
@@ -192,24 +196,46 @@ class MLP(PolicyArch):
         out_grads: Mapping[str, Tensor],
     ) -> None:
         """Write the gradients of all parameters to `out_grads`, from what is cached of the layers."""
+        low = _products(grad_logits)
         activation, layers = ACTIVATIONS[self.activation], self._layers()
         n_inputs = weights[f"{layers[0]}.weight"].shape[2]
         # on a CPU one member after the other, whose layers then stay in the processor's cache
-        block = 1 if grad_logits.device.type == "cpu" else len(grad_logits)
+        alone = grad_logits.device.type == "cpu"
+        block = 1 if alone else len(grad_logits)
         for start in range(0, len(grad_logits), block):
             own = slice(start, start + block)
             grad, *kept = (tensor[own] for tensor in (grad_logits, *cache))
-            if block == 1:
+            if alone:
                 # padding, which a population's other members need, has no gradient
                 used = grad[0].any(-1).nonzero().squeeze(1)
                 grad, *kept = (tensor.index_select(1, used) for tensor in (grad, *kept))
             if not kept[0].is_floating_point():
-                kept[0] = grad.new_zeros(*kept[0].shape[:2], n_inputs).scatter_(2, kept[0], 1.0)
+                one_hot = grad.new_zeros(*kept[0].shape[:2], n_inputs, dtype=low)
+                kept[0] = one_hot.scatter_(2, kept[0], 1.0)
             for place in range(self.depth, -1, -1):
                 layer, below = layers[place], kept[place]
                 values = below if activation.from_output or not place else activation.forward(below)
-                torch.bmm(grad.transpose(1, 2), values, out=out_grads[f"{layer}.weight"][own])
-                torch.sum(grad, 1, out=out_grads[f"{layer}.bias"][own])
+                by_weight, by_bias = (out_grads[f"{layer}.{part}"][own] for part in ("weight", "bias"))
+                torch.sum(grad, 1, dtype=by_bias.dtype, out=by_bias)
+                grad, values = grad.to(low), values.to(low)
+                if low == by_weight.dtype:
+                    torch.bmm(grad.transpose(1, 2), values, out=by_weight)
+                else:
+                    by_weight.copy_(torch.bmm(grad.transpose(1, 2), values))
                 if place:
-                    grad = torch.bmm(grad, weights[f"{layer}.weight"][own])
+                    grad = torch.bmm(grad, weights[f"{layer}.weight"][own].to(low))
                     activation.backward(grad, below)
+
+
+def _lowered(device: torch.device) -> bool:
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def _products(like: Tensor) -> torch.dtype:
+    """The dtype that the factors of products are rounded to."""
+    return torch.get_autocast_dtype(like.device.type) if _lowered(like.device) else like.dtype
+
+
+def _explicit(device: torch.device) -> Any:
+    """A context in which autocast changes no dtype."""
+    return torch.autocast(device.type, enabled=False) if _lowered(device) else nullcontext()

@@ -60,6 +60,13 @@ def test_the_table_of_speed_is_that_of_the_results():
     assert [row for row in rows if row not in text] == [], "run benchmarks/table.py benchmarks/results"
 
 
+def test_the_tables_of_the_gpu_are_those_of_the_results():
+    text = (REPO / "docs" / "performance.md").read_text()
+    rows = [row for work in table.GPU for row in table.matrix(figures("gpu.json"), work)]
+    assert len(rows) > 15
+    assert [row for row in rows if row not in text] == [], "run benchmarks/table.py benchmarks/results"
+
+
 def test_the_page_of_the_paper_quotes_what_was_measured():
     rows = {
         line.split(" |")[0].strip("| "): line
