@@ -24,6 +24,9 @@ FIELDS: dict[str, tuple[float, float, tuple[float, ...], float, str, str]] = {
     "width": (32, 128, (128,), 1, "width", "of the policy's layers"),
 }
 LOGARITHMIC = ("R0",)
+#: what the pictures show of so many dimensions, and of more
+AXES = {1: "", 2: " Across is the first dimension, up the second."}
+MORE_AXES = " The pictures show the first two dimensions, summed over the others."
 
 
 def start() -> tasks.Fields:
@@ -61,20 +64,22 @@ class GridPage:
 
     def _show_result(self) -> None:
         self._message = message()
-        self._pictures = ui.element("div").classes("pictures")
-        with self._pictures:
-            self._target, self._generated = (self._panel(name) for name in ("target", "generated"))
-        with ui.element("div").classes("scale"):
-            ui.label("probability").classes("hint")
-            self._scale = ui.html("", sanitize=False).classes("ends")
-        with ui.element("div").classes("figures"):
-            self._js, self._seconds = ui.label("-").classes("js"), ui.label("-").classes("seconds")
-        self._about = ui.label().classes("hint about")
-        with ui.element("div").classes("buttons"):
-            ui.button("Another policy", on_click=self._other_policy).props("outline no-caps")
-            ui.button("Draw again", on_click=self._draw_again).props("outline no-caps")
-        ui.label("Drawn by the policy, one by one:").classes("hint")
-        self._drawn = ui.html("", sanitize=False).classes("samples")
+        with ui.element("div").classes("stage"):
+            self._pictures = ui.element("div").classes("pictures")
+            with self._pictures:
+                self._target, self._generated = (self._panel(name) for name in ("target", "generated"))
+            with ui.element("div").classes("scale"):
+                ui.label("probability").classes("hint")
+                self._scale = ui.html("", sanitize=False).classes("ends")
+            with ui.element("div").classes("figures").props('role="status"'):
+                self._js, self._seconds = ui.label("-").classes("js"), ui.label("-").classes("seconds")
+        with ui.element("div").classes("more"):
+            self._about = ui.label().classes("hint about")
+            with ui.element("div").classes("buttons"):
+                ui.button("Another policy", on_click=self._other_policy).props("outline no-caps")
+                ui.button("Draw again", on_click=self._draw_again).props("outline no-caps")
+            ui.label("Drawn by the policy, one by one:").classes("hint")
+            self._drawn = ui.html("", sanitize=False).classes("samples")
 
     @staticmethod
     def _panel(name: str) -> ui.html:
@@ -119,9 +124,8 @@ class GridPage:
         self._js.set_text(f"JS {answer.js:.3g}")
         self._seconds.set_text(f"generated in {answer.generating:.2f} s")
         self._about.set_text(
-            f"Jensen-Shannon divergence in nats, exact over all {answer.states:,} positions: 0 is perfect, 0.693 the"
-            f" worst. Computed in {answer.comparing:.2f} s."
-            + (" The pictures show two of the dimensions, summed over the others." if answer.ndim > 2 else "")
+            f"Jensen-Shannon divergence in nats, exact over all {answer.states:,} positions: 0 is perfect, 0.693"
+            f" the worst. Computed in {answer.comparing:.2f} s.{AXES.get(answer.ndim, MORE_AXES)}"
         )
         items = "".join(f'<li style="--k:{k}">{each}</li>' for k, each in enumerate(answer.drawn))
         self._drawn.set_content(f'<ol aria-label="Drawn by the policy">{items}</ol>')

@@ -14,10 +14,10 @@ from .work import Latest, Worker
 
 #: a term of a profile -> least, most, value, step and what it is
 PROFILE: dict[str, tuple[float, float, tuple[float, float], float, str, str]] = {
-    "logp": (-3, 7, (1, 3), 0.1, "logP", "soluble in fat rather than water"),
-    "tpsa": (0, 200, (20, 90), 1, "TPSA", "polar surface, Å²"),
-    "mw": (50, 700, (150, 350), 1, "weight", "g/mol"),
-    "qed": (0, 1, (0.6, 1), 0.01, "QED", "how much like a drug, 0 to 1"),
+    "logp": (-3, 7, (1.5, 3), 0.1, "logP", "soluble in fat rather than water"),
+    "tpsa": (0, 200, (40, 70), 1, "TPSA", "polar surface, Å²"),
+    "mw": (50, 700, (220, 320), 1, "weight", "g/mol"),
+    "qed": (0, 1, (0.75, 1), 0.01, "QED", "how much like a drug, 0 to 1"),
 }
 #: blocks that are ticked at first, and reward calls of a refinement
 TICKED, CALLS = 12, (100, 5000, 500)
@@ -64,13 +64,13 @@ class MoleculePage:
             ui.button("Draw molecules", on_click=self._draw).props("unelevated no-caps")
             self._download = ui.button("Download the CSV", on_click=self._keep).props("outline no-caps")
         least, most, value = CALLS
-        self._message = message()
-        self._summary = ui.label().classes("summary")
         with ui.element("div").classes("refine"):
             self._calls = Dial(
                 "calls", least, most, (value,), 100, lambda: None, hint="of the reward, to refine"
             )
             self._refine = ui.button("Refine", on_click=self._train).props("outline no-caps")
+        self._message = message()
+        self._summary = ui.label().classes("summary").props('role="status"')
         self._cards = ui.element("div").classes("cards")
         self._able(False)
 
@@ -85,10 +85,13 @@ class MoleculePage:
         self._list.clear()
         with self._list:
             for number, (smiles, picture) in enumerate(answer):
-                with ui.element("div").classes("block"):
+                box = (
+                    ui.checkbox(value=number < TICKED, on_change=self._count).props("dense").classes("block")
+                )
+                with box:
                     ui.html(picture, sanitize=False)
-                    box = ui.checkbox(smiles, value=number < TICKED, on_change=self._count)
-                    self._blocks.append(box.props("dense"))
+                    ui.label(smiles)
+                self._blocks.append(box)
         self._count()
 
     def _tick(self, first: int) -> None:
@@ -106,7 +109,7 @@ class MoleculePage:
         numbers = tuple(number for number, box in enumerate(self._blocks) if box.value)
         if not numbers:
             raise GenflowError("No block is ticked; tick some to make molecules of.")
-        ranges = [(key, *dial.read(), dial.low, dial.high) for key, dial in self._dials.items()]
+        ranges = {key: (*dial.read(), dial.low, dial.high) for key, dial in self._dials.items()}
         return (
             ("blocks", numbers),
             ("max_blocks", self._size.read()[0]),
@@ -134,8 +137,8 @@ class MoleculePage:
             await self._ask(f"Refining for {calls:,} calls ...", (fields, seed, (*refined, calls)))
 
     async def _ask(self, doing: str, made: tuple[tasks.Fields, int, tuple[int, ...]]) -> None:
-        self._message.set_text(doing)
-        self._message.classes(remove="wrong")
+        self._message.set_text("")
+        self._summary.set_text(doing)
         self._cards.classes(add="stale")
         self._able(False)
 
@@ -153,9 +156,11 @@ class MoleculePage:
         if isinstance(answer, GenflowError):
             self._message.set_text(str(answer))
             self._message.classes(add="wrong")
+            self._summary.set_text("")
             return
         assert self._made is not None
         self._message.set_text(" ".join(answer.notes))
+        self._message.classes(remove="wrong")
         self._table, refined = answer.table, self._made[2]
         how = (
             f"refined with {sum(refined):,} calls, the last {refined[-1]:,} in {answer.making:.1f} s"

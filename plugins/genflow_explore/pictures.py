@@ -9,6 +9,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -18,8 +19,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 #: units of a picture: a side of the panel, and its margins left and below
 SIDE, LEFT, BELOW = 100.0, 9.0, 10.0
-#: what is shown of a molecule, in units of its own
-MOLECULE = (220, 150)
+#: what is shown of a molecule, the bonds of all equally long, and the colour of marked atoms
+BOND, MARKED = 22, (1.0, 0.82, 0.5)
 
 
 def panel(table: np.ndarray, highest: float, title: str, drawn: Sequence[Sequence[int]] = ()) -> str:
@@ -101,12 +102,13 @@ def _dots(shape: tuple[int, ...], drawn: Sequence[Sequence[int]]) -> str:
     return "".join(found)
 
 
-def molecule(smiles: str, atoms: Sequence[int] = ()) -> str:
-    """Draw a molecule, some of its atoms marked."""
-    canvas = rdMolDraw2D.MolDraw2DSVG(*MOLECULE)
-    options = canvas.drawOptions()
+def molecule(smiles: str, size: tuple[int, int], atoms: Sequence[int] = ()) -> str:
+    """Draw a molecule in a picture of this size, some of its atoms marked."""
+    canvas = rdMolDraw2D.MolDraw2DSVG(*size)
+    options: Any = canvas.drawOptions()  # whose types are wrong in RDKit's stubs
     options.clearBackground = False
-    options.fixedBondLength = 22
+    options.fixedBondLength = BOND
+    options.setHighlightColour(MARKED)
     options.includeMetadata = False
     rdMolDraw2D.PrepareAndDrawMolecule(canvas, Chem.MolFromSmiles(smiles), highlightAtoms=list(atoms))
     canvas.FinishDrawing()

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import click
 import uvicorn
 from fastapi import FastAPI
-from nicegui import ui
+from nicegui import app as nicegui
+from nicegui import background_tasks, ui
 from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -98,9 +99,11 @@ def application() -> FastAPI:
         MoleculePage(molecules)
 
     async def warm() -> None:
-        await grids.do(tasks.grid, start(), 0, 0)  # so that no visitor's time has the import of torch
+        with contextlib.suppress(GenflowError):  # whoever asks the same is told
+            await grids.do(tasks.grid, start(), 0, 0)
+            await molecules.do(tasks.warm)
 
-    app.router.on_startup.append(warm)
+    nicegui.on_startup(lambda: background_tasks.create(warm()))
     ui.run_with(app, title="genflow", language="en-US", tailwind=False, show_welcome_message=False)
     return app
 

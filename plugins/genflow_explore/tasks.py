@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MOST_STATES = 400_000
 #: samples of a grid, trajectories of molecules, and molecules that are shown
 DRAWS, TRAJECTORIES, SHOWN = 40, 200, 12
+#: pixels of the picture of a block and of a molecule, before they are scaled to the page
+BLOCK, MOLECULE = (120, 84), (220, 150)
 #: columns of the table of molecules, each with the format that a card shows it in
 DESCRIPTORS = {"logp": ".1f", "tpsa": ".0f", "mw": ".0f", "qed": ".2f"}
 
@@ -154,7 +156,14 @@ def blocks() -> list[tuple[str, str]]:
     from .pictures import molecule
 
     structure = genflow.Structure.parse("molecule", "full")
-    return [(each.smiles, molecule(each.smiles, each.attachments)) for each in structure.environment.blocks]
+    return [
+        (each.smiles, molecule(each.smiles, BLOCK, each.attachments)) for each in structure.environment.blocks
+    ]
+
+
+def warm() -> None:
+    """Do once what takes long the first time, so that no visitor's seconds have it."""
+    molecules((("blocks", (0, 1)), ("max_blocks", 2)), 0)
 
 
 @lru_cache(maxsize=16)
@@ -205,7 +214,7 @@ def molecules(fields: Fields, seed: int, refined: tuple[int, ...] = ()) -> Molec
             table["object"][i],
             table["score"][i],
             {name: format(table[name][i], how) for name, how in DESCRIPTORS.items()},
-            molecule(table["object"][i]),
+            molecule(table["object"][i], MOLECULE),
         )
         for i in range(min(SHOWN, len(table["object"])))
     ]
@@ -222,14 +231,14 @@ def molecules(fields: Fields, seed: int, refined: tuple[int, ...] = ()) -> Molec
     )
 
 
-def profile(ranges: Sequence[tuple[str, float, float, float, float]]) -> str:
-    """Write a profile from ranges, each (name, low, high, least, most); one at its end is open there.
+def profile(ranges: Mapping[str, tuple[float, ...]]) -> str:
+    """Write a profile from ranges, name -> (low, high, least, most); one at its end is open there.
 
     Raises:
         GenflowError: all are open at both ends.
     """
     terms = []
-    for name, low, high, least, most in ranges:
+    for name, (low, high, least, most) in ranges.items():
         if low > least and high < most:
             terms.append(f"{name}:{low:g}..{high:g}")
         elif low > least:

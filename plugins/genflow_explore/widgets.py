@@ -19,6 +19,7 @@ PAGES = {"/": "Hypergrid", "/molecules": "Molecules"}
 def frame(path: str) -> Iterator[None]:
     """The page around what is written inside."""
     ui.add_css((resources.files(__package__) / "page.css").read_text(encoding="utf-8"))
+    ui.colors(primary="#1f5fa8")
     ui.page_title(f"genflow: {PAGES[path].lower()}")
     with ui.element("header"):
         ui.label("genflow").classes("brand")
@@ -61,7 +62,7 @@ class Dial:
             low, high: see above.
             value: one number, or two.
             step: of the slider; of a logarithmic one in powers of ten.
-            changed: called at every move.
+            changed: called, and awaited, at every move.
             hint: what it means, below its name.
             logarithmic: whether the slider is.
         """
@@ -99,31 +100,30 @@ class Dial:
     def _value(self, place: float) -> float:
         return float(f"{10**place:.2g}") if self._logarithmic else round(place, 6)
 
-    def _slid(self) -> None:
+    def _slid(self) -> Any:
         if self._moving or self._slider.value is None:
-            return
+            return None
         place = self._slider.value
         places = [place["min"], place["max"]] if isinstance(place, dict) else [place]
-        self._set(lambda: [n.set_value(self._value(p)) for n, p in zip(self._numbers, places, strict=True)])
+        return self._set(lambda: [n.set_value(self._value(p)) for n, p in zip(self._numbers, places, strict=True)])
 
-    def _typed(self) -> None:
+    def _typed(self) -> Any:
         if self._moving:
-            return
+            return None
         try:
             places = [self._place(each) for each in self.read()]
         except GenflowError:
-            self._changed()  # which reads it again, and says what is wrong
-            return
+            return self._changed()  # which reads it again, and says what is wrong
         value = places[0] if len(places) == 1 else {"min": places[0], "max": places[1]}
-        self._set(lambda: self._slider.set_value(value))
+        return self._set(lambda: self._slider.set_value(value))
 
-    def _set(self, change: Callable[[], Any]) -> None:
+    def _set(self, change: Callable[[], Any]) -> Any:
         self._moving = True  # what follows is no move of the user's
         try:
             change()
         finally:
             self._moving = False
-        self._changed()
+        return self._changed()  # awaited by who called the handler
 
     def read(self) -> tuple[float, ...]:
         """The number or both ends.
@@ -131,20 +131,24 @@ class Dial:
         Raises:
             GenflowError: what is typed is no number, or lies outside.
         """
-        found = [each.value for each in self._numbers]
-        kind = "a whole number" if self._whole else "a number"
-        for each in found:
-            number = isinstance(each, int | float) and math.isfinite(each)
-            fits = number and self.low <= each <= self.high and not (self._whole and each != int(each))
-            for box in self._numbers:
-                box.props(remove="error") if fits else None
-            if not fits:
-                says = f"{each:g}" if number else "empty"
-                raise GenflowError(
-                    f"{self.name} must be {kind} from {self.low:g} to {self.high:g}, and is {says}."
-                )
-        if len(found) == 2 and found[0] > found[1]:
+        found = []
+        for box in self._numbers:
+            fault = self._fault(box.value)
+            box.props(add="error" if fault else "", remove="" if fault else "error")
+            found.append((box.value, fault))
+        for _, fault in found:
+            if fault:
+                raise GenflowError(fault)
+        values = tuple(int(value) if self._whole else float(value) for value, _ in found)
+        if values[0] > values[-1]:
             raise GenflowError(
-                f"{self.name} goes from {found[0]:g} to {found[1]:g}; the smaller comes first."
+                f"{self.name} goes from {values[0]:g} to {values[1]:g}; the smaller comes first."
             )
-        return tuple(int(each) if self._whole else float(each) for each in found)
+        return values
+
+    def _fault(self, value: Any) -> str | None:
+        number = isinstance(value, int | float) and math.isfinite(value)
+        if number and self.low <= value <= self.high and not (self._whole and value != int(value)):
+            return None
+        kind, says = "a whole number" if self._whole else "a number", f"{value:g}" if number else "empty"
+        return f"{self.name} must be {kind} from {self.low:g} to {self.high:g}, and is {says}."
