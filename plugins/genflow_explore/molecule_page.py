@@ -86,7 +86,7 @@ class MoleculePage:
         with self._list:
             for number, (smiles, picture) in enumerate(answer):
                 box = (
-                    ui.checkbox(value=number < TICKED, on_change=self._count).props("dense").classes("block")
+                    ui.checkbox(value=number < TICKED, on_change=self._count).props("dense").classes("piece")
                 )
                 with box:
                     ui.html(picture, sanitize=False)

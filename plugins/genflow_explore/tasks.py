@@ -179,8 +179,7 @@ def _policy(
     start, notes, _ = _policy(fields, seed, refined[:-1])
     described = len(start.layout.reward_calls) if start.source == "generated" else 0
     began = time.perf_counter()
-    with genflow.Progress(quiet=True).as_current():
-        population = genflow.finetune(start, reward_calls=described + refined[-1], seed=seed)
+    population = genflow.finetune(start, reward_calls=described + refined[-1], seed=seed)
     return population, notes, time.perf_counter() - began
 
 

@@ -86,7 +86,7 @@ class Dial:
             self._slider.props(f'aria-label="{name}"')
             with ui.element("div").classes("numbers"):
                 self._numbers = [
-                    ui.number(value=each, step=step if not logarithmic else None, on_change=self._typed)
+                    ui.number(value=each, format="%.6g", on_change=self._typed)
                     .props("dense outlined debounce=250 hide-bottom-space")
                     .props(f'aria-label="{name}{end}"')
                     for each, end in zip(
@@ -105,7 +105,9 @@ class Dial:
             return None
         place = self._slider.value
         places = [place["min"], place["max"]] if isinstance(place, dict) else [place]
-        return self._set(lambda: [n.set_value(self._value(p)) for n, p in zip(self._numbers, places, strict=True)])
+        return self._set(
+            lambda: [n.set_value(self._value(p)) for n, p in zip(self._numbers, places, strict=True)]
+        )
 
     def _typed(self) -> Any:
         if self._moving:

@@ -34,6 +34,14 @@ def _begin() -> None:
     threading.Thread(target=follow, daemon=True, name="follow").start()
 
 
+def _quietly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In the process: no progress on the terminal, which is not where the visitor looks."""
+    from genflow import Progress
+
+    with Progress(quiet=True).as_current():
+        return function(*arguments)
+
+
 class Worker:
     """One process, which does what it is asked in turn."""
 
@@ -52,7 +60,7 @@ class Worker:
         """
         pool = self._pool
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(pool, _quietly, function, *arguments)
         except GenflowError:
             raise
         except BrokenProcessPool:
