@@ -63,7 +63,6 @@ class GridPage:
         ui.timer(0, self._move, once=True)
 
     def _show_result(self) -> None:
-        self._message = message()
         with ui.element("div").classes("stage"):
             self._pictures = ui.element("div").classes("pictures")
             with self._pictures:
@@ -73,6 +72,7 @@ class GridPage:
                 self._scale = ui.html("", sanitize=False).classes("ends")
             with ui.element("div").classes("figures").props('role="status"'):
                 self._js, self._seconds = ui.label("-").classes("js"), ui.label("-").classes("seconds")
+            self._message = message()
         with ui.element("div").classes("more"):
             self._about = ui.label().classes("hint about")
             with ui.element("div").classes("buttons"):

@@ -40,8 +40,10 @@ def panel(table: np.ndarray, highest: float, title: str, drawn: Sequence[Sequenc
     )
 
 
-def scale(highest: float) -> str:
-    """The colours of probabilities, and the numbers at both ends."""
+def scale(highest: float, bars: bool) -> str:
+    """The colours of probabilities, and the numbers at both ends; or what the highest of bars would be."""
+    if bars:
+        return f"<span>up to {highest:.2g} at the upper edge</span>"
     colours = ", ".join(f"rgb{tuple(int(255 * c) for c in colormaps['viridis'](x)[:3])}" for x in _ends(9))
     return (
         f'<span>0</span><span class="colours" style="background:linear-gradient(to right, {colours})"></span>'

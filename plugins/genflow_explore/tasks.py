@@ -140,7 +140,7 @@ def grid(fields: Fields, policy: int, draw: int) -> Grid:
         compared - made,
         panel(wanted, highest, "The target's distribution"),
         panel(found, highest, "The generated policy's distribution", places),
-        scale(highest),
+        scale(highest, bars=ndim == 1),
         ["(" + ", ".join(map(str, place)) + ")" for place in places],
         notes,
     )

@@ -61,6 +61,7 @@ class Page:
         self.driver = driver
         self.driver.switch_to.new_window("window")
         self.window = driver.current_window_handle
+        browser.resize(driver, 1280, 900)
         driver.get(address)
 
     def run(self, script: str, *arguments: Any) -> Any:
