@@ -124,8 +124,8 @@ class GridPage:
         self._js.set_text(f"JS {answer.js:.3g}")
         self._seconds.set_text(f"generated in {answer.generating:.2f} s")
         self._about.set_text(
-            f"Jensen-Shannon divergence in nats, exact over all {answer.states:,} positions: 0 is perfect, 0.693"
-            f" the worst. Computed in {answer.comparing:.2f} s.{AXES.get(answer.ndim, MORE_AXES)}"
+            f"Jensen-Shannon divergence in nats, exact over all {answer.states:,} positions: 0 is perfect,"
+            f" 0.693 the worst. Computed in {answer.comparing:.2f} s.{AXES.get(answer.ndim, MORE_AXES)}"
         )
         items = "".join(f'<li style="--k:{k}">{each}</li>' for k, each in enumerate(answer.drawn))
         self._drawn.set_content(f'<ol aria-label="Drawn by the policy">{items}</ol>')

@@ -120,8 +120,8 @@ def serve(port: int, browser: bool) -> None:
             listening.bind((HOST, port))
         except OSError as error:
             raise GenflowError(
-                f"port {port} of this machine cannot be used ({error.strerror}); give another one by --port, or"
-                " --port 0 for one that is free"
+                f"port {port} of this machine cannot be used ({error.strerror}); give another one by --port,"
+                " or --port 0 for one that is free"
             ) from None
         listening.listen()
         address = f"http://{HOST}:{listening.getsockname()[1]}/"

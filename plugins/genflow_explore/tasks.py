@@ -117,8 +117,8 @@ def grid(fields: Fields, policy: int, draw: int) -> Grid:
     height, ndim = given["height"], given["ndim"]
     if height**ndim > MOST_STATES:
         raise genflow.GenflowError(
-            f"A grid of {height} to the power of {ndim} has {height**ndim:,} positions, and this page compares up"
-            f" to {MOST_STATES:,}; move n or h down."
+            f"A grid of {height} to the power of {ndim} has {height**ndim:,} positions, and this page compares"
+            f" up to {MOST_STATES:,}; move n or h down."
         )
     began = time.perf_counter()
     with _cautions() as notes:

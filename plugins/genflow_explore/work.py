@@ -83,7 +83,7 @@ class Latest:
         self.busy = False
 
     async def ask(self, show: Callable[[Any], None], function: Callable[..., Any], *arguments: Any) -> None:
-        """Show what a function of the worker's returns, or the `GenflowError`, unless something newer came."""
+        """Show what a function of the worker's returns, or the `GenflowError`, or what came meanwhile."""
         self._next = show, function, arguments
         if self.busy:
             return

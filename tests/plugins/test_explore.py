@@ -97,7 +97,7 @@ class Page:
             ),
             text,
         )
-        self.run("arguments[0].click()", button)
+        button.click()
 
     def picture(self, name: str, width: int) -> bytes:
         """All of the page at a width."""
