@@ -25,6 +25,8 @@ MOST_STATES = 400_000
 DRAWS, TRAJECTORIES, SHOWN = 40, 200, 12
 #: pixels of the picture of a block and of a molecule, before they are scaled to the page
 BLOCK, MOLECULE = (120, 84), (220, 150)
+#: a score below which nothing of the wish is met
+UNMET = 0.01
 #: columns of the table of molecules, each with the format that a card shows it in
 DESCRIPTORS = {"logp": ".1f", "tpsa": ".0f", "mw": ".0f", "qed": ".2f"}
 
@@ -117,8 +119,8 @@ def grid(fields: Fields, policy: int, draw: int) -> Grid:
     height, ndim = given["height"], given["ndim"]
     if height**ndim > MOST_STATES:
         raise genflow.GenflowError(
-            f"A grid of {height} to the power of {ndim} has {height**ndim:,} positions, and this page compares"
-            f" up to {MOST_STATES:,}; move n or h down."
+            f"A grid of {height} to the power of {ndim} has {height**ndim:,} positions, and this page"
+            f" compares up to {MOST_STATES:,}; move n or h down."
         )
     began = time.perf_counter()
     with _cautions() as notes:
@@ -217,6 +219,8 @@ def molecules(fields: Fields, seed: int, refined: tuple[int, ...] = ()) -> Molec
         )
         for i in range(min(SHOWN, len(table["object"])))
     ]
+    if summary["best_score"] < UNMET:
+        notes = [*notes, "Nothing that was drawn comes near the wish; widen ranges, or tick other blocks."]
     generated = _policy(fields, seed, ())[0]
     return Molecules(
         best,
