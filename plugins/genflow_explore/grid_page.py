@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nicegui import ui
 
 from genflow import GenflowError
@@ -103,16 +101,23 @@ class GridPage:
         try:
             fields = self._fields()
         except GenflowError as error:
-            self._show(error)
+            self._say(error)
             return
         self._pictures.classes(add="stale")
         await self._latest.ask(self._show, tasks.grid, fields, self._policy, self._draw)
 
-    def _show(self, answer: Any) -> None:
+    def _say(self, error: GenflowError) -> None:
+        self._message.set_text(str(error))
+        self._message.classes(add="wrong")
+        self._pictures.classes(add="stale")
+
+    def _show(self, answer: tasks.Grid | GenflowError) -> None:
+        try:
+            self._fields()  # what was typed meanwhile may be wrong, and then stays the message
+        except GenflowError as error:
+            answer = error
         if isinstance(answer, GenflowError):
-            self._message.set_text(str(answer))
-            self._message.classes(add="wrong")
-            self._pictures.classes(add="stale")
+            self._say(answer)
             return
         self._message.set_text(" ".join(answer.notes))
         self._message.classes(remove="wrong")

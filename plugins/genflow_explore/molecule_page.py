@@ -28,7 +28,6 @@ class MoleculePage:
 
     def __init__(self, worker: Worker) -> None:
         client = ui.context.client
-        self._worker = worker
         self._latest = Latest(worker, lambda: not client.is_deleted)
         #: what drew the molecules that are shown: fields, seed and the calls of each refinement
         self._made: tuple[tasks.Fields, int, tuple[int, ...]] | None = None
@@ -85,10 +84,8 @@ class MoleculePage:
         self._list.clear()
         with self._list:
             for number, (smiles, picture) in enumerate(answer):
-                box = (
-                    ui.checkbox(value=number < TICKED, on_change=self._count).props("dense").classes("piece")
-                )
-                with box:
+                box = ui.checkbox(value=number < TICKED, on_change=self._count)
+                with box.props("dense").classes("piece"):
                     ui.html(picture, sanitize=False)
                     ui.label(smiles)
                 self._blocks.append(box)

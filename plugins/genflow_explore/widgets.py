@@ -12,6 +12,8 @@ from nicegui import ui
 
 from genflow import GenflowError
 
+#: what is added to the name of each box, of one or of two
+ENDS = {1: ("",), 2: (" from", " to")}
 PAGES = {"/": "Hypergrid", "/molecules": "Molecules"}
 
 
@@ -89,9 +91,7 @@ class Dial:
                     ui.number(value=each, format="%.6g", on_change=self._typed)
                     .props("dense outlined debounce=250 hide-bottom-space")
                     .props(f'aria-label="{name}{end}"')
-                    for each, end in zip(
-                        value, ["", ""] if len(value) == 1 else [" from", " to"], strict=False
-                    )
+                    for each, end in zip(value, ENDS[len(value)], strict=True)
                 ]
 
     def _place(self, value: float) -> float:

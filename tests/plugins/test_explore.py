@@ -5,6 +5,7 @@ What the pages show is compared with what the public functions give here.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
@@ -269,6 +270,21 @@ def test_the_table_of_molecules_is_that_of_the_public_functions():
     assert found.mean == pytest.approx(objects.summary["mean_score"])
     assert [each.smiles for each in found.best] == [row["object"] for row in rows[: tasks.SHOWN]]
     assert found.calls == len(policy.layout.reward_calls)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_a_sentence_and_then_there_is_another():
+    from genflow_explore.work import Worker
+
+    async def ask() -> None:
+        worker = Worker()
+        with pytest.raises(genflow.GenflowError, match="try again"):
+            await worker.do(os._exit, 1)
+        with pytest.raises(genflow.GenflowError, match="the terminal says more"):
+            await worker.do(int, "no number")
+        assert await worker.do(int, "7") == 7
+
+    asyncio.run(ask())
 
 
 def test_sliders_lie_where_the_generator_was_trained_and_begin_at_the_defaults():
