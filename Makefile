@@ -80,6 +80,7 @@ docs: setup
 	$(BIN)/python docs/result.py
 	$(BIN)/python docs/bounds.py
 	$(BIN)/python docs/paper.py
+	$(BIN)/python docs/explore.py
 
 clean:
 	rm -rf .venv .venv-peers runs build dist *.egg-info
