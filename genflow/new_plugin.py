@@ -1,7 +1,7 @@
 """``genflow new-plugin``: a distribution of one's own, written from the templates that ship.
 
-The templates are in ``templates/``: what all kinds share in ``common``, the rest in a folder a kind. Rewards
-of an environment with a template of its own have one more, ``reward-ENVIRONMENT``. In the names of files and
+The templates are in ``templates/``: what all kinds share in ``common``, texts that several of them contain in
+``parts``, the rest in a folder a kind. Rewards have one more, ``reward-ENVIRONMENT`` or ``reward-other``. In the names of files and
 in their text ``$name`` and its like are replaced, as `string.Template` does.
 """
 
@@ -11,6 +11,7 @@ import importlib.util
 import keyword
 import os
 import shutil
+import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -48,23 +49,27 @@ def write_plugin(
         "name": name,
         "package": package,
         "dist": package.replace("_", "-"),
-        "dot": ".",  # a name that begins with one would not be packaged
+        "dot": ".",  # a file whose name begins with one would not be packaged
+        "more": "",  # fields of the structures that several kinds train on
         "cls": "".join(part[:1].upper() + part[1:] for part in name.split("_")),
     }
     _require_free_name(values, kind, env)
     folders = ["common", kind]
     if kind == "reward":
-        env, values["env"] = str(env), str(env)
+        assert env is not None  # see `_require_rewards`
         own = f"reward-{env}"
         folders.append(own if own in _templates() and not structures else "reward-other")
-        if folders[-1] == "reward-other":
-            values |= _structures_of(env, structures)
+        values |= {"env": env, "more": f",reward={name}"} | _structures_of(name, env, structures)
     elif env is not None or structures:
         raise GenflowError(f"--env and --structure are for rewards, not for the kind {kind}; leave them out")
     target = Path(folder) if folder is not None else Path(values["dist"])
     with told_in_one_line():
         if os.path.lexists(target):
             raise GenflowError(f"{target} exists already; give another folder with --out")
+        parts = _filled(_templates()["parts"], values)
+        values |= {f"part_{part.partition('.')[0]}": text for part, text in parts.items()}
+        recipe = _templates()[folders[-1]].joinpath(f"recipe.toml{SUFFIX}").read_text(encoding="utf-8")
+        values["tried"] = tomllib.loads(Template(recipe).substitute(values))["structures"][0]  # by the tests
         files: dict[str, str] = {}
         for each in folders:
             files |= _filled(_templates()[each], values)
@@ -114,7 +119,7 @@ def _require_rewards(env: str | None) -> None:
         )
 
 
-def _structures_of(env: str, given: Sequence[str]) -> dict[str, str]:
+def _structures_of(name: str, env: str, given: Sequence[str]) -> dict[str, str]:
     """What the templates of a reward say of structures: those trained on, and the last one, held out."""
     cls = registry().load("environment", env)
     named = list(given or cls.default_structures)
@@ -125,8 +130,11 @@ def _structures_of(env: str, given: Sequence[str]) -> dict[str, str]:
             f"environment {env!r} names fewer than two structures; give some with --structure, of which the"
             " last is held out of training"
         )
-    *trained, held_out = (f"{each},reward=$name" for each in named)
-    return {"structures": "\n".join(f'  "{each}",' for each in trained), "held_out": held_out}
+    *trained, held_out = (f"{each},reward={name}" for each in named)
+    return {
+        "structures": "\n".join(f'  "{each}",' for each in trained),
+        "held_out": held_out,
+    }
 
 
 def _templates() -> dict[str, Traversable]:
