@@ -67,7 +67,7 @@ def write_plugin(
         if os.path.lexists(target):
             raise GenflowError(f"{target} exists already; give another folder with --out")
         parts = _filled(_templates()["parts"], values)
-        values |= {f"part_{part.partition('.')[0]}": text for part, text in parts.items()}
+        values |= {f"part_{part.partition('.')[0]}": text.rstrip() for part, text in parts.items()}
         recipe = _templates()[folders[-1]].joinpath(f"recipe.toml{SUFFIX}").read_text(encoding="utf-8")
         values["tried"] = tomllib.loads(Template(recipe).substitute(values))["structures"][0]  # by the tests
         files: dict[str, str] = {}
@@ -92,14 +92,14 @@ def _require_free_name(values: Mapping[str, str], kind: str, env: str | None) ->
         raise GenflowError(f"the name {shown!r} has {len(name)} characters, of at most 50")
     for plugin in registry().plugins:
         if plugin.name == name:
-            raise GenflowError(f"there is a plugin called {name!r} already; choose another name")
+            raise GenflowError(f"the plugin {name!r} exists already; choose another name")
     if kind == "reward":
         _require_rewards(env)
     if name in registry().names(kind, env if kind == "reward" else None):
-        raise GenflowError(f"there is a {kind} called {name!r} already; choose another name")
+        raise GenflowError(f"the {kind} {name!r} exists already; choose another name")
     for module in (name, package):
         if importlib.util.find_spec(module) is not None:
-            raise GenflowError(f"there is a module called {module!r} already; choose another name")
+            raise GenflowError(f"the module {module!r} exists already; choose another name")
 
 
 def _require_rewards(env: str | None) -> None:
