@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from genflow.cli import completion
-from genflow.cli.options import json_option
+from genflow.cli.options import emit, json_option
 
 #: of `genflow.new_plugin`, which imports more than --help needs
 KINDS = ("environment", "reward", "policy", "metric", "encoder")
@@ -28,13 +28,9 @@ def plugin_info(name: str, as_json: bool) -> None:
     from genflow.plugin_info import info
 
     entries = info(name)
-    if as_json:
-        click.echo(json.dumps({"name": name, "entries": entries}, indent=1))
-        return
-    for entry in entries:
-        click.echo("\n".join(_lines(entry)))
-    if not entries:
-        click.echo(f"{name} adds commands alone; see `genflow --help`")
+    lines = [line for entry in entries for line in _lines(entry)]
+    alone = f"{name} adds commands alone; see `genflow --help`"
+    emit(as_json, {"name": name, "entries": entries}, "\n".join(lines) or alone)
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
@@ -97,8 +93,9 @@ def new_plugin(
     from genflow.new_plugin import write_plugin
 
     folder = write_plugin(name, kind, out, env, structures)
-    if as_json:
-        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-        click.echo(json.dumps({"name": name, "kind": kind, "folder": str(folder), "files": files}, indent=1))
-        return
-    click.echo(f"{folder} is a plugin: cd {folder} && make check, then read README.md")
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    emit(
+        as_json,
+        {"name": name, "kind": kind, "folder": str(folder), "files": files},
+        f"{folder} is a plugin: cd {folder} && make check, then read README.md",
+    )
