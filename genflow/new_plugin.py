@@ -20,8 +20,10 @@ from string import Template
 
 from genflow.errors import GenflowError, did_you_mean
 from genflow.registry import registry
-from genflow.schema import brief
+from genflow.schema import brief, reward_field
 from genflow.storage.files import TEMPORARY_SUFFIX, told_in_one_line
+from genflow.structure import Structure
+from genflow.structure_fields import parse_fields
 
 SUFFIX = ".tmpl"
 #: kinds with a template
@@ -59,7 +61,7 @@ def write_plugin(
         assert env is not None  # see `_require_rewards`
         own = f"reward-{env}"
         folders.append(own if own in _templates() and not structures else "reward-other")
-        values |= {"env": env, "more": f",reward={name}"} | _structures_of(name, env, structures)
+        values |= {"env": env} | _structures_of(name, env, structures)
     elif env is not None or structures:
         raise GenflowError(f"--env and --structure are for rewards, not for the kind {kind}; leave them out")
     target = Path(folder) if folder is not None else Path(values["dist"])
@@ -98,14 +100,13 @@ def _require_free_name(values: Mapping[str, str], kind: str, env: str | None) ->
     if name in registry().names(kind, env if kind == "reward" else None):
         raise GenflowError(f"the {kind} {name!r} exists already; choose another name")
     for module in (name, package):
-        if importlib.util.find_spec(module) is not None:
+        spec = importlib.util.find_spec(module)
+        if spec is not None and spec.origin is not None:  # else a folder that happens to be called so
             raise GenflowError(f"the module {module!r} exists already; choose another name")
 
 
 def _require_rewards(env: str | None) -> None:
     """Refuse an environment that takes no rewards."""
-    from genflow.schema import reward_field
-
     names = registry().names("environment")
     if env is None:
         raise GenflowError(
@@ -122,16 +123,23 @@ def _require_rewards(env: str | None) -> None:
 def _structures_of(name: str, env: str, given: Sequence[str]) -> dict[str, str]:
     """What the templates of a reward say of structures: those trained on, and the last one, held out."""
     cls = registry().load("environment", env)
-    named = list(given or cls.default_structures)
-    if not given and len(named) < 2:
-        named = list(cls.presets)
+    named = given or (cls.default_structures if len(cls.default_structures) > 1 else tuple(cls.presets))
     if len(named) < 2:
         raise GenflowError(
             f"environment {env!r} names fewer than two structures; give some with --structure, of which the"
             " last is held out of training"
         )
-    *trained, held_out = (f"{each},reward={name}" for each in named)
+    key = reward_field(cls.Config)
+    for each in given:
+        fields = parse_fields(env, each)[0]
+        if key in fields:
+            raise GenflowError(
+                f"--structure {brief(each)} names a reward; leave {key} out, it is the new one"
+            )
+        Structure.parse(env, each)
+    *trained, held_out = (f"{each},{key}={name}" for each in named)
     return {
+        "more": f",{key}={name}",
         "structures": "\n".join(f'  "{each}",' for each in trained),
         "held_out": held_out,
     }

@@ -162,6 +162,8 @@ def test_a_file_that_is_written_says_nothing_of_templates(folder):
         ("mine", "reward", {}, "name it with --env, one of: hypergrid"),
         ("mine", "reward", {"env": "hypergird"}, "did you mean 'hypergrid'?"),
         ("mine", "reward", {"env": "hypergrid", "structures": ("ndim=1,height=4",)}, "fewer than two structures"),
+        ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,reward=paper")}, "leave reward out"),
+        ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,heigth=3")}, "did you mean 'height'?"),
         ("mine", "metric", {"env": "hypergrid"}, "leave them out"),
     ],
 )  # fmt: skip
