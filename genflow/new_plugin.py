@@ -1,8 +1,8 @@
 """``genflow new-plugin``: a distribution of one's own, written from the templates that ship.
 
 The templates are in ``templates/``: what all kinds share in ``common``, texts that several of them contain in
-``parts``, the rest in a folder a kind. Rewards have one more, ``reward-ENVIRONMENT`` or ``reward-other``. In the names of files and
-in their text ``$name`` and its like are replaced, as `string.Template` does.
+``parts``, the rest in a folder a kind. Rewards have one more, ``reward-ENVIRONMENT`` or ``reward-other``. In
+the names of files and in their text ``$name`` and its like are replaced, as `string.Template` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``genflow new-plugin``: what it writes is installed and used as a third party would, and is green at once."""
+"""``genflow new-plugin``: what it writes is installed, used as a third party would, and green at once."""
 
 from __future__ import annotations
 
@@ -142,6 +142,8 @@ def test_a_file_that_is_written_says_nothing_of_templates(folder):
         str(path) for path, text in texts.items() if "$part" in text or "$name" in text or "${" in text
     ]
     assert not unfilled and not list(folder.rglob("*.tmpl"))
+    code = [line for path, text in texts.items() if path.suffix == ".py" for line in text.splitlines()]
+    assert max(map(len, code)) <= 110
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_a_file_that_is_written_says_nothing_of_templates(folder):
         ("json", "metric", {}, "the module 'json' exists"),
         ("mine", "reward", {}, "name it with --env, one of: hypergrid"),
         ("mine", "reward", {"env": "hypergird"}, "did you mean 'hypergrid'?"),
-        ("mine", "reward", {"env": "hypergrid", "structures": ("ndim=1,height=4",)}, "fewer than two structures"),
+        ("mine", "reward", {"env": "hypergrid", "structures": ("A",)}, "fewer than two structures"),
         ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,reward=paper")}, "leave reward out"),
         ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,heigth=3")}, "did you mean 'height'?"),
         ("mine", "metric", {"env": "hypergrid"}, "leave them out"),

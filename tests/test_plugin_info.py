@@ -1,4 +1,4 @@
-"""``genflow plugin-info``, and the line on each name that ``genflow list-plugins`` gives without its class."""
+"""``genflow plugin-info``, and the line on each name of ``genflow list-plugins``, read without its class."""
 
 from __future__ import annotations
 
