@@ -364,7 +364,7 @@ def test_the_list_for_people_names_the_errors_too(tmp_path, run):
         lines[lines.index("bad  (fake-bad 1.0)") + 1]
         == "  not usable: import of mod_bad failed: RuntimeError: boom"
     )
-    assert "  environment: hypergrid" in lines
+    assert "  environment: hypergrid  torchgfn's HyperGrid with any reward of positions." in lines
 
 
 def test_commands_of_plugins(tmp_path, run, listed):

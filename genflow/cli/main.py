@@ -42,6 +42,8 @@ COMMANDS = {
     "evaluate": ("genflow.cli.evaluate", "Measure populations beside their baselines."),
     "report": ("genflow.cli.evaluate", "Write the HTML report of a run."),
     "list-plugins": ("genflow.cli.plugins", "List plugins and what they provide."),
+    "plugin-info": ("genflow.cli.plugin_kit", "Say what a plugin or a registered name is."),
+    "new-plugin": ("genflow.cli.plugin_kit", "Write a plugin to start from."),
 }
 
 

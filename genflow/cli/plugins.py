@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from genflow.registry import Plugin
 
 
 @click.command("list-plugins")
@@ -28,12 +33,27 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps({"plugins": [plugin.as_json() for plugin in registry().plugins]}, indent=1))
+        plugins = registry().plugins
+        told = {"plugins": [plugin.as_json() for plugin in plugins], "lines": _lines_on(plugins)}
+        click.echo(json.dumps(told, indent=1))
         return
     for plugin in registry().plugins:
         origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else "of this run"
         click.echo(f"{plugin.name}  ({origin})")
-        for kind, names in plugin.provides().items():
-            click.echo(f"  {kind}: {', '.join(names)}")
+        for kind, lines in _lines_on([plugin]).items():
+            width = max(map(len, lines))
+            for name, line in lines.items():
+                click.echo(f"  {kind}: {name:{width}}  {line}".rstrip())
         if plugin.error:
             click.echo(f"  not usable: {plugin.error}")
+
+
+def _lines_on(plugins: list[Plugin]) -> dict[str, dict[str, str]]:
+    """Say of each name that plugins provide what it is, in one line: {kind: {name: line}}."""
+    from genflow.class_lines import line_of
+
+    lines: dict[str, dict[str, str]] = {}
+    for plugin in plugins:
+        for kind, names in plugin.provides().items():
+            lines.setdefault(kind, {}).update({each: line_of(plugin.targets[kind][each]) for each in names})
+    return lines

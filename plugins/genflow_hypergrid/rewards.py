@@ -71,18 +71,17 @@ class ProductReward(SeparableReward):
     """A reward of R0 everywhere, R1 more in the outer regions, and R2 more in the band."""
 
     class Config(Schema):
-        """The three terms and the regions.
+        """The three terms and the regions, by the distance |x - 0.5| from the middle."""
 
-        `R0`, `R1`, `R2`: what the background, the outer region and the band pay.
-        `outer`: the outer region is where |x - 0.5| > `outer`.
-        `band`: the band is where `band[0]` < |x - 0.5| < `band[1]`.
-        """
-
-        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD)
-        R1: float = described(0.5, ge=0, le=MAX_REWARD)
-        R2: float = described(2.0, ge=0, le=MAX_REWARD)
-        outer: float = described(0.25, ge=0, le=0.5)
-        band: tuple[float, float] = described((0.3, 0.4))
+        R0: float = described(0.1, gt=MIN_REWARD, le=MAX_REWARD, description="What every cell pays.")
+        R1: float = described(0.5, ge=0, le=MAX_REWARD, description="What the outer region pays more.")
+        R2: float = described(2.0, ge=0, le=MAX_REWARD, description="What the band pays more.")
+        outer: float = described(
+            0.25, ge=0, le=0.5, description="The distance from the middle from which the outer region begins."
+        )
+        band: tuple[float, float] = described(
+            (0.3, 0.4), description="The two distances from the middle between which the band lies."
+        )
 
         @model_validator(mode="after")
         def _band_in_order(self) -> ProductReward.Config:
