@@ -97,6 +97,7 @@ _LAZY = {
     "run": "genflow.pipeline",
     "sample_objects": "genflow.stages.sample",
     "score_objects": "genflow.stages.score",
+    "tensor_difference": "genflow.layout",
     "total_variation": "genflow.divergences",
     "train_autoencoder": "genflow.stages.autoencoder",
     "train_generator": "genflow.stages.diffusion",

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from genflow.interfaces.environment import Units
 from genflow.precision import float32_default
 from genflow.seeding import seeded_cpu
 from genflow.structure import Structure
@@ -32,8 +33,9 @@ def grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
 
 def flow_module(structure: Structure) -> torch.nn.Module:
     """Build a network of the policy's architecture with the single output log F, in float32."""
+    units = structure.layout.units
     with float32_default():
-        return structure.arch.build(len(structure.layout.units["input"]), 1)
+        return structure.arch.build_for(Units(units["input"], units["action"][-1:]))
 
 
 def state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:

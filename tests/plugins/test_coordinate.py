@@ -270,7 +270,7 @@ def test_what_cannot_be_made_is_refused_in_one_line(trained):
     for structure, why in [
         (grid(2, 4, width=13), "covers hidden layers of up to 12 units, not 13"),
         (grid(5, 4), "covers dimension 0 to 3 of input units, not 4"),
-        (table, r"makes net\.0\.weight, .*; the structure has table"),
+        (table, r"does not make these parameters: without net\.0\.weight, .*; with table"),
     ]:
         for refuse in (
             trained.check,
