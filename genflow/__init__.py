@@ -103,6 +103,7 @@ _LAZY = {
     "train_generator": "genflow.stages.diffusion",
     "train_population": "genflow.training.policies",
     "train_zoo": "genflow.stages.zoo",
+    "transfer": "genflow.training.finetune",
     "values_of": "genflow.measure",
     "write_bytes": "genflow.storage.files",
     "write_json": "genflow.storage.files",
