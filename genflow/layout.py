@@ -157,6 +157,7 @@ class WeightLayout:
             have the same units.
         units: axis label -> descriptions of its units, for ``"input"`` and ``"action"`` but not hidden units.
         roles: see `PolicyArch.roles`; parameters that are not in it have only one place, under their own name.
+        residual: see `PolicyArch.residual`.
         gains: the parameters that start at 1 because they multiply: the weights of normalisations.
     """
 
@@ -164,6 +165,7 @@ class WeightLayout:
     axes: Mapping[str, tuple[str, ...]]
     units: Mapping[str, UnitDescriptions] = field(default_factory=dict, compare=False)
     roles: Mapping[str, tuple[str, int]] = field(default_factory=dict, compare=False)
+    residual: bool = field(default=False, compare=False)
     gains: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
@@ -173,6 +175,7 @@ class WeightLayout:
         axes: Mapping[str, tuple[str, ...]],
         units: Mapping[str, UnitDescriptions],
         roles: Mapping[str, tuple[str, int]] | None = None,
+        residual: bool = False,
     ) -> WeightLayout:
         """Create the layout of a module.
 
@@ -180,7 +183,7 @@ class WeightLayout:
             module: a network, of which only names and shapes are read.
             axes: parameter name -> a label for each axis.
             units: axis label -> descriptions of its units.
-            roles: see `PolicyArch.roles`.
+            roles, residual: see `PolicyArch`.
 
         Raises:
             ValueError: a label is missing, the descriptions of units do not fit their axis, or two parameters
@@ -203,7 +206,7 @@ class WeightLayout:
             for name, part in module.named_modules()
             if isinstance(part, NORMALISATIONS)
         }
-        return cls(shapes, dict(axes), dict(units), roles, frozenset(gains & shapes.keys()))
+        return cls(shapes, dict(axes), dict(units), roles, residual, frozenset(gains & shapes.keys()))
 
     @property
     def size(self) -> int:

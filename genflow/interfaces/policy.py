@@ -26,6 +26,14 @@ class PolicyArch(Configured, ABC):
     #: policies of one size of it run on another.
     reads_units: ClassVar[bool] = False
 
+    @property
+    def residual(self) -> bool:
+        """Whether layers that repeat add to what is below them, by default not.
+
+        Only then networks of a depth that no zoo had can be generated, between two depths that one had.
+        """
+        return False
+
     @abstractmethod
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
         """Build a freshly initialised network (B, n_inputs) -> (B, n_outputs)."""
@@ -67,7 +75,7 @@ class PolicyArch(Configured, ABC):
         with torch.device("meta"):  # only shapes are needed, so nothing is allocated or drawn
             module = self.build_for(units)
         own = {"input": units.inputs, "action": units.actions}
-        return WeightLayout.of(module, self.axes(), own, self.roles())
+        return WeightLayout.of(module, self.axes(), own, self.roles(), self.residual)
 
     def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Evaluate M networks at once.

@@ -52,7 +52,7 @@ class CoordinateEncoder(HiddenParts):
         # changes with the encoder's tensors, from which tables of layouts are made
         self._version = object()
         axes: dict[str, tuple[str, ...]] = {name: tuple(labels) for name, labels in spec["axes"].items()}
-        repeats = {role: (int(least), int(most)) for role, (least, most) in spec.get("repeats", {}).items()}
+        repeats = {role: tuple(counts) for role, counts in spec.get("repeats", {}).items()}
         described: dict[str, dict[str, Any]] = spec["described"]
         places = {label: int(facts["coordinates"]) for label, facts in described.items()}
         self.parts, self.widest, size = Parts(axes, repeats), int(spec["widest"]), c.embedding
@@ -137,7 +137,7 @@ class CoordinateEncoder(HiddenParts):
             "described": described,
         }
         if family.parts.repeats:
-            spec["repeats"] = {role: list(found) for role, found in family.parts.repeats.items()}
+            spec["repeats"] = {role: list(counts) for role, counts in family.parts.repeats.items()}
         encoder = cls(config, spec=spec)
         encoder.family = family
         encoder.condition.fit(scales(conditions))

@@ -53,16 +53,18 @@ class Spec(Schema):
     widest: int = Field(ge=1, le=65_536)
     conditions: int = Field(ge=1, le=65_536)
     described: dict[Label, Described] = Field(min_length=1, max_length=MAX_DESCRIBED)
-    #: where structures have several depths: role -> the least and the most places of it
-    repeats: dict[Label, tuple[Places, Places]] = Field(default_factory=dict)
+    #: where structures have several depths: role of a layer -> how many of it they have, rising
+    repeats: dict[Label, Annotated[list[Places], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _described_once(self) -> Spec:
         for name, labels in self.axes.items():
             if sum(label in self.described for label in labels) > 1:
                 raise ValueError(f"two axes of {name} are described")
-        if not self.repeats.keys() <= self.axes.keys() or any(a > b for a, b in self.repeats.values()):
-            raise ValueError("the repetitions of a role are from the least to the most")
+        if not self.repeats.keys() <= self.axes.keys():
+            raise ValueError("a role repeats that no parameter has")
+        if any(counts != sorted(set(counts)) or not counts[-1] for counts in self.repeats.values()):
+            raise ValueError("the numbers of layers of a role do not rise from 0 or more to 1 or more")
         if not self.described.keys() <= {label for labels in self.axes.values() for label in labels}:
             raise ValueError("units are described that no parameter has")
         return self

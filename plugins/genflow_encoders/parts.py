@@ -33,11 +33,11 @@ class Parts:
 
     Attributes:
         axes: role -> a label for each axis; the name of a parameter is its role where there is one depth.
-        repeats: role -> the least and the most places of the roles of layers; empty where there is one depth.
+        repeats: role of a layer -> how many of it the structures have, rising; empty where there is one depth.
     """
 
     axes: Mapping[str, tuple[str, ...]]
-    repeats: Mapping[str, tuple[int, int]]
+    repeats: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def of(cls, layouts: Sequence[WeightLayout], by_role: bool = False) -> Self:
@@ -68,7 +68,7 @@ class Parts:
                 )
             axes = {**own, **axes}
         ranges = {role: [count[role] for count in counts] for role in axes if role in repeated}
-        return cls(axes, {role: (min(found), max(found)) for role, found in ranges.items()})
+        return cls(axes, {role: tuple(sorted(set(found))) for role, found in ranges.items()})
 
     @cached_property
     def tensors(self) -> dict[str, Part]:
@@ -77,15 +77,15 @@ class Parts:
         found = {role: Part(role, 0, tuple(self.axes[role])) for role in once}
         # what comes later in deeper networks comes last, so that it changes nothing before it
         for place in range(self.deepest):
-            for role, (_, most) in self.repeats.items():
-                if place < most:
+            for role, counts in self.repeats.items():
+                if place < counts[-1]:
                     found[f"{role}.{place}"] = Part(role, place, tuple(self.axes[role]))
         return found
 
     @property
     def deepest(self) -> int:
         """The most places of any role; 0 where there is one depth."""
-        return max((most for _, most in self.repeats.values()), default=0)
+        return max((counts[-1] for counts in self.repeats.values()), default=0)
 
     def name(self, layout: WeightLayout, parameter: str) -> str:
         """The name in `tensors` of a parameter of a layout that fits."""
@@ -109,18 +109,24 @@ class Parts:
         )
         if differ:
             raise GenflowError(f"this generator does not make these parameters: {differ}")
-        for role, (least, most) in self.repeats.items():
+        for role, counts in self.repeats.items():
             found = [p for p, (each, _) in own.items() if each == role]
             if any(labels[p] != self.axes[role] for p in found):
                 raise GenflowError(
                     "this generator does not make these parameters:"
                     f" {tensor_difference(dict.fromkeys(found, self.axes[role]), {p: labels[p] for p in found})}"
                 )
-            if not least <= len(found) <= most:
+            between = layout.residual and counts[0] <= len(found) <= counts[-1]
+            if len(found) not in counts and not between:
                 told = f": {', '.join(found[:4])}{', ...' * (len(found) > 4)}" if found else ""
+                way = (
+                    "that lies between those of its zoo"
+                    if layout.residual
+                    else ("of its zoo; others between are made of networks with residuals alone")
+                )
                 raise GenflowError(
-                    f"this generator makes {least} to {most} of {role!r}, the structure has"
-                    f" {len(found)}{told}; choose a depth that lies between those of its zoo"
+                    f"this generator makes {' or '.join(map(str, counts))} of {role!r}, the structure has"
+                    f" {len(found)}{told}; choose a depth {way}"
                 )
 
 

@@ -104,6 +104,7 @@ class DeepSets(PolicyArch):
     """
 
     reads_units = True
+    residual = True
 
     class Config(Schema):
         """The size of the network."""

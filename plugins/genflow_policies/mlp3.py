@@ -12,7 +12,8 @@ class MLP3(MLP):
 
     depth = 2
     activation = "leaky_relu"
-    layer_norm = residual = False
+    layer_norm = False
+    residual = False
 
     class Config(Schema):
         """The size of the network."""
