@@ -13,16 +13,26 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from genflow import Population, Structure, load_config, run, transfer
+from genflow import (
+    Generator,
+    Population,
+    Structure,
+    evaluate,
+    load_config,
+    run,
+    train_zoo,
+    transfer,
+)
 from genflow.measure import figures_of
 from genflow.progress import Progress
-from genflow.storage.files import write_json
+from genflow.storage.files import read_json, write_json
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
 
@@ -61,20 +71,32 @@ def generated(
     policy: str, known: list[str], unknown: list[str], steps: int, folder: Path
 ) -> list[dict[str, Any]]:
     """Train a generator, and give the mean JS by structure and source."""
-    given = {"structures": known, "test_structures": unknown, "autoencoder.steps": steps}
+    given = {"structures": known, "autoencoder.steps": steps}
     config = load_config(None, env="hypergrid", policy=policy, **flat(RECIPE), **given)
-    began = time.process_time()
-    entries = run(config, folder, Progress(quiet=True))
-    keys = ("ndim", "height", "depth")
-    return [
-        {key: each["structure"][key] for key in keys}
-        | {"source": each["source"], "seen": each["seen"], "js": each["metrics"]["js"]["mean"]}
-        for each in entries
-        if each["source"] in ("trained", "generated", "random", "nearest")
-        and any(
-            f"ndim={each['structure']['ndim']},height={each['structure']['height']}" == m for m in MEASURED
-        )
-    ] + [{"source": "all", "cpu_seconds": round(time.process_time() - began, 1)}]
+    began, quiet = time.process_time(), Progress(quiet=True)
+    entries = run(config, folder, quiet)
+    seconds = time.process_time() - began
+    generator = Generator.from_pretrained(folder / "generator")
+    # what would be refused is measured too: any number of layers between the least and the most
+    parts = generator.encoder.parts
+    filled = {role: tuple(range(counts[0], counts[-1] + 1)) for role, counts in parts.repeats.items()}
+    generator.encoder.parts = generator.encoder.family.parts = replace(parts, repeats=filled)
+    others = [Structure.parse("hypergrid", text, policy) for text in unknown]
+    made = [generator.generate(other, config.generate.num) for other in others]
+    trained = train_zoo(config, others, config.zoo, folder / "others", quiet).populations
+    untrained = [Population.initialised(other, config.generate.num, 0) for other in others]
+    entries += [evaluate(population, ["js"]) for population in [*made, *trained, *untrained]]
+    found = []
+    for entry in entries:
+        fields = entry["structure"]
+        measured = f"ndim={fields['ndim']},height={fields['height']}" in MEASURED
+        if measured and entry["source"] in ("trained", "generated", "random"):
+            seen = Structure.restore("hypergrid", fields, policy) not in others
+            own = {key: fields[key] for key in ("ndim", "height", "depth")}
+            found.append(
+                own | {"source": entry["source"], "seen": seen, "js": entry["metrics"]["js"]["mean"]}
+            )
+    return [*found, {"source": "all", "cpu_seconds": round(seconds, 1)}]
 
 
 def flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
@@ -128,9 +150,10 @@ def main(
     forms: tuple[str, ...], depths: str, between: str, steps: int, seconds: float, seeds: int,
     parts: tuple[str, ...], out: Path,
 ) -> None:  # fmt: skip
-    """Train, generate and measure; what is there already in OUT is kept."""
+    """Train, generate and measure; other parts that are in OUT already are kept."""
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"recipe": RECIPE, "steps": steps}
+    results: dict[str, Any] = read_json(out) if out.exists() else {}
+    results |= {"recipe": RECIPE, "steps": steps, "seconds": seconds}
     everything = parts or ("depths", "sets", "teacher")
 
     def keep(part: str, name: str, found: Any) -> None:

@@ -156,7 +156,7 @@ class WeightLayout:
         axes: parameter name -> a label for each axis, e.g. ``("hidden1", "input")``. Axes with the same label
             have the same units.
         units: axis label -> descriptions of its units, for ``"input"`` and ``"action"`` but not hidden units.
-        roles: see `PolicyArch.roles`; parameters that are not in it have only one place, under their own name.
+        roles: see `PolicyArch.roles`; parameters that are not in it are known by their name.
         residual: see `PolicyArch.residual`.
         gains: the parameters that start at 1 because they multiply: the weights of normalisations.
     """

@@ -39,7 +39,7 @@ class PolicyArch(Configured, ABC):
         """Build a freshly initialised network (B, n_inputs) -> (B, n_outputs)."""
 
     def build_for(self, units: Units) -> nn.Module:
-        """Build a freshly initialised network for described inputs and actions, by default from their numbers.
+        """Build a freshly initialised network for described units, by default for so many of them.
 
         Override this method where the network reads the descriptions, which it keeps in buffers that are not
         saved (``persistent=False``). The network of log F of the objectives "db" and "subtb" is built for the

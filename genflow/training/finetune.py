@@ -94,11 +94,12 @@ def transfer(population: Population, structure: Structure) -> Population:
     odd = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in free]
     tensors = tensor_difference(now.layout.shapes, before.layout.shapes)
     if odd or tensors:
-        differ = [f"{key} {_short(old, key)}, not {_short(new, key)}" for key in odd]
+        differ = "; ".join(f"{key} {_short(old, key)}, not {_short(new, key)}" for key in odd)
         raise GenflowError(
             f"policies of {before.name} cannot be trained on {now.name}: they are of"
-            f" {brief('; '.join([*differ, *[f'parameters {tensors}'] * bool(tensors)]), 400)}; only what is"
-            f" paid{' or of the task' * before.arch.reads_units} may differ"
+            f" {brief(differ or 'other parameters', 400)}; only"
+            f" {'the task' if before.arch.reads_units else 'what is paid'} may differ"
+            + (f" (tensors: {tensors})" if tensors else "")
         )
     return replace(
         population, structure=now, provenance={**population.provenance, "transferred_from": before.fields()}

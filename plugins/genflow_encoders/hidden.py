@@ -15,7 +15,8 @@ from .units import Residual
 
 
 class HiddenParts(Encoder):
-    """The part of an encoder for hidden units: mixtures of learned matrices between hidden units, plus some directions, and vectors for a layer's units.
+    """The part of an encoder that writes between hidden units: mixtures of learned matrices, plus some
+    directions, and vectors for the units of one layer.
 
     Layers that repeat are written by the same modules, which are told the place of each.
     """

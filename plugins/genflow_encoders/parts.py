@@ -16,6 +16,8 @@ from genflow import GenflowError, WeightLayout, tensor_difference
 
 #: the label of hidden units where layers that repeat have labels of their own
 HIDDEN = "hidden"
+#: parameters that a message lists
+LISTED = 4
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Parts:
 
     Attributes:
         axes: role -> a label for each axis; the name of a parameter is its role where there is one depth.
-        repeats: role of a layer -> how many of it the structures have, rising; empty where there is one depth.
+        repeats: role of a layer -> how many of it structures have, rising; empty where there is one depth.
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -101,33 +103,26 @@ class Parts:
         Raises:
             GenflowError: names the tensors that differ.
         """
-        own = {p: self._role(layout, p) for p in layout.axes}
-        labels = {p: _generic(layout, p) if self.repeats else tuple(layout.axes[p]) for p in layout.axes}
-        differ = tensor_difference(
-            {role: axes for role, axes in self.axes.items() if role not in self.repeats},
-            {role: labels[p] for p, (role, _) in own.items() if role not in self.repeats},
-        )
-        if differ:
+        found = {parameter: self._role(layout, parameter)[0] for parameter in layout.axes}
+        labels = {
+            role: _generic(layout, parameter) if self.repeats else layout.axes[parameter]
+            for parameter, role in found.items()
+        }
+        expected = {
+            role: own for role, own in self.axes.items() if role in labels or role not in self.repeats
+        }
+        if differ := tensor_difference(expected, labels):
             raise GenflowError(f"this generator does not make these parameters: {differ}")
         for role, counts in self.repeats.items():
-            found = [p for p, (each, _) in own.items() if each == role]
-            if any(labels[p] != self.axes[role] for p in found):
-                raise GenflowError(
-                    "this generator does not make these parameters:"
-                    f" {tensor_difference(dict.fromkeys(found, self.axes[role]), {p: labels[p] for p in found})}"
-                )
-            between = layout.residual and counts[0] <= len(found) <= counts[-1]
-            if len(found) not in counts and not between:
-                told = f": {', '.join(found[:4])}{', ...' * (len(found) > 4)}" if found else ""
-                way = (
-                    "that lies between those of its zoo"
-                    if layout.residual
-                    else ("of its zoo; others between are made of networks with residuals alone")
-                )
-                raise GenflowError(
-                    f"this generator makes {' or '.join(map(str, counts))} of {role!r}, the structure has"
-                    f" {len(found)}{told}; choose a depth {way}"
-                )
+            own = [parameter for parameter, each in found.items() if each == role]
+            if len(own) in counts or (layout.residual and counts[0] <= len(own) <= counts[-1]):
+                continue
+            told = f": {', '.join(own[:LISTED])}{', ...' * (len(own) > LISTED)}" if own else ""
+            others = "; others between need networks with residuals" * (not layout.residual)
+            raise GenflowError(
+                f"this generator makes {' or '.join(map(str, counts))} of {role!r}, the structure has"
+                f" {len(own)}{told}; choose a depth of its zoo{others or ', or one between'}"
+            )
 
 
 def _roles(layout: WeightLayout) -> dict[str, tuple[str, int]]:

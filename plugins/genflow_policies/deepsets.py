@@ -1,10 +1,10 @@
 """DeepSets, a policy that reads what units mean, whose parameters do not depend on the size of the task.
 
-Source: Zaheer et al., "Deep sets" (2017). The elements of the set are the values of the categories that inputs
-and actions share, e.g. the dimensions of a hypergrid; without such categories all inputs are one element. An
-element is the sum of its inputs, each times a network of its description. Layers exchange the mean of all
-elements, and the logit of an action comes from its element, the mean, and its description. So no order of
-elements, inputs or actions is told from another.
+Source: Zaheer et al., "Deep sets" (2017). The elements of the set are the values of the categories that
+inputs and actions share, e.g. the dimensions of a hypergrid; without such categories all inputs are one
+element. An element is the sum of its inputs, each times a network of its description. Layers exchange the
+mean of all elements, and the logit of an action comes from its element, the mean, and its description. So no
+order of elements, inputs or actions is told from another.
 
 Shapes: B states, s inputs, A actions, G amounts, E elements, K inputs of an element, d width.
 """
@@ -21,7 +21,7 @@ from genflow import Environment, PolicyArch, Schema, UnitDescriptions, Units, We
 
 
 class Exchange(nn.Module):
-    """A layer (..., E, d) -> (..., E, d) that each element shares, and which adds what it reads in their mean."""
+    """A layer (..., E, d) -> (..., E, d) that adds what it reads in an element and in the mean of all."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -117,11 +117,11 @@ class DeepSets(PolicyArch):
         return self.build_for(Units(numbered(n_inputs), numbered(n_outputs)))
 
     def build_for(self, units: Units) -> nn.Module:
-        """A network with torch's default initialisation that reads the amounts and categories of the units."""
+        """A network with torch's default initialisation that reads amounts and categories of units."""
         return Network(units, self.config.width, self.config.depth)
 
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """Label the axes of each parameter; elements are "set" units wherever they are added to each other."""
+        """Label the axes of each parameter; what is added to an element has its units, "set"."""
         axes: dict[str, tuple[str, ...]] = {
             "unit.0.weight": ("unit", "input_amount"),
             "unit.0.bias": ("unit",),

@@ -135,12 +135,12 @@ def test_a_policy_runs_on_other_sizes_and_is_saved(tmp_path):
         # a size that it was never trained on
         assert js(moved) < 0.7 * js(Population.initialised(other, 2, 0))
     with pytest.raises(
-        GenflowError, match=r"depth 2, not 1; parameters with layers\.1\.own\.weight"
+        GenflowError, match=r"depth 2, not 1; only the task may differ \(tensors: with layers\.1\.own\.weight"
     ) as caught:
         genflow.transfer(again, sets(2, 6, width=24, depth=1))
     assert "\n" not in str(caught.value)
     with pytest.raises(
-        GenflowError, match=r"height 5, not 4; parameters net\.0\.weight \(8, 10\) instead of \(8, 8\)"
+        GenflowError, match=r"height 5, not 4; .*net\.0\.weight \(8, 10\) instead of \(8, 8\)"
     ):
         genflow.transfer(lively(grid(2, 5), 1), grid(2, 4))
 
