@@ -97,7 +97,8 @@ class UnitDescriptions:
         began = time.perf_counter()
         if callable(self._make):
             alone = RewardCalls.current() is None
-            with RewardCalls(None).as_current() if alone else nullcontext() as calls:
+            counted = RewardCalls(None).as_current() if alone else nullcontext()
+            with counted as calls, torch.device("cpu"):  # also where a network is built on the meta device
                 amounts = _table("amounts", self._make())
             self.reward_calls = calls.rows() if calls is not None else []
             self.seconds = time.perf_counter() - began

@@ -239,7 +239,7 @@ class CoordinateEncoder(HiddenParts):
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
         """Decode latents (M, Z) to weights (M, D) of a layout, under a condition (C,), a few at a time."""
-        units = max(len(layout.units[label]) for label in self.units if label in layout.units)
+        units = max((len(layout.units[label]) for label in self.units if label in layout.units), default=1)
         parts = latents.split(max(1, MAX_ROWS // units))
         return torch.cat([self.decode_all([(part, layout, condition)])[0] for part in parts])
 

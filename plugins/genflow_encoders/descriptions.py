@@ -52,7 +52,7 @@ class Spec(Schema):
     axes: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=2)]]
     widest: int = Field(ge=1, le=65_536)
     conditions: int = Field(ge=1, le=65_536)
-    described: dict[Label, Described] = Field(min_length=1, max_length=MAX_DESCRIBED)
+    described: dict[Label, Described] = Field(max_length=MAX_DESCRIBED)
     #: where structures have several depths: role of a layer -> how many of it they have, rising
     repeats: dict[Label, Annotated[list[Places], Field(min_length=1)]] = Field(default_factory=dict)
 

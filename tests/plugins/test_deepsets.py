@@ -11,10 +11,11 @@ from oracles import grid, holed, lively, one_by_one, same_gradients, traced
 from torch.nn import functional as F
 
 import genflow
-from genflow import GenflowError, Population, Structure, UnitDescriptions, Units
+from genflow import Generator, GenflowError, Population, Structure, UnitDescriptions, Units, load_config, run
 from genflow.measure import figures_of
 from genflow.progress import Progress
 from genflow.registry import registry
+from genflow.training.autoencoder import AutoencoderOptions
 from genflow.training.options import PolicyOptions
 from genflow.training.policies import train_population
 
@@ -169,3 +170,44 @@ def test_the_coordinate_encoder_makes_it(depths):
     other = Structure.of(structures[0].environment, registry().load("policy", "mlp3")(), "hypergrid", "mlp3")
     with pytest.raises(GenflowError, match=r"does not make these parameters: without unit\.0\.weight"):
         net.check(other.layout)
+    objective = cls.objective()
+    rehearsing = cls.Config(reference="optimal", swap_probability=0.5, rehearsal_probability=0.5)
+    with pytest.raises(GenflowError, match="DeepSets reads the units of its own task"):
+        objective.check(rehearsing, AutoencoderOptions(encoder="coordinate", kl_scale=1.0), structures)
+
+
+CHAIN = {
+    "env": "hypergrid",
+    "zoo.num": 3, "zoo.objective": "distill", "zoo.steps": 12, "zoo.batch_size": 16,
+    "autoencoder.encoder": "coordinate", "autoencoder.steps": 8, "autoencoder.kl_scale": 1.0,
+    "autoencoder.batch_size": 4, "autoencoder.per_structure": 2,
+    "autoencoder.options": {
+        "latent_size": 2, "hidden": 8, "embedding": 8, "matrices": 2, "rank": 1, "reference": "optimal",
+        "swap_probability": 0.5,
+    },
+    "diffusion.steps": 5, "diffusion.options": {"channels": [8], "patch": 1}, "generate.num": 2,
+    "evaluation.metrics": ["js"], "train_tests": False,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("policy", "form", "depths", "unseen"),
+    [("deepsets", "", (1, 1), 1), ("mlp", ",residual=true", (1, 3), 2)],
+)
+def test_the_whole_chain_takes_it(tmp_path, policy, form, depths, unseen):
+    known = [f"ndim=2,height={4 + i},width=6,depth={d}{form}" for i, d in enumerate(depths)]
+    asked = (
+        f"ndim=2,height=4,width=6,depth={unseen}{form}"
+        if policy == "mlp"
+        else "ndim=2,height=6,width=6,depth=1"
+    )
+    config = load_config(None, policy=policy, structures=known, test_structures=[asked], **CHAIN)
+    entries = run(config, tmp_path / "run", Progress(quiet=True))
+    made = [each for each in entries if each["source"] == "generated"]
+    assert [each["seen"] for each in made] == [True, True, False]
+    assert all(0 <= each["metrics"]["js"]["mean"] < 0.7 for each in made)
+    again = Generator.from_pretrained(tmp_path / "run").generate(asked, 2)
+    assert torch.equal(
+        again.weights, Population.load(tmp_path / "run" / "generated" / again.structure.name).weights
+    )
