@@ -124,8 +124,8 @@ def _matched(
     expected = [(f"{layer}weight", f"{layer}bias") for layer in _layers(structure.module())]
     if {name for pair in expected for name in pair} != shapes.keys():
         raise GenflowError(
-            f"{where}: policy {structure.policy!r} has other parameters than layers with a weight and a bias, so"
-            f" names must be its own: {brief(', '.join(shapes))}"
+            f"{where}: policy {structure.policy!r} has other parameters than layers with a weight and a bias,"
+            f" so names must be its own: {brief(', '.join(shapes))}"
         )
     layers = sorted(
         name.removesuffix("weight")
@@ -194,7 +194,8 @@ def _require_same(structure: Structure, module: nn.Module, tensors: Mapping[str,
     told = f"has {', '.join(sorted(theirs)) or 'no such layer'} between its linear layers, and policy"
     raise GenflowError(
         f"{where} {told} {structure.policy!r} of {structure.name} has {', '.join(sorted(ours))}, so it"
-        " computes something else; choose a policy that does the same, e.g. policy mlp with activation=... and residual=..."
+        " computes something else; choose a policy that does the same, e.g. policy mlp with activation=... and"
+        " residual=..."
     )
 
 
