@@ -194,7 +194,7 @@ def _require_same(structure: Structure, module: nn.Module, tensors: Mapping[str,
     told = f"has {', '.join(sorted(theirs)) or 'no such layer'} between its linear layers, and policy"
     raise GenflowError(
         f"{where} {told} {structure.policy!r} of {structure.name} has {', '.join(sorted(ours))}, so it"
-        " computes something else; choose a policy that does the same, e.g. policy mlp with activation=... and"
+        " computes something else; choose one that does the same, e.g. policy mlp with activation=... and"
         " residual=..."
     )
 
