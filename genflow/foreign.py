@@ -1,4 +1,6 @@
-"""Policies that were made elsewhere, matched to a structure's network by order and shape of linear layers.
+"""Policies that were made elsewhere, matched to a structure's network by order and shape of its layers.
+
+Layers are linear ones and LayerNorms: a weight and a bias.
 
 Shapes: M policies, B states, s inputs.
 """
@@ -27,7 +29,7 @@ PROBES, TOLERANCE = 16, 1e-4
 
 
 def weights_of_modules(structure: Structure, modules: Sequence[nn.Module]) -> Tensor:
-    """Return the weights (M, D) of networks with the linear layers of the structure's network, in order.
+    """Return the weights (M, D) of networks with the layers of the structure's network, in order.
 
     Each must compute what the policy that is made of it does, which is tried on random inputs.
 
@@ -39,7 +41,7 @@ def weights_of_modules(structure: Structure, modules: Sequence[nn.Module]) -> Te
         where = f"module {number}" if len(modules) > 1 else "the module"
         tensors = dict(module.state_dict())
         if tensors.keys() != structure.layout.shapes.keys():
-            tensors = _matched(structure, tensors, [_linear(module)], where)
+            tensors = _matched(structure, tensors, [_layers(module)], where)
         _require_shapes(structure, tensors, where)
         tensors = {name: finite_float(t, f"{where}: {name}") for name, t in tensors.items()}
         _require_same(structure, module, tensors, where)
@@ -81,10 +83,12 @@ def _refuse_pickled(file: Path) -> None:
         )
 
 
-def _linear(module: nn.Module) -> list[str]:
-    """Return the prefixes of a network's linear layers, e.g. ``"net.0."``, in their order."""
+def _layers(module: nn.Module) -> list[str]:
+    """Return the prefixes of a network's layers, e.g. ``"net.0."``, in their order."""
     return [
-        f"{name}." if name else "" for name, part in module.named_modules() if isinstance(part, nn.Linear)
+        f"{name}." if name else ""
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear | nn.LayerNorm)
     ]
 
 
@@ -110,39 +114,39 @@ def _matched(
     Args:
         structure: the structure.
         tensors: a state dict.
-        orders: the possible orders of the prefixes of its linear layers, from inputs to outputs.
+        orders: the possible orders of the prefixes of its layers, from inputs to outputs.
         where: the start of messages.
 
     Raises:
         GenflowError: no order has the shapes of the structure's layers, or several have.
     """
     shapes = structure.layout.shapes
-    expected = [(f"{layer}weight", f"{layer}bias") for layer in _linear(structure.module())]
+    expected = [(f"{layer}weight", f"{layer}bias") for layer in _layers(structure.module())]
     if {name for pair in expected for name in pair} != shapes.keys():
         raise GenflowError(
-            f"{where}: policy {structure.policy!r} has other parameters than linear layers with a bias, so"
-            f" names must be its own: {brief(', '.join(shapes))}"
+            f"{where}: policy {structure.policy!r} has other parameters than layers with a weight and a bias,"
+            f" so names must be its own: {brief(', '.join(shapes))}"
         )
     layers = sorted(
         name.removesuffix("weight")
         for name, tensor in tensors.items()
-        if name.endswith("weight") and tensor.ndim == 2
+        if name.endswith("weight") and tensor.ndim in (1, 2)
     )
     for layer in layers:
         if f"{layer}bias" not in tensors:
             raise GenflowError(f"{where}: layer {brief(layer.rstrip('.'))!r} has no bias")
     extra = sorted(tensors.keys() - {f"{layer}{part}" for layer in layers for part in ("weight", "bias")})
     if extra:
-        raise GenflowError(f"{where}: parameter {brief(extra[0])!r} is of no linear layer; leave it out")
+        raise GenflowError(f"{where}: parameter {brief(extra[0])!r} is of no layer; leave it out")
     wanted = [shapes[weight] for weight, _ in expected]
     found = [[tuple(tensors[f"{layer}weight"].shape) for layer in order] for order in orders]
     fitting = [order for order, own in zip(orders, found, strict=True) if own == wanted]
     if not fitting:
         # of several orders, the one whose layers fit each other best
         unordered = [tuple(tensors[f"{layer}weight"].shape) for layer in layers]
-        own = max(found, key=lambda o: sum(a[0] == b[1] for a, b in pairwise(o)), default=unordered)
+        own = max(found, key=lambda o: sum(a[0] == b[-1] for a, b in pairwise(o)), default=unordered)
         raise GenflowError(
-            f"{where} has linear layers (outputs x inputs) {brief(_sizes(own))}; {structure.name} of policy"
+            f"{where} has layers (outputs x inputs) {brief(_sizes(own))}; {structure.name} of policy"
             f" {structure.policy!r} has {brief(_sizes(wanted))}: choose its width, depth and policy to fit"
         )
     if len(fitting) > 1:
@@ -184,13 +188,14 @@ def _require_same(structure: Structure, module: nn.Module, tensors: Mapping[str,
         return
     theirs, ours = (
         {type(part).__name__ for part in each.modules() if not list(part.children())}
-        - {"Linear"}
+        - {"Linear", "LayerNorm"}
         for each in (module, own)
     )  # fmt: skip
     told = f"has {', '.join(sorted(theirs)) or 'no such layer'} between its linear layers, and policy"
     raise GenflowError(
         f"{where} {told} {structure.policy!r} of {structure.name} has {', '.join(sorted(ours))}, so it"
-        " computes something else; choose a policy that does the same, e.g. policy mlp with activation=..."
+        " computes something else; choose one that does the same, e.g. policy mlp with activation=... and"
+        " residual=..."
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,13 @@ from torch import Tensor, nn
 from genflow.caching import cached_on
 from genflow.errors import GenflowError
 from genflow.reward_calls import RewardCalls
+from genflow.schema import brief
 from genflow.storage.score_files import Row
+
+#: modules whose weight multiplies, and starts at 1
+NORMALISATIONS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+#: tensors that a message lists
+LISTED = 6
 
 
 class UnitDescriptions:
@@ -70,6 +77,14 @@ class UnitDescriptions:
         """Return the number of units U."""
         return len(self.coordinates)
 
+    def __getitem__(self, rows: slice) -> UnitDescriptions:
+        """Return the descriptions of some units; their amounts are computed when they are first read."""
+        return UnitDescriptions(
+            lambda: self.amounts[rows],
+            {name: numbers[rows] for name, numbers in self.categories.items()},
+            self.coordinates[rows],
+        )
+
     def with_amounts(self, amounts: Tensor) -> UnitDescriptions:
         """Return the same units with other amounts (U, G), and the very same coordinates."""
         others = UnitDescriptions(amounts, self.categories, self.coordinates)
@@ -82,7 +97,8 @@ class UnitDescriptions:
         began = time.perf_counter()
         if callable(self._make):
             alone = RewardCalls.current() is None
-            with RewardCalls(None).as_current() if alone else nullcontext() as calls:
+            counted = RewardCalls(None).as_current() if alone else nullcontext()
+            with counted as calls, torch.device("cpu"):  # also where a network is built on the meta device
                 amounts = _table("amounts", self._make())
             self.reward_calls = calls.rows() if calls is not None else []
             self.seconds = time.perf_counter() - began
@@ -102,6 +118,36 @@ def _table(what: str, values: Tensor) -> Tensor:
     return values
 
 
+def tensor_difference(expected: Mapping[str, tuple[Any, ...]], found: Mapping[str, tuple[Any, ...]]) -> str:
+    """Say how tensors differ from those expected, by their shapes or the labels of their axes.
+
+    Args:
+        expected: name -> shape or labels.
+        found: the same of other tensors.
+
+    Returns:
+        E.g. ``without net.6.weight; with norm.weight; net.4.weight (3, 8) instead of (8, 8)``, or an empty
+        text if they are the same.
+    """
+    parts = []
+    for word, names in (
+        ("without", expected.keys() - found.keys()),
+        ("with", found.keys() - expected.keys()),
+    ):
+        if names:
+            listed = sorted(names, key=list({**expected, **found}).index)
+            parts.append(f"{word} {', '.join(listed[:LISTED])}{', ...' * (len(listed) > LISTED)}")
+    odd = [name for name in expected if name in found and tuple(expected[name]) != tuple(found[name])]
+    if odd:
+        told = (f"{name} {_tuple(found[name])} instead of {_tuple(expected[name])}" for name in odd[:LISTED])
+        parts.append(f"{', '.join(told)}{', ...' * (len(odd) > LISTED)}")
+    return brief("; ".join(parts), 400)
+
+
+def _tuple(values: tuple[Any, ...]) -> str:
+    return f"({', '.join(map(str, values))})"
+
+
 @dataclass(frozen=True)
 class WeightLayout:
     """The position of each parameter of a policy in one flat vector, and the meaning of its axes.
@@ -111,15 +157,26 @@ class WeightLayout:
         axes: parameter name -> a label for each axis, e.g. ``("hidden1", "input")``. Axes with the same label
             have the same units.
         units: axis label -> descriptions of its units, for ``"input"`` and ``"action"`` but not hidden units.
+        roles: see `PolicyArch.roles`; parameters that are not in it are known by their name.
+        residual: see `PolicyArch.residual`.
+        gains: the parameters that start at 1 because they multiply: the weights of normalisations.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     axes: Mapping[str, tuple[str, ...]]
     units: Mapping[str, UnitDescriptions] = field(default_factory=dict, compare=False)
+    roles: Mapping[str, tuple[str, int]] = field(default_factory=dict, compare=False)
+    residual: bool = field(default=False, compare=False)
+    gains: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
     def of(
-        cls, module: nn.Module, axes: Mapping[str, tuple[str, ...]], units: Mapping[str, UnitDescriptions]
+        cls,
+        module: nn.Module,
+        axes: Mapping[str, tuple[str, ...]],
+        units: Mapping[str, UnitDescriptions],
+        roles: Mapping[str, tuple[str, int]] | None = None,
+        residual: bool = False,
     ) -> WeightLayout:
         """Create the layout of a module.
 
@@ -127,9 +184,11 @@ class WeightLayout:
             module: a network, of which only names and shapes are read.
             axes: parameter name -> a label for each axis.
             units: axis label -> descriptions of its units.
+            roles, residual: see `PolicyArch`.
 
         Raises:
-            ValueError: a label is missing, or the descriptions of units do not fit their axis.
+            ValueError: a label is missing, the descriptions of units do not fit their axis, or two parameters
+                have one role.
         """
         shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
         if shapes.keys() != axes.keys() or any(len(shapes[name]) != len(axes[name]) for name in shapes):
@@ -140,7 +199,15 @@ class WeightLayout:
                     raise ValueError(
                         f"{len(units[label])} descriptions for the {size} units of axis {label!r} of {name}"
                     )
-        return cls(shapes, dict(axes), dict(units))
+        roles = dict(roles or {})
+        if not roles.keys() <= shapes.keys() or len(set(roles.values())) < len(roles):
+            raise ValueError(f"roles {roles} are not of the parameters {list(shapes)}, one each")
+        gains = {
+            f"{name}.weight" if name else "weight"
+            for name, part in module.named_modules()
+            if isinstance(part, NORMALISATIONS)
+        }
+        return cls(shapes, dict(axes), dict(units), roles, residual, frozenset(gains & shapes.keys()))
 
     @property
     def size(self) -> int:
@@ -148,10 +215,9 @@ class WeightLayout:
         return sum(prod(shape) for shape in self.shapes.values())
 
     def with_amounts(self, amounts: Mapping[str, Tensor]) -> WeightLayout:
-        """Return the same layout, whose units have other amounts (U, G) by the label of their axis."""
-        return replace(
-            self, units={label: self.units[label].with_amounts(amounts[label]) for label in self.units}
-        )
+        """Return the same layout, in which the units of some labels have other amounts (U, G)."""
+        changed = {label: self.units[label].with_amounts(own) for label, own in amounts.items()}
+        return replace(self, units={**self.units, **changed})
 
     @property
     def describing_seconds(self) -> float:

@@ -85,7 +85,7 @@ class Population:
     ) -> Population:
         """Create a population from separate networks, e.g. torchgfn's ``MLP`` or an ``nn.Sequential``.
 
-        Their linear layers are those of the structure's network in the same order, whatever their names.
+        Their linear layers and LayerNorms are those of the structure's network, in order, of any names.
 
         Args:
             structure: the task and the architecture of the policies.

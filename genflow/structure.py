@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genflow.errors import GenflowError
 from genflow.interfaces import validation
 from genflow.interfaces.behaviour import validated_transitions
-from genflow.interfaces.environment import Environment
+from genflow.interfaces.environment import Environment, Units
 from genflow.interfaces.exact_solution import ExactSolution
 from genflow.interfaces.gallery import Gallery
 from genflow.interfaces.policy import PolicyArch
@@ -301,7 +301,7 @@ class Structure:
     def module(self) -> nn.Module:
         """Build a freshly initialised policy network in float32."""
         with float32_default():
-            return self.arch.build(len(self.layout.units["input"]), len(self.layout.units["action"]))
+            return self.arch.build_for(Units(self.layout.units["input"], self.layout.units["action"]))
 
     def observe(self, states: Tensor) -> Tensor:
         """Convert states (B, *state_shape) or (M, B, *state_shape) for `PolicyArch.forward_with_cache`.

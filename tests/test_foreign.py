@@ -16,8 +16,8 @@ from genflow import GenflowError, Population, Structure
 from genflow.cli.main import main
 
 
-def deep(depth=2, activation="relu", width=6):
-    fields = {"ndim": 2, "height": 5, "width": width, "depth": depth, "activation": activation}
+def deep(depth=2, activation="relu", width=6, **form):
+    fields = {"ndim": 2, "height": 5, "width": width, "depth": depth, "activation": activation, **form}
     return Structure.build("hypergrid", fields, policy="mlp")
 
 
@@ -40,6 +40,7 @@ X = torch.randn(9, 10, generator=torch.Generator().manual_seed(1))
         (deep(2), torchgfn(2)),
         (deep(3, "tanh"), torchgfn(3, activation_fn="tanh")),
         (grid(2, 5, width=6), torchgfn(2, activation_fn="leaky_relu")),
+        (deep(3, layer_norm=True), torchgfn(3, add_layer_norm=True)),
         (grid(2, 5, width=6), chain(10, 6, 6, 3)),
         (deep(2, "silu"), chain(10, 6, 6, 3, activation=nn.SiLU).double()),
         (deep(12), chain(10, *[6] * 12, 3, activation=nn.ReLU)),  # 10 comes after 9
@@ -94,8 +95,9 @@ def test_an_activation_that_is_a_function_is_tried():
         (deep(2), torchgfn(2, width=7), r"7x10 7x7 3x7; .* 6x10 6x6 3x6"),
         (deep(2), chain(12, 6, 6, 3), "6x12"),
         (deep(1), chain(10, 6, 3, bias=False), "layer '0' has no bias"),
-        (deep(1), WithLogZ(), "parameter 'log_z' is of no linear layer"),
-        (deep(2), torchgfn(2, add_layer_norm=True), "is of no linear layer"),
+        (deep(1), WithLogZ(), "parameter 'log_z' is of no layer"),
+        (deep(2), torchgfn(2, add_layer_norm=True), r"6x10 6 6x6 6 3x6; .* has 6x10 6x6 3x6"),
+        (deep(2, layer_norm=True, residual=True), torchgfn(2, add_layer_norm=True), "residual="),
         (deep(1), nn.Linear(10, 3), "3x10; .* 6x10 3x6"),
     ],
 )
@@ -114,7 +116,7 @@ def files(tmp_path, *modules):
 
 def test_files_of_other_depths_and_ambiguous_names_are_refused(tmp_path):
     shallow, deeper = files(tmp_path, torchgfn(1), torchgfn(2))
-    with pytest.raises(GenflowError, match=r"1\.safetensors has linear layers .*6x10 6x6 3x6; .*6x10 3x6"):
+    with pytest.raises(GenflowError, match=r"1\.safetensors has layers .*6x10 6x6 3x6; .*6x10 3x6"):
         Population.from_files(deep(1), [shallow, deeper])
     state = chain(10, 6, 6, 6, 3).state_dict()
     named = {f"{'adbc'[int(n[0]) // 2]}{n[1:]}": tensor for n, tensor in state.items()}

@@ -10,7 +10,7 @@ import torch
 from oracles import Lookup, grid
 from torch import nn
 
-from genflow import GenflowError, UnitDescriptions, WeightLayout
+from genflow import GenflowError, UnitDescriptions, WeightLayout, tensor_difference
 
 RANDOM = random.Random(7)
 SIZES = [(RANDOM.randint(1, 6), RANDOM.randint(2, 12), RANDOM.randint(1, 20)) for _ in range(12)]
@@ -169,3 +169,56 @@ def test_building_a_layout_draws_no_random_numbers():
     Lookup().layout(grid(2, 3).environment)
     grid(2, 29, width=3).layout  # noqa: B018
     assert torch.rand(3).equal(expected)
+
+
+class Normed(nn.Module):
+    """A layer that multiplies by gains."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.end = nn.LayerNorm(3), nn.Linear(3, 2)
+
+
+NORMED = {
+    "norm.weight": ("hidden",), "norm.bias": ("hidden",), "end.weight": ("action", "hidden"),
+    "end.bias": ("action",),
+}  # fmt: skip
+
+
+def test_weights_of_normalisations_are_gains():
+    assert WeightLayout.of(Normed(), NORMED, {}).gains == {"norm.weight"}
+    assert WeightLayout.of(nn.LayerNorm(3), {"weight": ("h",), "bias": ("h",)}, {}).gains == {"weight"}
+    assert not grid(2, 3).layout.gains
+
+
+@pytest.mark.parametrize("roles", [{"other": ("end", 0)}, {"norm.weight": ("a", 0), "norm.bias": ("a", 0)}])
+def test_roles_are_of_parameters_and_of_one_each(roles):
+    with pytest.raises(ValueError, match="roles"):
+        WeightLayout.of(Normed(), NORMED, {}, roles)
+    own = {"norm.weight": ("a", 0), "norm.bias": ("a", 1)}
+    assert WeightLayout.of(Normed(), NORMED, {}, own).roles == own
+
+
+def test_tensors_that_differ_are_named():
+    shapes = {"a": (2, 3), "b": (3,), "c": (1,)}
+    assert tensor_difference(shapes, dict(reversed(shapes.items()))) == ""
+    found = {"a": (2, 4), "d": (1,), "c": (1,)}
+    assert tensor_difference(shapes, found) == "without b; with d; a (2, 4) instead of (2, 3)"
+    many = {f"net.{n}.weight": (n,) for n in range(0, 40, 2)}
+    said = tensor_difference({}, many)
+    assert said == "with " + ", ".join(list(many)[:6]) + ", ..."
+
+
+def test_some_units_are_described_when_they_are_read():
+    calls = []
+
+    def amounts():
+        calls.append(torch.zeros(1).device.type)
+        return torch.arange(6.0).reshape(3, 2)
+
+    units = UnitDescriptions(amounts, {"kind": torch.tensor([4, 5, 6])}, torch.eye(3))
+    last = units[-1:]
+    assert len(last) == 1 and last.categories["kind"].tolist() == [6] and not calls
+    with torch.device("meta"):  # as where a network is built for its shapes
+        assert last.amounts.tolist() == [[4.0, 5.0]]
+    assert calls == ["cpu"]

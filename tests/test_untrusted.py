@@ -816,7 +816,7 @@ def test_an_encoder_of_other_latents_is_refused(attacked):
             {"described": {"hidden2": {"amounts": 1, "coordinates": 1, "categories": {}}}, "widest": 16},
             "does not say it",
         ),
-        ({"axes": {"w": ["hidden1", "input"], "b": ["action"]}}, "or other axes"),
+        ({"axes": {"w": ["hidden1", "input"], "b": ["action"]}}, "does not make these parameters: without w"),
     ],
     ids=["conditions", "units", "axes"],
 )

@@ -168,7 +168,7 @@ def finetune(options: CommandOptions, population_folder, generator_folder, num, 
 @click.argument("files", type=click.Path(path_type=Path), metavar="FILE...", nargs=-1, required=True)
 @common
 def import_(options: CommandOptions, files):
-    """Take policies that were made elsewhere: a state dict of linear layers in each safetensors FILE.
+    """Take policies that were made elsewhere: a state dict of layers in each safetensors FILE.
 
     Layers are matched by order and shape, whatever their names. A file does not say the activation between
     them, which must be that of the policy.

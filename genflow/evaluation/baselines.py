@@ -3,7 +3,7 @@
 - random: untrained policies.
 - uniform: one policy whose weights are all 0, so that every allowed action is equally likely.
 - mean: one policy whose weights are the mean of the structure's checkpoints.
-- nearest: the checkpoints of the nearest other structure, transplanted.
+- nearest: the checkpoints of the nearest other structure with the same parameters, transplanted.
 - perturbed: the structure's checkpoints plus Gaussian noise.
 
 For a structure that is not in the zoo, "mean" and "perturbed" use the transplanted nearest checkpoints.
@@ -104,7 +104,8 @@ def _population_of(structure: Structure, zoo: Zoo | None) -> Population | None:
 
 
 def _transplanted_nearest(structure: Structure, zoo: Zoo | None) -> Population | None:
-    others = [p for p in comparable(structure, zoo) if p.structure != structure]
+    axes = structure.layout.axes  # no unit of a network of another depth is known to be like one of this
+    others = [p for p in comparable(structure, zoo) if p.structure != structure and p.layout.axes == axes]
     return (
         transplant(min(others, key=lambda p: distance(p.structure, structure)), structure) if others else None
     )

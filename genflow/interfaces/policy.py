@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genflow.interfaces.configured import Configured
-from genflow.interfaces.environment import Environment
+from genflow.interfaces.environment import Environment, Units
 from genflow.layout import WeightLayout
 
 
@@ -22,10 +22,30 @@ class PolicyArch(Configured, ABC):
 
     #: Whether `forward_with_cache` accepts indices of ones for tasks whose inputs are 0 except for k ones.
     takes_one_hot_indices: ClassVar[bool] = False
+    #: Whether the network reads the amounts of units, so that its weights mean the same for every task and
+    #: policies of one size of it run on another.
+    reads_units: ClassVar[bool] = False
+
+    @property
+    def residual(self) -> bool:
+        """Whether layers that repeat add to what is below them, by default not.
+
+        Only then networks of a depth that no zoo had can be generated, between two depths that one had.
+        """
+        return False
 
     @abstractmethod
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
         """Build a freshly initialised network (B, n_inputs) -> (B, n_outputs)."""
+
+    def build_for(self, units: Units) -> nn.Module:
+        """Build a freshly initialised network for described units, by default for so many of them.
+
+        Override this method where the network reads the descriptions, which it keeps in buffers that are not
+        saved (``persistent=False``). The network of log F of the objectives "db" and "subtb" is built for the
+        last action alone.
+        """
+        return self.build(len(units.inputs), len(units.actions))
 
     @abstractmethod
     def axes(self) -> dict[str, tuple[str, ...]]:
@@ -38,12 +58,24 @@ class PolicyArch(Configured, ABC):
     def condition(self) -> dict[str, float]:
         """Return the architecture's part of the condition, e.g. ``{"width": d}``."""
 
+    def roles(self) -> dict[str, tuple[str, int]]:
+        """Return the role of parameters whose name depends on the depth, by default none.
+
+        One encoder can make networks of several depths if the same part has the same role in all of them.
+
+        Returns:
+            Parameter name -> a name that all depths share, and the place among its repetitions from 0. A
+            parameter that is left out is known by its own name, at place 0.
+        """
+        return {}
+
     def layout(self, environment: Environment) -> WeightLayout:
         """Return the layout of this architecture's weights for an environment."""
         units = environment.units()
         with torch.device("meta"):  # only shapes are needed, so nothing is allocated or drawn
-            module = self.build(len(units.inputs), len(units.actions))
-        return WeightLayout.of(module, self.axes(), {"input": units.inputs, "action": units.actions})
+            module = self.build_for(units)
+        own = {"input": units.inputs, "action": units.actions}
+        return WeightLayout.of(module, self.axes(), own, self.roles(), self.residual)
 
     def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Evaluate M networks at once.

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from genflow.errors import GenflowError
+from genflow.layout import tensor_difference
 from genflow.schema import Name, Objects, Schema, brief, validate
 from genflow.storage.files import StrPath, read_json, read_tensors, write_json, write_tensors
 from genflow.structure import Structure
@@ -77,16 +78,12 @@ def read_policies(folder: StrPath, read_files: bool = False) -> tuple[Structure,
     tensors, _ = read_tensors(path)
     shapes = structure.layout.shapes
     num = len(next(iter(tensors.values()))) if tensors and next(iter(tensors.values())).ndim else 0
-    if tensors.keys() != shapes.keys():
-        odd = sorted(tensors.keys() ^ shapes.keys())[0]
-        what = "extra" if odd in tensors else "missing"
-        raise GenflowError(f"{path} does not fit structure {structure.name}: tensor {brief(odd)!r} is {what}")
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != (num, *shape) or not num:
-            raise GenflowError(
-                f"{path}: tensor {name!r} has shape {brief(tuple(tensors[name].shape))}, "
-                f"expected (M, {str(shape)[1:]}"
-            )
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    differ = tensor_difference({name: (num, *shape) for name, shape in shapes.items()}, found)
+    if differ or not num:
+        raise GenflowError(
+            f"{path} does not fit structure {structure.name}: it is {differ or 'without any policy'}"
+        )
     if facts.get("num", num) != num:
         raise GenflowError(
             f"{folder / FACTS} says that the number of policies is {brief(facts['num'])},"

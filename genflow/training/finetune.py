@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from genflow.errors import GenflowError
+from genflow.layout import tensor_difference
 from genflow.population import Population
 from genflow.progress import Progress
 from genflow.reward_calls import RewardCalls
@@ -77,7 +78,8 @@ def transfer(population: Population, structure: Structure) -> Population:
 
     Args:
         population: any.
-        structure: a task of the same states and actions, for which something else is paid.
+        structure: a task of the same states and actions, for which something else is paid; any task of the
+            environment where the architecture reads units.
 
     Raises:
         GenflowError: more than what is paid differs; names it.
@@ -85,14 +87,19 @@ def transfer(population: Population, structure: Structure) -> Population:
     before, now = population.structure, structure
     if before == now:
         return population
-    paid = before.paid_fields() | now.paid_fields()
+    free = before.paid_fields() | now.paid_fields()
+    if before.arch.reads_units:
+        free |= before.known_fields() - set(type(before.arch.config).model_fields)
     old, new = ({"env": s.env, "policy": s.policy, **s.filled()} for s in (before, now))
-    odd = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in paid]
-    if odd or before.layout.shapes != now.layout.shapes:
+    odd = [key for key in {**old, **new} if old.get(key) != new.get(key) and key not in free]
+    tensors = tensor_difference(now.layout.shapes, before.layout.shapes)
+    if odd or tensors:
         differ = "; ".join(f"{key} {_short(old, key)}, not {_short(new, key)}" for key in odd)
         raise GenflowError(
             f"policies of {before.name} cannot be trained on {now.name}: they are of"
-            f" {brief(differ or 'layers of other sizes', 400)}; only what is paid may differ"
+            f" {brief(differ or 'other parameters', 400)}; only"
+            f" {'the task' if before.arch.reads_units else 'what is paid'} may differ"
+            + (f" (tensors: {tensors})" if tensors else "")
         )
     return replace(
         population, structure=now, provenance={**population.provenance, "transferred_from": before.fields()}

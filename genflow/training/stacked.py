@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from genflow.interfaces.environment import Units
 from genflow.precision import float32_default, products
 from genflow.rollouts import Rollouts, Trace
 from genflow.seeding import seeded_cpu
@@ -40,8 +41,9 @@ def grads(parameters: Mapping[str, Tensor], own: slice) -> dict[str, Tensor]:
 
 def flow_module(structure: Structure) -> torch.nn.Module:
     """Build a network of the policy's architecture with the single output log F, in float32."""
+    units = structure.layout.units
     with float32_default():
-        return structure.arch.build(len(structure.layout.units["input"]), 1)
+        return structure.arch.build_for(Units(units["input"], units["action"][-1:]))
 
 
 def state_flow(structure: Structure, members: int, seed: int) -> dict[str, Tensor]:

@@ -15,7 +15,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import Encoder, GenflowError, Noise, Population, Schema, Starts, Structure, WeightLayout
+from genflow import (
+    Encoder,
+    GenflowError,
+    Noise,
+    Population,
+    Schema,
+    Starts,
+    Structure,
+    WeightLayout,
+    tensor_difference,
+)
 
 from .smooth_family import smooth_starts
 
@@ -115,7 +125,19 @@ class Conv1dEncoder(Encoder):
     def starts(
         cls, config: Any, structures: Sequence[Structure], stored: Mapping[str, Tensor] | None = None
     ) -> Starts:
-        """One start for all members of all structures, or the architecture's own, as `init` says."""
+        """One start for all members of all structures, or the architecture's own, as `init` says.
+
+        Raises:
+            GenflowError: the structures have other parameters, for which a flat vector has no place.
+        """
+        first = structures[0].layout
+        for structure in structures:
+            if tuple(structure.layout.shapes) != tuple(first.shapes):
+                raise GenflowError(
+                    "conv1d is for structures of one zoo that have the same parameters, and"
+                    f" {structure.name} differs: {tensor_difference(first.axes, structure.layout.axes)}; use"
+                    " one depth, or autoencoder.encoder=coordinate"
+                )
         return smooth_starts(config.init, structures, 0, 0.0, config.init_noise, stored)
 
     @classmethod
@@ -134,7 +156,13 @@ class Conv1dEncoder(Encoder):
 
     def check(self, layout: WeightLayout) -> None:
         """Refuse other parameters than the zoo's, and more of them."""
-        if tuple(layout.shapes) != self.names or layout.size > self.length:
+        if tuple(layout.shapes) != self.names:
+            none = dict.fromkeys(self.names, ())
+            differ = tensor_difference(none, dict.fromkeys(layout.shapes, ()))
+            raise GenflowError(
+                f"this conv1d encoder does not make these parameters: {differ or 'in another order'}"
+            )
+        if layout.size > self.length:
             raise GenflowError(
                 f"this conv1d encoder decodes at most {self.length:,} parameters of {_listed(self.names)};"
                 " the"

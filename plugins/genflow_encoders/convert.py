@@ -33,6 +33,7 @@ from genflow import (
     write_tensors,
 )
 
+from .parts import Parts
 from .smooth_family import SmoothFamily
 
 #: old name -> new name of an option and of a part of a network
@@ -134,7 +135,7 @@ def _coordinate(
         for label, facts in spec["described"].items()
     }
     coordinates = {label: facts["coordinates"] for label, facts in described.items()}
-    family = SmoothFamily(spec["axes"], spec["widest"], coordinates, options["latent_size"])
+    family = SmoothFamily(Parts(spec["axes"], {}), spec["widest"], coordinates, options["latent_size"])
     family.draw()
     if spec.pop("family", _checksum()) != _checksum():
         raise GenflowError(
@@ -193,7 +194,7 @@ def _described(
 
 def _checksum() -> float:
     """A number of the smooth family that differs where torch's random numbers do."""
-    family = SmoothFamily({"w": ("hidden", "input")}, 3, {"input": 1}, 2)
+    family = SmoothFamily(Parts({"w": ("hidden", "input")}, {}), 3, {"input": 1}, 2)
     family.draw()
     place = torch.tensor([[0.0], [1.0]])
     layout = WeightLayout(

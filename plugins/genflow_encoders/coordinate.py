@@ -10,17 +10,20 @@ Shapes: M policies, D parameters, Z latent size, C conditions, U units, E embedd
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from genflow import Encoder, GenflowError, Noise, Population, Starts, Structure, WeightLayout, cached_on
+from genflow import GenflowError, Noise, Population, Starts, Structure, WeightLayout, cached_on
 
 from .descriptions import FLOORS, Spec, condition_on, describe, require_made, scales, told
+from .hidden import HiddenParts
 from .options import CoordinateOptions
-from .smooth_family import SmoothFamily, smooth_members, smooth_scale, smooth_starts
+from .parts import Parts
+from .smooth_family import SmoothFamily, read_units, smooth_members, smooth_scale, smooth_starts
 from .units import Pool, Residual, Standardise, UnitNet
 
 RIDGE = 1e-3
@@ -32,7 +35,7 @@ SAMPLED_UNITS = 64
 MAX_ROWS, MAX_GPU_ROWS = 2**13, 2**15
 
 
-class CoordinateEncoder(Encoder):
+class CoordinateEncoder(HiddenParts):
     """Weights as a function of what the units that they connect mean, which new tasks share."""
 
     reads_units = True
@@ -49,10 +52,11 @@ class CoordinateEncoder(Encoder):
         # changes with the encoder's tensors, from which tables of layouts are made
         self._version = object()
         axes: dict[str, tuple[str, ...]] = {name: tuple(labels) for name, labels in spec["axes"].items()}
+        repeats = {role: tuple(counts) for role, counts in spec.get("repeats", {}).items()}
         described: dict[str, dict[str, Any]] = spec["described"]
         places = {label: int(facts["coordinates"]) for label, facts in described.items()}
-        self.axes, self.widest, size = axes, int(spec["widest"]), c.embedding
-        self.family, width = SmoothFamily(axes, self.widest, places, c.latent_size), self.widest
+        self.parts, self.widest, size = Parts(axes, repeats), int(spec["widest"]), c.embedding
+        self.family, width = SmoothFamily(self.parts, self.widest, places, c.latent_size), self.widest
         self.condition = Standardise(int(spec["conditions"]) * (1 + len(FLOORS)))
         self.from_condition = nn.Sequential(
             nn.Linear(len(self.condition.mean), size), nn.SiLU(), nn.Linear(size, size)
@@ -63,11 +67,10 @@ class CoordinateEncoder(Encoder):
         # one for a bias
         self._places: dict[str, tuple[str, int, int]] = {}
         self._ends = dict.fromkeys(described, 0)
-        self._hidden = {name: labels for name, labels in axes.items() if not set(labels) & described.keys()}
-        for name, labels in axes.items():
-            if name not in self._hidden:
-                label = next(label for label in labels if label in described)
-                count = width if len(labels) == 2 else 1
+        for name, part in self.parts.tensors.items():
+            label = next((label for label in part.labels if label in described), None)
+            if label is not None:
+                count = width if len(part.labels) == 2 else 1
                 self._places[name] = (label, self._ends[label], self._ends[label] + count)
                 self._ends[label] += count
         self.units = nn.ModuleDict(
@@ -77,22 +80,12 @@ class CoordinateEncoder(Encoder):
             }
         )
         self.pools = nn.ModuleDict({label: Pool(c.hidden, size) for label in described} if c.pool else {})
-        self.vectors = nn.ModuleDict(
-            {_key(n): nn.Linear(size, width) for n, labels in self._hidden.items() if len(labels) == 1}
-        )
-        self.matrices, self.mixes, self.factors = nn.ParameterDict(), nn.ModuleDict(), nn.ModuleDict()
-        for name, labels in self._hidden.items():
-            if len(labels) == 2:
-                spread = (3 * width * c.matrices) ** -0.5
-                self.matrices[_key(name)] = nn.Parameter(torch.empty(c.matrices, width, width))
-                nn.init.normal_(self.matrices[_key(name)], std=spread)
-                self.mixes[_key(name)] = nn.Linear(size, c.matrices)
-                self.factors[_key(name)] = nn.Linear(size, 2 * c.rank * width)
+        self.add_hidden(self.parts, set(described), width)
         # of the styles that the zoo's members show, before they are brought to unit scale
         self.style = Standardise(c.latent_size)
         # the spread of each tensor over the zoo, which the loss on weights is relative to
         self.spread: Tensor
-        self.register_buffer("spread", torch.ones(len(axes)))
+        self.register_buffer("spread", torch.ones(len(self.parts.tensors)))
         self.register_load_state_dict_post_hook(_forget_tables)
 
     @classmethod
@@ -102,7 +95,7 @@ class CoordinateEncoder(Encoder):
         return cls(config, spec=spec)
 
     def spec(self) -> dict[str, Any]:
-        """Parameter names and axes, the widest hidden layer, and how units are described."""
+        """Parameters and their axes, the widest hidden layer, and how units are described."""
         return self._spec
 
     @classmethod
@@ -131,10 +124,10 @@ class CoordinateEncoder(Encoder):
             GenflowError: a parameter has more than two axes, or two described ones.
         """
         layouts = [p.layout for p in populations]
-        axes = {name: list(labels) for name, labels in layouts[0].axes.items()}
-        labels = list(layouts[0].units)
-        require_made(axes, labels)
+        labels = list(read_units(layouts[0]))
         family = SmoothFamily.of(layouts, config.latent_size, starts)
+        axes = {name: list(own) for name, own in family.parts.axes.items()}
+        require_made(axes, labels)
         described, tables = describe(layouts, config.features)
         conditions = torch.stack([p.structure.condition() for p in populations])
         spec = {
@@ -143,6 +136,8 @@ class CoordinateEncoder(Encoder):
             "conditions": conditions.shape[1],
             "described": described,
         }
+        if family.parts.repeats:
+            spec["repeats"] = {role: list(counts) for role, counts in family.parts.repeats.items()}
         encoder = cls(config, spec=spec)
         encoder.family = family
         encoder.condition.fit(scales(conditions))
@@ -153,9 +148,12 @@ class CoordinateEncoder(Encoder):
             ]
             encoder._net(label).standardise.fit(torch.cat(sampled), torch.cat(tables[label]))
         encoder.style.fit(torch.cat([encoder._read(p) for p in populations]))
-        for row, name in enumerate(axes):
-            values = torch.stack([p.state_dict()[name].square().mean() for p in populations])
-            encoder.spread[row] = values.mean().sqrt()
+        squares = defaultdict[str, list[Tensor]](list)
+        for population in populations:
+            for name, tensor in population.state_dict().items():
+                squares[encoder.parts.name(population.layout, name)].append(tensor.square().mean())
+        for row, name in enumerate(encoder.parts.tensors):
+            encoder.spread[row] = torch.stack(squares[name]).mean().sqrt()
         # biases that are all 0 would make any other value infinitely wrong
         encoder.spread.clamp_(min=MIN_SPREAD * float(encoder.spread.max()))
         return encoder
@@ -165,9 +163,7 @@ class CoordinateEncoder(Encoder):
 
     def check(self, layout: WeightLayout) -> None:
         """Refuse other parameters than the zoo's, wider layers, and units that training has not met."""
-        if {name: tuple(labels) for name, labels in layout.axes.items()} != self.axes:
-            made, asked = (", ".join(list(axes)[:6]) for axes in (self.axes, layout.axes))
-            raise GenflowError(f"this generator makes {made}; the structure has {asked}, or other axes")
+        self.parts.check(layout)
         for name, shape in layout.shapes.items():
             for size, label in zip(shape, layout.axes[name], strict=True):
                 if label not in self.units and size > self.widest:
@@ -190,7 +186,8 @@ class CoordinateEncoder(Encoder):
             return (self.family.basis(layout),)
 
         # layouts that differ in amounts alone share it
-        place = layout.units[next(iter(self.units))].coordinates if layout.units else layout
+        described = [layout.units[label] for label in self.units if label in layout.units]
+        place = described[0].coordinates if described else layout
         name = ("family", self._version, tuple(layout.shapes.items()))
         return cached_on(self.spread.device, place, name, make)[0]
 
@@ -242,7 +239,7 @@ class CoordinateEncoder(Encoder):
 
     def decode(self, latents: Tensor, layout: WeightLayout, condition: Tensor) -> Tensor:
         """Decode latents (M, Z) to weights (M, D) of a layout, under a condition (C,), a few at a time."""
-        units = max(len(layout.units[label]) for label in self.units if label in layout.units)
+        units = max((len(layout.units[label]) for label in self.units if label in layout.units), default=1)
         rows = MAX_GPU_ROWS if latents.device.type == "cuda" else MAX_ROWS
         parts = latents.split(max(1, rows // units))
         return torch.cat([self.decode_all([(part, layout, condition)])[0] for part in parts])
@@ -286,11 +283,12 @@ class CoordinateEncoder(Encoder):
             rows = net(torch.cat(repeated), e, owner, places)
             blocks = rows.split([len(own) for own in repeated])
             written[label] = [b.unflatten(0, (size, -1)) for b, size in zip(blocks, sizes, strict=True)]
-        hidden = {name: self._between(name, labels, e).split(sizes) for name, labels in self._hidden.items()}
+        hidden = {name: made.split(sizes) for name, made in self.write_hidden(e, z).items()}
         results = []
         for index, (latents, layout, _) in enumerate(items):
             tensors = {}
-            for name, shape in layout.shapes.items():
+            for parameter, shape in layout.shapes.items():
+                name = self.parts.name(layout, parameter)
                 if name in hidden:
                     tensor = hidden[name][index]
                 else:
@@ -298,22 +296,14 @@ class CoordinateEncoder(Encoder):
                     tensor = written[label][index][:, :, start:end]  # (M, U, W), or (M, U, 1) for a bias
                     if len(shape) == 1:
                         tensor = tensor.squeeze(2)
-                    elif self.axes[name][1] == label:
+                    elif self.parts.tensors[name].labels[1] == label:
                         tensor = tensor.transpose(1, 2)
                 # a narrower layer is the first part of the widest
-                tensors[name] = tensor[(slice(None), *(slice(units) for units in shape))]
+                tensor = tensor[(slice(None), *(slice(units) for units in shape))]
+                tensors[parameter] = 1 + tensor if parameter in layout.gains else tensor
             start_weights = smooth_members(bases[index], latents, self.config.style_variance)
             results.append(start_weights + layout.flatten(tensors))
         return results
-
-    def _between(self, name: str, labels: tuple[str, ...], e: Tensor) -> Tensor:
-        """Weights between hidden units, (M, W, W), or their biases, (M, W)."""
-        key = _key(name)
-        if len(labels) == 1:
-            return self.vectors[key](e)
-        mixed = torch.einsum("mk,kab->mab", self.mixes[key](e), self.matrices[key])
-        left, right = self.factors[key](e).unflatten(1, (2, self.config.rank, self.widest)).unbind(1)
-        return mixed + torch.einsum("mra,mrb->mab", left, right) / self.widest**0.5
 
     def noisy(self, latents: Tensor, noise: Noise) -> Tensor:
         """Add Gaussian noise to latents."""
@@ -333,17 +323,22 @@ class CoordinateEncoder(Encoder):
         )
         losses = []
         for population, weights in zip(populations, rebuilt, strict=True):
-            spread = self.spread[population.layout.owners(device)]
+            spread = self.spread[self._rows(population.layout)]
             relative = (weights - population.weights_on(device)) / spread
             losses.append(relative.square().mean(1))
         return torch.cat(losses), rebuilt
+
+    def _rows(self, layout: WeightLayout) -> Tensor:
+        """The row in `spread` of each parameter, (D,)."""
+
+        def make() -> tuple[Tensor]:
+            names = list(self.parts.tensors)
+            rows = torch.tensor([names.index(self.parts.name(layout, each)) for each in layout.shapes])
+            return (rows[layout.owners()],)
+
+        return self._table("rows", layout, make)[0]
 
 
 def _forget_tables(encoder: CoordinateEncoder, keys: Any) -> None:
     """Drop what was computed from the tensors, after others were loaded."""
     encoder._version = object()
-
-
-def _key(name: str) -> str:
-    """A parameter name as the name of a submodule."""
-    return name.replace(".", "_")

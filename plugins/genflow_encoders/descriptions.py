@@ -14,12 +14,17 @@ from torch import Tensor
 
 from genflow import GenflowError, Schema, Structure, UnitDescriptions, WeightLayout, cached_on
 
+from .smooth_family import read_units
+
 #: below these a condition counts as nothing, on two logarithmic scales
 FLOORS = (1e-3, 1e-6)
 #: amounts or values of a category, and axes whose units are described
 MAX_COLUMNS, MAX_DESCRIBED = 2**16, 16
+#: repetitions of a layer
+MAX_PLACES = 64
 
 Label = Annotated[str, Field(max_length=100, pattern=r"^\P{C}+$")]
+Places = Annotated[int, Field(ge=0, le=MAX_PLACES)]
 Value = Annotated[int, Field(ge=-(2**62), le=2**62)]
 
 
@@ -47,13 +52,19 @@ class Spec(Schema):
     axes: dict[Label, Annotated[list[Label], Field(min_length=1, max_length=2)]]
     widest: int = Field(ge=1, le=65_536)
     conditions: int = Field(ge=1, le=65_536)
-    described: dict[Label, Described] = Field(min_length=1, max_length=MAX_DESCRIBED)
+    described: dict[Label, Described] = Field(max_length=MAX_DESCRIBED)
+    #: where structures have several depths: role of a layer -> how many of it they have, rising
+    repeats: dict[Label, Annotated[list[Places], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _described_once(self) -> Spec:
         for name, labels in self.axes.items():
             if sum(label in self.described for label in labels) > 1:
                 raise ValueError(f"two axes of {name} are described")
+        if not self.repeats.keys() <= self.axes.keys():
+            raise ValueError("a role repeats that no parameter has")
+        if any(counts != sorted(set(counts)) or not counts[-1] for counts in self.repeats.values()):
+            raise ValueError("the numbers of layers of a role do not rise from 0 or more to 1 or more")
         if not self.described.keys() <= {label for labels in self.axes.values() for label in labels}:
             raise ValueError("units are described that no parameter has")
         return self
@@ -97,7 +108,7 @@ def describe(
         GenflowError: the layouts describe units in different ways.
     """
     described, tables = {}, {}
-    for label, units in layouts[0].units.items():
+    for label, units in read_units(layouts[0]).items():
         own = [told(layout.units[label], features) for layout in layouts]
         if len({(amounts.shape[1], *sorted(categories)) for amounts, categories in own}) > 1:
             raise GenflowError(

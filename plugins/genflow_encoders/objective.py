@@ -37,6 +37,12 @@ class CoordinateObjective(AutoencoderObjective):
             raise GenflowError(
                 "swap_probability needs autoencoder.kl_scale > 0: a swapped latent has no weights to copy"
             )
+        own = structures[0].arch if structures else None
+        if config.rehearsal_probability and own is not None and own.reads_units:
+            raise GenflowError(
+                f"{type(own).__name__} reads the units of its own task, and not of one that is made up; leave"
+                " out rehearsal_probability"
+            )
         if options.kl_scale and config.reference == "optimal":
             for structure in structures:
                 structure.solution.require_expert()

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from genflow import GenflowError, Population, Starts, Structure, WeightLayout
+from genflow import GenflowError, Population, Starts, Structure, UnitDescriptions, WeightLayout
+
+from .parts import Parts
 
 Init = Literal["independent", "shared", "style"]
 RANDOM_FEATURES = 64
@@ -29,25 +31,23 @@ FAMILY_SEED = 20_240_917
 
 
 class SmoothFamily(nn.Module):
-    """Random functions of the units of every parameter with two axes, as buffers; biases are zero.
+    """Random functions of the units of every parameter with two axes, as buffers; biases are zero, gains one.
 
     Hidden units are known by their number, so a narrow layer is the first part of a wide one.
     """
 
-    def __init__(
-        self, axes: Mapping[str, Sequence[str]], widest: int, coordinates: Mapping[str, int], size: int
-    ) -> None:
+    def __init__(self, parts: Parts, widest: int, coordinates: Mapping[str, int], size: int) -> None:
         """Make room for a family.
 
         Args:
-            axes: parameter name -> label of each axis.
+            parts: the tensors.
             widest: units of the widest axis that is not described.
             coordinates: label of each described axis -> F.
             size: Z.
         """
         super().__init__()
-        self.size, self.widest, self._coordinates = size, widest, dict(coordinates)
-        self._axes = {name: tuple(labels) for name, labels in axes.items() if len(labels) == 2}
+        self.size, self.widest, self.parts, self._coordinates = size, widest, parts, dict(coordinates)
+        self._axes = {name: each.labels for name, each in parts.tensors.items() if len(each.labels) == 2}
         for name, labels in self._axes.items():
             self._reserve(name, "core", (1 + size, RANDOM_FEATURES, RANDOM_FEATURES))
             for side, label in zip(("rows", "columns"), labels, strict=True):
@@ -64,13 +64,13 @@ class SmoothFamily(nn.Module):
     @classmethod
     def of(
         cls, layouts: Sequence[WeightLayout], size: int, stored: Mapping[str, Tensor] | None = None
-    ) -> Self:
+    ) -> SmoothFamily:
         """The family of some layouts: the stored one as far as it goes, else drawn.
 
         Raises:
             GenflowError: the layouts describe units by different coordinates.
         """
-        coordinates = {label: units.coordinates.shape[1] for label, units in layouts[0].units.items()}
+        coordinates = {label: units.coordinates.shape[1] for label, units in read_units(layouts[0]).items()}
         widest = [
             units
             for layout in layouts
@@ -78,10 +78,18 @@ class SmoothFamily(nn.Module):
             for units, label in zip(shape, layout.axes[name], strict=True)
             if label not in layout.units
         ]
-        family = cls(layouts[0].axes, max(widest, default=1), coordinates, size)
+
+        def build(by_role: bool) -> SmoothFamily:
+            return cls(Parts.of(layouts, by_role), max(widest, default=1), coordinates, size)
+
+        family = build(False)
         for layout in layouts:
             family.check(layout)
         if not family._restore(stored or {}):
+            # a part of a zoo of several depths has its tensors by role
+            other = build(True) if stored else family
+            if other._restore(stored or {}):
+                return other
             family.draw()
         return family
 
@@ -122,13 +130,7 @@ class SmoothFamily(nn.Module):
         Raises:
             GenflowError: says which.
         """
-        axes = {name: labels for name, labels in layout.axes.items() if len(labels) == 2}
-        if axes != self._axes:
-            own, other = (", ".join(list(each)[:6]) for each in (self._axes, axes))
-            raise GenflowError(
-                f"structures of one zoo have the same layers, not {own} and {other}, or other axes; use one"
-                " policy and depth"
-            )
+        self.parts.check(layout)
         for label, columns in self._coordinates.items():
             found = layout.units[label].coordinates.shape[1] if label in layout.units else 0
             if found != columns:
@@ -144,7 +146,8 @@ class SmoothFamily(nn.Module):
         scale of torch's default initialisation, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
         """
         parts = []
-        for name, shape in layout.shapes.items():
+        for parameter, shape in layout.shapes.items():
+            name = self.parts.name(layout, parameter)
             if name not in self._axes:
                 parts.append(torch.zeros(1 + self.size, math.prod(shape), dtype=torch.float32))
                 continue
@@ -202,6 +205,8 @@ class SmoothStarts(Starts):
             ]
         )
         start = start if bias is None else start + bias
+        for name in layout.gains:
+            start[:, layout.slices()[name]] += 1
         return start + self.noise * spread * _normal(*start.shape, rng=rng)
 
 
@@ -232,6 +237,12 @@ def smooth_members(basis: Tensor, styles: Tensor, style_variance: float) -> Tens
 def smooth_scale(style_variance: float, size: int) -> float:
     """What a style number of unit variance is multiplied by before it weighs its variation."""
     return math.sqrt(style_variance / max(1, size))
+
+
+def read_units(layout: WeightLayout) -> dict[str, UnitDescriptions]:
+    """The units of a layout that a parameter has, in the order of their labels there."""
+    used = {label for labels in layout.axes.values() for label in labels}
+    return {label: units for label, units in layout.units.items() if label in used}
 
 
 def _normal(*shape: int, rng: torch.Generator) -> Tensor:

@@ -1,11 +1,13 @@
 """MLP, a policy of linear layers with one activation between them, of any depth.
 
+By option each hidden layer is normalised before its activation, or added to the one below it.
+
 Shapes: M policies, B states, s inputs, d width, L hidden layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genflow import PolicyArch, Schema, fixed, size
+from genflow import PolicyArch, Schema, described, fixed, size
 
 NEGATIVE_SLOPE = 0.01
 _aten: Any = torch.ops.aten
@@ -63,20 +65,27 @@ ACTIVATIONS = {
 
 
 class Network(nn.Module):
-    """The network of a single policy, with L hidden layers of d units."""
+    """The network of a single policy: hidden layers of d units, then the logits."""
 
-    def __init__(self, n_inputs: int, width: int, depth: int, n_outputs: int, activation: str) -> None:
+    def __init__(self, sizes: Sequence[int], activation: str, layer_norm: bool, residual: bool) -> None:
         super().__init__()
-        self.input_dim = n_inputs
-        self.output_dim = n_outputs
+        self.input_dim, self.output_dim, self.residual = sizes[0], sizes[-1], residual
         layers: list[nn.Module] = []
-        for before, after in pairwise([n_inputs, *[width] * depth, n_outputs]):
-            layers += [nn.Linear(before, after), ACTIVATIONS[activation].module()]
-        self.net = nn.Sequential(*layers[:-1])
+        for before, after in pairwise(sizes):
+            norm = [nn.LayerNorm(after)] if layer_norm else []
+            layers += [nn.Linear(before, after), *norm, ACTIVATIONS[activation].module()]
+        self.per_layer = 2 + layer_norm
+        self.net = nn.Sequential(*layers[: 1 - self.per_layer])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs (..., s) to logits (..., outputs)."""
-        return self.net(x)
+        if not self.residual:
+            return self.net(x)
+        step = self.per_layer
+        h = self.net[:step](x)
+        for start in range(step, len(self.net) - 1, step):
+            h = h + self.net[start : start + step](h)
+        return self.net[-1](h)
 
 
 class MLP(PolicyArch):
@@ -85,12 +94,18 @@ class MLP(PolicyArch):
     takes_one_hot_indices = True
 
     class Config(Schema):
-        """The size of the network, and its activation."""
+        """The size of the network, and what is between its linear layers."""
 
         width: int = size(128, ge=1, le=8192, description="Hidden units d of each hidden layer.")
-        depth: int = fixed(2, ge=1, le=32, description="The number L of hidden layers.")
+        depth: int = described(2, ge=1, le=32, description="The number L of hidden layers.")
         activation: Literal["leaky_relu", "relu", "tanh", "elu", "silu", "gelu"] = fixed(
             "leaky_relu", description="The activation after each hidden layer."
+        )
+        layer_norm: bool = fixed(
+            False, added=True, description="Whether each hidden layer is normalised before its activation."
+        )
+        residual: bool = fixed(
+            False, added=True, description="Whether each hidden layer is added to the one below it."
         )
 
     @property
@@ -103,9 +118,20 @@ class MLP(PolicyArch):
         """The name of the activation, a key of `ACTIVATIONS`."""
         return self.config.activation
 
+    @property
+    def layer_norm(self) -> bool:
+        """Whether hidden layers are normalised."""
+        return self.config.layer_norm
+
+    @property
+    def residual(self) -> bool:
+        """Whether hidden layers are added to the one below."""
+        return self.config.residual
+
     def build(self, n_inputs: int, n_outputs: int) -> nn.Module:
         """A network with torch's default initialisation."""
-        return Network(n_inputs, self.config.width, self.depth, n_outputs, self.activation)
+        sizes = [n_inputs, *[self.config.width] * self.depth, n_outputs]
+        return Network(sizes, self.activation, self.layer_norm, self.residual)
 
     def axes(self) -> dict[str, tuple[str, ...]]:
         """Name the axes of each parameter: rows are outputs and columns are inputs, as in `nn.Linear`."""
@@ -113,7 +139,22 @@ class MLP(PolicyArch):
         axes: dict[str, tuple[str, ...]] = {}
         for layer, (before, after) in zip(self._layers(), pairwise(labels), strict=True):
             axes |= {f"{layer}.weight": (after, before), f"{layer}.bias": (after,)}
+            if self.layer_norm and after != "action":
+                axes |= {f"{_norm(layer)}.{part}": (after,) for part in ("weight", "bias")}
         return axes
+
+    def roles(self) -> dict[str, tuple[str, int]]:
+        """Layers between hidden units repeat, and the last one keeps its role wherever it comes."""
+        roles: dict[str, tuple[str, int]] = {}
+        for place, layer in enumerate(self._layers()[1:]):
+            last = place == self.depth - 1
+            parts = {"last" if last else "hidden": layer}
+            if self.layer_norm and not last:
+                parts["norm"] = _norm(layer)
+            for role, name in parts.items():
+                own = 0 if last else place
+                roles |= {f"{name}.{part}": (f"{role}.{part}", own) for part in ("weight", "bias")}
+        return roles
 
     def condition(self) -> dict[str, float]:
         """The width, which is d of the paper's c = [s, h, n, d], and the depth."""
@@ -121,30 +162,45 @@ class MLP(PolicyArch):
 
     def _layers(self) -> list[str]:
         """The names of the linear layers, from the inputs to the outputs."""
-        return [f"net.{2 * layer}" for layer in range(self.depth + 1)]
+        return [f"net.{(2 + self.layer_norm) * layer}" for layer in range(self.depth + 1)]
+
+    @property
+    def _plain(self) -> bool:
+        """Whether activations alone are between the layers, whose passes are written out below."""
+        return not (self.layer_norm or self.residual)
 
     def forward(self, module: nn.Module, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Compute the logits of M networks by batched matrix products.
 
-        States (B, s) that all members share make one wide product in the first layer.
+        States (B, s) that all members share make one wide product in the first layer; of the indices of ones
+        the columns are gathered.
         """
-        activate = ACTIVATIONS[self.activation].module()
-        input_layer, *layers = self._layers()
-        first, bias = weights[f"{input_layer}.weight"], weights[f"{input_layer}.bias"]
-        if x.ndim == 2:
-            members, width, n_inputs = first.shape
-            h = (x @ first.reshape(-1, n_inputs).T).reshape(len(x), members, width).transpose(0, 1) + bias[
-                :, None
-            ]
-        else:
-            h = torch.baddbmm(bias[:, None], x, first.transpose(1, 2))
-        for layer in layers:
+        activate, layers = ACTIVATIONS[self.activation].module(), self._layers()
+        h = self._first(weights[f"{layers[0]}.weight"], x) + weights[f"{layers[0]}.bias"][:, None]
+        below: Tensor | None = None
+        for before, layer in pairwise(layers):
+            if self.layer_norm:
+                norm = _norm(before)
+                gain, bias = (weights[f"{norm}.{part}"][:, None] for part in ("weight", "bias"))
+                h = F.layer_norm(h, h.shape[-1:]) * gain + bias
+            active = activate(h)
+            below = below + active if self.residual and below is not None else active
             h = torch.baddbmm(
-                weights[f"{layer}.bias"][:, None],
-                activate(h),
-                weights[f"{layer}.weight"].transpose(1, 2),
+                weights[f"{layer}.bias"][:, None], below, weights[f"{layer}.weight"].transpose(1, 2)
             )
         return h
+
+    def _first(self, weight: Tensor, x: Tensor) -> Tensor:
+        """The products (M, B, d) of the first layer (M, d, s) with inputs, or with the indices of ones."""
+        members, width, n_inputs = weight.shape
+        if not x.is_floating_point():
+            table = weight.transpose(1, 2).reshape(-1, width)
+            x = x.expand(members, *x.shape[-2:])
+            places = x + n_inputs * torch.arange(members, device=x.device)[:, None, None]
+            return F.embedding_bag(places.flatten(0, 1), table, mode="sum").view(*x.shape[:2], width)
+        if x.ndim == 2:
+            return (x @ weight.reshape(-1, n_inputs).T).reshape(len(x), members, width).transpose(0, 1)
+        return torch.bmm(x, weight.transpose(1, 2))
 
     def forward_with_cache(
         self, module: nn.Module, weights: Mapping[str, Tensor]
@@ -155,6 +211,8 @@ class MLP(PolicyArch):
         Under torch's autocast the products of hidden layers are of its dtype, and so is what is returned of
         these layers; the last layer is of the weights' dtype, for logits without rounding.
         """
+        if not self._plain:
+            return super().forward_with_cache(module, weights)
         activation, layers = ACTIVATIONS[self.activation], self._layers()
         members, width, n_inputs = weights[f"{layers[0]}.weight"].shape
         # a gather needs the first layer in this order, and products read hidden layers faster; the last has
@@ -196,6 +254,8 @@ class MLP(PolicyArch):
         out_grads: Mapping[str, Tensor],
     ) -> None:
         """Write the gradients of all parameters to `out_grads`, from what is cached of the layers."""
+        if not self._plain:
+            return super().backward(module, weights, cache, grad_logits, out_grads)
         low = _products(grad_logits)
         activation, layers = ACTIVATIONS[self.activation], self._layers()
         n_inputs = weights[f"{layers[0]}.weight"].shape[2]
@@ -239,3 +299,8 @@ def _products(like: Tensor) -> torch.dtype:
 def _explicit(device: torch.device) -> Any:
     """A context in which autocast changes no dtype."""
     return torch.autocast(device.type, enabled=False) if _lowered(device) else nullcontext()
+
+
+def _norm(layer: str) -> str:
+    """The name of the normalisation that follows a linear layer, e.g. ``net.4`` for ``net.3``."""
+    return f"net.{int(layer.removeprefix('net.')) + 1}"

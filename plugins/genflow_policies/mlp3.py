@@ -12,11 +12,17 @@ class MLP3(MLP):
 
     depth = 2
     activation = "leaky_relu"
+    layer_norm = False
+    residual = False
 
     class Config(Schema):
         """The size of the network."""
 
         width: int = size(128, ge=1, le=8192, description="Hidden units d of each of the two layers.")
+
+    def roles(self) -> dict[str, tuple[str, int]]:
+        """None: there is one depth."""
+        return {}
 
     def condition(self) -> dict[str, float]:
         """The width, which is d of the paper's c = [s, h, n, d]."""

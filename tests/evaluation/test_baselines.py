@@ -183,6 +183,19 @@ def test_nearest_needs_another_structure(tmp_path):
     assert list(found) == ["random", "mean", "perturbed"]
 
 
+def test_nearest_has_the_same_parameters(tmp_path):
+    def deep(height, depth):
+        fields = {"ndim": 2, "height": height, "width": 6, "depth": depth}
+        return Structure.build("hypergrid", fields, policy="mlp")
+
+    for number, structure in enumerate((deep(4, 1), deep(9, 2))):
+        trained(structure, 2, number).save(tmp_path / str(number))
+    zoo = Zoo(tmp_path)
+    # of the other depth, although that is much nearer
+    assert made(deep(4, 2), zoo)["nearest"].provenance["transplanted_from"] == deep(9, 2).fields()
+    assert "nearest" not in made(deep(4, 3), zoo)
+
+
 def test_only_the_named_baselines_are_made_in_that_order(zoo):
     assert list(made(grid(2, 6), zoo, ["nearest", "random"])) == ["nearest", "random"]
     assert made(grid(2, 6), zoo, []) == {}

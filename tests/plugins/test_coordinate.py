@@ -265,12 +265,45 @@ class Direct(PolicyArch):
         return {}
 
 
+class Hidden(Direct):
+    """Parameters that no input and no action has."""
+
+    def build(self, n_inputs, n_outputs):
+        """A number."""
+        return Shift(n_outputs)
+
+    def axes(self):
+        """One of its own."""
+        return {"shift": ("own", "other")}
+
+
+class Shift(nn.Module):
+    """The same logit for all actions."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.shift, self.n_outputs = nn.Parameter(torch.zeros(1, 1)), n_outputs
+
+    def forward(self, x):
+        return x.new_zeros(*x.shape[:-1], self.n_outputs) + self.shift[0]
+
+
+def test_parameters_that_no_described_unit_has_are_made_from_the_condition():
+    structures = [Structure.of(s.environment, Hidden(), "hypergrid", "hidden") for s in ZOO[:2]]
+    net = stirred([Population(s, styles(4)[:, :1]) for s in structures])
+    assert net.spec()["described"] == {}
+    twin = type(net).from_spec(net.config, json.loads(json.dumps(net.spec())))
+    twin.load_state_dict(net.state_dict())
+    first, second = (decode(twin, styles(), s) for s in structures)
+    assert first.shape == (4, 1) and not first.allclose(second, atol=1e-4)
+
+
 def test_what_cannot_be_made_is_refused_in_one_line(trained):
     table = lookup(grid(2, 4), torch.zeros(1, 16, 3)).structure
     for structure, why in [
         (grid(2, 4, width=13), "covers hidden layers of up to 12 units, not 13"),
         (grid(5, 4), "covers dimension 0 to 3 of input units, not 4"),
-        (table, r"makes net\.0\.weight, .*; the structure has table"),
+        (table, r"does not make these parameters: without net\.0\.weight, .*; with table"),
     ]:
         for refuse in (
             trained.check,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -19,8 +20,15 @@ MODULES = {
 }  # fmt: skip
 
 
-def deep(depth: int, activation: str = "leaky_relu", ndim: int = 2, height: int = 5, width: int = 6):
-    fields = {"ndim": ndim, "height": height, "width": width, "depth": depth, "activation": activation}
+def deep(depth: int, activation="leaky_relu", ndim=2, height=5, width=6, **form):
+    fields = {
+        "ndim": ndim,
+        "height": height,
+        "width": width,
+        "depth": depth,
+        "activation": activation,
+        **form,
+    }
     return Structure.build("hypergrid", fields, policy="mlp")
 
 
@@ -103,7 +111,7 @@ def test_training_is_that_of_autograd():
 
 
 @pytest.mark.parametrize("encoder", ["conv1d", "coordinate"])
-def test_encoders_take_any_depth_and_refuse_to_mix_them(encoder):
+def test_encoders_take_any_one_depth_and_name_the_tensors_of_another(encoder):
     cls = registry().load("encoder", encoder)
     options = cls.Config(latent_size=8)
     for depth in (1, 3):
@@ -112,11 +120,141 @@ def test_encoders_take_any_depth_and_refuse_to_mix_them(encoder):
         loss, weights = built.reconstruct(zoo, lambda like: torch.zeros_like(like))
         assert torch.isfinite(loss).all()
         assert [w.shape for w in weights] == [p.weights.shape for p in zoo]
-        with pytest.raises(GenflowError):
+        odd = "with net.4.weight" if depth == 1 else "without net.6.weight"
+        with pytest.raises(GenflowError, match=f"does not make these parameters: {odd}"):
             built.check(deep(2).layout)
-    mixed = [deep(1), deep(3)]
-    with pytest.raises(GenflowError, match="net"):
-        built = cls.for_zoo(options, [lively(structure, 4) for structure in mixed])
-        built.reconstruct([lively(structure, 4) for structure in mixed], lambda like: torch.zeros_like(like))
-    with pytest.raises(GenflowError, match="net"):
-        cls.starts(options, mixed)
+
+
+def test_conv1d_is_for_one_depth():
+    cls = registry().load("encoder", "conv1d")
+    with pytest.raises(GenflowError, match=r"depth=3 differs: with net\.4\.weight, .*encoder=coordinate"):
+        cls.starts(cls.Config(), [deep(1), deep(3)])
+    assert len(cls.starts(cls.Config(), [deep(3), deep(3, height=4)]).tensors())
+
+
+FORMS = [{}, {"layer_norm": True}, {"residual": True}, {"layer_norm": True, "residual": True}]
+IDS = ["plain", "norm", "residual", "both"]
+
+
+class Reference(nn.Module):
+    """What the options say, written down."""
+
+    def __init__(self, sizes, activation, layer_norm, residual):
+        super().__init__()
+        self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.norms = nn.ModuleList(nn.LayerNorm(d) for d in sizes[1:-1]) if layer_norm else None
+        self.activation, self.residual = MODULES[activation](), residual
+
+    def forward(self, x):
+        for place, layer in enumerate(self.linear[:-1]):
+            h = layer(x)
+            h = self.activation(h if self.norms is None else self.norms[place](h))
+            x = x + h if self.residual and place else h
+        return self.linear[-1](x)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=IDS)
+@pytest.mark.parametrize(("depth", "activation"), [(1, "silu"), (4, "leaky_relu")])
+def test_norms_and_residuals_are_what_they_say(depth, activation, form):
+    structure = deep(depth, activation, **form)
+    population = lively(structure, 3)
+    states = torch.randint(5, (3, 10, 2), generator=torch.Generator().manual_seed(3))
+    env, preprocessor = structure.environment.make()
+    inputs = preprocessor(env.States(states.reshape(-1, 2))).float().reshape(3, 10, -1)
+    reference = Reference(
+        [10, *[6] * depth, 3], activation, form.get("layer_norm", False), form.get("residual", False)
+    )
+    # each hidden layer has its product first and then its norm, in both
+    order = [f"linear.{k}" for k in range(depth + 1)]
+    if form.get("layer_norm"):
+        order = [f"{kind}.{k}" for k in range(depth) for kind in ("linear", "norms")] + order[-1:]
+    names = [f"{layer}.{part}" for layer in order for part in ("weight", "bias")]
+    reference.load_state_dict(dict(zip(names, (t[1] for t in population.state_dict().values()), strict=True)))
+    toward = holed((3, 10, 3))
+    for x in (inputs[1], inputs):
+        torch.testing.assert_close(
+            population.logits(x)[1], reference(inputs[1]).detach(), rtol=1e-4, atol=1e-5
+        )
+    logits, gradients = one_by_one(population, inputs, toward)
+    for observed in (inputs, structure.transitions().one_hot_indices(states)):
+        found_logits, found = traced(population, list(observed.split([4, 6], dim=1)), toward)
+        torch.testing.assert_close(found_logits, logits, rtol=1e-4, atol=1e-5)
+        same_gradients(found, gradients)
+
+
+def test_structures_without_the_options_keep_their_names_and_files():
+    plain = deep(3)
+    assert plain.name == "ndim=2,height=5,width=6,depth=3"
+    assert not {"layer_norm", "residual"} & plain.fields().keys()
+    assert deep(3, layer_norm=True).name == "ndim=2,height=5,width=6,depth=3,layer_norm=True"
+
+
+def encoder_of(structures, stored=None):
+    cls = registry().load("encoder", "coordinate")
+    config = cls.Config(
+        latent_size=4, hidden=16, embedding=12, depth=1, matrices=3, rank=2, style_variance=0.4
+    )
+    starts = cls.starts(config, structures, stored)
+    zoo = [
+        Population(s, starts.weights(Population.initialised(s, 4, i), i)) for i, s in enumerate(structures)
+    ]
+    torch.manual_seed(0)
+    return cls.for_zoo(config, zoo, starts.tensors()), zoo, starts
+
+
+@pytest.mark.parametrize("form", FORMS, ids=IDS)
+def test_one_encoder_makes_several_depths(form):
+    structures = [deep(depth, width=width, **form) for depth, width in ((1, 6), (2, 5), (4, 6))]
+    net, zoo, _ = encoder_of(structures)
+    twin = type(net).from_spec(net.config, json.loads(json.dumps(net.spec())))
+    twin.load_state_dict(net.state_dict())
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
+    net.reconstruct(zoo, lambda like: torch.zeros_like(like))[0].mean().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+    latents = torch.randn(3, 4, generator=rng)
+    between = [deep(3, width=6, **form)] if form.get("residual") else []
+    for structure in (*structures, *between):
+        with torch.no_grad():
+            weights = net.decode(latents, structure.layout, structure.condition())
+            untrained = twin.decode(latents, structure.layout, structure.condition())
+        assert weights.shape == (3, structure.layout.size) and torch.isfinite(weights).all()
+        assert not torch.equal(weights, untrained)
+        states = Population(structure, weights).state_dict()
+        hidden = [
+            t for name, t in states.items() if structure.layout.roles.get(name, "-")[0] == "hidden.weight"
+        ]
+        for one, other in itertools.pairwise(hidden):
+            assert not one.allclose(other, atol=1e-2)
+    # members of the family start with gains of one, and are read back as their style
+    for population in zoo:
+        for name in population.layout.gains:
+            assert torch.equal(population.state_dict()[name], torch.ones_like(population.state_dict()[name]))
+    odd = [(5, ", the structure has 4: "), *[(3, ", the structure has 2: net")] * (not between)]
+    for depth, words in odd:
+        with pytest.raises(GenflowError, match=f"makes 0 or 1 or 3 of 'hidden[.]weight'{words}") as caught:
+            net.check(deep(depth, **form).layout)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_shallow_network_starts_as_the_first_part_of_a_deep_one():
+    structures = [deep(2), deep(4)]
+    _, _, starts = encoder_of(structures)
+    family = starts.family
+    basis = {s.arch.depth: s.layout.unflatten(family.basis(s.layout)) for s in structures}
+    for name in ("net.0.weight", "net.2.weight"):
+        assert torch.equal(basis[2][name], basis[4][name])
+    assert torch.equal(basis[2]["net.4.weight"], basis[4]["net.8.weight"])
+    # a part of that zoo finds the same starts
+    part, _, again = encoder_of([deep(2)], starts.tensors())
+    assert torch.equal(again.family.basis(structures[0].layout), family.basis(structures[0].layout))
+    part.check(deep(2).layout)
+    with pytest.raises(GenflowError, match=r"makes 1 of 'hidden.weight', the structure has 3"):
+        part.check(deep(4).layout)
+
+
+def test_depths_of_other_options_are_not_mixed():
+    with pytest.raises(GenflowError, match=r"these differ: with net\.1\.weight, net\.1\.bias"):
+        encoder_of([deep(2), deep(3, layer_norm=True)])
