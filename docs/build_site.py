@@ -65,11 +65,18 @@ def relinked(text: str, source: str, page: str) -> str:
     parts = CODE.split(text)
     # every second part is code; a link may have code for its text, so its brackets are in two parts
     masked = "".join(part if i % 2 == 0 else f"\0{i}\0" for i, part in enumerate(parts))
+    # in a table GitHub wants a bar in code escaped, and Python-Markdown does not
+    parts = [part if part.lstrip().startswith("```") else part.replace("\\|", "|") for part in parts]
     return re.sub(r"\0(\d+)\0", lambda match: parts[int(match[1])], LINK.sub(link, masked))
+
+
+#: pages in the order in which they are written
+written: list[str] = []
 
 
 def write(page: str, text: str) -> None:
     """Write a page."""
+    written.append(page)
     path = PAGES / page
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -85,30 +92,35 @@ def title_of(path: Path) -> str:
 
 def notebook_page(path: Path, page: str) -> str:
     """A notebook as Markdown: its texts, its code, and the tables, pictures and prints that it keeps."""
-    found = [f"*This page is the notebook [{path.name}](../{path.relative_to(REPO)}), to run and to change.*"]
-    pictures = 0
+    source, found, pictures = str(path.relative_to(REPO)), [], 0
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        found.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        text = "".join(cell["source"])
+        found.append(relinked(text, source, page) if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
         for output in cell.get("outputs", []):
             data = output.get("data", {"text/plain": output.get("text", "")})
+            html, printed = "".join(data.get("text/html", "")), "".join(data.get("text/plain", "")).strip()
             if picture := data.get("image/png"):
                 pictures += 1
                 name = f"{path.stem}_{pictures}.png"
-                (PAGES / page).parent.mkdir(parents=True, exist_ok=True)
+                write(page, "")  # its folder
                 (PAGES / page).with_name(name).write_bytes(base64.b64decode(picture))
                 found.append(f"![What the cell draws]({name})")
-            elif html := data.get("text/html"):
-                found.append(f'<div class="output">{"".join(html)}</div>')
-            elif printed := "".join(data.get("text/plain", "")).strip():
+            elif "<table" in html:
+                found.append(f'<div class="output">{html}</div>')
+            elif printed and not html:  # what is neither is a bar of progress
                 found.append(f"```text\n{printed}\n```")
-    heading = found[1].partition("\n")  # the title comes first
-    return "\n\n".join([heading[0], found[0], heading[2], *found[2:]])
+    title, _, rest = found[0].partition("\n")
+    copy = PAGES / "files" / source
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, copy)
+    note = f"*This page is the notebook [{path.name}](../files/{source}), to run and to change.*"
+    return "\n\n".join([title, note, rest, *found[1:]])
 
 
 def lay_out() -> dict:
     """Write all pages into build/pages, and return the configuration of the site."""
     shutil.rmtree(PAGES, ignore_errors=True)
+    written.clear()
     sources = [*sorted(REPO.glob("docs/**/*.md")), REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md"]
     for path in sources:
         source = str(path.relative_to(REPO))
@@ -116,8 +128,7 @@ def lay_out() -> dict:
         write(page, relinked(path.read_text(encoding="utf-8"), source, page))
     for path in sorted(REPO.glob("examples/*.ipynb")):
         page = place(str(path.relative_to(REPO)))
-        write(page, notebook_page(path, page).replace("](../examples/", "](../files/examples/"))
-        shutil.copy(path, PAGES / "files" / "examples")
+        write(page, notebook_page(path, page))
     decisions = [path.name for path in sorted((REPO / "docs" / "decisions").glob("[0-9]*.md"))]
     lines = [f"- [{title_of(PAGES / 'decisions' / name)}]({name})" for name in decisions]
     head = "# Decisions\n\nWhy things are as they are, with the measurements, in the order of time.\n\n"
@@ -142,7 +153,7 @@ def completed(navigation: list) -> list:
 
     def pages(entry: str) -> list[str]:
         if entry.endswith("/"):
-            found = sorted(path.relative_to(PAGES).as_posix() for path in (PAGES / entry).glob("*.md"))
+            found = dict.fromkeys(page for page in written if page.startswith(entry))
             return sorted(found, key=lambda page: not page.endswith("/index.md"))  # the index comes first
         if entry == "*":
             return sorted(path.name for path in PAGES.glob("*.md") if path.name not in named)
@@ -180,11 +191,13 @@ def main() -> None:
     text = re.sub(r"^nav = \[$.*?^\]$", lambda _: f"nav = {inline(navigation)}", text, flags=re.M | re.S)
     (BUILD / "zensical.toml").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    plain = {**os.environ, "NO_COLOR": "1"}
-    done = subprocess.run([*command, "--config-file", str(BUILD / "zensical.toml")], check=False, env=plain)
+    done = subprocess.run(
+        [*command, "--config-file", str(BUILD / "zensical.toml")], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise SystemExit(done.returncode)
-    print(f"the site is {BUILD / 'site' / 'index.html'}")
+        said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+        raise SystemExit(said.partition("Traceback (most recent call last)\n  File \"<frozen")[0])
+    print("the site is build/site/index.html")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def first_sentence(value: object) -> str:
     if not (inspect.isclass(value) or inspect.isroutine(value)):
         return f"`{value!r}`"
     text = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
-    return text.replace("``", "`").replace("|", "\\|")
+    return text.replace("``", "`")
 
 
 def api_pages() -> dict[str, str]:
@@ -111,7 +111,7 @@ def commands() -> dict[str, click.Command]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _written(option: click.Option) -> str:
@@ -119,7 +119,7 @@ def _written(option: click.Option) -> str:
     value = "" if option.is_flag else f" {option.metavar or option.type.name.upper()}"
     if isinstance(option.type, click.Choice):
         value = f" {'|'.join(map(str, option.type.choices))}"
-    return ", ".join(f"`{name}{value}`".replace("|", "\\|") for name in (*option.opts, *option.secondary_opts))
+    return ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
 
 
 def _about(command: click.Command) -> list[str]:

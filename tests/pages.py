@@ -19,7 +19,7 @@ from processes import environment
 
 ROOT = Path(__file__).parents[1]
 #: the comments over a block, its language and its text
-BLOCK = re.compile(r"^((?: *<!--.*-->\n)*) *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^((?: *<!--[^\n]*-->\n)*) *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!-- (not run|run with|quoted from): (.*?) -->")
 #: the first line of a block that is a file, e.g. "# score.py"
 FILE = re.compile(r"# ([\w-]+\.(?:py|toml))\n")
@@ -98,10 +98,13 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("examples", "docs", "benchmarks"):
+        for name in ("examples", "tests"):
             (folder / name).symlink_to(ROOT / name)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = environment(PATH=path, MAKEFILE=ROOT / "Makefile", PYTHONWARNINGS="ignore")
+        plugin = ROOT / "examples" / "genflow-line"  # which plugins.md imports from
+        self.environment = environment(
+            PATH=path, PYTHONPATH=plugin, MAKEFILE=ROOT / "Makefile", PYTHONWARNINGS="ignore"
+        )
         self.printed = ""
         self._python: subprocess.Popen[str] | None = None
 
