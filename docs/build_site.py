@@ -1,9 +1,9 @@
 """Build the documentation site into build/site: ``python docs/build_site.py``.
 
-The pages are those of docs/, CONTRIBUTING.md and CHANGELOG.md, the notebooks of examples/ with the outputs that
-they keep, and what is written here from the code itself: a page for each command, and the docstrings of every
-public name. All are laid out in build/pages, where links that led to other files of the repository lead to
-copies of them.
+The pages are those of docs/, CONTRIBUTING.md and CHANGELOG.md, the notebooks of examples/ with the outputs
+that they keep, and what reference.py writes from the code: a page for each command, and the docstrings of
+every public name. All are laid out in build/pages, where links that led to other files of the repository lead
+to copies of them.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def notebook_page(path: Path, page: str) -> str:
     source, found, pictures = str(path.relative_to(REPO)), [], 0
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         text = "".join(cell["source"])
-        found.append(relinked(text, source, page) if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        found.append(
+            relinked(text, source, page) if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        )
         for output in cell.get("outputs", []):
             data = output.get("data", {"text/plain": output.get("text", "")})
             html, printed = "".join(data.get("text/html", "")), "".join(data.get("text/plain", "")).strip()
@@ -184,7 +186,9 @@ def inline(value: object) -> str:
 def main() -> None:
     """Lay the pages out, and have zensical make the site of them; a warning is an error."""
     navigation = completed(lay_out()["project"]["nav"])
-    left_out = {path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md")} - set(pages_in(navigation))
+    left_out = {path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md")} - set(
+        pages_in(navigation)
+    )
     if left_out:
         raise SystemExit(f"docs/zensical.toml: {', '.join(sorted(left_out))} is in no navigation")
     text = (REPO / "docs" / "zensical.toml").read_text(encoding="utf-8")
@@ -196,7 +200,7 @@ def main() -> None:
     )
     if done.returncode:
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-        raise SystemExit(said.partition("Traceback (most recent call last)\n  File \"<frozen")[0])
+        raise SystemExit(said.partition('Traceback (most recent call last)\n  File "<frozen')[0])
     print("the site is build/site/index.html")
 
 

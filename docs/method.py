@@ -1,8 +1,8 @@
 """Draw the pictures of docs/method.md: ``python docs/method.py``, two minutes, and seconds the next time.
 
 method_weights.png: how one hidden unit reads the positions of a grid, in policies of several heights.
-method_latents.png: latents of three structures, from noise to policies, in a small run of the paper's encoder.
-method_coverage.png: what the generator that ships was trained on, and how good it was measured to be elsewhere.
+method_latents.png: latents of three structures, from noise to policies, in a small run of `conv1d`.
+method_coverage.png: what the generator that ships was trained on, and how good it is elsewhere.
 The small runs are kept in runs/docs.
 """
 
@@ -93,7 +93,9 @@ def latents() -> plt.Figure:
     centre = torch.cat(encoded).mean(0)
     paths = [list(denoised(generator, population.structure, 32)) for population in zoo.populations]
     shown = (0, 4, 8, len(paths[0]) - 1)
-    figure, panels = plt.subplots(1, len(shown), figsize=(12, 3.3), sharex=True, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(shown), figsize=(12, 3.3), sharex=True, sharey=True, layout="constrained"
+    )
     for panel, step in zip(panels, shown, strict=True):
         for colour, own, path, population in zip(COLOURS, encoded, paths, zoo.populations, strict=True):
             panel.plot(*((own - centre) @ axes).T, "x", color=colour, alpha=0.35, ms=5)
@@ -116,7 +118,9 @@ def coverage() -> plt.Figure:
     for ndim in range(1, 9):  # the largest height that all bounds of the card allow
         inside = [h for h in range(2, 101) if ndim * h <= bound("state_dim") and h**ndim <= bound("n_states")]
         label = "may be asked for" if ndim == 1 else None
-        panel.fill_between([ndim - 0.4, ndim + 0.4], 2, inside[-1], color="tab:blue", alpha=0.12, lw=0, label=label)
+        panel.fill_between(
+            [ndim - 0.4, ndim + 0.4], 2, inside[-1], color="tab:blue", alpha=0.12, lw=0, label=label
+        )
     trained = {(each["ndim"], each["height"]) for each in card.training_structures}
     panel.plot(*zip(*trained, strict=True), "_", color="0.45", ms=22, mew=1, label="trained on")
     found = [entry for entry in card.quality if "log_z_gap" in entry.metrics]

@@ -1,4 +1,4 @@
-"""The pages of the reference, written from the code: one for each command, and the public names by subject."""
+"""The pages of the reference, written from the code: a page a command, and the public names by subject."""
 
 from __future__ import annotations
 
@@ -98,7 +98,13 @@ def api_pages() -> dict[str, str]:
         index += [f"## {title}", "", about, "", "| name | what it is |", "|---|---|", *rows, ""]
         text = [f"# {title}", "", about, ""]
         for name, place, _ in names:
-            text += [f"::: {place}", "    options:", f'      heading: "{name}"', f'      toc_label: "{name}"', ""]
+            text += [
+                f"::: {place}",
+                "    options:",
+                f'      heading: "{name}"',
+                f'      toc_label: "{name}"',
+                "",
+            ]
         texts[f"reference/api/{subject}.md"] = "\n".join(text)
     return {"reference/index.md": "\n".join(index), **texts}
 

@@ -39,7 +39,11 @@ for line in sys.stdin:
 #: before the commands of a block: make only looks for its target, and the reader is in the clone already
 SHELL = """
 set -e
-make() { for target; do grep -q "^$target:" "$MAKEFILE" || { echo "no target $target" >&2; return 1; }; done; }
+make() {
+    for target; do
+        grep -q "^$target:" "$MAKEFILE" || { echo "no target $target" >&2; return 1; }
+    done
+}
 cd() { :; }
 """
 
@@ -74,7 +78,12 @@ def blocks(page: str) -> list[Block]:
             assert arrow and old in body, f"{place}: 'run with: {each}' replaces nothing"
             body = body.replace(old, new)
         found.append(
-            Block(place, language or "console", body, *(next(iter(said[k]), None) for k in ("not run", "quoted from")))
+            Block(
+                place,
+                language or "console",
+                body,
+                *(next(iter(said[k]), None) for k in ("not run", "quoted from")),
+            )
         )
     return found
 
