@@ -89,6 +89,7 @@ def latents() -> plt.Figure:
     with torch.no_grad():
         encoded = [generator.encoder.encode(population) for population in zoo.populations]
     encoded = [(each - generator.latent_mean) / generator.latent_std for each in encoded]
+    torch.manual_seed(0)  # of the signs of the axes
     _, _, axes = torch.pca_lowrank(torch.cat(encoded), 2)
     centre = torch.cat(encoded).mean(0)
     paths = [list(denoised(generator, population.structure, 32)) for population in zoo.populations]
