@@ -50,8 +50,11 @@ def public_names() -> Iterator[tuple[str, str, object]]:
         found = importlib.import_module(module)
         lazy = getattr(found, "_LAZY", {})
         for name in found.__all__:
-            place, _, own = lazy.get(name, module).partition(":")
-            yield f"{module}.{name}", f"{place}.{own or name}", getattr(found, name)
+            value, place = getattr(found, name), lazy.get(name, module)
+            if place == module and (inspect.isclass(value) or inspect.isfunction(value)):
+                place = value.__module__
+            place, _, own = place.partition(":")
+            yield f"{module}.{name}", f"{place}.{own or name}", value
 
 
 def subject_of(name: str, place: str) -> str:

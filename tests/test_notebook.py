@@ -69,7 +69,9 @@ def test_first_policy(tmp_path):
 @pytest.mark.slow
 def test_own_environment(tmp_path):
     text = printed(run("own_environment", tmp_path))
-    pairs = [tuple(map(float, each)) for each in re.findall(r"generated JS ([\d.]+), untrained ([\d.]+)", text)]
+    pairs = [
+        tuple(map(float, each)) for each in re.findall(r"generated JS ([\d.]+), untrained ([\d.]+)", text)
+    ]
     assert len(pairs) == 5
     assert all(generated < untrained / 3 for generated, untrained in pairs)
 
