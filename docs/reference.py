@@ -144,17 +144,21 @@ def _about(command: click.Command) -> list[str]:
     return found
 
 
+def _options(command: click.Command) -> list[str]:
+    """A table of the options of a command."""
+    rows = []
+    for option in (each for each in command.params if isinstance(each, click.Option)):
+        several = " Repeatable." if option.multiple and "repeatable" not in (option.help or "") else ""
+        rows.append(f"| {_written(option)} | {_cell(option.help or '')}{several} |")
+    return ["| option | meaning |", "|---|---|", *rows, "| `--help`, `-h` | Show this and exit. |", ""]
+
+
 def command_page(name: str, command: click.Command) -> str:
     """The page of a command: what it does, examples, arguments and options."""
-    context = click.Context(command, info_name=f"genflow {name}".strip())
+    context = click.Context(command, info_name=f"genflow {name}")
     usage = command.get_usage(context).partition(": ")[2]
     text = [f"# `{context.info_name}`", "", *_about(command), "```text", " ".join(usage.split()), "```", ""]
-    options = [each for each in command.params if isinstance(each, click.Option)]
-    text += ["| option | meaning |", "|---|---|"]
-    for option in options:
-        several = " Repeatable." if option.multiple and "repeatable" not in (option.help or "") else ""
-        text.append(f"| {_written(option)} | {_cell(option.help or '')}{several} |")
-    text += ["| `--help`, `-h` | Shows this and ends. |", ""]
+    text += _options(command)
     if "structures" in {each.name for each in command.params}:
         text += ["What structures and keys of `-o` there are: [Command line](../../cli.md), "
                  "[Options](../../options.md).", ""]  # fmt: skip
@@ -171,5 +175,5 @@ def command_pages() -> dict[str, str]:
         index.append(f"| [`genflow {name}`]({name}.md) | {_cell(short)} |")
         found[f"reference/commands/{name}.md"] = command_page(name, command)
     index += ["", "`genflow` itself takes options before the command:", ""]
-    index += command_page("", cli).split("\n")[-5:]
+    index += _options(cli)
     return {"reference/commands/index.md": "\n".join(index), **found}
