@@ -75,12 +75,14 @@ bench-molecule-calls: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_pmo.py --out runs/pmo --results benchmarks/results/molecule_pmo.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/molecule_calls.py --out runs/calls --results benchmarks/results/molecule_calls.json
 
-# the pictures of the guides, from what ships and from the committed results
+# the pictures of the pages, from what ships, from the committed results and from small runs, and the site in build/site
 docs: setup
 	$(BIN)/python docs/result.py
 	$(BIN)/python docs/bounds.py
 	$(BIN)/python docs/paper.py
 	$(BIN)/python docs/explore.py
+	$(BIN)/python docs/method.py
+	$(BIN)/python docs/build_site.py
 
 clean:
 	rm -rf .venv .venv-peers runs build dist *.egg-info

@@ -10,7 +10,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from genflow import load_config
+from genflow import hookspecs, load_config
 from genflow.cli.main import cli
 from genflow.registry import registry
 
@@ -98,3 +98,20 @@ def test_every_option_of_a_command_is_documented(name):
         if not re.search(rf"`{word}[ `]", text)
     ]
     assert not missing, f"docs/cli.md, or a guide that it links to: say in a sentence what {missing} mean"
+
+
+def test_every_hook_and_every_kind_of_plugin_is_documented():
+    guide, examples = ((DOCS / f"{name}.md").read_text() for name in ("plugins", "plugin_examples"))
+    hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
+    assert len(hooks) > 6
+    for hook in hooks:
+        assert f"| `{hook}` |" in guide, f"docs/plugins.md: say in the table of hooks what {hook} does"
+        assert re.search(rf"^def {hook}\(", guide + examples, re.MULTILINE), (
+            f"docs/plugin_examples.md: an example with {hook} is missing"
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in commands() if name != "genflow"])
+def test_every_command_has_its_row_in_the_guide(name):
+    row = re.search(rf"^\| `genflow {name}[ `]", COMMAND_LINE.read_text(), re.M)
+    assert row, f"docs/cli.md: say in the table of commands what `genflow {name}` makes"
