@@ -32,7 +32,7 @@ class _ComponentTests:
         """Make one check, and fail with its findings."""
         import pytest
 
-        outcome = made(check, plan.subject(), plan.where)
+        outcome = made(check, plan.subject, plan.where)
         if outcome.skipped:
             pytest.skip(outcome.skipped)
         for note in outcome.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,28 +51,22 @@ def name_of(check: Check) -> str:
     return check.__name__.removeprefix("check_").replace("_", " ")
 
 
-def made(check: Check, subject: Any, where: str) -> Outcome:
+def made(check: Check, subject: Callable[[], Any], where: str) -> Outcome:
     """Make a check.
 
     Args:
         check: the check.
-        subject: its argument.
+        subject: makes its argument.
         where: what is checked, for the outcome and for what a plugin's code raises.
     """
     parts = name_of(check), where, (check.__doc__ or "").partition("\n")[0]
     found: list[str] = []
     try:
         with blaming(where):
-            found.extend(check(subject) or ())
+            found.extend(check(subject()) or ())
     except Skipped as skipped:
         return Outcome(*parts, skipped=str(skipped))
     except GenflowError as error:
         found.append(str(error))
     notes = tuple(each for each in found if isinstance(each, Note))
     return Outcome(*parts, tuple(each for each in found if not isinstance(each, Note)), notes)
-
-
-def all_made(checks: Iterable[Check], subject: Any, where: str) -> Iterator[Outcome]:
-    """Make several checks of one subject, in order."""
-    for check in checks:
-        yield made(check, subject, where)
