@@ -41,6 +41,7 @@ COMMANDS = {
     "score": ("genflow.cli.sample", "Score objects of your own, and their probability."),
     "evaluate": ("genflow.cli.evaluate", "Measure populations beside their baselines."),
     "report": ("genflow.cli.evaluate", "Write the HTML report of a run."),
+    "check": ("genflow.cli.check", "Check a component that a plugin registers."),
     "list-plugins": ("genflow.cli.plugins", "List plugins and what they provide."),
 }
 

@@ -44,7 +44,7 @@ class DenoiserUnderTest:
         rng = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for each in network.parameters():
-                each += 0.05 * torch.randn(each.shape, generator=rng)
+                each.add_(0.05 * torch.randn(each.shape, generator=rng))
         return network
 
     @cached_property
@@ -54,7 +54,9 @@ class DenoiserUnderTest:
         return self.network(self.latents, self.times, self.condition)
 
     @torch.no_grad()
-    def ask(self, latents: Tensor | None = None, times: Tensor | None = None, condition: Tensor | None = None):
+    def ask(
+        self, latents: Tensor | None = None, times: Tensor | None = None, condition: Tensor | None = None
+    ):
         """Return the prediction (B, Z) for other latents, steps or conditions."""
         given = (latents, times, condition)
         own = (self.latents, self.times, self.condition)

@@ -215,7 +215,9 @@ def check_reconstruction(task: EncoderUnderTest) -> Iterator[str]:
             return
     task.encoder.zero_grad()
     (losses.sum() + sum(each.square().sum() for each in weights)).backward()
-    idle = [name for name, each in task.encoder.named_parameters() if each.requires_grad and each.grad is None]
+    idle = [
+        name for name, each in task.encoder.named_parameters() if each.requires_grad and each.grad is None
+    ]
     if idle:
         yield (
             f"{where}: parameter {idle[0]} has no gradient, so that it never learns; use it, or make it a"

@@ -69,15 +69,13 @@ def check_exit(task: TaskUnderTest) -> Iterator[str]:
 
 def check_number_of_states(task: TaskUnderTest) -> Iterator[str]:
     """The number of states is that of an enumeration."""
-    known, found = task.solution.n_states, None
-    if known is None or task.solution.enumerable:
-        found = len(task.all.states)
+    known, found = task.solution.n_states, len(task.all.states)
     if known is None:
         yield Note(
             f"{task.name} does not tell its number of states, so that exact metrics are left out; from"
             f" exact_solution() return ExactSolution(transitions, n_states=...), here {found}"
         )
-    elif found is not None and found != known:
+    elif found != known:
         yield (
             f"{task.name}.exact_solution(): says n_states={known:,}, and an enumeration finds {found:,}; give"
             " the true number, with the initial and all other states"

@@ -83,7 +83,9 @@ class MetricUnderTest:
             return self.metric(population)
         start = Population.initialised(population.structure, CHECKPOINTS, seed=1)
         noise = torch.randn(start.weights.shape, generator=torch.Generator().manual_seed(1))
-        return self.metric(population, Population(population.structure, start.weights + noise, {"source": "zoo"}))
+        return self.metric(
+            population, Population(population.structure, start.weights + noise, {"source": "zoo"})
+        )
 
     def tables(self, make: Callable[[Tensor], Tensor]) -> Population:
         """Return policies with the logits that `make` returns of the perfect ones (S, A)."""
@@ -103,7 +105,7 @@ def check_class(task: MetricUnderTest) -> Iterator[str]:
     better = getattr(task.metric, "better", "missing")
     if better not in ("lower", "higher", None):
         yield f'{task.name}.better: it is {better!r}; write better = "lower", better = "higher" or better = None'
-    for flag in ("exact", "primary", "brief", "joint", "reference"):
+    for flag in ("exact", "fidelity", "primary", "brief", "joint", "reference"):
         if not isinstance(getattr(task.metric, flag), bool):
             yield f"{task.name}.{flag}: it is {getattr(task.metric, flag)!r}; write {flag} = True or False"
 
@@ -131,15 +133,15 @@ def check_values(task: MetricUnderTest) -> Iterator[str]:
 
 
 def check_values_alone(task: MetricUnderTest) -> Iterator[str]:
-    """An exact metric measures each policy alone, unless it is joint.
+    """A metric that does not sample measures each policy alone, unless it is joint.
 
     Raises:
-        Skipped: it is joint, or samples, so that values alone have other random numbers.
+        Skipped: it is joint, or samples, as its option `seed` says, so that values alone have other draws.
     """
     if task.metric.joint:
         raise Skipped("its values depend on the other policies, as joint = True says")
-    if not task.metric.exact:
-        raise Skipped("it samples, so that a policy alone has other random numbers")
+    if "seed" in type(task.metric.config).model_fields:
+        raise Skipped("it samples, as its option `seed` says, so that a policy alone has other draws")
     alone = torch.cat([task.measure(task.population[number]) for number in range(MEMBERS)])
     if not torch.allclose(task.values, alone, rtol=1e-6, atol=1e-9, equal_nan=True):
         yield (
@@ -152,12 +154,14 @@ def check_perfect_policy(task: MetricUnderTest) -> Iterator[str]:
     """The perfect policy scores best.
 
     Raises:
-        Skipped: the metric says of no value that it is better, or compares policies; or the task cannot be
-            enumerated.
+        Skipped: the metric says of no value that it is better, does not measure fidelity, or compares
+            policies; or the task cannot be enumerated.
     """
     better = task.metric.better
     if better is None:
         raise Skipped("of its values none is better, as better = None says")
+    if not task.metric.fidelity:
+        raise Skipped("another policy may have a better value, as fidelity = False says")
     if task.metric.joint or task.metric.reference:
         raise Skipped("it compares policies with each other, so that none is best alone")
     rng = torch.Generator().manual_seed(0)
@@ -172,9 +176,6 @@ def check_perfect_policy(task: MetricUnderTest) -> Iterator[str]:
         others = ", ".join(f"{value:.4g}" for value in values[1:].tolist())
         yield (
             f"{task.name}: gives the perfect policy {float(values[0]):.4g} and others {others}, though {better}"
-            f' is better; correct the value, or write better = "{_other(better)}" or None'
+            f" is better; correct the value or `better`, or write fidelity = False where it does not measure"
+            " how well the target is sampled"
         )
-
-
-def _other(better: str) -> str:
-    return "lower" if better == "higher" else "higher"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from genflow.errors import GenflowError
@@ -45,6 +45,10 @@ class Outcome:
     notes: tuple[str, ...] = ()
     skipped: str | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry that ``genflow check --json`` prints."""
+        return asdict(self)
+
 
 def name_of(check: Check) -> str:
     """Return the name of a check, e.g. ``backward masks`` of ``check_backward_masks``."""
@@ -63,9 +67,10 @@ def made(check: Check, subject: Callable[[], Any], where: str) -> Outcome:
     found: list[str] = []
     try:
         with blaming(where):
-            found.extend(check(subject()) or ())
-    except Skipped as skipped:
-        return Outcome(*parts, skipped=str(skipped))
+            try:
+                found.extend(check(subject()))
+            except Skipped as skipped:
+                return Outcome(*parts, skipped=str(skipped))
     except GenflowError as error:
         found.append(str(error))
     notes = tuple(each for each in found if isinstance(each, Note))

@@ -94,15 +94,13 @@ METRIC = (
     metric_checks.check_values_alone,
     metric_checks.check_perfect_policy,
 )
-#: those that take milliseconds, which ``list-plugins --check`` makes
+#: those that take milliseconds and ask no reward for much, which ``list-plugins --check`` makes
 CHEAP = {
     environment_checks.check_first_use,
-    structure_checks.check_descriptions,
     structure_checks.check_name,
-    *STRUCTURES,
+    structure_checks.check_condition,
+    structure_checks.check_names,
     reward_checks.check_class,
-    reward_checks.check_scores,
-    reward_checks.check_modes,
     *POLICY,
     *DENOISER,
     encoder_checks.check_class,
@@ -145,18 +143,18 @@ def check(kind: str, name: str, env: str | None = None, structures: Sequence[str
             yield made(each, plan.subject, plan.where)
 
 
-def cheap(kind: str, name: str, env: str | None = None) -> list[Outcome]:
-    """Return what became of those checks of a component that take milliseconds.
+def cheap_findings(kind: str, name: str, env: str | None = None) -> list[str]:
+    """Return the findings of those checks of a component that take milliseconds.
 
-    Raises:
-        GenflowError: as for `check`.
+    There are none of a component that needs a structure to be named.
     """
-    return [
-        made(each, plan.subject, plan.where)
-        for plan in plans(kind, name, env)
-        for each in plan.checks
-        if each in CHEAP
-    ]
+    try:
+        planned = plans(kind, name, env)
+    except GenflowError:
+        return []
+    checks = [(each, plan) for plan in planned for each in plan.checks if each in CHEAP]
+    found = (made(each, plan.subject, plan.where).findings for each, plan in checks)
+    return list(dict.fromkeys(finding for findings in found for finding in findings))
 
 
 def plans(kind: str, name: str, env: str | None = None, structures: Sequence[str] = ()) -> list[Plan]:
@@ -174,7 +172,9 @@ def plans(kind: str, name: str, env: str | None = None, structures: Sequence[str
     if kind == "reward":
         assert env is not None
         found = structures_of(env, structures, reward=name)
-        return [Plan(each.name, REWARD, cache(partial(reward_checks.RewardUnderTest, each))) for each in found]
+        return [
+            Plan(each.name, REWARD, cache(partial(reward_checks.RewardUnderTest, each))) for each in found
+        ]
     if kind == "denoiser":
         made_for = partial(denoiser_checks.DenoiserUnderTest, cls)
         return [Plan(f"latents of {z}", DENOISER, cache(partial(made_for, z))) for z in LATENT_SIZES]
@@ -182,7 +182,10 @@ def plans(kind: str, name: str, env: str | None = None, structures: Sequence[str
     if kind == "policy":
         tried = [cache(partial(policy_checks.PolicyUnderTest, each)) for each in found]
         single = [Plan(each.name, POLICY, task) for each, task in zip(found, tried, strict=True)]
-        return [*single, Plan(_all(found), (policy_checks.check_encoders,), lambda: [task() for task in tried])]
+        return [
+            *single,
+            Plan(_all(found), (policy_checks.check_encoders,), lambda: [task() for task in tried]),
+        ]
     if kind == "encoder":
         return [Plan(_all(found), ENCODER, cache(partial(encoder_checks.EncoderUnderTest, cls, found)))]
     return [Plan(found[0].name, METRIC, cache(partial(metric_checks.MetricUnderTest, cls, found[0])))]
@@ -207,30 +210,37 @@ def structures_of(
     if texts:
         parsed = [Structure.parse(env, text, policy) for text in texts]
         return [each.varied(own) if own else each for each in parsed]
-    names = list(dict.fromkeys([*environment.default_structures, *environment.presets])) or [DEFAULT]
     known = set(environment.Config.model_fields)
     if policy is not None:
         known |= set(registry().load("policy", policy).Config.model_fields)
-    sized: list[tuple[float, Structure]] = []
-    fault: GenflowError | None = None
-    for name in names:
+    built, fault = [], None
+    for name in dict.fromkeys([*environment.default_structures, *environment.presets]) or [DEFAULT]:
         try:
-            fields = parse_fields(env, name)[0]  # of a preset, typed
+            fields = parse_fields(env, name)[0]
             if policy is not None or reward is not None:  # which may lack what a preset sets
                 fields = {key: value for key, value in fields.items() if key in known} | own
-            structure = Structure.build(env, fields, policy)
+            built.append(Structure.build(env, fields, policy))
         except GenflowError as error:
             fault = fault or error
-            continue
-        sized.append((_states(structure), structure))
-    if not sized:
+    if not built:
         raise GenflowError(f"{fault}; give a small structure with --structure (or `structures`)")
+    # a reward may be for some sizes only; if it refuses all, its checks say so
+    built = [each for each in built if reward is None or _can_be_made(each)] or built
     # of different tasks, large enough to show something and small enough to enumerate
-    sized.sort(key=lambda each: (each[0] < ENOUGH, each[0]))
+    sized = sorted(((_states(each), each) for each in built), key=lambda one: (one[0] < ENOUGH, one[0]))
     tasks: dict[str, Structure] = {}
     for _, structure in sized:
         tasks.setdefault(structure.environment.config.model_dump_json(), structure)
     return list(tasks.values())[:SMALLEST]
+
+
+def _can_be_made(structure: Structure) -> bool:
+    """Whether the environment accepts the options."""
+    try:
+        structure.environment.make()
+    except GenflowError:
+        return False
+    return True
 
 
 def _states(structure: Structure) -> float:

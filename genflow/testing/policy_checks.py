@@ -218,8 +218,8 @@ def check_encoders(tasks: Sequence[PolicyUnderTest]) -> Iterator[str]:
     for name in registry().names("encoder"):
         try:
             made = EncoderUnderTest(registry().load("encoder", name), [task.structure for task in tasks])
-            made.decoded
-            taken.append(name)
+            if made.decoded:
+                taken.append(name)
         except (GenflowError, Skipped) as error:
             yield Note(f"encoder {name} does not take it: {error}")
     yield Note(f"encoders that take it: {', '.join(taken) or 'none'}")

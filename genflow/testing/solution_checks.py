@@ -24,8 +24,9 @@ from genflow.testing.tasks import TaskUnderTest, counted
 
 #: the trajectories that torchgfn samples, the objects that are drawn, and the states of an expert
 SAMPLES, DRAWS, EXPERT = 4000, 4000, 2000
-#: absolute differences of probabilities that rounding explains: of float64, and of an expert's float32
-EXACT, SINGLE = 1e-8, 1e-5
+#: absolute differences of probabilities that rounding explains, as torchgfn's rewards may be float32, and
+#: those of an expert, whose policies are
+EXACT, SINGLE = 1e-6, 1e-5
 #: how far the test policy is from uniform
 SCALE = 3.0
 
@@ -72,9 +73,9 @@ def check_transitions(task: TaskUnderTest) -> Iterator[str]:
                 break
     if "step" in overridden:
         yield from _check_step(task, mend)
-    if "state_ids" in overridden and (numbers := own.state_ids(states)) is not None:
-        if len(numbers.unique()) < len(states):
-            yield f"{name}.state_ids(): some states share a number; give each its own, or return None"
+    numbers = own.state_ids(states)
+    if numbers is not None and len(numbers.unique()) < len(states):
+        yield f"{name}.state_ids(): some states share a number; give each its own, or return None"
     if "one_hot_indices" in overridden and (ones := own.one_hot_indices(states)) is not None:
         inputs = own.inputs(states)
         if not torch.equal(torch.zeros_like(inputs).scatter_(1, ones, 1.0), inputs):
@@ -230,7 +231,8 @@ def check_sampler(task: TaskUnderTest) -> Iterator[str]:
 
 def check_gallery(task: TaskUnderTest) -> Iterator[str]:
     """Objects have a name each and a finite score, and names are read back to their states."""
-    task.require_use(), task.require_cheap()
+    task.require_use()
+    task.require_cheap()
     gallery = task.environment.gallery(task.own)
     states = _some(task.ends, 256)
     name, names = type(gallery).__name__, gallery.names(states)

@@ -62,7 +62,9 @@ def check_name(task: TaskUnderTest) -> Iterator[str]:
         return
     read = {k: v for config in parts[3:] if config is not None for k, v in written(config).items()}
     if read != structure.fields():
-        wrong = min(key for key in {*read, *structure.fields()} if read.get(key) != structure.fields().get(key))
+        wrong = min(
+            key for key in {*read, *structure.fields()} if read.get(key) != structure.fields().get(key)
+        )
         yield (
             f"{task.name}.Config: the name {brief(structure.name)!r} is read back with another"
             f" {wrong!r}; its validator must leave a value alone that it made itself"
