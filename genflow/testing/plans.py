@@ -49,11 +49,7 @@ ENVIRONMENT = (
     solution_checks.check_sampler,
     solution_checks.check_gallery,
 )
-STRUCTURES = (
-    structure_checks.check_columns,
-    structure_checks.check_condition,
-    structure_checks.check_names,
-)
+STRUCTURES = (structure_checks.check_columns, structure_checks.check_condition)
 REWARD = (
     environment_checks.check_first_use,
     reward_checks.check_class,
@@ -99,7 +95,6 @@ CHEAP = {
     environment_checks.check_first_use,
     structure_checks.check_name,
     structure_checks.check_condition,
-    structure_checks.check_names,
     reward_checks.check_class,
     *POLICY,
     *DENOISER,

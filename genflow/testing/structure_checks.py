@@ -6,7 +6,8 @@ Checks take one `TaskUnderTest`, or a list of those of an environment.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from genflow.interfaces.validation import numbers_of
 from genflow.layout import UnitDescriptions
 from genflow.schema import brief
 from genflow.structure import Structure
-from genflow.structure_fields import parse_fields, resolve_fields, written
+from genflow.structure_fields import content, parse_fields, resolve_fields
 from genflow.testing.outcomes import Note, Skipped
 from genflow.testing.tasks import TaskUnderTest
 
@@ -41,50 +42,66 @@ def check_descriptions(task: TaskUnderTest) -> Iterator[str]:
 
 
 def check_name(task: TaskUnderTest) -> Iterator[str]:
-    """The name of a structure is read back as the structure, and so are its fields in JSON."""
+    """Name and saved fields of a structure are read back as the structure, so that no other has the same."""
     structure = task.structure
-    if Structure.from_json(json.loads(json.dumps(structure.to_json()))) != structure:
+    texts = json.loads(json.dumps(structure.to_json()))
+    if fault := _read_back(structure, texts["structure"]):
         yield (
-            f"{task.name}.Config: a structure is another one after it was saved and read; its fields must be"
-            " restored by pydantic from what model_dump(mode='json') writes"
+            f"{task.name}.Config: {fault} after it was saved and read; model_dump(mode='json') must write what"
+            " its validators take, without a loss"
         )
     try:
-        fields, texts = parse_fields(structure.env, structure.name)
+        fields, typed = parse_fields(structure.env, structure.name)
     except GenflowError as error:
         if "not in use" not in str(error):
             raise
         yield Note(f"{structure.name} is a name cut short; it is read only where the structure is in use")
         return
-    try:
-        parts = resolve_fields(structure.env, structure.policy, fields, read_files=False, texts=texts)
-    except GenflowError as error:
-        yield f"{task.name}.Config: its own name {brief(structure.name)!r} is refused: {error}"
-        return
-    read = {k: v for config in parts[3:] if config is not None for k, v in written(config).items()}
-    if read != structure.fields():
-        wrong = min(
-            key for key in {*read, *structure.fields()} if read.get(key) != structure.fields().get(key)
-        )
+    if fault := _read_back(structure, fields, texts=typed):
         yield (
-            f"{task.name}.Config: the name {brief(structure.name)!r} is read back with another"
-            f" {wrong!r}; its validator must leave a value alone that it made itself"
+            f"{task.name}.Config: {fault} after its name {brief(structure.name)!r} was read; its validators"
+            " must take what they made as it is"
         )
+
+
+def _read_back(structure: Structure, fields: Mapping[str, Any], **how: Any) -> str | None:
+    """What is wrong with a structure that is built of these fields, or None."""
+    try:
+        parts = resolve_fields(structure.env, structure.policy, fields, read_files=False, **how)
+    except GenflowError as error:
+        return f"it is refused ({error})"
+    reward = structure.environment.reward
+    own = (structure.environment.config, None if reward is None else reward.config, structure.arch.config)
+    for mine, read in zip(own, parts[3:], strict=True):
+        for key in type(mine).model_fields if mine is not None else ():
+            if getattr(mine, key) != getattr(read, key):
+                return f"{key}={brief(getattr(mine, key))} is {brief(getattr(read, key))}"
+    return None
 
 
 def check_columns(tasks: Sequence[TaskUnderTest]) -> Iterator[str]:
-    """All structures describe units by the same columns and categories."""
+    """Structures with the same fixed fields describe units by the same columns and categories.
+
+    Raises:
+        Skipped: no two structures have the same fixed fields, so that no generator covers both.
+    """
     _require_several(tasks)
-    first, *others = ((task, task.environment.units()) for task in tasks)
-    for task, units in others:
-        for axis, one, other in zip(Units._fields, first[1], units, strict=True):
+    first: dict[str, tuple[TaskUnderTest, Units]] = {}
+    for task in tasks:
+        task.require_use()
+        units = task.environment.units()
+        known, of_known = first.setdefault(content(task.structure.fixed_fields()), (task, units))
+        for axis, one, other in zip(Units._fields, of_known, units, strict=True):
             mend = f"{task.name}.units(): {axis} of {{}}; describe units by what means the same at every size"
-            where = f"{first[0].structure.name} and of {task.structure.name}"
+            where = f"{known.structure.name} and of {task.structure.name}"
             if one.amounts.shape[1] != other.amounts.shape[1]:
                 widths = f"{one.amounts.shape[1]} and {other.amounts.shape[1]} columns of amounts"
                 yield mend.format(f"{where} have {widths}")
             if one.categories.keys() != other.categories.keys():
                 names = [brief(", ".join(each.categories) or "none") for each in (one, other)]
                 yield mend.format(f"{where} have the categories {names[0]} and {names[1]}")
+    if len(first) == len(tasks):
+        raise Skipped("no two structures have the same fixed fields; give a second one of another size")
 
 
 def check_condition(tasks: Sequence[TaskUnderTest]) -> Iterator[str]:
@@ -100,24 +117,9 @@ def check_condition(tasks: Sequence[TaskUnderTest]) -> Iterator[str]:
             )
 
 
-def check_names(tasks: Sequence[TaskUnderTest]) -> Iterator[str]:
-    """Different structures have different names."""
-    _require_several(tasks)
-    known: dict[str, Structure] = {}
-    for task in tasks:
-        other = known.setdefault(task.structure.name, task.structure)
-        if other != task.structure:
-            yield (
-                f"{task.name}: {brief(other.fields())} and {brief(task.structure.fields())} have the same"
-                f" name {other.name!r}; a field's text must tell its values apart"
-            )
-
-
 def _require_several(tasks: Sequence[TaskUnderTest]) -> None:
     if len(tasks) < 2:
         raise Skipped(ALONE)
-    for task in tasks:
-        task.require_use()
 
 
 def _another(environment: Environment) -> Environment:
