@@ -125,7 +125,7 @@ def check_values(task: MetricUnderTest) -> Iterator[str]:
     elif values.isnan().all():
         yield f"{task.name}: has no value for any policy; say in fits() which structures can be measured"
     # a copy, of which nothing is kept
-    again = task.measure(Population(task.structure, before, task.population.provenance))
+    again = task.measure(Population(task.structure, before.clone(), task.population.provenance))
     if not torch.equal(task.population.weights, before):
         yield f"{task.name}: changes the policies; work on copies of their weights"
     elif not torch.allclose(values, again, equal_nan=True):

@@ -435,7 +435,7 @@ class Unequal(Environment):
         @field_validator("n", mode="before")
         @classmethod
         def _longer(cls, n):
-            return n + 1 if isinstance(n, str) else n
+            return int(n) + 1 if isinstance(n, str) else n
 
     def make(self, device="cpu"):
         """Words that are all worth the same."""
@@ -483,3 +483,5 @@ def test_columns_and_conditions_are_compared_over_structures(unequal):
 def test_names_and_saved_fields_that_are_read_otherwise_are_told(unequal):
     lossy = made(structures.check_name, lambda: unequal(n=2, shift=0.25), "unequal").findings
     assert "shift=0.25 is 0.2 after it was saved" in lossy[0] and "without a loss" in lossy[0]
+    (renamed,) = made(structures.check_name, lambda: unequal(n=2), "unequal").findings
+    assert "n=2 is 3 after its name 'n=2" in renamed and "take what they made as it is" in renamed
