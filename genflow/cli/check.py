@@ -79,8 +79,8 @@ def _meant(name: str, kind: str | None, env: str | None) -> tuple[str, str, str 
         near = did_you_mean(name, set(known))
         raise GenflowError(f"no plugin registers {kind or 'anything'} named {name!r}{near}{hint}")
     if len(found) > 1:
-        several = [f"a reward of {owner}" if each == "reward" else f"a {each}" for each, _, owner in found]
-        raise GenflowError(f"{name!r} is the name of {' and '.join(several)}; say which, by --kind or --env")
+        several = [f"{each} of {owner}" if each == "reward" else each for each, _, owner in found]
+        raise GenflowError(f"{name!r} is a name of {' and '.join(several)}; say which with --kind or --env")
     return found[0]
 
 

@@ -113,7 +113,7 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line.
 
     The exit status is 0 on success, 2 for a user error (one line on stderr), 130 after an interruption and
-    1 when workers failed or standard output cannot be written.
+    1 when workers failed, standard output cannot be written, or `check` has findings.
     """
     try:
         _run(args)

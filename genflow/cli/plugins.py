@@ -25,16 +25,14 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
     root = context.find_root().command
     if isinstance(root, click.Group):
         root.list_commands(context)  # runs register_commands, so that its failures are listed too
-    found = _findings() if check else {}
+    found = _findings() if check else []
     for name in registry().unknown_disabled:
         click.echo(f"genflow: {DISABLE_VARIABLE} names {name!r}, which is no installed plugin", err=True)
     if as_json:
         import json
 
-        entries = [plugin.as_json() for plugin in registry().plugins]
-        for entry in entries if check else []:
-            entry["findings"] = found.get(entry["name"], [])
-        click.echo(json.dumps({"plugins": entries}, indent=1))
+        data = {"plugins": [plugin.as_json() for plugin in registry().plugins]}
+        click.echo(json.dumps(data | ({"findings": found} if check else {}), indent=1))
         return
     for plugin in registry().plugins:
         origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else "of this run"
@@ -43,23 +41,23 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
             click.echo(f"  {kind}: {', '.join(names)}")
         if plugin.error:
             click.echo(f"  not usable: {plugin.error}")
-        for finding in found.get(plugin.name, []):
-            click.echo(f"  finding: {finding}")
+        for each in found:
+            if each["plugin"] == plugin.name:
+                click.echo(f"  finding: {each['kind']} {each['name']}: {each['finding']}")
 
 
-def _findings() -> dict[str, list[str]]:
-    """Import every class, and make those checks of it that are cheap: plugin -> a line for each finding."""
+def _findings() -> list[dict[str, str]]:
+    """Import every class, make those checks of it that are quick, and return what they find."""
     from genflow.registry import registry, stdout_to_stderr
-    from genflow.testing.plans import cheap_findings
+    from genflow.testing.plans import quick_findings
 
     registry().check()
-    found: dict[str, list[str]] = {}
+    found = []
     for plugin in registry().plugins:
         for kind, names in plugin.provides().items():
             for name in names:
-                env, _, own = name.partition(":") if kind == "reward" else ("", "", name)
                 with stdout_to_stderr():
-                    findings = cheap_findings(kind, own, env or None)
-                lines = [f"{kind} {name}: {' '.join(finding.split())}" for finding in findings]
-                found.setdefault(plugin.name, []).extend(lines)
+                    findings = quick_findings(kind, name)
+                where = {"plugin": plugin.name, "kind": kind, "name": name}
+                found += [where | {"finding": " ".join(each.split())} for each in findings]
     return found

@@ -8,7 +8,8 @@ A test file of a plugin is one class::
         env = "bits"
         structures = ("n=3", "n=4")
 
-``genflow check bits`` runs the same checks. None of them needs pytest but the classes' own skips.
+``genflow check bits`` runs the same checks, and `check` returns what became of them. Only the classes need
+pytest.
 """
 
 from genflow.testing.classes import (
@@ -19,5 +20,16 @@ from genflow.testing.classes import (
     PolicyTests,
     RewardTests,
 )
+from genflow.testing.outcomes import Outcome
+from genflow.testing.plans import check
 
-__all__ = ["DenoiserTests", "EncoderTests", "EnvironmentTests", "MetricTests", "PolicyTests", "RewardTests"]
+__all__ = [
+    "DenoiserTests",
+    "EncoderTests",
+    "EnvironmentTests",
+    "MetricTests",
+    "Outcome",
+    "PolicyTests",
+    "RewardTests",
+    "check",
+]

@@ -76,7 +76,7 @@ def check_shape(task: DenoiserUnderTest) -> Iterator[str]:
     else:
         alone = torch.cat([task.ask(*each) for each in _rows(task)])
         if not torch.allclose(found, alone, NEAR, NEAR):
-            yield f"{where}: a latent's prediction depends on the others of its batch; leave out what mixes rows"
+            yield f"{where}: a latent's prediction depends on the others of its batch; leave out what mixes"
 
 
 def check_dependence(task: DenoiserUnderTest) -> Iterator[str]:

@@ -88,25 +88,25 @@ class EncoderUnderTest:
 
 
 def check_class(task: EncoderUnderTest) -> Iterator[str]:
-    """The class says whether it reads units, and its starts are JSON, tensors and weights of the right size."""
+    """The class says whether it reads units, and its starts are JSON, tensors and finite weights."""
     if not isinstance(task.cls.reads_units, bool):
         yield f"{task.name}.reads_units: it is {task.cls.reads_units!r}; write True or False"
     where = f"{task.name}.starts()"
     try:
         json.dumps(task.starts.facts(), allow_nan=False)
     except (TypeError, ValueError) as error:
-        yield f"{where}: its facts() are no JSON ({brief(str(error))}); return texts, numbers, lists and dicts"
+        yield f"{where}: its facts() are no JSON ({brief(str(error))}); return texts, numbers and lists"
     if not all(isinstance(each, Tensor) for each in task.stored.values()):
         yield f"{where}: its tensors() must all be torch tensors; put other facts into facts()"
     for population in task.zoo:
         if not population.weights.isfinite().all():
-            yield f"{where}: its weights() are not finite for {population.structure.name}; make finite weights"
+            yield f"{where}: its weights() of {population.structure.name} are not finite; make finite ones"
     again = task.cls.starts(task.config, task.structures, task.stored)
     untrained = Population.initialised(task.structures[0], MEMBERS, seed=0)
     if not torch.equal(again.weights(untrained, 0), task.zoo[0].weights):
         yield (
-            f"{where}: a zoo that is resumed starts elsewhere; draw weights() from the seed, and take `stored`"
-            " where it is given"
+            f"{where}: a zoo that is resumed starts elsewhere; draw weights() from the seed, and take"
+            " `stored` where it is given"
         )
 
 
@@ -145,7 +145,7 @@ def check_decoding(task: EncoderUnderTest) -> Iterator[str]:
     with torch.no_grad():
         together = task.encoder.decode_all(task.items())
     if len(together) != len(task.decoded) or not all(map(_close, together, task.decoded)):
-        yield f"{task.name}.decode_all(): is not what decode() makes one by one; make the same, or leave it out"
+        yield f"{task.name}.decode_all(): is not what decode() makes of each; make the same, or leave it out"
     for population in task.zoo:
         try:
             task.encoder.check(population.layout)
@@ -203,9 +203,7 @@ def check_reconstruction(task: EncoderUnderTest) -> Iterator[str]:
         return
     shapes = [tuple(each.shape) for each in weights]
     if shapes != [tuple(each.weights.shape) for each in task.zoo]:
-        yield (
-            f"{where}: returns weights of shapes {brief(shapes)}; return those of each population, (M, D) each"
-        )
+        yield (f"{where}: returns weights {brief(shapes)}; return those of each population, (M, D) each")
         return
     if not torch.equal(losses, again):
         yield f"{where}: draws noise of its own; take it from the argument `noise`, so that workers agree"

@@ -149,8 +149,8 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
     masks = torch.cat([env.States(part.clone()).backward_masks for part in states.states.split(ROWS)])
     for number, which in (masks & (true == 0)).nonzero()[:1].tolist():
         yield (
-            f"{name}: the backward mask of state {task.shown(number)} allows action {which}, which leads there"
-            " from no state; in _compute_backward_masks() allow exactly the actions that lead to a state"
+            f"{name}: the backward mask of state {task.shown(number)} allows action {which}, which leads"
+            " there from no state; in _compute_backward_masks() allow exactly the actions that lead to a state"
         )
     for number, which in (~masks & (true > 0)).nonzero()[:1].tolist():
         yield (
@@ -173,8 +173,8 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
         if wrong.any():
             yield (
                 f"{name}: backward_step() of action {int(action[wrong][0])} leads from state"
-                f" {task.shown(end[wrong][0])} to {brief(undone[wrong][0].tolist())}, and the action came from"
-                f" {task.shown(start[wrong][0])}; undo in backward_step() what step() does"
+                f" {task.shown(end[wrong][0])} to {brief(undone[wrong][0].tolist())}, and the action came"
+                f" from {task.shown(start[wrong][0])}; undo in backward_step() what step() does"
             )
             return
 

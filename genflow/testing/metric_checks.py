@@ -104,7 +104,7 @@ def check_class(task: MetricUnderTest) -> Iterator[str]:
     """The class says which values are better."""
     better = getattr(task.metric, "better", "missing")
     if better not in ("lower", "higher", None):
-        yield f'{task.name}.better: it is {better!r}; write better = "lower", better = "higher" or better = None'
+        yield f'{task.name}.better: it is {better!r}; write better = "lower", "higher" or None'
     for flag in ("exact", "fidelity", "primary", "brief", "joint", "reference"):
         if not isinstance(getattr(task.metric, flag), bool):
             yield f"{task.name}.{flag}: it is {getattr(task.metric, flag)!r}; write {flag} = True or False"

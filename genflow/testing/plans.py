@@ -91,7 +91,7 @@ METRIC = (
     metric_checks.check_perfect_policy,
 )
 #: those that take milliseconds and ask no reward for much, which ``list-plugins --check`` makes
-CHEAP = {
+QUICK = {
     environment_checks.check_first_use,
     structure_checks.check_name,
     structure_checks.check_condition,
@@ -138,16 +138,21 @@ def check(kind: str, name: str, env: str | None = None, structures: Sequence[str
             yield made(each, plan.subject, plan.where)
 
 
-def cheap_findings(kind: str, name: str, env: str | None = None) -> list[str]:
+def quick_findings(kind: str, name: str) -> list[str]:
     """Return the findings of those checks of a component that take milliseconds.
 
     There are none of a component that needs a structure to be named.
+
+    Args:
+        kind: as for `check`.
+        name: as the registry lists it, of a reward ENVIRONMENT:NAME.
     """
+    env, _, own = name.rpartition(":")
     try:
-        planned = plans(kind, name, env)
+        planned = plans(kind, own, env or None)
     except GenflowError:
         return []
-    checks = [(each, plan) for plan in planned for each in plan.checks if each in CHEAP]
+    checks = [(each, plan) for plan in planned for each in plan.checks if each in QUICK]
     found = (made(each, plan.subject, plan.where).findings for each, plan in checks)
     return list(dict.fromkeys(finding for findings in found for finding in findings))
 

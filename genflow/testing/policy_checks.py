@@ -111,7 +111,7 @@ def check_axes(task: PolicyUnderTest) -> Iterator[str]:
 
 
 def check_condition_numbers(task: PolicyUnderTest) -> Iterator[str]:
-    """The architecture gives finite numbers to the condition, under names that the environment does not use."""
+    """The architecture gives the condition finite numbers, under names that the environment does not use."""
     both = numbers_of(task.arch).keys() & numbers_of(task.environment).keys()
     if both:
         yield (
@@ -149,7 +149,7 @@ def check_weights(task: PolicyUnderTest) -> Iterator[str]:
     task.require_use()
     one, same, other = (Population.initialised(task.structure, 1, seed).weights for seed in (0, 0, 1))
     if not torch.equal(one, same):
-        yield f"{task.arch_name}.build(): the same seed makes other weights; draw from torch's generator alone"
+        yield f"{task.arch_name}.build(): the same seed makes other weights; draw by torch's generator alone"
     if torch.equal(one, other):
         yield f"{task.arch_name}.build(): all seeds make the same weights; draw them, e.g. as nn.Linear does"
 

@@ -104,8 +104,8 @@ def check_scores(task: RewardUnderTest) -> Iterator[str]:
     if numbers.shape != (len(objects),):
         found = kind_of(scores) if isinstance(scores, Tensor) else f"{len(scores)} scores"
         yield (
-            f"{task.reward_name}.score(): returns {found} of {len(objects)} objects; return ({len(objects)},),"
-            " a score for each in order"
+            f"{task.reward_name}.score(): returns {found} of {len(objects)} objects; return"
+            f" ({len(objects)},), a score for each in order"
         )
     elif not numbers.isfinite().all():
         yield f"{task.reward_name}.score(): some scores are not finite; return finite numbers, by a floor"
@@ -117,8 +117,8 @@ def check_scores_alone(task: RewardUnderTest) -> Iterator[str]:
     together, again = (task.numbers(task.reward.score(objects)) for _ in range(2))
     if not torch.equal(together, again):
         yield (
-            f"{task.reward_name}.score(): scores the same objects in two ways; compute a score from the object"
-            " alone, and seed what is random"
+            f"{task.reward_name}.score(): scores the same objects in two ways; compute a score from the"
+            " object alone, and seed what is random"
         )
         return
     alone = torch.cat([task.numbers(task.reward.score(objects[i : i + 1])) for i in range(len(objects))])

@@ -254,7 +254,7 @@ def check_gallery(task: TaskUnderTest) -> Iterator[str]:
             if type(gallery).states_named is Gallery.states_named:
                 yield Note(f"{name}: objects of a user's file cannot be found by their name")
             else:
-                yield f"{name}: its own name {brief(each)!r} {error}; read_name() must read what names() writes"
+                yield f"{name}: its name {brief(each)!r} {error}; read_name() must read what names() writes"
             return
         if whole and not (found == state).flatten(1).all(1).any():
             yield (

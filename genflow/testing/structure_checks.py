@@ -47,8 +47,8 @@ def check_name(task: TaskUnderTest) -> Iterator[str]:
     texts = json.loads(json.dumps(structure.to_json()))
     if fault := _read_back(structure, texts["structure"]):
         yield (
-            f"{task.name}.Config: {fault} after it was saved and read; model_dump(mode='json') must write what"
-            " its validators take, without a loss"
+            f"{task.name}.Config: {fault} after it was saved and read; model_dump(mode='json') must write"
+            " what its validators take, without a loss"
         )
     try:
         fields, typed = parse_fields(structure.env, structure.name)

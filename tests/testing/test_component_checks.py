@@ -171,7 +171,7 @@ POLICIES = {
         "give it to the axis that has a unit for each input",
     ),
     "one label for two widths": (
-        policies.check_axes, {"build": two_widths, "axes": one_label}, "the same label to the same units alone",
+        policies.check_axes, {"build": two_widths, "axes": one_label}, "label to the same units alone",
     ),
     "the environment's names": (
         policies.check_condition_numbers, {"condition": always({"n": 1.0})}, "choose other names",
@@ -185,7 +185,7 @@ POLICIES = {
         policies.check_module, {"build": lambda self, s, a: nn.Sequential(nn.Linear(s, a), nn.Dropout())},
         "leave out what is random",
     ),
-    "a batch": (policies.check_module, {"build": lambda self, s, a: Spread(s, a)}, "leave out what mixes rows"),
+    "a batch": (policies.check_module, {"build": lambda self, s, a: Spread(s, a)}, "leave out what mixes"),
     "constant weights": (policies.check_weights, {"build": constant}, "draw them"),
     "another forward": (
         policies.check_forward, {"forward": lambda self, m, w, x: 2 * PolicyArch.forward(self, m, w, x)},
@@ -195,7 +195,7 @@ POLICIES = {
         policies.check_cached_forward, {"forward_with_cache": doubled}, "or leave the method out",
     ),
     "a cache of no rows": (
-        policies.check_cached_forward, {"forward_with_cache": uncached}, "its cache must be tensors (M, B, ...)",
+        policies.check_cached_forward, {"forward_with_cache": uncached}, "cache must be tensors (M, B, ...)",
     ),
     "no gradient": (policies.check_gradients, {"backward": no_gradient}, "write it to out_grads[name]"),
 }  # fmt: skip
@@ -333,7 +333,7 @@ ENCODERS = {
         encoders.check_spec, {"spec": lambda self: {"length": torch.ones(1)}}, "return texts, numbers, lists",
     ),
     "a spec of another size": (
-        encoders.check_spec, {"spec": lambda self: {"length": self.length + 1}}, "must hold what decides them",
+        encoders.check_spec, {"spec": lambda self: {"length": self.length + 1}}, "hold what decides them",
     ),
     "a number outside the spec": (
         encoders.check_spec, {"__init__": without_buffer}, "in spec() and in buffers",
@@ -414,14 +414,16 @@ def prepared(self, t, condition):
 DENOISERS = {
     "another shape": (denoisers.check_shape, predicted(lambda p, *_: p[:, :1]), "return their shape"),
     "chance": (denoisers.check_shape, predicted(lambda p, *_: p + torch.rand(1)), "leave out what is random"),
-    "a batch": (denoisers.check_shape, predicted(lambda p, *_: p - p.mean(0)), "leave out what mixes rows"),
+    "a batch": (denoisers.check_shape, predicted(lambda p, *_: p - p.mean(0)), "leave out what mixes"),
     "an unread condition": (
         denoisers.check_dependence, {"forward": lambda self, z, t, c: self.latent(z) + t[:, None]},
         "depend on the condition; let",
     ),
-    "no condition": (denoisers.check_no_condition, predicted(lambda p, z, t, c: p + c[:, :1]), "replace such rows"),
+    "no condition": (
+        denoisers.check_no_condition, predicted(lambda p, z, t, c: p + c[:, :1]), "replace such rows",
+    ),
     "others without condition": (
-        denoisers.check_no_condition, predicted(lambda p, z, t, c: p + c.isnan().any()), "treat each row alone",
+        denoisers.check_no_condition, predicted(lambda p, z, t, c: p + c.isnan().any()), "each row alone",
     ),
     "another prediction": (denoisers.check_prepare, {"prepare": prepared}, "or leave it out"),
     "a number that is not saved": (
@@ -479,7 +481,7 @@ METRICS = {
         metrics.check_values, measured(lambda v, p: v + torch.rand(1, dtype=v.dtype)), "seed what is random",
     ),
     "a rank": (
-        metrics.check_values_alone, measured(lambda v, p: v.argsort().argsort().double()), "write joint = True",
+        metrics.check_values_alone, measured(lambda v, p: v.argsort().argsort().double()), "joint = True",
     ),
     "the wrong way": (metrics.check_perfect_policy, {"better": "higher"}, "correct the value or `better`"),
 }  # fmt: skip

@@ -182,7 +182,9 @@ def total(states):
 
 #: mistake -> the check that finds it, members of the task, the class that is named, the mend
 MISTAKES = {
-    "too few actions": (steps.check_first_use, {"units": always(described_as(9, 2))}, "Bits.units()", "exit last"),
+    "too few actions": (
+        steps.check_first_use, {"units": always(described_as(9, 2))}, "Bits.units()", "exit last",
+    ),
     "fast transitions hide torchgfn's exit": (
         steps.check_first_use,
         {**fast(step=lambda self, states, actions: Transitions.step(self, states, actions)),
@@ -200,7 +202,7 @@ MISTAKES = {
         "Bits", "allow exit there or further on",
     ),
     "a sink state that is a word": (
-        steps.check_exit, {"torchgfn": {"__init__": SinkEnv.__init__}}, "BitsEnv", "no trajectory passes through",
+        steps.check_exit, {"torchgfn": {"__init__": SinkEnv.__init__}}, "BitsEnv", "no trajectory passes",
     ),
     "a wrong number of states": (
         steps.check_number_of_states,
@@ -235,10 +237,12 @@ MISTAKES = {
         "give the two steps different actions",
     ),
     "backward_step that stays": (
-        steps.check_parents, {"torchgfn": {"backward_step": lambda env, states, _: env.States(states.tensor)}},
+        steps.check_parents, {"torchgfn": {"backward_step": lambda env, s, _: env.States(s.tensor)}},
         "BitsEnv", "undo in backward_step() what step() does",
     ),
-    "a step in place": (steps.check_aliasing, {"torchgfn": {"step": in_place}}, "step() changes", "make a new tensor"),
+    "a step in place": (
+        steps.check_aliasing, {"torchgfn": {"step": in_place}}, "step() changes", "make a new tensor",
+    ),
     "inputs that are not finite": (
         steps.check_inputs, inputs(lambda x, states: x.masked_fill(rare(states)[:, None], torch.inf)),
         "[2, 1, 2]", "make finite numbers",
@@ -343,7 +347,7 @@ MISTAKES = {
         "must depend on nothing but the state",
     ),
     "a name for several": (
-        solutions.check_gallery, shown(names=lambda self, states: ["word"]), "Shown.names()", "a text for each",
+        solutions.check_gallery, shown(names=lambda self, states: ["word"]), "Shown.names()", "a text for",
     ),
     "names that are not read": (
         solutions.check_gallery, shown(names=lambda self, states: [f"word {i}" for i in range(len(states))]),
@@ -361,7 +365,9 @@ MISTAKES = {
     "columns that are too short": (
         solutions.check_gallery, shown(columns=always({"ones": [1]})), "'ones'", "give one for each",
     ),
-    "random descriptions": (structures.check_descriptions, {"units": random_units}, "Bits.units()", "seed what is"),
+    "random descriptions": (
+        structures.check_descriptions, {"units": random_units}, "Bits.units()", "seed what is",
+    ),
     "a random condition": (
         structures.check_descriptions, {"condition": lambda self: {"n": float(torch.rand(()))}},
         "Bits.condition()", "seed what is random",
