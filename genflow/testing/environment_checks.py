@@ -147,15 +147,16 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
     true = torch.zeros(len(states.states), env.n_actions - 1, dtype=torch.long)
     true.index_put_((end, action), torch.ones_like(end), accumulate=True)
     masks = torch.cat([env.States(part.clone()).backward_masks for part in states.states.split(ROWS)])
+    mend = "in _compute_backward_masks() allow exactly the actions that lead to a state"
     for number, which in (masks & (true == 0)).nonzero()[:1].tolist():
         yield (
             f"{name}: the backward mask of state {task.shown(number)} allows action {which}, which leads"
-            " there from no state; in _compute_backward_masks() allow exactly the actions that lead to a state"
+            f" there from no state; {mend}"
         )
     for number, which in (~masks & (true > 0)).nonzero()[:1].tolist():
         yield (
             f"{name}: action {which} leads to state {task.shown(number)}, whose backward mask does not allow"
-            " it; in _compute_backward_masks() allow exactly the actions that lead to a state"
+            f" it; {mend}"
         )
     for number, which in (true > 1).nonzero()[:1].tolist():
         parents = start[(end == number) & (action == which)][:2]

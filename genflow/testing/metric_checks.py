@@ -175,7 +175,7 @@ def check_perfect_policy(task: MetricUnderTest) -> Iterator[str]:
     if values[0].isnan() or (signed[1:].nan_to_num(-torch.inf) > signed[0] + 1e-9).any():
         others = ", ".join(f"{value:.4g}" for value in values[1:].tolist())
         yield (
-            f"{task.name}: gives the perfect policy {float(values[0]):.4g} and others {others}, though {better}"
-            f" is better; correct the value or `better`, or write fidelity = False where it does not measure"
-            " how well the target is sampled"
+            f"{task.name}: gives the perfect policy {float(values[0]):.4g} and others {others}, though"
+            f" {better} is better; correct the value or `better`, or write fidelity = False where it does not"
+            " measure how well the target is sampled"
         )

@@ -306,7 +306,7 @@ def without_buffer(self, config, length):
 ENCODERS = {
     "a word for a truth": (encoders.check_class, {"reads_units": "yes"}, "write True or False"),
     "facts that are no JSON": (
-        encoders.check_class, {"starts": classmethod(lambda *_: Odd())}, "return texts, numbers, lists",
+        encoders.check_class, {"starts": classmethod(lambda *_: Odd())}, "return texts, numbers",
     ),
     "starts that nothing decides": (
         encoders.check_class, {"starts": classmethod(lambda *_: Drawn())}, "draw weights() from the seed",
@@ -330,7 +330,7 @@ ENCODERS = {
     ),
     "its own zoo refused": (encoders.check_decoding, {"check": refuses}, "accept what for_zoo() was given"),
     "a spec that is no JSON": (
-        encoders.check_spec, {"spec": lambda self: {"length": torch.ones(1)}}, "return texts, numbers, lists",
+        encoders.check_spec, {"spec": lambda self: {"length": torch.ones(1)}}, "return texts, numbers",
     ),
     "a spec of another size": (
         encoders.check_spec, {"spec": lambda self: {"length": self.length + 1}}, "hold what decides them",
