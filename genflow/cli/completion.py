@@ -31,13 +31,13 @@ def words(*names: str) -> Complete:
     return lambda context, option, incomplete: _matching(names, incomplete)
 
 
-def registered(kind: str) -> Complete:
-    """Complete the registered names of a kind."""
+def registered(*kinds: str) -> Complete:
+    """Complete the registered names of some kinds."""
 
     def complete(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from genflow.registry import registry
 
-        return _matching(registry().names(kind), incomplete)
+        return _matching([name for kind in kinds for name in registry().names(kind)], incomplete)
 
     return complete
 

@@ -41,6 +41,7 @@ COMMANDS = {
     "score": ("genflow.cli.sample", "Score objects of your own, and their probability."),
     "evaluate": ("genflow.cli.evaluate", "Measure populations beside their baselines."),
     "report": ("genflow.cli.evaluate", "Write the HTML report of a run."),
+    "check": ("genflow.cli.check", "Check a component that a plugin registers."),
     "list-plugins": ("genflow.cli.plugins", "List plugins and what they provide."),
     "plugin-info": ("genflow.cli.plugin_kit", "Say what a plugin or a registered name is."),
     "new-plugin": ("genflow.cli.plugin_kit", "Write a plugin to start from."),
@@ -114,7 +115,7 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line.
 
     The exit status is 0 on success, 2 for a user error (one line on stderr), 130 after an interruption and
-    1 when workers failed or standard output cannot be written.
+    1 when workers failed, standard output cannot be written, or `check` has findings.
     """
     try:
         _run(args)

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @click.command("list-plugins")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--check", is_flag=True, help="Import every class that is registered, and list what fails.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Import every class that is registered, make the checks that are quick, and list what fails.",
+)
 @click.pass_context
 def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
     """List the installed plugins, what they provide, and why one cannot be used.
@@ -26,8 +30,7 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
     root = context.find_root().command
     if isinstance(root, click.Group):
         root.list_commands(context)  # runs register_commands, so that its failures are listed too
-    if check:
-        registry().check()
+    found = _findings() if check else []
     for name in registry().unknown_disabled:
         click.echo(f"genflow: {DISABLE_VARIABLE} names {name!r}, which is no installed plugin", err=True)
     if as_json:
@@ -35,7 +38,7 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
 
         plugins = registry().plugins
         told = {"plugins": [plugin.as_json() for plugin in plugins], "lines": _lines_on(plugins)}
-        click.echo(json.dumps(told, indent=1))
+        click.echo(json.dumps(told | ({"findings": found} if check else {}), indent=1))
         return
     for plugin in registry().plugins:
         origin = f"{plugin.distribution} {plugin.version}" if plugin.distribution else "of this run"
@@ -46,6 +49,9 @@ def list_plugins(context: click.Context, as_json: bool, check: bool) -> None:
                 click.echo(f"  {kind}: {name:{width}}  {line}".rstrip())
         if plugin.error:
             click.echo(f"  not usable: {plugin.error}")
+        for each in found:
+            if each["plugin"] == plugin.name:
+                click.echo(f"  finding: {each['kind']} {each['name']}: {each['finding']}")
 
 
 def _lines_on(plugins: list[Plugin]) -> dict[str, dict[str, str]]:
@@ -57,3 +63,20 @@ def _lines_on(plugins: list[Plugin]) -> dict[str, dict[str, str]]:
         for kind, names in plugin.provides().items():
             lines.setdefault(kind, {}).update({each: line_of(plugin.targets[kind][each]) for each in names})
     return lines
+
+
+def _findings() -> list[dict[str, str]]:
+    """Import every class, make those checks of it that are quick, and return what they find."""
+    from genflow.registry import registry, stdout_to_stderr
+    from genflow.testing.plans import quick_findings
+
+    registry().check()
+    found = []
+    for plugin in registry().plugins:
+        for kind, names in plugin.provides().items():
+            for name in names:
+                with stdout_to_stderr():
+                    findings = quick_findings(kind, name)
+                where = {"plugin": plugin.name, "kind": kind, "name": name}
+                found += [where | {"finding": " ".join(each.split())} for each in findings]
+    return found

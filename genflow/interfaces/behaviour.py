@@ -73,6 +73,11 @@ class Task:
         start = self.transitions.initial_state
         return [start.expand(WALKS, *start.shape)]
 
+    def ends(self) -> Tensor:
+        """The states (B, *state_shape) of the walk in which a trajectory may end."""
+        can_exit = [self.transitions.forward_masks(each)[:, -1] for each in self.walk]
+        return torch.cat([each[here] for each, here in zip(self.walk, can_exit, strict=True)])
+
 
 def check_start(task: Task) -> None:
     """Check the initial state, and that the numbers of actions agree."""
@@ -256,8 +261,7 @@ def check_rewards(task: Task) -> None:
     transitions, reward = task.transitions, task.environment.reward
     if type(transitions).log_reward is not Transitions.log_reward or (reward and reward.expensive):
         return
-    ends = [each[transitions.forward_masks(each)[:, -1]] for each in task.walk]
-    states = torch.cat(ends)[-WALKS:]
+    states = task.ends()[-WALKS:]
     if not len(states):
         return
     name = task.name if reward is None else f"{task.name} with {type(reward).__name__}"
@@ -287,20 +291,25 @@ def validated_transitions(structure: Structured, device: torch.device) -> Transi
         GenflowError: the first fault, in one line.
     """
     environment = structure.environment
-    transitions = _made(environment, device)
+    transitions = made_transitions(environment, device)
     passed = _checked.setdefault(type(environment), Counter())
     classes = (type(environment.reward), type(structure.arch), environment.backward)
     if passed[classes] < CHECKED:
         structure.condition(), structure.initial_bias  # checked as they are read
         on_cpu = device.type == "cpu"
-        task = Task(structure, transitions if on_cpu else _made(environment, torch.device("cpu")))
+        task = Task(structure, transitions if on_cpu else made_transitions(environment, torch.device("cpu")))
         for check in CHECKS:
             check(task)
         passed[classes] += 1
     return transitions
 
 
-def _made(environment: Environment, device: torch.device) -> Transitions:
+def made_transitions(environment: Environment, device: torch.device) -> Transitions:
+    """Return the transitions of a task on a device, not yet checked.
+
+    Raises:
+        GenflowError: they cannot be made, or the backward policy is of another name.
+    """
     name = type(environment).__name__
     with blaming(f"{name}.transitions()"):
         transitions = environment.transitions(device)

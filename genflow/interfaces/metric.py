@@ -24,6 +24,9 @@ class Metric(Configured, ABC):
     better: ClassVar[str | None]
     #: Whether the metric enumerates all states.
     exact: ClassVar[bool] = False
+    #: Whether no policy has a better value than one that samples the target, unlike e.g. a mean reward.
+    #: Without a meaning for metrics that are `joint` or take a `reference`.
+    fidelity: ClassVar[bool] = True
     #: Whether the metric is shown first in tables and summaries, on model cards, and, if exact, in progress
     #: bars.
     primary: ClassVar[bool] = False

@@ -20,6 +20,7 @@ class Modes(Metric):
     """Number of different modes among sampled objects."""
 
     better = "higher"
+    fidelity = False
 
     class Config(Schema):
         """How much is sampled."""

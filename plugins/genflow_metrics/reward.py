@@ -38,6 +38,7 @@ class MeanReward(_Sampled):
 
     brief = True
     better = "higher"
+    fidelity = False
 
     def __call__(self, population: Population) -> Tensor:
         """One number a policy, (M,) float64."""

@@ -29,6 +29,7 @@ class _Sampled(Metric):
     """A figure of the molecules that each policy samples."""
 
     better = "higher"
+    fidelity = False
 
     class Config(Schema):
         """What is sampled."""
