@@ -165,11 +165,14 @@ def measure_quality(
 
 
 @float32_default()
-def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
+def export_generator(
+    config: Config, folder: StrPath, out: Path, progress: Progress, license: str | None = None
+) -> Generator:
     """Write a generator for distribution, in float16 and without its training history.
 
-    It is measured on its selection structures and on the test structures. A coverage of the configuration
-    takes the place of the card's.
+    `folder` may be a name too, as for `Generator.from_pretrained`, and `license` is what the model card
+    states. It is measured on its selection structures and on the test structures. A coverage of the
+    configuration takes the place of the card's.
 
     Raises:
         GenflowError: a test structure was trained on, was selected on or is not covered, or a file cannot be
@@ -192,6 +195,7 @@ def export_generator(config: Config, folder: Path, out: Path, progress: Progress
     quality = measure_quality(generator, selected, "selection", num, seed, progress)
     quality += measure_quality(generator, tests, "test", num, seed, progress)
     kept = {key: value for key, value in card.provenance.items() if key != "history"}
+    kept |= {} if license is None else {"license": license}
     described = EncoderCard.of(card.encoder.name, generator.encoder)
     generator.card = card.model_copy(update={"provenance": kept, "quality": quality, "encoder": described})
     world().on_rank_zero(lambda: generator.save_pretrained(out, half=True))
