@@ -36,6 +36,7 @@ from genflow.storage.files import StrPath, read_json
 from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
+from genflow.tracking import track, tracked
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.diffusion import DiffusionTrainee
 from genflow.training.loop import train
@@ -73,7 +74,7 @@ def train_generator(
         "selection": [s.fields() for s in selected],
         "coverage": {key: list(ends) for key, ends in config.coverage.items()},
     }
-    with RunDirectory.open(out, "generator", identity, config.seed) as run:
+    with tracked(config.tracking), RunDirectory.open(out, "generator", identity, config.seed) as run:
         if run.complete:
             return Generator.from_pretrained(out, device)
         encoder = encoder.to(device)
@@ -123,6 +124,13 @@ def train_generator(
             generator, selected, "selection", config.evaluation.num, config.seed, progress
         )
         generator.card = full.model_copy(update={"quality": quality})
+        made = {
+            f"generated/{entry.name}/{name}": value
+            for entry in quality
+            for name, value in entry.metrics.items()
+            if value is not None
+        }
+        world().on_rank_zero(lambda: track(out, {}, made, trained.steps))
         world().on_rank_zero(lambda: generator.save_pretrained(out))
         world().on_rank_zero(lambda: remove_checkpoints(out))
         run.update(complete=True)

@@ -24,6 +24,7 @@ from genflow.storage.populations import FACTS, find_populations
 from genflow.storage.runs import RunDirectory
 from genflow.storage.score_files import Row, described_in
 from genflow.structure import Structure
+from genflow.tracking import tracked
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.finetune import finetune
 from genflow.value_text import count_of
@@ -223,7 +224,7 @@ def finetune_both(
         "structure": population.structure.to_json(),
         "start": digest(population.weights),
     }
-    with RunDirectory.open(out, "finetune", identity, config.seed) as run:
+    with tracked(config.tracking), RunDirectory.open(out, "finetune", identity, config.seed) as run:
         if not run.complete:
             device, options = config.torch_device(), config.finetune
 
