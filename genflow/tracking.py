@@ -1,7 +1,8 @@
 """Figures on their way to the trackers that a run asks for.
 
-What is logged are the points of the learning curves that the results of a training keep, no others. A log that
-lacks some of them is given them later, and none twice. A tracker that fails is left out, and the work goes on.
+What is logged are the points of the learning curves that the results of a training keep, no others. A log
+that lacks some of them is given them later, and none twice. A tracker that fails is left out, and the work
+goes on.
 """
 
 from __future__ import annotations

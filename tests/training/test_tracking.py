@@ -20,7 +20,7 @@ from genflow.tracking import Followed, TrackingOptions, track, tracked
 from genflow.training.loop import Schedule, train
 
 SMALL = {"env": "hypergrid", "zoo.steps": 40, "zoo.num": 2, "zoo.seeds": 2, "device": "cpu"}
-TASKS = ["ndim=2,height=3,width=4", "ndim=2,height=4,width=4"]
+TASKS = ["ndim=2,height=3,width=4", "ndim=2,height=6,width=4"]
 
 
 class Recorder(Tracker):
@@ -172,10 +172,12 @@ def test_a_mistake_is_said_before_anything_is_written(recorder, tmp_path, option
 
 def test_a_whole_job_logs_every_training_and_its_evaluation(recorder, tmp_path):
     given = {
-        **SMALL, "structures": TASKS, "test_structures": ["ndim=2,height=5,width=4"],
-        "autoencoder.steps": 5, "diffusion.steps": 5, "diffusion.noise.timesteps": 5,
-        "diffusion.sampling.steps": 2, "autoencoder.options": {"latent_size": 8, "levels": 2}, "generate.num": 2,
-        "evaluation.num": 2, "evaluation.metrics": ["js"], "selection_structures": ["ndim=2,height=6,width=4"],
+        **SMALL, "structures": TASKS, "test_structures": ["ndim=2,height=5,width=4"], "train_tests": False,
+        "selection_structures": ["ndim=2,height=4,width=4"], "autoencoder.steps": 5,
+        "autoencoder.options": {"latent_size": 8, "levels": 2}, "diffusion.steps": 5, "generate.num": 2,
+        "diffusion.options": {"channels": [8, 8], "patch": 1, "embedding": 8}, "diffusion.sampling.steps": 2,
+        "diffusion.noise.timesteps": 5, "evaluation.num": 2, "evaluation.metrics": ["js"],
+        "evaluation.baselines": [],
     }  # fmt: skip
     entries = run(load_config(**given), tmp_path / "a", Progress(quiet=True))
     config = load_config(**given, **{"tracking.trackers": ["recorder"]})
@@ -186,7 +188,7 @@ def test_a_whole_job_logs_every_training_and_its_evaluation(recorder, tmp_path):
     run(config, tmp_path / "a", Progress(quiet=True))
     logs = recorder.logs
     zoo = Zoo(tmp_path / "b" / "zoo")
-    assert {*(s.name for s in zoo.structures), "autoencoder", "generator", "b", "a"} < set(logs)
+    assert {*(s.name for s in zoo.structures), "autoencoder", "generator", "b", "a"} == set(logs)
     for population in zoo.populations:
         assert points(logs[population.structure.name]) == population.provenance["history"]
     card = json.loads((tmp_path / "b" / "generator" / "generator.json").read_text())
@@ -214,10 +216,8 @@ def test_an_evaluation_needs_a_folder_for_its_log(recorder, tmp_path):
 def test_several_workers_log_each_training_once(tmp_path):
     tasks = [word for task in TASKS for word in ("--structure", task)]
     small = ["-o", "zoo.steps=40", "-o", "zoo.num=2", "-o", "autoencoder.steps=20", "-o", "device=cpu"]
-    group(
-        2, "train-ae", "--env", "hypergrid", *tasks, *small, "--track", "tensorboard", "--out", "out",
-        folder=tmp_path,
-    )  # fmt: skip
+    tracked = ["--track", "tensorboard", "--out", tmp_path / "out"]
+    group(2, "train-ae", "--env", "hypergrid", *tasks, *small, *tracked, folder=tmp_path)
     files = [path.parent.relative_to(tmp_path / "out") for path in tmp_path.rglob("events.out.tfevents.*")]
     assert sorted(map(str, files)) == ["autoencoder", "autoencoder", *(f"zoo/{task}" for task in TASKS)]
 
