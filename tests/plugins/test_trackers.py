@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,21 @@ def test_a_missing_library_is_said_before_anything_is_written(tmp_path, monkeypa
     with pytest.raises(GenflowError, match=f"tracker '{name}' needs {name}.*pip install {name}"):
         zoo(tmp_path / "zoo", name)
     assert not (tmp_path / "zoo").exists()
+
+
+def test_the_tracker_of_the_guide_keeps_a_log_and_goes_on_with_it(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    names: dict = {}
+    exec(re.search(r"```python\n(# lines.py\n.*?)```", text, re.DOTALL)[1], names)
+    registered = []
+    names["register_trackers"](lambda name, target: registered.append((name, target)))
+    assert registered == [("lines", "lines:Lines")]
+    log = names["Lines"]()
+    assert log.open(tmp_path / "toy", {}) == {}
+    for step in (1, 3):
+        log.log(step, {"loss": 1 / step} | ({"js": 0.5} if step == 1 else {}))
+    log.close()
+    assert names["Lines"]().open(tmp_path / "toy", {}) == {"loss": 3, "js": 1}
 
 
 TRACKIO = f"""
