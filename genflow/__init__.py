@@ -63,6 +63,7 @@ _LAZY = {
     "StateGraph": "genflow.exact",
     "Starts": "genflow.interfaces.encoder",
     "Structure": "genflow.structure",
+    "Tracker": "genflow.interfaces.tracker",
     "WeightLayout": "genflow.layout",
     "Zoo": "genflow.storage.zoo",
     "bytes_of": "genflow.caching",

@@ -26,6 +26,7 @@ from genflow.schema import Schema, validate
 from genflow.storage.files import read_json
 from genflow.storage.runs import PLUGIN_FILES
 from genflow.structure import Structure
+from genflow.tracking import TrackingOptions
 from genflow.training.autoencoder import AutoencoderOptions
 from genflow.training.diffusion import DiffusionOptions
 from genflow.training.finetune import FinetuneOptions
@@ -107,6 +108,7 @@ class Config(Schema):
     generate: GenerateOptions = GenerateOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     finetune: FinetuneOptions = FinetuneOptions()
+    tracking: TrackingOptions = TrackingOptions()
 
     @field_validator("coverage")
     @classmethod

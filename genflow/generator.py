@@ -6,6 +6,7 @@ Shapes: M policies, Z latent size, C conditions.
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Self, overload
 import torch
 from torch import Tensor
 
+from genflow import hub
 from genflow.cautions import caution
 from genflow.distributed.world import world
 from genflow.errors import GenflowError, GenflowWarning
@@ -64,17 +66,30 @@ class Generator:
     latent_std: Tensor
 
     @classmethod
-    def from_pretrained(cls, name: StrPath, device: str = "cpu") -> Self:
+    def from_pretrained(
+        cls,
+        name: StrPath,
+        device: str = "cpu",
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: StrPath | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
         """Load a generator that `save_pretrained` wrote, from a folder, by name or from a hub.
 
         Args:
             name: as for `genflow.pretrained.locate`: "hypergrid", "runs/mine" or "user/repository".
             device: the torch device.
+            revision: a branch, tag or commit of the repository; "user/repository@v1" names one too.
+            token, cache_dir, local_files_only: as for ``huggingface_hub.snapshot_download``.
 
         Raises:
-            GenflowError: nothing has this name, or a file is missing, truncated or of another format.
+            GenflowError: nothing has this name, it cannot be downloaded, or a file is missing, truncated or
+                of another format.
         """
-        return cls.from_card(*load_card(name), device)
+        how: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        return cls.from_card(*load_card(name, revision=revision, **how), device)
 
     @classmethod
     @float32_default()
@@ -115,24 +130,78 @@ class Generator:
                 parameter.copy_(parameter.half())
         return other
 
-    def save_pretrained(self, folder: StrPath, half: bool = False) -> None:
-        """Write ``generator.safetensors`` and its model card ``generator.json``.
+    def save_pretrained(
+        self, folder: StrPath, half: bool = False, *, license: str | None = None, name: str | None = None
+    ) -> None:
+        """Write ``generator.safetensors``, its model card ``generator.json``, and the same as ``README.md``.
+
+        The README is in the form of the Hugging Face hub. One that is there is written anew only if it has
+        the last line that genflow writes.
 
         Args:
             folder: the folder to write to.
             half: store parameters as float16, which halves the file. Buffers and computation stay in float32.
+            license: such as "mit", for the cards; None leaves what they say.
+            name: what the README calls it, by default the name of the folder.
 
         Raises:
             GenflowError: a file cannot be written.
         """
         folder = Path(folder)
+        more = {} if license is None else {"license": license}
+        card = self.card.model_copy(update={"provenance": {**self.card.provenance, **more}})
         tensors = {"latent_mean": self.latent_mean, "latent_std": self.latent_std}
         for part, module in (("encoder", self.encoder), ("denoiser", self.denoiser)):
             tensors |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
             if half:
                 tensors |= {f"{part}.{name}": each.half() for name, each in module.named_parameters()}
         write_tensors(folder / TENSORS, tensors, {"format": FORMAT})
-        write_json(folder / CARD, self.card.model_dump(mode="json"))
+        write_json(folder / CARD, card.model_dump(mode="json"))
+        hub.write_readme(folder, card, name)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        commit_message: str = "Upload generator",
+        half: bool = False,
+        license: str | None = None,
+        private: bool | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+        token: str | bool | None = None,
+    ) -> str:
+        """Commit what `save_pretrained` writes to a repository of the Hugging Face hub.
+
+        The repository is created if it is not there. Its README is replaced; the hub keeps the one before.
+
+        Args:
+            repository: "user/name", or "name" for one of yours.
+            commit_message: of the commit.
+            half, license: as for `save_pretrained`.
+            private: whether a repository that is created is private, None as the hub is set up.
+            branch: to commit to, which is created if it is not there; None means the main one.
+            create_pr: open a pull request instead.
+            token: None means the one that huggingface_hub knows, from ``hf auth login`` or ``HF_TOKEN``.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            GenflowError: the hub cannot be reached, or refuses.
+        """
+        whole = hub.create_repository(repository, private=private, token=token)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, half, license=license, name=whole)
+            return hub.upload(
+                Path(folder),
+                (CARD, TENSORS, hub.README),
+                whole,
+                message=commit_message,
+                branch=branch,
+                create_pr=create_pr,
+                token=token,
+            )
 
     def __repr__(self) -> str:
         num = len(self.card.training_structures)
@@ -257,14 +326,16 @@ class Generator:
         return weights
 
 
-def load_card(name: StrPath) -> tuple[Path, Card]:
+def load_card(name: StrPath, **where: Any) -> tuple[Path, Card]:
     """Read the model card of the generator of a name, or in the ``generator`` folder of a run.
+
+    The name and further options are those of `genflow.pretrained.locate`.
 
     Raises:
         GenflowError: nothing has this name, or the folder has no generator, one of another format, or one
             whose environment or policy is not registered.
     """
-    folder = locate(name)
+    folder = locate(name, **where)
     if not exists(folder / CARD) and exists(folder / "generator" / CARD):
         folder = inside(folder, "generator")
     if not exists(folder / CARD):

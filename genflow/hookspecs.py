@@ -52,5 +52,10 @@ def register_metrics(register: Register) -> None:
 
 
 @hookspec
+def register_trackers(register: Register) -> None:
+    """Register subclasses of `genflow.Tracker`, to which figures go as they are measured."""
+
+
+@hookspec
 def register_commands(cli: click.Group) -> None:
     """Add click commands to the `genflow` command line with ``cli.add_command`` or ``@cli.command``."""

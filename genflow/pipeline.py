@@ -40,6 +40,7 @@ from genflow.storage.populations import find_populations, read_facts
 from genflow.storage.runs import MANIFEST, RunDirectory, versions
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
+from genflow.tracking import track, tracked
 from genflow.training.loop import NON_IDENTITY_FIELDS
 
 
@@ -63,9 +64,13 @@ def run(config: Config, out: Path | str, progress: Progress | None = None) -> li
         known, unknown = check(config)
     identity = config.model_dump(
         mode="json",
-        exclude=dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), NON_IDENTITY_FIELDS),
+        exclude={
+            **dict.fromkeys(("zoo", "autoencoder", "diffusion", "finetune"), NON_IDENTITY_FIELDS),
+            "tracking": True,
+        },
     )
-    with RunDirectory.open(out, "run", identity, config.seed) as run, progress.as_current():
+    opened = RunDirectory.open(out, "run", identity, config.seed)
+    with tracked(config.tracking), opened as run, progress.as_current():
         zoo = train_zoo(config, known, config.zoo, out / "zoo", progress)
         train_autoencoder(config, zoo, out / "autoencoder", progress)
         generator = train_generator(config, zoo, out / "autoencoder", out / "generator", progress)
@@ -216,12 +221,14 @@ def evaluate_folder(
     for structure in {population.structure for population in populations}:
         choose_metrics(structure, config.evaluation.metrics, bool(comparable(structure, zoo)))
     if out is None:
+        if config.tracking.trackers:
+            raise GenflowError("figures of an evaluation are logged in its folder; name one with --out")
         return compare(config, populations, zoo, progress, folders)
     identity = {
         "evaluation": config.evaluation.model_dump(mode="json"),
         "populations": [digest(p.weights) for p in populations],
     }
-    with RunDirectory.open(out, "evaluate", identity, config.seed) as run:
+    with tracked(config.tracking), RunDirectory.open(out, "evaluate", identity, config.seed) as run:
         entries = compare(config, populations, zoo, progress, folders)
         world().on_rank_zero(lambda: write_evaluation(out, entries, config))
         run.update(complete=True)
@@ -229,8 +236,15 @@ def evaluate_folder(
 
 
 def write_evaluation(out: Path, entries: list[dict[str, Any]], config: Config) -> None:
-    """Write the entries, the configuration and the versions to ``evaluation.json``."""
+    """Write the entries, the configuration and the versions to ``evaluation.json``, and log the means."""
     write_json(
         out / EVALUATION,
         {"entries": entries, "config": config.model_dump(mode="json"), "versions": versions()},
     )
+    figures: dict[str, float] = {}
+    for entry in entries:
+        whose = f"{entry['source']}/{entry['name']}"
+        if any(name.startswith(f"{whose}/") for name in figures):  # several of one structure
+            whose += f"/{entry['folder']}"
+        figures |= {f"{whose}/{name}": values["mean"] for name, values in entry["metrics"].items()}
+    track(out, {"label": "evaluation"}, figures)

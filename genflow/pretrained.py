@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from genflow.errors import GenflowError
+from genflow.hub import HUB_ID, PREFIX, download
 from genflow.registry import registry
 from genflow.schema import brief
 from genflow.storage.files import StrPath
 
 CARD = "generator.json"
 TENSORS = "generator.safetensors"
-#: a repository of the Hugging Face hub, user/repository
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 def shipped(env: str) -> list[Path]:
@@ -37,20 +36,49 @@ def shipped(env: str) -> list[Path]:
     return folders
 
 
-def locate(name: StrPath) -> Path:
+def locate(name: StrPath, revision: str | None = None, **hub: Any) -> Path:
     """Return the folder of a generator, which is downloaded if it is on a hub.
 
     Args:
         name: a folder; an environment, for the first generator that ships with it; ``environment/name``, for
-            another; or the id ``user/repository`` of one on the Hugging Face hub. A folder that exists wins,
-            then what ships.
+            another; or the id ``user/repository`` or ``user/repository@revision`` of one on the Hugging Face
+            hub. A folder that exists wins, then what ships; ``hf://`` before an id leaves only the hub.
+        revision: a branch, tag or commit, for what is on a hub.
+        hub: further options of `genflow.hub.download`.
 
     Raises:
-        GenflowError: it is none of them, or cannot be downloaded.
+        GenflowError: it is none of them, cannot be downloaded, or has no revisions.
     """
-    path = Path(name)
-    text = path.as_posix()
-    if os.path.exists(path) or path.is_absolute() or os.fspath(name).startswith((".", "~")):
+    given = os.fspath(name)
+    text = given if given.startswith(PREFIX) else Path(given).as_posix()
+    on_hub = HUB_ID.fullmatch(text.removeprefix(PREFIX))
+    if not text.startswith(PREFIX):
+        here = _local(given, text, on_hub is not None)
+        if here is not None:
+            if revision is not None:
+                raise GenflowError(
+                    f"{brief(text)} is no repository of a hub, so it has no revision; leave it out"
+                )
+            return here
+    if on_hub is None:
+        raise GenflowError(
+            f"{brief(text)} is no folder, no id of a hub (user/repository) and no generator that ships, which"
+            f" are {_all_shipped()}; a folder must hold {CARD} and {TENSORS}"
+        )
+    repository, named = on_hub.groups()
+    if named and revision not in (None, named):
+        raise GenflowError(f"{text} names another revision than {brief(revision)}; leave one of them out")
+    return download(repository, (CARD, TENSORS), revision=named or revision, **hub)
+
+
+def _local(given: str, text: str, on_hub: bool) -> Path | None:
+    """Return the folder that a name is here or ships as, or None if it may be on a hub.
+
+    Raises:
+        GenflowError: it looks as if it were one of them, and is not there.
+    """
+    path = Path(given)
+    if os.path.exists(path) or path.is_absolute() or given.startswith((".", "~")):
         return path
     first, slash, rest = text.partition("/")
     if first in registry().names("environment"):
@@ -64,17 +92,12 @@ def locate(name: StrPath) -> Path:
             f"there is no folder {brief(text)!r} here, and no such generator ships with environment"
             f" {first!r}, which has: {known}"
         )
-    if HUB_ID.fullmatch(text):
-        if os.path.isdir(first):
-            raise GenflowError(
-                f"{text} is no folder, although {first} is one, so it is not looked for on a hub; correct the"
-                f" path, or call from a folder without {first!r} to download {text}"
-            )
-        return _downloaded(text)
-    raise GenflowError(
-        f"{brief(text)} is no folder, no id of a hub (user/repository) and no generator that ships, which are"
-        f" {_all_shipped()}; a folder must hold {CARD} and {TENSORS}"
-    )
+    if on_hub and os.path.isdir(first):
+        raise GenflowError(
+            f"{text} is no folder, although {first} is one, so it is not looked for on a hub; correct the"
+            f" path, or write {PREFIX}{text} to download it"
+        )
+    return None
 
 
 def require_plugins(path: Path, **named: str) -> None:
@@ -98,49 +121,3 @@ def _all_shipped() -> str:
         except GenflowError:  # of an environment that cannot be used, nothing can be loaded
             continue
     return ", ".join(found) or "none"
-
-
-def _downloaded(repository: str) -> Path:
-    """Download the two files of a generator, or find them again, and return their folder.
-
-    They are kept under huggingface_hub's own home, as files and not as the links of its cache, because a
-    generator's files must not lead out of their folder.
-
-    Raises:
-        GenflowError: huggingface_hub is not installed, or the repository cannot be had or holds none.
-    """
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import (
-            EntryNotFoundError,
-            GatedRepoError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-    except ImportError as error:
-        raise GenflowError(
-            f"{repository} is no folder here, and to download it huggingface_hub is needed: pip install"
-            " huggingface_hub"
-        ) from error
-    home = Path(huggingface_hub.constants.HF_HOME) / "genflow" / repository
-    where = f"cannot download {repository}, which is no folder here"
-    try:
-        folder = huggingface_hub.snapshot_download(repository, allow_patterns=[CARD, TENSORS], local_dir=home)
-    except GatedRepoError as error:
-        raise GenflowError(f"{where}: access is restricted; ask for it at the hub and log in") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise GenflowError(
-            f"{where}: the hub has no such repository, or not for you; check the spelling"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise GenflowError(f"{where}: the hub cannot be reached; go online, or give a folder") from error
-    except EntryNotFoundError as error:
-        raise GenflowError(f"{where}: {brief(str(error))}") from error
-    # httpx's and requests' errors derive from OSError or Exception by version
-    except Exception as error:
-        raise GenflowError(f"{where}: {type(error).__name__}: {brief(str(error))}") from error
-    missing = [name for name in (CARD, TENSORS) if not os.path.isfile(Path(folder) / name)]
-    if missing:
-        raise GenflowError(f"{repository} on the hub holds no generator: {missing[0]} is missing")
-    return Path(folder)

@@ -35,6 +35,7 @@ KINDS = {
     "encoder": ("register_encoders", "genflow.interfaces.encoder:Encoder"),
     "denoiser": ("register_denoisers", "genflow.interfaces.denoiser:Denoiser"),
     "metric": ("register_metrics", "genflow.interfaces.metric:Metric"),
+    "tracker": ("register_trackers", "genflow.interfaces.tracker:Tracker"),
 }
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

@@ -63,6 +63,8 @@ def options() -> dict[tuple[str, str], Any]:
     for kind, section in PLUGINS.items():
         for name in registry().names(kind):
             walk(f"{section} of {name}", registry().load(kind, name).Config())
+    for name in registry().names("tracker"):
+        walk(f"tracking.options.{name}", registry().load("tracker", name).Config())
     return found
 
 

@@ -1,10 +1,9 @@
-"""The front door in Python: generators by name, folder or hub, and policies in one call."""
+"""The front door in Python: generators by name or folder, and policies in one call."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import shutil
 import types
 import warnings
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from processes import quickly
 
 import genflow
@@ -60,60 +58,6 @@ def test_a_name_of_nothing_is_refused_with_what_there_is(name, words, tmp_path, 
     with pytest.raises(GenflowError) as caught:
         Generator.from_pretrained(name)
     assert all(word in str(caught.value) for word in words), caught.value
-
-
-class Hub:
-    """What huggingface_hub does at its boundary: copies the files that are asked for, or fails."""
-
-    def __init__(self, files=(CARD, TENSORS), error=None):
-        self.files, self.error, self.asked = files, error, []
-
-    def __call__(self, repo_id, *, allow_patterns, local_dir):
-        self.asked.append((repo_id, tuple(allow_patterns)))
-        if self.error is not None:
-            raise self.error
-        Path(local_dir).mkdir(parents=True)
-        for name in self.files:
-            shutil.copy(DEFAULT / name, local_dir)
-        return str(local_dir)
-
-
-def hub(monkeypatch, tmp_path, **how) -> Hub:
-    made = Hub(**how)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", made)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HOME", str(tmp_path / "home"))
-    return made
-
-
-def test_a_generator_is_downloaded_from_a_hub(monkeypatch, tmp_path, generator):
-    made = hub(monkeypatch, tmp_path)
-    found = Generator.from_pretrained("somebody/grids")
-    assert made.asked == [("somebody/grids", (CARD, TENSORS))]
-    assert same(found.generate(INSIDE, num=2), generator.generate(INSIDE, num=2))
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ({"error": LocalEntryNotFoundError("no\nnetwork")}, "the hub cannot be reached"),
-        ({"error": RepositoryNotFoundError.__new__(RepositoryNotFoundError)}, "no such repository"),
-        ({"error": ConnectionError("reset\nby peer")}, "ConnectionError: reset by peer"),
-        ({"files": [CARD]}, f"holds no generator: {TENSORS} is missing"),
-    ],
-)
-def test_what_cannot_be_downloaded_is_said_in_one_line(how, words, monkeypatch, tmp_path):
-    hub(monkeypatch, tmp_path, **how)
-    with pytest.raises(GenflowError, match="somebody/grids") as caught:
-        Generator.from_pretrained("somebody/grids")
-    assert words in str(caught.value)
-
-
-def test_without_a_hub_library_nothing_is_downloaded(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(GenflowError, match="pip install huggingface_hub"):
-        locate("somebody/grids")
 
 
 def test_one_call_makes_policies_of_a_structure(generator):

@@ -13,7 +13,7 @@ from genflow.errors import GenflowError
 #: what --baseline takes, which `EvaluationOptions` lists for the configuration
 BASELINES = ("random", "uniform", "mean", "nearest", "perturbed", "none")
 #: sections of the configuration, whose keys follow a dot, and the keys beside them
-SECTIONS = ("zoo", "autoencoder", "diffusion", "generate", "evaluation", "finetune")
+SECTIONS = ("zoo", "autoencoder", "diffusion", "generate", "evaluation", "finetune", "tracking")
 KEYS = (
     "env", "policy", "seed", "device", "structures", "selection_structures", "test_structures", "coverage",
     "train_tests",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from genflow.cli import completion
-from genflow.cli.options import CommandOptions, common, emit, json_option
+from genflow.cli.options import CommandOptions, common, emit, json_option, track_option
 
 
 def print_table(entries, as_json, metrics=()):
@@ -45,6 +45,7 @@ def print_rows(header, rows):
 @click.command("evaluate")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @common
+@track_option
 @click.option(
     "--zoo",
     "zoo_folder",

@@ -13,7 +13,7 @@ from genflow.value_text import count_of
 _generator = click.option(
     "--generator",
     "generator_folder",
-    type=click.Path(path_type=Path),
+    type=click.Path(),  # a text, because hf://user/repository is no path
     metavar="DIR|NAME",
     help="Trained generator: its folder, the run that holds it, a name or a hub id (default: what ships).",
 )

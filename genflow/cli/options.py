@@ -59,6 +59,14 @@ _OPTIONS = [
     ),
     json_option,
 ]
+track_option = click.option(
+    "--track",
+    "trackers",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.registered("tracker"),
+    help="Log figures as they are measured, e.g. by tensorboard; repeatable.",
+)
 _TRAINING = [
     click.option(
         "--device",
@@ -73,6 +81,7 @@ _TRAINING = [
         help="End each training (of a structure, of the autoencoder, of the diffusion model) after so many"
         " seconds with what it has learned by then.",
     ),
+    track_option,
 ]
 # torchrun's names
 _WORKERS = [
@@ -99,6 +108,7 @@ _SINGULAR = {
     "test_structures": "structure",
     "metrics": "metric",
     "baselines": "baseline",
+    "trackers": "track",
 }
 
 
@@ -115,6 +125,7 @@ class CommandOptions:
     file: Path | None = None
     device: str | None = None
     budget: float | None = None
+    trackers: tuple[str, ...] = ()
 
     def configure(self, **more: Any) -> Config:
         """Build the configuration from the shared options and a command's own.
@@ -129,6 +140,7 @@ class CommandOptions:
 
         given = {"env": self.env, "seed": self.seed, "structures": list(self.structures) or None, **more}
         given |= {"device": self.device, **{f"{section}.budget": self.budget for section in _TRAINED}}
+        given["tracking.trackers"] = list(self.trackers) or None
         origins = {key: option_of(key) for key in given}
         overrides = dict(parse_override(text) for text in self.overrides)
         origins |= {key: f"-o {key}" for key in overrides}

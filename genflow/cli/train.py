@@ -139,28 +139,44 @@ def train_ldm(options: CommandOptions, zoo_folder, autoencoder):
 
 
 @click.command("export")
-@click.argument("generator_folder", type=click.Path(path_type=Path), metavar="GENERATOR")
+@click.argument("generator", type=click.Path(), metavar="GENERATOR")
 @common
-def export(options: CommandOptions, generator_folder):
+@click.option(
+    "--push-to-hub", "repository", metavar="USER/NAME", help="Also commit it to this repository of the hub."
+)
+@click.option("--private", is_flag=True, help="Create the repository as a private one.")
+@click.option("--license", metavar="ID", help="License that the model card states, e.g. mit.")
+def export(options: CommandOptions, generator, repository, private, license):
     """Write a generator for distribution, in half precision and with a measured model card.
 
     The card states its quality on structures that it was not trained on. It is measured on its selection
     structures, and on those of --structure or else the configuration's `test_structures`.
 
     \b
-    Example:
+    Examples:
       genflow export runs/mine --structure "A*" --structure "B*" --out mygenerator
+      genflow export runs/mine --out mygenerator --license mit --push-to-hub user/mygenerator
     """
+    from genflow import hub
+    from genflow.distributed.world import world
+    from genflow.errors import GenflowError
     from genflow.generator import load_card
     from genflow.stages import diffusion as diffusion_stage
 
     tests = {"test_structures": list(options.structures) or None}
-    env = options.env or load_card(generator_folder)[1].env
+    if private and repository is None:
+        raise GenflowError("--private is for a repository; name one with --push-to-hub")
+    env = options.env or load_card(generator)[1].env
     config = options.configure(env=env, structures=None, **tests)
     folder = options.out or Path("runs") / config.env / "exported"
-    card = diffusion_stage.export_generator(config, generator_folder, folder, options.progress()).card
+    if repository is not None:  # before all is measured, to learn now that it may not be
+        repository = world().on_rank_zero(lambda: hub.create_repository(repository, private=private or None))
+    exported = diffusion_stage.export_generator(config, generator, folder, options.progress(), license)
+    card, said = exported.card, [f"generator in {folder}"]
+    if repository is not None:
+        said.append(f"pushed: {world().on_rank_zero(lambda: exported.push_to_hub(repository, half=True))}")
     lines = [
         f"{e.role}: {e.name}: " + ", ".join(f"{k} {v:.3g}" for k, v in e.metrics.items() if v is not None)
         for e in card.quality
     ]
-    options.emit([e.model_dump() for e in card.quality], "\n".join([*lines, f"generator in {folder}"]))
+    options.emit([e.model_dump() for e in card.quality], "\n".join([*lines, *said]))

@@ -30,6 +30,7 @@ from genflow.storage.populations import inside
 from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
+from genflow.tracking import track, tracked
 from genflow.training.autoencoder import AutoencoderTrainee, reconstruct
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.loop import train
@@ -59,7 +60,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: StrPath, progress: Progress
         "zoo": zoo_digest(zoo),
         "autoencoder": dump(options),
     }
-    with RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
+    with tracked(config.tracking), RunDirectory.open(out, "autoencoder", identity, config.seed) as run:
         if run.complete:
             return load_autoencoder(out)[0]
         encoder = seeded(
@@ -76,6 +77,11 @@ def train_autoencoder(config: Config, zoo: Zoo, out: StrPath, progress: Progress
         )
         encoder = trainee.result()
         figures = reconstruction_figures(encoder, zoo, progress)
+        rebuilt = {
+            f"reconstructed/{entry['name']}/{name}": values["reconstructed"]
+            for entry in figures
+            for name, values in entry["metrics"].items()
+        }
 
         def write() -> None:
             write_tensors(out / AUTOENCODER_TENSORS, encoder.state_dict())
@@ -93,6 +99,7 @@ def train_autoencoder(config: Config, zoo: Zoo, out: StrPath, progress: Progress
             remove_checkpoints(out)
 
         world().on_rank_zero(write)
+        world().on_rank_zero(lambda: track(out, {}, rebuilt, trained.steps))
         run.update(complete=True)
         progress.note(f"autoencoder: {trained}")
         for entry in figures:

@@ -36,6 +36,7 @@ from genflow.storage.files import StrPath, read_json
 from genflow.storage.runs import MANIFEST, RunDirectory
 from genflow.storage.zoo import Zoo
 from genflow.structure import Structure
+from genflow.tracking import track, tracked
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.diffusion import DiffusionTrainee
 from genflow.training.loop import train
@@ -73,7 +74,7 @@ def train_generator(
         "selection": [s.fields() for s in selected],
         "coverage": {key: list(ends) for key, ends in config.coverage.items()},
     }
-    with RunDirectory.open(out, "generator", identity, config.seed) as run:
+    with tracked(config.tracking), RunDirectory.open(out, "generator", identity, config.seed) as run:
         if run.complete:
             return Generator.from_pretrained(out, device)
         encoder = encoder.to(device)
@@ -123,6 +124,13 @@ def train_generator(
             generator, selected, "selection", config.evaluation.num, config.seed, progress
         )
         generator.card = full.model_copy(update={"quality": quality})
+        made = {
+            f"generated/{entry.name}/{name}": value
+            for entry in quality
+            for name, value in entry.metrics.items()
+            if value is not None
+        }
+        world().on_rank_zero(lambda: track(out, {}, made, trained.steps))
         world().on_rank_zero(lambda: generator.save_pretrained(out))
         world().on_rank_zero(lambda: remove_checkpoints(out))
         run.update(complete=True)
@@ -165,11 +173,14 @@ def measure_quality(
 
 
 @float32_default()
-def export_generator(config: Config, folder: Path, out: Path, progress: Progress) -> Generator:
+def export_generator(
+    config: Config, folder: StrPath, out: Path, progress: Progress, license: str | None = None
+) -> Generator:
     """Write a generator for distribution, in float16 and without its training history.
 
-    It is measured on its selection structures and on the test structures. A coverage of the configuration
-    takes the place of the card's.
+    `folder` may be a name too, as for `Generator.from_pretrained`, and `license` is what the model card
+    states. It is measured on its selection structures and on the test structures. A coverage of the
+    configuration takes the place of the card's.
 
     Raises:
         GenflowError: a test structure was trained on, was selected on or is not covered, or a file cannot be
@@ -192,6 +203,7 @@ def export_generator(config: Config, folder: Path, out: Path, progress: Progress
     quality = measure_quality(generator, selected, "selection", num, seed, progress)
     quality += measure_quality(generator, tests, "test", num, seed, progress)
     kept = {key: value for key, value in card.provenance.items() if key != "history"}
+    kept |= {} if license is None else {"license": license}
     described = EncoderCard.of(card.encoder.name, generator.encoder)
     generator.card = card.model_copy(update={"provenance": kept, "quality": quality, "encoder": described})
     world().on_rank_zero(lambda: generator.save_pretrained(out, half=True))

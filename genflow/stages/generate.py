@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -18,10 +19,12 @@ from genflow.pretrained import shipped
 from genflow.progress import Progress
 from genflow.reward_calls import RewardCalls
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress
+from genflow.storage.files import StrPath
 from genflow.storage.populations import FACTS, find_populations
 from genflow.storage.runs import RunDirectory
 from genflow.storage.score_files import Row, described_in
 from genflow.structure import Structure
+from genflow.tracking import tracked
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.finetune import finetune
 from genflow.value_text import count_of
@@ -29,21 +32,22 @@ from genflow.value_text import count_of
 
 @float32_default()
 def load_generators(
-    config: Config, folder: Path | None, structures: Sequence[Structure], made_in: Sequence[Path] = ()
+    config: Config, name: StrPath | None, structures: Sequence[Structure], made_in: Sequence[Path] = ()
 ) -> list[Generator]:
     """Load the generator for each structure.
 
-    It is the one in `folder` if given. Otherwise it is the first that covers the structure, among the
-    pretrained ones of the environment and the one in the default run folder. The reward calls that describing
-    a structure takes are kept in the folder that its policies will be `made_in`, if those are given.
+    It is the one of `name`, which may be its folder, if given. Otherwise it is the first that covers the
+    structure, among the pretrained ones of the environment and the one in the default run folder. The reward
+    calls that describing a structure takes are kept in the folder that its policies will be `made_in`, if
+    those are given.
 
     Raises:
         GenflowError: no generator is found, or none covers a structure.
     """
     device = config.torch_device()
-    places = [folder] if folder is not None else shipped(config.env)
+    places: list[str | Path] = [os.fspath(name)] if name is not None else [*shipped(config.env)]
     default = Path("runs") / config.env / "generator"
-    if folder is None and (default / CARD).exists():
+    if name is None and (default / CARD).exists():
         places.append(default)
     if not places:
         raise GenflowError(
@@ -86,7 +90,7 @@ def load_pretrained(
     return generators, covered, refusals
 
 
-def _finder(places: Sequence[Path], device: str) -> Callable[[Structure], Generator]:
+def _finder(places: Sequence[str | Path], device: str) -> Callable[[Structure], Generator]:
     """Return a function that finds the first generator that covers a structure, and loads no other.
 
     It raises an error if none does; the message says why for each generator.
@@ -94,7 +98,7 @@ def _finder(places: Sequence[Path], device: str) -> Callable[[Structure], Genera
     card = cache(load_card)
 
     @cache
-    def load(place: Path) -> Generator:
+    def load(place: str | Path) -> Generator:
         return Generator.from_card(*card(place), device)
 
     def covering(structure: Structure) -> Generator:
@@ -115,7 +119,7 @@ def _finder(places: Sequence[Path], device: str) -> Callable[[Structure], Genera
                 return generator
         if len(refusals) == 1:
             raise GenflowError(next(iter(refusals.values())))
-        said = "; ".join(f"{place.name}: {why}" for place, why in refusals.items())
+        said = "; ".join(f"{Path(place).name}: {why}" for place, why in refusals.items())
         raise GenflowError(f"no generator covers {structure.name}: {said}")
 
     return covering
@@ -220,7 +224,7 @@ def finetune_both(
         "structure": population.structure.to_json(),
         "start": digest(population.weights),
     }
-    with RunDirectory.open(out, "finetune", identity, config.seed) as run:
+    with tracked(config.tracking), RunDirectory.open(out, "finetune", identity, config.seed) as run:
         if not run.complete:
             device, options = config.torch_device(), config.finetune
 

@@ -22,6 +22,7 @@ from genflow.storage.populations import FACTS
 from genflow.storage.runs import RunDirectory
 from genflow.storage.zoo import STARTS, Zoo, read_starts
 from genflow.structure import Structure
+from genflow.tracking import tracked
 from genflow.training.checkpoints import remove_checkpoints
 from genflow.training.options import ZooOptions
 from genflow.training.policies import train_members
@@ -51,7 +52,8 @@ def train_zoo(
             **encoder_cls.starts(encoder_config, structures).facts(),
         },
     }
-    with RunDirectory.open(out, "zoo", identity, config.seed, prepared=[STARTS]) as run:
+    opened = RunDirectory.open(out, "zoo", identity, config.seed, prepared=[STARTS])
+    with tracked(config.tracking), opened as run:
         if (
             progress.takes_workers
             and world().size == 1

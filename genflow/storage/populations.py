@@ -140,13 +140,17 @@ def finite_float(tensor: Tensor, where: str) -> Tensor:
 def inside(folder: Path, name: str) -> Path:
     """Return the path of a name in a folder, after a check that it does not lead out of the folder.
 
-    The author of a folder must not choose which files are read elsewhere. The folder itself may be a link.
+    The author of a folder must not choose which files are read elsewhere. The folder itself may be a link. A
+    snapshot in the cache of huggingface_hub consists of links into the cache's folders of contents.
 
     Raises:
         GenflowError: the path is a symbolic link that leads out of the folder.
     """
-    path = folder / name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+    path, home = folder / name, Path(os.path.realpath(folder))
+    allowed = [home]
+    if home.parent.name == "snapshots" and (repository := home.parents[1]).name.startswith("models--"):
+        allowed += [repository / "blobs", repository.parent / "blobs"]
+    if not any(Path(os.path.realpath(path)).is_relative_to(each) for each in allowed):
         raise GenflowError(f"{path} is a link that leads out of {folder}; put a copy in its place")
     return path
 

@@ -27,7 +27,9 @@ from genflow.distributed.world import ALONE, World, world
 from genflow.errors import GenflowError
 from genflow.progress import Progress
 from genflow.schema import Schema
+from genflow.tracking import Followed
 from genflow.training.checkpoints import Checkpoints
+from genflow.training.gradients import all_reduce_step
 from genflow.training.signals import graceful_stop
 from genflow.training.state import History, TrainingState, restore_newest
 from genflow.value_text import count_of
@@ -260,10 +262,13 @@ def train(
         return (late() or trainee.spent >= 1) and step >= trainee.least_steps
 
     began, last_saved = time.monotonic() - spent, time.monotonic()
+    followed = Followed(folder, {"label": label, **schedule.model_dump(mode="json")}, progress)
     shown: dict[str, float] = {}
-    with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop:
+    with progress.bar(label, schedule.steps, step) as bar, graceful_stop() as stop, followed:
         bar.begin(schedule.share(step, seconds, trainee.spent))
         while step < schedule.steps and not over():
+            if workers.is_rank_zero:  # what came with the last step, or before an interruption
+                followed.tell(history.points)
             trainee.share = schedule.share(step, seconds, trainee.spent)
             value, figures = trainee.backward(step, rng)
             due = workers.is_rank_zero and time.monotonic() - last_saved > schedule.checkpoint_seconds
@@ -301,50 +306,9 @@ def train(
                     " run the same command again to continue"
                 )
                 raise KeyboardInterrupt
-    if step < schedule.steps:
-        history.finish(step)
+        if step < schedule.steps:
+            history.finish(step)
+        if workers.is_rank_zero:
+            followed.tell(history.points)
     ended_after = schedule.budget if step < schedule.steps and late() else None
     return Trained(history.points, time.monotonic() - began, step, ended_after)
-
-
-def all_reduce_step(
-    workers: World,
-    optimizer: torch.optim.Optimizer,
-    value: float,
-    figures: dict[str, float],
-    stopping: bool,
-    due: bool,
-    seconds: float,
-) -> tuple[float, dict[str, float], bool, bool, float]:
-    """Sum the gradients of all workers in place, and the loss and the figures, in one all-reduce.
-
-    Args:
-        workers: those that train together.
-        optimizer: of the parameters.
-        value, figures: this worker's part of the loss and of the figures.
-        stopping, due: whether this worker was asked to stop, and whether it asks for a checkpoint.
-        seconds: this worker's clock.
-
-    Returns:
-        The sums of loss and figures, whether any worker must stop or asks for a checkpoint, and the clock of
-        rank 0.
-    """
-    if workers.size == 1:
-        return value, figures, stopping, due, seconds
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    numbers = [
-        value,
-        *figures.values(),
-        float(stopping),
-        float(due),
-        seconds if workers.is_rank_zero else 0.0,
-        *(float(p.grad is not None) for p in params),
-    ]
-    parts = [p.new_zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in params]
-    total = workers.all_reduce(torch.cat([*parts, parts[0].new_tensor(numbers)]))
-    *parts, rest = total.split([*(p.numel() for p in params), len(numbers)])
-    value, *sums = rest.tolist()
-    *means, any_stopping, any_due, clock = sums[: len(figures) + 3]
-    for p, part, used in zip(params, parts, sums[len(figures) + 3 :], strict=True):
-        p.grad = part.view_as(p) if used else None  # the optimiser skips parameters without a gradient
-    return value, dict(zip(figures, means, strict=True)), bool(any_stopping), bool(any_due), clock

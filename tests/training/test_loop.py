@@ -13,7 +13,8 @@ from genflow import GenflowError
 from genflow.progress import Progress
 from genflow.training import loop
 from genflow.training.checkpoints import PATTERN, Checkpoints, remove_checkpoints
-from genflow.training.loop import GraphTrainee, Schedule, all_reduce_step, train
+from genflow.training.gradients import all_reduce_step
+from genflow.training.loop import GraphTrainee, Schedule, train
 
 STEPS = 230  # more than 200, so that the history averages over several steps
 
