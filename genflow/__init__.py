@@ -65,6 +65,7 @@ _LAZY = {
     "Structure": "genflow.structure",
     "WeightLayout": "genflow.layout",
     "Zoo": "genflow.storage.zoo",
+    "baselines": "genflow.evaluation.baselines",
     "bytes_of": "genflow.caching",
     "cached_on": "genflow.caching",
     "choose_metrics": "genflow.evaluation.evaluate",
