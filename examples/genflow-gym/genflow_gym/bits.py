@@ -36,10 +36,13 @@ class BitsConfig(genflow.Schema):
     @model_validator(mode="before")
     @classmethod
     def _counted(cls, values: Any) -> Any:
-        """The modes say how long a sequence is."""
-        modes = values.get("modes") if isinstance(values, dict) else None
+        """One mode may stand alone, and the modes say how long a sequence is."""
+        if "modes" not in values:
+            raise ValueError("modes is missing: give sequences of bits, such as 0110+1001")
+        modes = values["modes"]
+        modes = [modes] if isinstance(modes, str) else modes
         if isinstance(modes, list | tuple) and modes and isinstance(modes[0], str):
-            return {"seq_size": len(modes[0]), **values}
+            return {"seq_size": len(modes[0]), **values, "modes": modes}
         return values
 
     @model_validator(mode="after")

@@ -8,12 +8,20 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import model_validator
+from pydantic import ValidationInfo, model_validator
 from torch import Tensor
 
 import genflow
 from genflow_gym import filling
-from genflow_gym.tables import Matrix, Numbers, drawn, padded, random_symmetric, require_symmetric
+from genflow_gym.tables import (
+    Matrix,
+    Numbers,
+    drawn,
+    padded,
+    random_symmetric,
+    read_matrix,
+    require_symmetric,
+)
 
 #: sites that units have columns for
 MAX_SITES = 12
@@ -51,9 +59,12 @@ class Energies(genflow.Environment):
 
         @model_validator(mode="before")
         @classmethod
-        def _counted(cls, values: Any) -> Any:
-            rows = values.get("couplings") if isinstance(values, dict) else None
-            return {"ndim": len(rows), **values} if isinstance(rows, list | tuple) else values
+        def _counted(cls, values: Any, info: ValidationInfo) -> Any:
+            """The couplings, or those of a file, say how many sites there are."""
+            if "couplings" not in values:
+                raise ValueError("couplings is missing: give J as rows of numbers, or a file of them")
+            rows = read_matrix(values["couplings"], info)
+            return {"ndim": len(rows), **values, "couplings": rows} if isinstance(rows, list | tuple) else values
 
         @model_validator(mode="after")
         def _fits(self) -> Energies.Config:

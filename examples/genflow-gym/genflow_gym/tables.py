@@ -17,7 +17,7 @@ from genflow import require_may_read
 MAX_BYTES = 1_000_000
 
 
-def _read(value: Any, info: ValidationInfo) -> Any:
+def read_matrix(value: Any, info: ValidationInfo) -> Any:
     """The content of the file that a text names, as rows of numbers; other values as they are."""
     if not isinstance(value, str):
         return value
@@ -41,12 +41,12 @@ def _read(value: Any, info: ValidationInfo) -> Any:
 
 def _flat(value: Any, info: ValidationInfo) -> Any:
     """A list of numbers, which a file may have in one row, in one column, or in several."""
-    rows = _read(value, info)
+    rows = read_matrix(value, info)
     return tuple(number for row in rows for number in row) if isinstance(value, str) else rows
 
 
 #: rows of numbers, or the name of a file of them (separated by commas or spaces, a line a row)
-Matrix = Annotated[tuple[tuple[float, ...], ...], BeforeValidator(_read)]
+Matrix = Annotated[tuple[tuple[float, ...], ...], BeforeValidator(read_matrix)]
 #: numbers, or the name of a file of them
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_flat)]
 
