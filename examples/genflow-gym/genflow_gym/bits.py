@@ -116,7 +116,9 @@ class BitSequences(genflow.Environment):
         """The same task with other modes and another cost of a wrong bit."""
         count = 1 + int(torch.randint(MAX_MODES, (), generator=rng))
         bits = torch.randint(2, (count, self.config.seq_size), generator=rng).unique(dim=0)
-        modes = tuple("".join(map(str, row)) for row in bits[torch.randperm(len(bits), generator=rng)].tolist())
+        modes = tuple(
+            "".join(map(str, row)) for row in bits[torch.randperm(len(bits), generator=rng)].tolist()
+        )
         return type(self)(self.config.model_copy(update={"modes": modes, **self.priced(drawn(rng, *COST))}))
 
     def priced(self, cost: float) -> dict[str, float]:
@@ -225,18 +227,19 @@ class PlacedBits(BitSequences):
         actions = torch.cat([torch.nn.functional.pad(actions, (0, 0, 0, 1)), leave], dim=1)
         return genflow.Units(genflow.UnitDescriptions(places), genflow.UnitDescriptions(actions))
 
-    def _action(self, place: int, value: int) -> int:
+    def action(self, place: int, value: int) -> int:
+        """The number of torchgfn's action that fills a place."""
         return place * 2**self.config.word_size + value
 
     def exact_solution(self, transitions: Any) -> genflow.ExactSolution:
         """All (V + 1)^n states."""
         values = 2**self.config.word_size
-        return filling.FillingSolution(transitions, self.config.words, values, self._action)
+        return filling.FillingSolution(transitions, self.config.words, values, self.action)
 
     def rehearse(self, rng: torch.Generator) -> genflow.Rehearsal:
         """Other modes, at another cost."""
         other, values = self.made_up(rng), 2**self.config.word_size
         log_reward = other.log_reward(filling.completed(self.config.words, values))
-        expert = filling.drawn_expert(log_reward, self.config.words, values, self._action, rng)
+        expert = filling.drawn_expert(log_reward, self.config.words, values, self.action, rng)
         units = other.units()
         return genflow.Rehearsal(units.inputs.amounts, units.actions.amounts, expert)

@@ -64,7 +64,9 @@ class Energies(genflow.Environment):
             if "couplings" not in values:
                 raise ValueError("couplings is missing: give J as rows of numbers, or a file of them")
             rows = read_matrix(values["couplings"], info)
-            return {"ndim": len(rows), **values, "couplings": rows} if isinstance(rows, list | tuple) else values
+            return (
+                {"ndim": len(rows), **values, "couplings": rows} if isinstance(rows, list | tuple) else values
+            )
 
         @model_validator(mode="after")
         def _fits(self) -> Energies.Config:
@@ -117,12 +119,13 @@ class Energies(genflow.Environment):
             genflow.UnitDescriptions(inputs), genflow.UnitDescriptions(torch.cat([actions, leave]))
         )
 
-    def _action(self, place: int, value: int) -> int:
+    def action(self, place: int, value: int) -> int:
+        """The number of torchgfn's action that fills a place."""
         return value * self.config.ndim + place
 
     def exact_solution(self, transitions: Any) -> genflow.ExactSolution:
         """All 3^n states."""
-        return filling.FillingSolution(transitions, self.config.ndim, 2, self._action)
+        return filling.FillingSolution(transitions, self.config.ndim, 2, self.action)
 
     def rehearse(self, rng: torch.Generator) -> genflow.Rehearsal:
         """Other couplings and fields."""
@@ -135,6 +138,6 @@ class Energies(genflow.Environment):
         )
         other = Energies(config)
         log_reward = other.log_reward(filling.completed(n, 2))
-        expert = filling.drawn_expert(log_reward, n, 2, self._action, rng)
+        expert = filling.drawn_expert(log_reward, n, 2, self.action, rng)
         units = other.units()
         return genflow.Rehearsal(units.inputs.amounts, units.actions.amounts, expert)

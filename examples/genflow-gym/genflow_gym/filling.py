@@ -20,7 +20,7 @@ import torch
 from gfn.preprocessors import Preprocessor
 from torch import Tensor
 
-from genflow import Expert, ExactSolution, StateGraph
+from genflow import ExactSolution, Expert, StateGraph
 
 #: states of a made-up task that are drawn
 DRAWN = 1024
@@ -70,7 +70,7 @@ class FillingSolution(ExactSolution):
     def __init__(self, transitions: Any, places: int, values: int, action: Callable[[int, int], int]) -> None:
         """For so many places and values; `action` numbers the filling of (place, value)."""
         super().__init__(transitions, n_states=(values + 1) ** places)
-        self._sizes, self._action = (places, values), action
+        self.places, self.values, self.action = places, values, action
 
     @property
     def graph(self) -> StateGraph:
@@ -79,14 +79,14 @@ class FillingSolution(ExactSolution):
 
     def _graph(self) -> StateGraph:
         self.require_enumerable("the state graph", "use metrics that sample")
-        (places, values), powers = self._sizes, _powers(self._sizes[0], self._sizes[1] + 1)
+        places, values, powers = self.places, self.values, _powers(self.places, self.values + 1)
         states = _digits(places, values + 1) - 1
         numbers, children = torch.arange(len(states)), torch.full((len(states), places * values), -1)
         for place in range(places):
             empty = states[:, place] < 0
             for value in range(values):
                 child = numbers[empty] + (value + 1) * powers[place]
-                children[empty, self._action(place, value)] = child
+                children[empty, self.action(place, value)] = child
         filled = (states >= 0).sum(1)
         levels = tuple((filled == count).nonzero().flatten() for count in range(places + 1))
         return StateGraph(states, children, filled == places, levels)
@@ -100,9 +100,9 @@ class FillingSolution(ExactSolution):
         return self.kept("expert", self._drawn_expert)
 
     def _drawn_expert(self) -> Expert:
-        log_reward = self.transitions.log_reward(completed(*self._sizes))
-        rng = torch.Generator().manual_seed(0)
-        return drawn_expert(log_reward, *self._sizes, self._action, rng, num=LISTED)
+        sizes = self.places, self.values
+        log_reward = self.transitions.log_reward(completed(*sizes))
+        return drawn_expert(log_reward, *sizes, self.action, torch.Generator().manual_seed(0), num=LISTED)
 
 
 def drawn_expert(

@@ -66,7 +66,11 @@ class Sets(genflow.Environment):
 
     presets: ClassVar = {
         "six": {"n_items": 6, "max_items": 6, "values": (1.0, 0.5, -0.5, 0.0, -1.0, 0.8)},
-        "four_of_eight": {"n_items": 8, "max_items": 4, "values": (1.0, 0.5, -0.5, 0.0, -1.0, 0.8, 0.2, -0.3)},
+        "four_of_eight": {
+            "n_items": 8,
+            "max_items": 4,
+            "values": (1.0, 0.5, -0.5, 0.0, -1.0, 0.8, 0.2, -0.3),
+        },
     }
     default_structures: ClassVar = ("six", "four_of_eight")
     pretrained: ClassVar = ("genflow_gym:pretrained/set_addition",)

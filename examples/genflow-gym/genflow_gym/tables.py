@@ -59,8 +59,10 @@ def require_symmetric(name: str, rows: Sequence[Sequence[float]], size: int) -> 
     for i in range(size):
         for j in range(i):
             if not math.isclose(rows[i][j], rows[j][i], rel_tol=1e-9, abs_tol=1e-12):
-                raise ValueError(f"{name} is not symmetric: row {i + 1} has {rows[i][j]:g} where row {j + 1}"
-                                 f" has {rows[j][i]:g}")
+                raise ValueError(
+                    f"{name} is not symmetric: row {i + 1} has {rows[i][j]:g} where row {j + 1}"
+                    f" has {rows[j][i]:g}"
+                )
 
 
 def padded(rows: Tensor, columns: int) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from torch import Tensor
 
 with warnings.catch_warnings():
@@ -41,6 +40,4 @@ class Placed(NonAutoregressiveBitSequence):
     """Words are placed in any order; torchgfn's is right, and with given modes draws nothing."""
 
     def __init__(self, word_size: int, modes: Tensor, reward_exponent: float, device: str) -> None:
-        super().__init__(
-            word_size, modes.shape[1], len(modes), reward_exponent, H=modes, device_str=device
-        )
+        super().__init__(word_size, modes.shape[1], len(modes), reward_exponent, H=modes, device_str=device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 
-import torch
 from torch import Tensor
 
 with warnings.catch_warnings():

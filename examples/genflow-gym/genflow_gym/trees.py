@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from gfn.preprocessors import OneHotPreprocessor
+from pydantic import model_validator
 from torch import Tensor
 
 import genflow
@@ -28,7 +29,15 @@ class Leaves(genflow.Reward):
     class Config(genflow.Schema):
         """`leaves`: R > 0 of each leaf."""
 
-        leaves: Numbers = genflow.told(description="What each leaf pays, from left to right, or a file of it.")
+        leaves: Numbers = genflow.told(
+            description="What each leaf pays, from left to right, or a file of it."
+        )
+
+        @model_validator(mode="after")
+        def _positive(self) -> Leaves.Config:
+            if any(paid <= 0 for paid in self.leaves):
+                raise ValueError(f"leaves has {min(self.leaves):g}; each must be above 0")
+            return self
 
     def score(self, objects: Tensor) -> Tensor:
         """R (B,) of leaves (B,), which are numbered from 0."""
