@@ -73,7 +73,8 @@ def line(row: dict[str, Any]) -> str:
     starts = ("generated", "untrained", "nearest")
     cells = [figure(row[name]["at_once"]) for name in (*starts, "trained")]
     cells += [figure(row[name]["after"]) for name in starts]
-    return f"| {' | '.join([row['structure'], f'{row["states"]:,}', *cells])} |"
+    states = f"{row['states']:,}" if row["states"] < 1e9 else f"{row['states']:.0e}"
+    return f"| {' | '.join([row['structure'], states, *cells])} |"
 
 
 @click.command()

@@ -101,22 +101,24 @@ class Energies(genflow.Environment):
         return {"ndim": float(self.config.ndim)}
 
     def units(self) -> genflow.Units:
-        """An input is a site and what it holds, an action a site and a spin, by couplings and field."""
+        """An input is a site and what it holds, an action a site and a spin, by couplings and field.
+
+        What a site does to others through a third one is told too, by the square of tanh(2 alpha J).
+        """
         (couplings, fields), n = self.model(), self.config.ndim
-        rows = 2 * self.config.alpha * couplings.clone().fill_diagonal_(0).float()
-        rows, site = padded(rows, MAX_SITES), padded(torch.eye(n), MAX_SITES)
-        signed = torch.cat([rows, site, self.config.alpha * fields[:, None].float()], dim=1)  # (n, F)
-        plain = torch.cat([rows, site], dim=1)
-        unset = (SPINS == 0).float()[None, :, None]
-        inputs = torch.cat(
-            [SPINS[None, :, None] * signed[:, None], unset * plain[:, None], unset.expand(n, -1, -1)], dim=2
-        ).flatten(0, 1)
-        spins = SPINS[1:].repeat_interleave(n)[:, None]
-        actions = torch.cat([spins * signed.repeat(2, 1), site.repeat(2, 1), torch.zeros(2 * n, 1)], dim=1)
-        leave = torch.zeros(1, actions.shape[1])
-        leave[0, -1] = 1.0
+        pairs = 2 * self.config.alpha * couplings.clone().fill_diagonal_(0)
+        through = (pairs.tanh() @ pairs.tanh()).fill_diagonal_(0)
+        rows = [padded(each.float(), MAX_SITES) for each in (pairs, through, torch.eye(n))]
+        told = torch.cat([*rows, self.config.alpha * fields[:, None].float()], dim=1)  # (n, F)
+        held = SPINS[None, :, None].expand(n, -1, 1)
+        inputs = torch.cat([held * told[:, None], (1 - held.abs()) * told[:, None]], dim=2).flatten(0, 1)
+        spins = SPINS[1:].repeat_interleave(n)
+        actions = torch.cat([spins[:, None] * told.repeat(2, 1), told.repeat(2, 1)], dim=1)
+        actions = torch.cat([actions, torch.zeros(1, actions.shape[1])])  # exit
+        content, spin = torch.arange(3).repeat(n), torch.cat([(spins > 0).long(), torch.tensor([2])])
         return genflow.Units(
-            genflow.UnitDescriptions(inputs), genflow.UnitDescriptions(torch.cat([actions, leave]))
+            genflow.UnitDescriptions(inputs, {"content": content}),
+            genflow.UnitDescriptions(actions, {"spin": spin}),
         )
 
     def action(self, place: int, value: int) -> int:

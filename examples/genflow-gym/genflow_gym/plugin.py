@@ -9,6 +9,7 @@ def register_environments(register):
     register("bit_sequence", "genflow_gym.bits:AppendedBits")
     register("bit_sequence_any_order", "genflow_gym.bits:PlacedBits")
     register("set_addition", "genflow_gym.sets:Sets")
+    register("dag", "genflow_gym.dags:Dags")
     register("discrete_ebm", "genflow_gym.energies:Energies")
     register("ising_lattice", "genflow_gym.lattice:Lattice")
     register("perfect_tree", "genflow_gym.trees:Tree")

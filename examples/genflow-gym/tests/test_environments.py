@@ -150,7 +150,7 @@ def test_log_z_is_a_sum_over_all_objects(structure):
 
 
 def test_torchgfn_finds_the_optimal_flows_balanced(structure):
-    solution, (env, preprocessor) = structure.solution, structure.environment.make()
+    solution, env = structure.solution, structure.environment.make()[0]
     flows = solution.optimal_flows()
     places = {tuple(state): place for place, state in enumerate(solution.graph.states.tolist())}
 
@@ -227,7 +227,7 @@ def test_a_file_of_couplings_is_its_content(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(env, text, said):
-    with pytest.raises(genflow.GenflowError, match="^[^\n]*$") as caught:
+    with pytest.raises(genflow.GenflowError, match=r"^[^\n]*$") as caught:
         genflow.Structure.parse(env, text).layout  # noqa: B018
     assert said in str(caught.value)
 
@@ -245,3 +245,56 @@ def test_a_reward_of_ones_own(tmp_path):
     # of sixteen sets eight are odd
     assert structure.solution.log_partition() == pytest.approx(math.log(8 * 0.5 + 8 * 1.5))
     assert "not known to be a sum" in structure.environment.untold()
+
+
+def test_graphs_are_those_of_torchgfn():
+    """Which edges can be added to and removed from every graph of three nodes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import numpy as np
+        from gfn.gym.bayesian_structure import BayesianStructure
+        from torch_geometric.data import Data
+
+    structure = task("dag", "scores=[[0,1.5,-0.5,1],[0,2,1,2.5],[0,-0.5,1.5,1]]")
+    graph, theirs = structure.solution.graph, BayesianStructure(3, lambda states: torch.zeros(len(states)))
+    edges = torch.tensor(list(itertools.permutations(range(3), 2)))
+    drawn = np.empty(len(graph.states), dtype=object)
+    for place, state in enumerate(graph.states):
+        near = edges[state == 1].T
+        drawn[place] = Data(x=theirs.s0.x, edge_index=near, edge_attr=torch.ones(near.shape[1], 1))
+    states, ours = theirs.States(drawn), structure.transitions().env.States(graph.states)
+    flat = edges[:, 0] * 3 + edges[:, 1]
+    assert torch.equal(states.forward_masks["edge_index"][:, flat], ours.forward_masks[:, :-1])
+    assert torch.equal(states.backward_masks["edge_index"][:, flat], ours.backward_masks)
+
+
+def test_graphs_pay_the_scores_of_their_nodes():
+    table = [[0, 1.5, -0.5, 1], [0, 2, 1, 2.5], [0, -0.5, 1.5, 1]]
+    structure = task("dag", "scores=[[0,1.5,-0.5,1],[0,2,1,2.5],[0,-0.5,1.5,1]]")
+    edges, total = list(itertools.permutations(range(3), 2)), []
+    for chosen in itertools.chain.from_iterable(itertools.combinations(edges, k) for k in range(4)):
+        orders = itertools.permutations(range(3))
+        if any(all(order.index(a) < order.index(b) for a, b in chosen) for order in orders):
+            parents = [[a for a, b in chosen if b == node] for node in range(3)]
+            others = [[other for other in range(3) if other != node] for node in range(3)]
+            columns = [sum(1 << others[n].index(a) for a in parents[n]) for n in range(3)]
+            total.append(sum(row[column] for row, column in zip(table, columns, strict=True)))
+    assert len(total) == structure.solution.n_states == 25
+    log_z = torch.tensor(total, dtype=torch.float64).logsumexp(0)
+    assert float(log_z) == pytest.approx(structure.solution.log_partition())
+    assert structure.solution.optimal_flows().log_z == pytest.approx(float(log_z))
+
+
+def test_scores_of_data_find_its_edges():
+    from genflow_gym.dags import bic_scores
+
+    rng = torch.Generator().manual_seed(0)
+    cause, apart = torch.randn(2, 400, 1, generator=rng, dtype=torch.float64)
+    effect = 2 * cause + 0.3 * torch.randn(400, 1, generator=rng, dtype=torch.float64)
+    scores = bic_scores(torch.cat([cause, effect, apart], dim=1))
+    assert torch.equal(scores[:, 0], torch.zeros(3, dtype=torch.float64))
+    # of the columns 1: the first of the others, 2: the second
+    assert scores[1, 1] > 100 and scores[0, 1] > 100
+    assert scores[2, 1] < 0 and scores[0, 2] < 0
+    # the two directions of an edge fit as well
+    assert float(scores[1, 1]) == pytest.approx(float(scores[0, 1]))

@@ -13,7 +13,7 @@ import genflow
 
 
 def kaufman(rows: int, columns: int, bond: float) -> float:
-    """log Z of a torus in closed form (Kaufman, Physical Review 76, 1949), below the critical coupling."""
+    """log Z of a torus in closed form (Kaufman, Physical Review 76, 1949)."""
 
     def gamma(k: int) -> float:
         if k == 0:
@@ -25,16 +25,16 @@ def kaufman(rows: int, columns: int, bond: float) -> float:
     for first, sign in ((1, 1), (0, 1)):
         for function in (math.cosh, math.sinh):
             product = math.prod(2 * function(rows * gamma(2 * r + first) / 2) for r in range(columns))
-            # the part of even waves with sinh changes its sign at the critical coupling, as gamma_0 does
+            # gamma(0), and with it the last product, changes its sign at the critical coupling
             total += sign * product
     return math.log(total / 2) + rows * columns * math.log(2 * math.sinh(2 * bond)) / 2
 
 
-@pytest.mark.parametrize("rows, columns", [(3, 4), (6, 6), (10, 10)])
-@pytest.mark.parametrize("bond", [0.2, 0.4, 0.44, 0.6])
+@pytest.mark.parametrize(
+    "rows, columns, bond",
+    [(3, 4, 0.2), (3, 4, 0.6), (6, 6, 0.2), (6, 6, 0.4), (6, 6, 0.44), (6, 6, 0.6), (10, 10, 0.4)],
+)
 def test_log_z_is_kaufmans(rows, columns, bond):
-    if columns == 10 and bond != 0.4:
-        pytest.skip("a thousand configurations of a row take seconds")
     assert Torus(rows, columns, bond).log_partition() == pytest.approx(kaufman(rows, columns, bond), rel=1e-9)
 
 
