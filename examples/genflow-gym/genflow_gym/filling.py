@@ -23,7 +23,7 @@ from torch import Tensor
 from genflow import ExactSolution, Expert, StateGraph
 
 #: states of a made-up task that are drawn
-DRAWN = 1024
+DRAWN = 512
 #: states of a task of its own; one with more of them is taught at so many that are drawn
 LISTED = 60_000
 
@@ -57,11 +57,15 @@ def _powers(places: int, base: int) -> Tensor:
 
 
 def log_completions(log_reward: Tensor, places: int, values: int) -> Tensor:
-    """log Z(s) of every state, ((V + 1)^n,) float64, of log R (V^n,) in the order of `completed`."""
-    table = log_reward.double().reshape((values,) * places)
+    """log Z(s) of every state, ((V + 1)^n,) float64, of log R (V^n,) in the order of `completed`.
+
+    Rewards that are more than some 700 nats below the best count as that.
+    """
+    best = log_reward.double().max()
+    table = (log_reward.double() - best).exp().reshape((values,) * places)
     for place in range(places):
-        table = torch.cat([table.logsumexp(place, keepdim=True), table], dim=place)
-    return table.flatten()
+        table = torch.cat([table.sum(place, keepdim=True), table], dim=place)
+    return table.clamp(min=torch.finfo(torch.float64).tiny).log().flatten() + best
 
 
 class FillingSolution(ExactSolution):
@@ -122,20 +126,15 @@ def drawn_expert(
         rng: draws the states.
         num: how many.
     """
-    table = log_completions(log_reward, places, values)
+    table, powers = log_completions(log_reward, places, values), _powers(places, values + 1)
     picked = torch.multinomial(log_reward.double().softmax(0), num, replacement=True, generator=rng)
     states = emptied(completed(places, values)[picked], rng)
-    powers = _powers(places, values + 1)
-    here = ((states + 1) * powers).sum(1)
-    empty = states < 0
-    policy = torch.zeros(num, places * values + 1)
+    here, empty = ((states + 1) * powers).sum(1), states < 0
     # where a place is filled, the numbers point elsewhere, and the result is not used
-    for place in range(places):
-        for value in range(values):
-            child = (here + (value + 1) * powers[place]).clamp(max=len(table) - 1)
-            chance = (table[child] - table[here]).exp() / empty.sum(1).clamp(min=1)
-            policy[:, action(place, value)] = torch.where(empty[:, place], chance, 0.0).float()
-    return expert_at(states, policy, values, action)
+    child = here[:, None, None] + powers[:, None] * torch.arange(1, values + 1)
+    chance = (table[child.clamp(max=len(table) - 1)] - table[here, None, None]).exp()
+    chance = chance * empty[..., None] / empty.sum(1)[:, None, None].clamp(min=1)
+    return expert_at(states, chance.float(), action)
 
 
 def emptied(objects: Tensor, rng: torch.Generator) -> Tensor:
@@ -146,13 +145,16 @@ def emptied(objects: Tensor, rng: torch.Generator) -> Tensor:
     return torch.where(order < kept, objects, -1)
 
 
-def expert_at(states: Tensor, policy: Tensor, values: int, action: Callable[[int, int], int]) -> Expert:
-    """An expert of drawn states (B, n), given what it does with their empty places (B, A), exit aside."""
-    count, places = states.shape
-    mask = torch.zeros(policy.shape, dtype=torch.bool)
-    for place in range(places):
-        for value in range(values):
-            mask[:, action(place, value)] = states[:, place] < 0
+def expert_at(states: Tensor, chance: Tensor, action: Callable[[int, int], int]) -> Expert:
+    """An expert of drawn states (B, n), by how likely it fills each place with each value, (B, n, V)."""
+    count, places, values = chance.shape
+    actions = torch.tensor([action(place, value) for place in range(places) for value in range(values)])
+    policy, mask = (
+        torch.zeros(count, len(actions) + 1),
+        torch.zeros(count, len(actions) + 1, dtype=torch.bool),
+    )
+    policy[:, actions] = chance.flatten(1)
+    mask[:, actions] = (states < 0).repeat_interleave(values, 1)
     mask[:, -1] = ~mask.any(1)
     policy[:, -1] = mask[:, -1].float()
     # a trajectory passes through n + 1 states, which the drawn ones stand for

@@ -206,8 +206,7 @@ class Lattice(genflow.Environment):
         states = filling.emptied(objects, rng)
         empty = states < 0
         share = empty.float() / empty.sum(1, keepdim=True).clamp(min=1)
-        policy = torch.cat([share * (1 - up), share * up, torch.zeros(num, 1)], dim=1)
-        return filling.expert_at(states, policy, 2, self.action)
+        return filling.expert_at(states, torch.stack([share * (1 - up), share * up], dim=2), self.action)
 
     def rehearse(self, rng: torch.Generator) -> genflow.Rehearsal:
         """Another coupling, an odd multiple of `STEP`."""
