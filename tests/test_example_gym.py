@@ -24,7 +24,9 @@ NAMES = sorted(path.stem for path in PRETRAINED.glob("*.toml"))
 def snapshot() -> dict[str, bytes]:
     """Every byte of the example, and of the core's modules."""
     files = [*EXAMPLE.rglob("*"), *(REPOSITORY / "genflow").rglob("*.py")]
-    return {str(path): path.read_bytes() for path in files if path.is_file() and "__pycache__" not in str(path)}
+    return {
+        str(path): path.read_bytes() for path in files if path.is_file() and "__pycache__" not in str(path)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,9 @@ def test_it_is_listed_with_what_it_provides(installed):
     plugins = json.loads(run(installed, "genflow", "list-plugins", "--json", "--check"))["plugins"]
     own = next(plugin for plugin in plugins if plugin["name"] == "gym")
     assert (own["distribution"], own["error"]) == ("genflow-gym", None)
-    assert own["provides"]["environment"] == sorted({load_config(PRETRAINED / f"{n}.toml").env for n in NAMES})
+    assert own["provides"]["environment"] == sorted(
+        {load_config(PRETRAINED / f"{n}.toml").env for n in NAMES}
+    )
 
 
 def test_its_own_tests_pass_where_it_is_installed(installed):

@@ -298,3 +298,36 @@ def test_scores_of_data_find_its_edges():
     assert scores[2, 1] < 0 and scores[0, 2] < 0
     # the two directions of an edge fit as well
     assert float(scores[1, 1]) == pytest.approx(float(scores[0, 1]))
+
+
+def test_what_was_put_right_is_wrong_in_torchgfn():
+    """Each claim of the README; one that fails is mended there, and the subclass can go."""
+    modes = torch.tensor([[0, 1, 1, 0]])
+    bits = BitSequence(1, 4, 1, H=modes)
+    states = bits.States(torch.tensor([[0, 1, -1, -1], [1, 1, 0, -1]]))
+    undone = bits.backward_step(states, bits.actions_from_tensor(torch.tensor([[1], [0]])))
+    assert undone.tensor.tolist() == [
+        [0, -1, -1, -1],
+        [1, -1, -1, -1],
+    ]  # of the second, the third alone is last
+    fresh = bits.States(torch.tensor([[0, 1, -1, -1]]))
+    bits.step(fresh, bits.actions_from_tensor(torch.tensor([[1]])))
+    assert fresh.tensor.tolist() == [[0, 1, 1, -1]]
+    ising = DiscreteEBM(2, IsingModel(torch.tensor([[0.0, 1.0], [1.0, 0.0]])))
+    start = ising.States(torch.tensor([[-1, -1]]))
+    ising.step(start, ising.actions_from_tensor(torch.tensor([[0]])))
+    assert start.tensor.tolist() == [[0, -1]]
+    assert ising.log_reward(ising.States(torch.tensor([[0, 1]]))).requires_grad
+    assert torch.equal(DiscreteEBM(3).energy.J, torch.ones(3, 3))
+    sets = SetAddition(3, 1, lambda x: x.sum(-1) + 1)
+    listed = sets.terminating_states.tensor
+    assert len(listed) == 7 and int(listed.sum(1).max()) == 3  # of the four that there are
+    torch.manual_seed(1)
+    first = torch.rand(1)
+    torch.manual_seed(1)
+    NonAutoregressiveBitSequence(1, 4, 2)
+    assert torch.rand(1) != first
+    tree = PerfectBinaryTree(lambda nodes: nodes.squeeze(-1), 2)
+    grid = tree.States(torch.zeros(2, 3, 1, dtype=torch.long))
+    with pytest.raises(Exception):  # noqa: B017  it looks (state, action) up, of which a batch of two axes has none
+        tree.step(grid, tree.actions_from_tensor(torch.zeros(2, 3, 1, dtype=torch.long)))
