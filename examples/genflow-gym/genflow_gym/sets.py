@@ -42,9 +42,9 @@ class Pairwise(genflow.Reward):
                 require_symmetric("pairs", self.pairs, len(self.pairs))
             return self
 
-    def log_score(self, sets: Tensor) -> Tensor:
-        """log R (B,) float64 of sets (B, n)."""
-        sets, n = sets.double(), sets.shape[1]
+    def score(self, objects: Tensor) -> Tensor:
+        """R (B,) of sets (B, n)."""
+        sets, n = objects.double(), objects.shape[1]
         total = sets.new_zeros(len(sets))
         for name, table in (("values", self.config.values), ("pairs", self.config.pairs)):
             if table is not None and len(table) != n:
@@ -54,11 +54,7 @@ class Pairwise(genflow.Reward):
         if self.config.pairs is not None:
             pairs = torch.tensor(self.config.pairs, dtype=torch.float64).triu(1)
             total = total + ((sets @ pairs) * sets).sum(1)
-        return total
-
-    def score(self, objects: Tensor) -> Tensor:
-        """R (B,) of sets (B, n)."""
-        return self.log_score(objects).exp()
+        return total.exp()
 
 
 class Sets(genflow.Environment):
@@ -101,8 +97,6 @@ class Sets(genflow.Environment):
 
     def log_reward(self, sets: Tensor) -> Tensor:
         """log R (B,) float64 of sets (B, n)."""
-        if isinstance(self.reward, Pairwise):
-            return self.reward.log_score(sets)
         return torch.as_tensor(self.reward.score(sets.long()), dtype=torch.float64).log()
 
     def make(self, device: Any = "cpu") -> Any:

@@ -66,17 +66,20 @@ class Tree(genflow.Environment):
         depth: int = genflow.size(ge=1, le=MAX_DEPTH, description="The steps from the root to a leaf.")
         reward: str = genflow.reward_name("leaves", role="told", description="The name of the reward.")
 
-    def paid(self) -> Tensor:
-        """R (2^d,) float64 of each leaf."""
-        leaves = torch.arange(2**self.config.depth)
+    def paid(self, leaves: Tensor) -> Tensor:
+        """R (...) float64 of leaves (...), which are numbered from 0."""
         return torch.as_tensor(self.reward.score(leaves), dtype=torch.float64)
 
     def make(self, device: Any = "cpu") -> Any:
         """torchgfn's environment, with steps by arithmetic, and one input a node."""
         from genflow_gym.torchgfn_others import VectorTree
 
-        paid, first = self.paid().to(device), 2**self.config.depth - 1
-        env = VectorTree(lambda nodes: paid[nodes.squeeze(-1) - first], self.config.depth, device)
+        first = 2**self.config.depth - 1
+
+        def reward(nodes: Tensor) -> Tensor:
+            return self.paid(nodes.squeeze(-1).cpu() - first).to(nodes.device)
+
+        env = VectorTree(reward, self.config.depth, device)
         # torchgfn's numbers of states lose the shape of a batch
         return env, OneHotPreprocessor(env.n_nodes, lambda states: states.tensor.squeeze(-1))
 
@@ -86,8 +89,8 @@ class Tree(genflow.Environment):
 
     def units(self) -> genflow.Units:
         """A node, by its level and by how much more is paid below on the right; left, right, or exit."""
-        level_paid, odds = self.paid(), []
         depth = self.config.depth
+        level_paid, odds = self.paid(torch.arange(2**depth)), []
         for _ in range(depth):
             left, right = level_paid.reshape(-1, 2).T
             odds.append((right / left).log())
