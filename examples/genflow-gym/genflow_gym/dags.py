@@ -156,7 +156,7 @@ class Dags(genflow.Environment):
         return {"nodes": float(self.config.nodes)}
 
     def units(self) -> genflow.Units:
-        """An edge, by what it adds to the score of the node that it leads to, with each set of other parents."""
+        """An edge, by what it adds to the score of its end with each set of other parents."""
         nodes = self.config.nodes
         rows = []
         for start, end in zip(*(each.tolist() for each in edges_of(nodes)), strict=True):

@@ -329,5 +329,6 @@ def test_what_was_put_right_is_wrong_in_torchgfn():
     assert torch.rand(1) != first
     tree = PerfectBinaryTree(lambda nodes: nodes.squeeze(-1), 2)
     grid = tree.States(torch.zeros(2, 3, 1, dtype=torch.long))
-    with pytest.raises(Exception):  # noqa: B017  it looks (state, action) up, of which a batch of two axes has none
+    # it looks each pair of state and action up, of which a batch of two axes has none
+    with pytest.raises(Exception):  # noqa: B017
         tree.step(grid, tree.actions_from_tensor(torch.zeros(2, 3, 1, dtype=torch.long)))
