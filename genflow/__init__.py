@@ -66,6 +66,7 @@ _LAZY = {
     "Tracker": "genflow.interfaces.tracker",
     "WeightLayout": "genflow.layout",
     "Zoo": "genflow.storage.zoo",
+    "baselines": "genflow.evaluation.baselines",
     "bytes_of": "genflow.caching",
     "cached_on": "genflow.caching",
     "choose_metrics": "genflow.evaluation.evaluate",

@@ -134,6 +134,9 @@ def _by_fields(structure: Structure, training: Sequence[Fields]) -> str | None:
     outside += _counts_far_out(structure, training)
     own = {key: values for key, values in _scalars(structure.fields()).items() if roles[key] != "fixed"}
     for key in sorted(own, key=lambda key: roles[key] != "size"):
+        lengths = {len(own[key]), *(len(each[key]) for each in known if key in each)}
+        if roles[key] == "told" and len(lengths) > 1:
+            continue  # what each unit of a task pays, which places of other tasks say nothing of
         for place, value in enumerate(own[key]):
             others = [each[key][place] for each in known if len(each.get(key, ())) > place]
             tight = 1e-6 * abs(value)

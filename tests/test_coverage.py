@@ -21,6 +21,7 @@ from genflow import (
     cautions,
     described,
     load_config,
+    told,
 )
 from genflow.coverage import Quality, check, distance
 from genflow.generator import FORMAT
@@ -463,6 +464,30 @@ class Spins(Environment):
 
 def spins(**fields) -> Structure:
     return Structure.of(Spins(Spins.Config(**fields)), grid(2, 4).arch, "spins", "mlp3")
+
+
+class Paid(Environment):
+    """A task whose units tell what each of them pays."""
+
+    make = condition = units = None
+
+    class Config(Schema):
+        paid: tuple[float, ...] = told((1.0,))
+        beta: float = told(1.0)
+
+
+def test_what_units_pay_is_not_compared_place_by_place_with_tasks_of_other_sizes():
+    def paid(*values: float, beta: float = 1.0) -> Structure:
+        return Structure.of(Paid(Paid.Config(paid=values, beta=beta)), grid(2, 4).arch, "paid", "mlp3")
+
+    def said(structure: Structure, training: list[Structure]) -> str | None:
+        return cautions.caution(structure, [other.fields() for other in training], [])
+
+    training = [paid(1.0, 2.0), paid(1.0, 2.0, 3.0), paid(1.5, 2.5, 3.5), paid(2.0)]
+    assert "paid" not in (said(paid(9.0, 2.0), training) or "").removeprefix(paid(9.0, 2.0).name)
+    # a number still is, and so are lists that are all as long, of which a place means the same
+    assert "beta 4, trained on 1" in said(paid(1.0, 2.0, beta=4.0), training)
+    assert "paid 9, trained on 1" in said(paid(9.0, 2.0), [paid(1.0, 2.0), paid(1.0, 2.5)])
 
 
 SITES = [(Site(name="x", place=n),) for n in range(4)]

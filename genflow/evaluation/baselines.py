@@ -28,7 +28,7 @@ MAX_PAIRS = 2**24
 
 
 def baselines(
-    structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int, noise: float
+    structure: Structure, zoo: Zoo | None, names: Sequence[str], num: int, seed: int = 0, noise: float = 0.1
 ) -> list[Population]:
     """Build the named baselines for a structure.
 

@@ -1,0 +1,1 @@
+"""torchgfn's own environments as a third party brings them to genflow."""
