@@ -150,6 +150,8 @@ def test_every_public_function_that_takes_a_path_takes_text():
         for label, function in [(name, value), *((f"{name}.{n}", m) for n, m in methods if n[0] != "_")]:
             if isinstance(value, type) and label == name:
                 function = value.__init__
+            if getattr(function, "__isabstractmethod__", False):  # a plugin writes it, and genflow calls it
+                continue
             try:
                 parameters = inspect.signature(function).parameters.values()
             except (TypeError, ValueError):
