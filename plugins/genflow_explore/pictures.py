@@ -92,14 +92,12 @@ def _dots(shape: tuple[int, ...], drawn: Sequence[Sequence[int]]) -> str:
     for number, place in enumerate(drawn):
         key = tuple(place[: len(shape)])
         count = seen[key] = seen.get(key, -1) + 1
-        # a spiral, so that those of one cell lie side by side
-        reach, turn = 0.42 * math.sqrt(count / (count + 3)), 2.4 * count
-        x = (key[0] + 0.5 + reach * math.cos(turn)) * SIDE / shape[0]
-        y = (
-            SIDE - (key[1] + 0.5 + reach * math.sin(turn)) * SIDE / shape[1]
-            if len(key) == 2
-            else 4 + 3 * count
-        )
+        if len(key) == 1:  # below each other, from the upper edge down
+            x, y = (key[0] + 0.5) * SIDE / shape[0], 4.0 + 3 * count
+        else:  # in a spiral, so that those of one cell lie side by side
+            reach, turn = 0.42 * math.sqrt(count / (count + 3)), 2.4 * count
+            x = (key[0] + 0.5 + reach * math.cos(turn)) * SIDE / shape[0]
+            y = SIDE - (key[1] + 0.5 + reach * math.sin(turn)) * SIDE / shape[1]
         found.append(f'<circle class="drawn" cx="{x:.2f}" cy="{y:.2f}" r="1.5" style="--k:{number}"/>')
     return "".join(found)
 
