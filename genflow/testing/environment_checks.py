@@ -171,7 +171,7 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
         )
     if (true > 1).any():
         return
-    for part in _some(states.steps, UNDONE).split(ROWS):
+    for part in some_of(states.steps, UNDONE).split(ROWS):
         start, action, end = part.T
         undone = stepped(env, states.states[end], action, backward=True)
         wrong = (undone != states.states[start]).flatten(1).any(1)
@@ -187,7 +187,7 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
 def check_aliasing(task: TaskUnderTest) -> Iterator[str]:
     """Steps leave the states that they are given as they are."""
     states, env = task.all, task.env
-    start, action, end = _some(states.steps, ROWS).T
+    start, action, end = some_of(states.steps, ROWS).T
     for method, numbers in (("step", start), ("backward_step", end)):
         given = states.states[numbers].clone()
         wrapped = env.States(given)
@@ -238,7 +238,7 @@ def check_inputs(task: TaskUnderTest) -> Iterator[str]:
             return
         whole.append(inputs)
     found = torch.cat(whole)
-    few = _some(torch.arange(len(states)), WALKS)
+    few = some_of(torch.arange(len(states)), WALKS)
     alone = torch.cat([task.own.inputs(states[number][None]) for number in few])
     if not torch.allclose(alone, found[few], rtol=CLOSE, atol=CLOSE):
         yield (
@@ -276,7 +276,7 @@ def check_rewards(task: TaskUnderTest) -> Iterator[str]:
     except GenflowError as error:
         yield f"{name}: {error}"
         return
-    few = _some(torch.arange(len(states)), WALKS)
+    few = some_of(torch.arange(len(states)), WALKS)
     alone = torch.cat([env.log_reward(env.States(states[number][None].clone())) for number in few])
     wrong = (alone - log_reward[few]).abs() > CLOSE * (1 + log_reward[few].abs())
     if wrong.any():
@@ -301,7 +301,7 @@ def _torchgfns_step(env: DiscreteEnv) -> Callable[[Tensor, Tensor], Tensor]:
     return _step
 
 
-def _some(rows: Tensor, most: int) -> Tensor:
+def some_of(rows: Tensor, most: int) -> Tensor:
     """Return at most so many rows, the same each time."""
     if len(rows) <= most:
         return rows
