@@ -5,7 +5,8 @@ A check takes a `TaskUnderTest`. Shapes: B states, S all states, E all steps, A 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from genflow.seeding import seeded_cpu
 from genflow.testing.enumeration import keys_of, stepped
 from genflow.testing.outcomes import Note, Skipped
 from genflow.testing.tasks import TaskUnderTest
+
+if TYPE_CHECKING:
+    from gfn.env import DiscreteEnv
 
 #: the trajectories and the most steps of the walk through torchgfn's own `reset` and `_step`
 WALKS, STEPS = 16, 32
@@ -167,7 +171,7 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
         )
     if (true > 1).any():
         return
-    for part in _some(states.steps, UNDONE).split(ROWS):
+    for part in some_of(states.steps, UNDONE).split(ROWS):
         start, action, end = part.T
         undone = stepped(env, states.states[end], action, backward=True)
         wrong = (undone != states.states[start]).flatten(1).any(1)
@@ -181,9 +185,9 @@ def check_parents(task: TaskUnderTest) -> Iterator[str]:
 
 
 def check_aliasing(task: TaskUnderTest) -> Iterator[str]:
-    """`step` and `backward_step` leave the states that they are given as they are."""
+    """Steps leave the states that they are given as they are."""
     states, env = task.all, task.env
-    start, action, end = _some(states.steps, ROWS).T
+    start, action, end = some_of(states.steps, ROWS).T
     for method, numbers in (("step", start), ("backward_step", end)):
         given = states.states[numbers].clone()
         wrapped = env.States(given)
@@ -191,11 +195,21 @@ def check_aliasing(task: TaskUnderTest) -> Iterator[str]:
         changed = (given != states.states[numbers]).any()
         shared = result.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
         if len(numbers) and (changed or shared):
-            yield (
+            yield _unless_torchgfns(
                 f"{type(env).__name__}: {method}() {'changes' if changed else 'hands back'} the states that"
                 " it is given; make a new tensor, e.g. of states.tensor.clone(), and return"
-                " self.States(new)"
+                " self.States(new)",
+                getattr(env, method),
             )
+    given = states.states[start].clone()
+    for name, step in ((type(task.own).__name__, task.own.step), (type(env).__name__, _torchgfns_step(env))):
+        result = step(given, action)
+        shared = result.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
+        if len(given) and (shared or not torch.equal(given, states.states[start])):
+            yield (
+                f"{name}: {step.__name__}() changes or hands back the states that it is given; work on a copy"
+            )
+            return
 
 
 def check_inputs(task: TaskUnderTest) -> Iterator[str]:
@@ -224,7 +238,7 @@ def check_inputs(task: TaskUnderTest) -> Iterator[str]:
             return
         whole.append(inputs)
     found = torch.cat(whole)
-    few = _some(torch.arange(len(states)), WALKS)
+    few = some_of(torch.arange(len(states)), WALKS)
     alone = torch.cat([task.own.inputs(states[number][None]) for number in few])
     if not torch.allclose(alone, found[few], rtol=CLOSE, atol=CLOSE):
         yield (
@@ -252,13 +266,17 @@ def check_rewards(task: TaskUnderTest) -> Iterator[str]:
         )
         return
     if log_reward.requires_grad:
-        yield f"{name}: the reward carries gradients; compute it under torch.no_grad(), or detach it"
+        yield _unless_torchgfns(
+            f"{name}: the reward carries gradients; compute it under torch.no_grad(), or detach it",
+            env.reward,
+            env.log_reward,
+        )
     try:
         exact.require_rewards(states, log_reward)
     except GenflowError as error:
         yield f"{name}: {error}"
         return
-    few = _some(torch.arange(len(states)), WALKS)
+    few = some_of(torch.arange(len(states)), WALKS)
     alone = torch.cat([env.log_reward(env.States(states[number][None].clone())) for number in few])
     wrong = (alone - log_reward[few]).abs() > CLOSE * (1 + log_reward[few].abs())
     if wrong.any():
@@ -268,7 +286,22 @@ def check_rewards(task: TaskUnderTest) -> Iterator[str]:
         )
 
 
-def _some(rows: Tensor, most: int) -> Tensor:
+def _unless_torchgfns(finding: str, *methods: Callable[..., Any]) -> str:
+    """Return a finding, or a note if it is of torchgfn's own methods: genflow copies and detaches."""
+    theirs = all(each.__module__.partition(".")[0] == "gfn" for each in methods)
+    return Note(finding) if theirs else finding
+
+
+def _torchgfns_step(env: DiscreteEnv) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return torchgfn's own step, which samplers call, as a function of states (B, ...) and actions (B,)."""
+
+    def _step(states: Tensor, actions: Tensor) -> Tensor:
+        return env._step(env.States(states), env.actions_from_tensor(actions[:, None])).tensor
+
+    return _step
+
+
+def some_of(rows: Tensor, most: int) -> Tensor:
     """Return at most so many rows, the same each time."""
     if len(rows) <= most:
         return rows

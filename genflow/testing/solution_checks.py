@@ -17,7 +17,7 @@ from genflow.interfaces.transitions import Transitions
 from genflow.population import Population
 from genflow.schema import brief
 from genflow.seeding import seeded_cpu
-from genflow.testing.environment_checks import CLOSE, ROWS, UNDONE, _some, require_sound_steps
+from genflow.testing.environment_checks import CLOSE, ROWS, UNDONE, require_sound_steps, some_of
 from genflow.testing.outcomes import Note, Skipped
 from genflow.testing.statistics import UNLIKELY, p_value
 from genflow.testing.tasks import TaskUnderTest, counted
@@ -102,7 +102,7 @@ def check_transitions(task: TaskUnderTest) -> Iterator[str]:
 def _check_step(task: TaskUnderTest, mend: str) -> Iterator[str]:
     """Steps of fast transitions."""
     own, states, name = task.own, task.all.states, type(task.own).__name__
-    for part in _some(task.all.steps, UNDONE).split(ROWS):
+    for part in some_of(task.all.steps, UNDONE).split(ROWS):
         start, action, end = part.T
         found = own.step(states[start], action)
         wrong = (found != states[end]).flatten(1).any(1)
@@ -234,7 +234,7 @@ def check_gallery(task: TaskUnderTest) -> Iterator[str]:
     task.require_use()
     task.require_cheap()
     gallery = task.environment.gallery(task.own)
-    states = _some(task.ends, 256)
+    states = some_of(task.ends, 256)
     name, names = type(gallery).__name__, gallery.names(states)
     if len(names) != len(states) or not all(isinstance(each, str) for each in names):
         yield f"{name}.names(): makes {len(names)} names of {len(states)} states; return a text for each"

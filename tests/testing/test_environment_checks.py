@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from bits import Bits, BitsEnv, always, bits, described_as
-from gfn.preprocessors import KHotPreprocessor
-from gfn.samplers import Sampler  # noqa: F401  # imported before random numbers are replaced
+from gfn.gym import DiscreteEBM
+from gfn.preprocessors import IdentityPreprocessor, KHotPreprocessor
 from pydantic import field_serializer, field_validator
 
 from genflow import (
@@ -128,6 +128,12 @@ def in_place(env, states, actions):
     return states
 
 
+def fast_in_place(self, states, actions):
+    """Fast steps that change large batches, which the short walk has none of."""
+    following = Transitions.step(self, states, actions)
+    return states.copy_(following) if len(states) > 4 else following
+
+
 def counted_steps(env, states, actions):
     """Torchgfn's _step, after which all actions are allowed."""
     following = BitsEnv._step(env, states, actions)
@@ -242,6 +248,14 @@ MISTAKES = {
     ),
     "a step in place": (
         steps.check_aliasing, {"torchgfn": {"step": in_place}}, "step() changes", "make a new tensor",
+    ),
+    "fast steps in place": (
+        steps.check_aliasing, fast(step=fast_in_place), "Fast: fast_in_place() changes", "work on a copy",
+    ),
+    "torchgfn's step without a copy": (
+        steps.check_aliasing,
+        {"torchgfn": {"_step": lambda env, states, actions: in_place(env, states, actions)}},
+        "BitsEnv: _step() changes", "work on a copy",
     ),
     "inputs that are not finite": (
         steps.check_inputs, inputs(lambda x, states: x.masked_fill(rare(states)[:, None], torch.inf)),
@@ -423,6 +437,26 @@ def test_states_of_an_unknown_number_are_noted_with_the_number():
     structure = bits(exact_solution=lambda self, transitions: ExactSolution(transitions))
     found = outcome(steps.check_number_of_states, structure)
     assert not found.findings and "n_states=...), here 15" in found.notes[0]
+
+
+class Spins(Bits):
+    """Torchgfn's own environment, whose step works in place and whose energy is a module."""
+
+    def make(self, device="cpu"):
+        """Three spins, each unset, 0 or 1."""
+        return DiscreteEBM(ndim=3), IdentityPreprocessor(3, target_dtype=torch.float32)
+
+    def units(self):
+        """An input a spin; an action sets one of them."""
+        return described_as(3, 7)
+
+
+def test_what_torchgfn_itself_does_is_noted_since_genflow_copies_and_detaches():
+    plain = bits()
+    spins = Structure.of(Spins(Spins.Config(), plain.environment.reward), plain.arch, "spins", "linear")
+    for check, words in ((steps.check_aliasing, "step() changes"), (steps.check_rewards, "gradients")):
+        found = outcome(check, spins)
+        assert not found.findings and words in found.notes[0]
 
 
 class Unequal(Environment):
