@@ -11,7 +11,6 @@ import time
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from os.path import exists  # Path.exists raises for a path without permission
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -30,19 +29,16 @@ from genflow.model_card import Card
 from genflow.noise import SamplingOptions, sample_latents
 from genflow.population import Population
 from genflow.precision import float32_default
-from genflow.pretrained import CARD, TENSORS, locate, require_plugins
+from genflow.pretrained import CARD, FORMAT, TENSORS, load_card
 from genflow.registry import registry
-from genflow.schema import brief, validate
-from genflow.storage.files import StrPath, read_json, read_tensors, write_json, write_tensors
+from genflow.schema import validate
+from genflow.storage.files import StrPath, read_tensors, write_json, write_tensors
 from genflow.storage.modules import build_with_tensors
 from genflow.storage.populations import finite_float, inside
 from genflow.structure import Structure
 from genflow.threads import threads, worth
 from genflow.transfer import rows_to_cpu
 
-FORMAT = "genflow-generator-2"
-#: the format of genflow's first edition
-OLD_FORMAT = "genflow-generator-1"
 #: multiplications for a generated weight, roughly: as the generators that ship need them
 PRODUCTS_A_WEIGHT = 2**11
 #: bytes of the weights that a GPU decodes while those before are copied
@@ -324,36 +320,6 @@ class Generator:
         parts = latents.split(max(1, PART_BYTES // (4 * layout.size)))
         rows_to_cpu((self.encoder.decode(part, layout, condition) for part in parts), weights)
         return weights
-
-
-def load_card(name: StrPath, **where: Any) -> tuple[Path, Card]:
-    """Read the model card of the generator of a name, or in the ``generator`` folder of a run.
-
-    The name and further options are those of `genflow.pretrained.locate`.
-
-    Raises:
-        GenflowError: nothing has this name, or the folder has no generator, one of another format, or one
-            whose environment or policy is not registered.
-    """
-    folder = locate(name, **where)
-    if not exists(folder / CARD) and exists(folder / "generator" / CARD):
-        folder = inside(folder, "generator")
-    if not exists(folder / CARD):
-        raise GenflowError(
-            f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or"
-            " `genflow run`"
-        )
-    path = inside(folder, CARD)
-    facts = read_json(path)
-    if facts.get("format") == OLD_FORMAT:
-        raise GenflowError(
-            f"{path} was written by the first edition; convert it with `genflow convert {folder} --out DIR`"
-        )
-    if facts.get("format") != FORMAT:
-        raise GenflowError(f"{path} has format {brief(facts.get('format'))!r}, this genflow reads {FORMAT!r}")
-    card = validate(Card, facts, str(path))
-    require_plugins(path, environment=card.env, policy=card.policy)
-    return folder, card
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -12,8 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from genflow.class_lines import line_of
 from genflow.errors import GenflowError, did_you_mean
-from genflow.generator import load_card
-from genflow.pretrained import shipped
+from genflow.pretrained import load_card, shipped
 from genflow.registry import Plugin, registry
 from genflow.schema import brief, role_of
 

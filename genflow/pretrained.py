@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 from importlib import resources
+from os.path import exists  # Path.exists raises for a path without permission
 from pathlib import Path
 from typing import Any
 
 from genflow.errors import GenflowError
 from genflow.hub import HUB_ID, PREFIX, download
+from genflow.model_card import Card
 from genflow.registry import registry
-from genflow.schema import brief
-from genflow.storage.files import StrPath
+from genflow.schema import brief, validate
+from genflow.storage.files import StrPath, read_json
+from genflow.storage.populations import inside
 
 CARD = "generator.json"
 TENSORS = "generator.safetensors"
+FORMAT = "genflow-generator-2"
+#: the format of genflow's first edition
+OLD_FORMAT = "genflow-generator-1"
 
 
 def shipped(env: str) -> list[Path]:
@@ -121,3 +127,33 @@ def _all_shipped() -> str:
         except GenflowError:  # of an environment that cannot be used, nothing can be loaded
             continue
     return ", ".join(found) or "none"
+
+
+def load_card(name: StrPath, **where: Any) -> tuple[Path, Card]:
+    """Read the model card of the generator of a name, or in the ``generator`` folder of a run.
+
+    The name and further options are those of `locate`.
+
+    Raises:
+        GenflowError: nothing has this name, or the folder has no generator, one of another format, or one
+            whose environment or policy is not registered.
+    """
+    folder = locate(name, **where)
+    if not exists(folder / CARD) and exists(folder / "generator" / CARD):
+        folder = inside(folder, "generator")
+    if not exists(folder / CARD):
+        raise GenflowError(
+            f"{folder} holds no generator ({CARD} is missing); train one with `genflow train-ldm` or"
+            " `genflow run`"
+        )
+    path = inside(folder, CARD)
+    facts = read_json(path)
+    if facts.get("format") == OLD_FORMAT:
+        raise GenflowError(
+            f"{path} was written by the first edition; convert it with `genflow convert {folder} --out DIR`"
+        )
+    if facts.get("format") != FORMAT:
+        raise GenflowError(f"{path} has format {brief(facts.get('format'))!r}, this genflow reads {FORMAT!r}")
+    card = validate(Card, facts, str(path))
+    require_plugins(path, environment=card.env, policy=card.policy)
+    return folder, card

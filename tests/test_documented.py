@@ -103,12 +103,14 @@ def test_every_option_of_a_command_is_documented(name):
 
 
 def test_every_hook_and_every_kind_of_plugin_is_documented():
-    guide, examples = ((DOCS / f"{name}.md").read_text() for name in ("plugins", "plugin_examples"))
+    guide, *examples = (
+        (DOCS / f"{name}.md").read_text() for name in ("plugins", "plugin_examples", "tracking")
+    )
     hooks = [name for name in vars(hookspecs) if name.startswith("register_")]
     assert len(hooks) > 6
     for hook in hooks:
         assert f"| `{hook}` |" in guide, f"docs/plugins.md: say in the table of hooks what {hook} does"
-        assert re.search(rf"^def {hook}\(", guide + examples, re.MULTILINE), (
+        assert re.search(rf"^def {hook}\(", "".join([guide, *examples]), re.MULTILINE), (
             f"docs/plugin_examples.md: an example with {hook} is missing"
         )
 

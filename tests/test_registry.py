@@ -457,7 +457,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(kind):
 
 
 #: built in, then those of the plugins that ship
-EVERY_COMMAND = [*COMMANDS, "convert", "dock", "reproduce", "vocabulary"]
+EVERY_COMMAND = [*COMMANDS, "convert", "dock", "explore", "reproduce", "vocabulary"]
 
 
 def test_every_command_is_in_the_help_of_the_group(run):

@@ -22,7 +22,7 @@ _num = click.option("--num", type=int, metavar="N", help="Policies a structure."
 
 def _env_of(env, folder):
     """Return the environment that --env names, or else the one that the named generator was trained on."""
-    from genflow.generator import load_card
+    from genflow.pretrained import load_card
 
     return env if env is not None or folder is None else load_card(folder)[1].env
 

@@ -160,7 +160,7 @@ def export(options: CommandOptions, generator, repository, private, license):
     from genflow import hub
     from genflow.distributed.world import world
     from genflow.errors import GenflowError
-    from genflow.generator import load_card
+    from genflow.pretrained import load_card
     from genflow.stages import diffusion as diffusion_stage
 
     tests = {"test_structures": list(options.structures) or None}

@@ -12,10 +12,10 @@ from typing import Any
 from genflow.config import Config
 from genflow.distributed.world import world
 from genflow.errors import GenflowError, without_cautions
-from genflow.generator import CARD, Generator, load_card
+from genflow.generator import CARD, Generator
 from genflow.population import Population
 from genflow.precision import float32_default
-from genflow.pretrained import shipped
+from genflow.pretrained import load_card, shipped
 from genflow.progress import Progress
 from genflow.reward_calls import RewardCalls
 from genflow.stages.common import digest, dump, estimated_cost, map_with_progress

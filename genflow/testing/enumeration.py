@@ -1,6 +1,6 @@
 """Every state and every step of a small task, found through torchgfn's environment alone.
 
-Unlike `genflow.exact.enumerate_states` it goes on where a task is not graded, so that all faults can be told.
+Unlike `genflow.enumeration` it goes on where steps lead in a circle, so that all faults can be told.
 
 Shapes: S states, E steps (edges), A actions (the last is exit).
 """
@@ -40,11 +40,6 @@ class Enumeration:
     depth: Tensor
     can_exit: Tensor
     steps: Tensor
-
-    @cached_property
-    def uneven(self) -> Tensor:
-        """(E,) the steps that do not lead from a depth to the next one, which a graded task has none of."""
-        return self.depth[self.steps[:, 2]] != self.depth[self.steps[:, 0]] + 1
 
     @cached_property
     def levels(self) -> list[Tensor] | None:

@@ -86,8 +86,8 @@ def check_number_of_states(task: TaskUnderTest) -> Iterator[str]:
         )
 
 
-def check_grading(task: TaskUnderTest) -> Iterator[str]:
-    """All trajectories to a state have one length, or the task has a graph of its own; none goes in a circle.
+def check_circles(task: TaskUnderTest) -> Iterator[str]:
+    """No trajectory returns to a state that it has left.
 
     Raises:
         Skipped: the task cannot be enumerated.
@@ -100,18 +100,6 @@ def check_grading(task: TaskUnderTest) -> Iterator[str]:
             f"{task.name}: steps lead in a circle, action {action} from state {task.shown(start)} back to"
             f" {task.shown(end)}; forbid it in _compute_forward_masks(), as trajectories would not end"
         )
-    elif states.uneven.any():
-        start, _, end = states.steps[states.uneven][0].tolist()
-        lengths = f"{states.depth[end]} and in {states.depth[start] + 1} steps"
-        says = f"{task.name}: state {task.shown(end)} is reached in {lengths}"
-        mend = "return an ExactSolution whose graph is a genflow.StateGraph of your own, or count steps in it"
-        if task.solution.n_states is None:
-            yield Note(f"{says}; for exact metrics {mend}")
-        try:
-            if task.solution.enumerable:
-                _ = task.solution.graph
-        except GenflowError:
-            yield f"{says}; {mend}"
 
 
 def check_masks_along_steps(task: TaskUnderTest) -> Iterator[str]:

@@ -38,7 +38,7 @@ ENVIRONMENT = (
     environment_checks.check_masks_along_steps,
     environment_checks.check_exit,
     environment_checks.check_number_of_states,
-    environment_checks.check_grading,
+    environment_checks.check_circles,
     environment_checks.check_parents,
     environment_checks.check_aliasing,
     environment_checks.check_inputs,

@@ -110,17 +110,6 @@ class Ring(BitsEnv):
         return self.States((states.tensor + torch.tensor([1, 0, 0])) % 3)
 
 
-class Jumping(BitsEnv):
-    """The number 2 is reached in one step or in two."""
-
-    forward = staticmethod(lambda s: s.tensor[..., :1] < torch.tensor([2, 1, 9]))
-    backward = staticmethod(lambda s: s.tensor[..., :1] > torch.tensor([0, 1]))
-
-    def step(self, states, actions):
-        """Add 1 or 2 to the first number."""
-        return self.States(states.tensor + torch.nn.functional.pad(actions.tensor + 1, (0, 2)))
-
-
 def in_place(env, states, actions):
     """Set the next bit in the given states."""
     count = (states.tensor > 0).sum(-1, keepdim=True)
@@ -216,15 +205,9 @@ MISTAKES = {
         "Bits.exact_solution()", "give the true number",
     ),
     "a ring": (
-        steps.check_grading,
+        steps.check_circles,
         {"torchgfn": {name: vars(Ring)[name] for name in ("forward", "backward", "step")}},
         "Bits", "forbid it in _compute_forward_masks()",
-    ),
-    "two lengths": (
-        steps.check_grading,
-        {"torchgfn": {name: vars(Jumping)[name] for name in ("forward", "backward", "step")},
-         "exact_solution": lambda self, transitions: ExactSolution(transitions, n_states=3)},
-        "[2, 0, 0] is reached in 1 and in 2 steps", "a genflow.StateGraph of your own",
     ),
     "masks that a step sets": (
         steps.check_masks_along_steps, {"torchgfn": {"_step": counted_steps}}, "BitsEnv",
