@@ -20,6 +20,8 @@ from genflow.schema import brief
 NO_CHILD = -1
 #: the most bytes of an expert's tables that are moved to another device, rather than what is drawn of them
 MOVED_BYTES = 2**26
+#: states whose edges are asked for at once
+MAX_ROWS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +218,22 @@ def require_ways_out(graph: StateGraph) -> None:
     stuck = ~graph.can_exit & (graph.children == NO_CHILD).all(1)
     if stuck.any():
         raise dead_end(graph.states[stuck][0])
+
+
+def log_pb_of_edges(graph: StateGraph, log_pb: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Compute log P_B (S, A-1) in float64 of the step along each edge, -infinity where there is none.
+
+    Args:
+        graph: the states of a task.
+        log_pb: maps indices of parents (E,) and of the states that they lead to (E,) to log P_B (E,).
+    """
+    edges = graph.children != NO_CHILD
+    table = torch.full(edges.shape, -torch.inf, dtype=torch.float64)
+    for index in torch.arange(len(edges)).split(MAX_ROWS):
+        rows, actions = edges[index].nonzero(as_tuple=True)
+        parents = index[rows]
+        table[parents, actions] = log_pb(parents, graph.children[parents, actions].long()).double()
+    return table
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genflow import hub
 from genflow.cautions import caution
+from genflow.device_copies import rows_to_cpu
 from genflow.distributed.world import world
 from genflow.errors import GenflowError, GenflowWarning
 from genflow.given import Given, Several, read_structure
@@ -37,7 +38,6 @@ from genflow.storage.modules import build_with_tensors
 from genflow.storage.populations import finite_float, inside
 from genflow.structure import Structure
 from genflow.threads import threads, worth
-from genflow.transfer import rows_to_cpu
 
 #: multiplications for a generated weight, roughly: as the generators that ship need them
 PRODUCTS_A_WEIGHT = 2**11

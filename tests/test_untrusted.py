@@ -639,7 +639,7 @@ def spoil(path: Path, **changes: Any) -> None:
 MANY = {str(i): 0 for i in range(100_000)}
 #: what a population.json says -> a word of the refusal
 POPULATIONS = {
-    "a huge structure": ({"structure": {"ndim": 64, "height": 1024, "width": 8192}}, "shape"),
+    "a huge structure": ({"structure": {"ndim": 64, "height": 1024, "width": 8192}}, "instead of"),
     "an impossible structure": ({"structure": {"ndim": 64, "height": 1024, "width": 10**9}}, "width"),
     "too many digits": ({"structure__ndim": 10**4000}, "ndim"),
     "no number": ({"structure__R0": float("nan")}, "R0"),
@@ -712,7 +712,7 @@ CARDS = {
         "other conditions": ({"encoder__spec__conditions": 3}, "shape"),
         "many axes": ({"encoder__spec__axes": {str(i): ["a"] for i in range(100_000)}}, "items"),
         "an axis too many": ({"encoder__spec__axes": {"w": ["a", "b", "c"]}}, "axes"),
-        "nothing described": ({"encoder__spec__described": {}}, "described"),
+        "nothing described": ({"encoder__spec__described": {}}, "shape"),
         "something else described": (
             {"encoder__spec__described__other": {"amounts": 1, "coordinates": 1, "categories": {}}},
             "described",
@@ -854,7 +854,7 @@ def test_a_large_file_takes_no_memory_before_it_is_known_to_fit(attacked):
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + size)
-    assert "missing" in (refusal(load_one, attacked / "population") or "")
+    assert "without net.0.bias" in (refusal(load_one, attacked / "population") or "")
 
 
 #: an entry of a header, and how many bytes follow it

@@ -14,6 +14,7 @@ from genflow.cli.options import emit, json_option
 if TYPE_CHECKING:
     from genflow.testing.outcomes import Outcome
 
+#: trackers have no checks: what they write is another library's
 KINDS = ("environment", "reward", "policy", "encoder", "denoiser", "metric")
 
 

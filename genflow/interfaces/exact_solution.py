@@ -20,8 +20,6 @@ from genflow.interfaces.transitions import Transitions
 T = TypeVar("T")
 #: The most states of a task that is enumerated.
 MAX_STATES = 2_000_000
-#: states whose edges are asked for at once
-MAX_ROWS = 2**16
 #: graphs, flows and experts; distillation uses those of hundreds of structures in turn
 _cache = ByteCache(share_of_memory(1 / 3))
 
@@ -142,16 +140,11 @@ class ExactSolution:
         return self.kept("flows", self._optimal_flows)
 
     def _optimal_flows(self) -> exact.Flows:
-        graph, transitions = self.graph, self.transitions
-        log_pb = None
+        graph, transitions, log_pb = self.graph, self.transitions, None
         if transitions.backward != "uniform":
-            edges = graph.children != exact.NO_CHILD
-            log_pb = torch.full(edges.shape, -torch.inf, dtype=torch.float64)
-            for index in torch.arange(len(edges)).split(MAX_ROWS):
-                rows, actions = edges[index].nonzero(as_tuple=True)
-                parents, children = index[rows], graph.children[index[rows], actions].long()
-                found = transitions.log_pb(graph.states[parents], graph.states[children])
-                log_pb[parents, actions] = found.double()
+            log_pb = exact.log_pb_of_edges(
+                graph, lambda parents, states: transitions.log_pb(graph.states[parents], graph.states[states])
+            )
         return exact.optimal_flows(graph, self.log_reward(), log_pb)
 
     def require_expert(self) -> None:

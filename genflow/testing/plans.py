@@ -163,6 +163,8 @@ def plans(kind: str, name: str, env: str | None = None, structures: Sequence[str
     Raises:
         GenflowError: as for `check`.
     """
+    if kind == "tracker":
+        raise GenflowError("there are no checks of trackers")
     cls = registry().load(kind, name, environment=env if kind == "reward" else None)
     if kind == "environment":
         found = structures_of(name, structures)

@@ -12,7 +12,7 @@ from genflow import exact
 from genflow.errors import GenflowError
 from genflow.interfaces import behaviour
 from genflow.interfaces.exact_solution import ExactSolution
-from genflow.interfaces.transitions import Transitions
+from genflow.interfaces.transitions import BACKWARD_POLICIES, Transitions
 from genflow.schema import brief
 from genflow.structure import Structure
 from genflow.testing.enumeration import Enumeration, enumerated
@@ -69,10 +69,14 @@ class TaskUnderTest:
 
     @cached_property
     def plain(self) -> Transitions:
-        """The transitions through torchgfn, which cannot count trajectories."""
+        """The transitions through torchgfn, which knows no counts and no P_B of the task's own."""
         own = self.own
 
         class Plain(Transitions):
+            def log_pb(self, parents: Tensor, states: Tensor) -> Tensor:
+                named = self.backward in BACKWARD_POLICIES
+                return super().log_pb(parents, states) if named else own.log_pb(parents, states)
+
             def log_n_trajectories(self, states: Tensor) -> Tensor | None:
                 return own.log_n_trajectories(states)
 
@@ -142,10 +146,15 @@ class TaskUnderTest:
     @cached_property
     def flows(self) -> exact.Flows:
         """The flows that sample the target, by dynamic programming over torchgfn's steps."""
-        log_n = None
-        if self.environment.backward == "maxent":
+        states, named, log_pb = self.graph.states, self.environment.backward, None
+        if named == "maxent":
             log_n = counted(self.graph)
-        return exact.optimal_flows(self.graph, self.log_reward, log_n)
+            log_pb = exact.log_pb_of_edges(self.graph, lambda parents, ends: log_n[parents] - log_n[ends])
+        elif named != "uniform":  # the task's own, of which torchgfn says nothing
+            log_pb = exact.log_pb_of_edges(
+                self.graph, lambda parents, ends: self.own.log_pb(states[parents], states[ends])
+            )
+        return exact.optimal_flows(self.graph, self.log_reward, log_pb)
 
     def shown(self, number: int | Tensor) -> str:
         """Write a state of the enumeration, in a few characters."""

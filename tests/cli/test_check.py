@@ -116,7 +116,10 @@ def test_a_reward_is_found_by_either_name(capsys):
     ("args", "message"),
     [
         (("hypergird",), "no plugin registers anything named 'hypergird'; did you mean 'hypergrid'?"),
-        (("js", "--kind", "policy"), "no plugin registers policy named 'js'; choose one of: mlp, mlp3"),
+        (
+            ("js", "--kind", "policy"),
+            "no plugin registers policy named 'js'; choose one of: deepsets, mlp, mlp3",
+        ),
         (("original", "--env", "molecule"), "no plugin registers anything named 'original'"),
         (("mlp", "--structure", "ndim=2,height=3"), "--structure needs --env NAME"),
         (("hypergrid", "--structure", "ndim=2,hight=3"), "unknown key 'hight'"),
