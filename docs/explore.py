@@ -35,14 +35,14 @@ def main() -> None:
     """Start the page, wait for its first policy, and keep what the browser shows."""
     with (
         subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as server,
-        browser.opened(1280, 820) as driver,
+        browser.opened(1280, 900) as driver,
     ):
         assert server.stdout is not None
         driver.get(server.stdout.readline().split()[2])
         waited_for(driver, lambda: "JS" in driver.find_element("css selector", "body").text)
         drawn = driver.find_element("css selector", ".samples").text
         # once more, when everything is loaded, for the time that it takes then
-        driver.find_element("xpath", "//button[contains(., 'Draw again')]").click()
+        driver.find_element("xpath", "//button[contains(., 'Another policy')]").click()
         waited_for(driver, lambda: driver.find_element("css selector", ".samples").text != drawn)
         time.sleep(1)  # until the pictures are painted
         picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")

@@ -33,6 +33,7 @@ def opened(width: int = 1280, height: int = 900, downloads: str | None = None) -
         "--no-sandbox",  # root has none in a container
         "--disable-dev-shm-usage",
         "--disable-gpu",
+        "--hide-scrollbars",
         "--disable-background-networking",
         "--disable-component-update",
         "--no-first-run",
