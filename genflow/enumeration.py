@@ -5,7 +5,7 @@ Shapes: S states, A actions (the last one is exit).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,58 +18,87 @@ if TYPE_CHECKING:
     from gfn.env import DiscreteEnv
 
 
-def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
-    """Enumerate the states of a torchgfn environment breadth first.
+class Found(NamedTuple):
+    """The states of a task, the initial one first, and the steps between them, which may lead in a circle.
 
-    Trajectories to a state may have different lengths.
-
-    Raises:
-        GenflowError: there are more than `max_states` states, or a trajectory can return to one.
+    Attributes:
+        states: (S, *state_shape).
+        children: (S, A-1) index of the state that each non-exit action leads to, `NO_CHILD` where it is not
+            allowed.
+        can_exit: (S,) whether a trajectory may end here.
     """
-    fresh = env.s0.reshape(1, -1).cpu()
-    shape = env.s0.shape
-    seen: dict[bytes, int] = {fresh.numpy().tobytes(): 0}
+
+    states: Tensor
+    children: Tensor
+    can_exit: Tensor
+
+
+def keys_of(states: Tensor) -> list[bytes]:
+    """Return the content of each of B states."""
+    flat: Any = states.detach().cpu().reshape(len(states), -1).contiguous().numpy()
+    return [row.tobytes() for row in flat]
+
+
+def breadth_first(env: DiscreteEnv, max_states: int) -> Found | None:
+    """Find the states of a torchgfn environment breadth first; None if there are more than `max_states`.
+
+    The environment is given copies of states, which it may write into.
+    """
+    fresh = env.s0[None].cpu()
+    seen = {key: number for number, key in enumerate(keys_of(fresh))}
     states, children, can_exit = [fresh], [], []
     while len(fresh):
-        wrapped = env.States(fresh.reshape(-1, *shape))
-        mask = wrapped.forward_masks.cpu()
+        mask = env.States(fresh.clone()).forward_masks.cpu()
         rows, actions = mask[:, :-1].nonzero(as_tuple=True)
         table = torch.full((len(fresh), mask.shape[1] - 1), NO_CHILD)
         can_exit.append(mask[:, -1])
         children.append(table)
         if not len(rows):
             break
-        stepped = env.step(
-            env.States(fresh[rows].reshape(-1, *shape)), env.actions_from_tensor(actions[:, None])
-        ).tensor
-        unique, inverse = stepped.reshape(len(rows), -1).cpu().unique(dim=0, return_inverse=True)
+        taken = env.actions_from_tensor(actions[:, None])
+        stepped = env.step(env.States(fresh[rows].clone()), taken).tensor.cpu()
+        unique, inverse = stepped.reshape(len(rows), -1).unique(dim=0, return_inverse=True)
         before = len(seen)
-        keys = [row.tobytes() for row in unique.numpy()]
-        numbers = torch.tensor([seen.setdefault(key, len(seen)) for key in keys])
+        numbers = torch.tensor([seen.setdefault(key, len(seen)) for key in keys_of(unique)])
         if len(seen) > max_states:
-            raise GenflowError(
-                f"this task has more than {max_states:,} states; "
-                "use a metric that samples instead of an exact one"
-            )
+            return None
         table[rows, actions] = numbers[inverse]
-        fresh = unique[numbers >= before]
+        fresh = unique[numbers >= before].reshape(-1, *env.s0.shape)
         states.append(fresh)
-    every, edges = torch.cat(states).reshape(-1, *shape), torch.cat(children)
-    levels = _topological_levels(edges)
-    if sum(map(len, levels)) < len(every):
-        on_cycle = torch.ones(len(every), dtype=torch.bool)
+    return Found(torch.cat(states), torch.cat(children), torch.cat(can_exit))
+
+
+def enumerate_states(env: DiscreteEnv, max_states: int) -> StateGraph:
+    """Enumerate the states of a torchgfn environment, whose trajectories to a state may differ in length.
+
+    Raises:
+        GenflowError: there are more than `max_states` states, or a trajectory can return to one.
+    """
+    found = breadth_first(env, max_states)
+    if found is None:
+        raise GenflowError(
+            f"this task has more than {max_states:,} states; use a metric that samples instead of an exact"
+            " one"
+        )
+    levels = topological_levels(found.children)
+    if sum(map(len, levels)) < len(found.states):
+        on_circle = torch.ones(len(found.states), dtype=torch.bool)
         for level in levels:
-            on_cycle[level] = False
+            on_circle[level] = False
         raise GenflowError(
             f"{type(env).__name__}: a trajectory can return to a state that it has left, on the way to"
-            f" {brief(every[on_cycle][0].tolist())}; forbid an action there, as the states of a GFlowNet"
-            " form a graph without cycles"
+            f" {brief(found.states[on_circle][0].tolist())}; forbid an action there, as the states of a"
+            " GFlowNet form a graph without cycles"
         )
-    return StateGraph(every, edges, torch.cat(can_exit), tuple(levels))
+    return StateGraph(*found, tuple(levels))
 
 
-def _topological_levels(children: Tensor) -> list[Tensor]:
-    """States by the most steps that lead to them; those in and behind a cycle are left out."""
+def topological_levels(children: Tensor) -> list[Tensor]:
+    """Return states by the most steps that lead to them; those on and behind a circle are left out.
+
+    Args:
+        children: (S, A-1) as in `StateGraph`.
+    """
     ahead = torch.bincount(children[children != NO_CHILD], minlength=len(children))
     level, levels = (ahead[:1] == 0).nonzero()[:, 0], []
     while len(level):

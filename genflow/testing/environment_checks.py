@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from genflow import exact
+from genflow.enumeration import keys_of
 from genflow.errors import GenflowError
 from genflow.interfaces import behaviour
 from genflow.interfaces.transitions import Transitions
 from genflow.interfaces.validation import kind_of
 from genflow.schema import brief
 from genflow.seeding import seeded_cpu
-from genflow.testing.enumeration import keys_of, stepped
+from genflow.testing.enumeration import stepped
 from genflow.testing.outcomes import Note, Skipped
 from genflow.testing.tasks import TaskUnderTest
 
@@ -94,7 +95,8 @@ def check_circles(task: TaskUnderTest) -> Iterator[str]:
     """
     states = task.all
     if states.levels is None:
-        back = states.depth[states.steps[:, 2]] <= states.depth[states.steps[:, 0]]
+        # states are numbered breadth first, so that each circle has a step to a lower number
+        back = states.steps[:, 2] <= states.steps[:, 0]
         start, action, end = states.steps[back][0].tolist()
         yield (
             f"{task.name}: steps lead in a circle, action {action} from state {task.shown(start)} back to"

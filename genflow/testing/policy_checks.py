@@ -16,7 +16,6 @@ from genflow.errors import GenflowError
 from genflow.interfaces.policy import PolicyArch
 from genflow.interfaces.validation import kind_of, numbers_of
 from genflow.population import Population
-from genflow.precision import float32_default
 from genflow.registry import registry
 from genflow.schema import brief
 from genflow.seeding import seeded_cpu
@@ -123,10 +122,11 @@ def check_condition_numbers(task: PolicyUnderTest) -> Iterator[str]:
 def check_module(task: PolicyUnderTest) -> Iterator[str]:
     """The module maps inputs (B, s) to finite logits (B, A), each row alone, and the same each time."""
     task.require_use()
-    name, inputs = f"{task.arch_name}.build()", task.inputs
-    width, actions = inputs.shape[1], task.own.n_actions
-    with seeded_cpu(0), float32_default():
-        module = task.arch.build(width, actions)
+    built = "build_for" if task.arch.reads_units else "build"
+    name, inputs = f"{task.arch_name}.{built}()", task.inputs
+    actions = task.own.n_actions
+    with seeded_cpu(0):
+        module = task.structure.module()
     with torch.no_grad():
         logits, again = module(inputs), module(inputs)
         alone = torch.cat([module(row) for row in inputs.split(1)])

@@ -18,7 +18,7 @@ from genflow.interfaces.validation import kind_of
 from genflow.schema import brief
 from genflow.structure import Structure
 from genflow.testing.environment_checks import CLOSE
-from genflow.testing.outcomes import Skipped
+from genflow.testing.outcomes import Note, Skipped
 from genflow.testing.tasks import TaskUnderTest
 
 #: the most objects of an expensive reward that are scored
@@ -169,7 +169,7 @@ def check_expensive(task: RewardUnderTest) -> Iterator[str]:
     task.reward.score(objects)
     share = (time.perf_counter() - began) / len(objects)
     if share > SLOW:
-        yield (
+        yield Note(  # of this machine at this moment
             f"{task.reward_name}: takes {share:.2g} s an object; write expensive = True, so that scores are"
             " counted, kept and shared among workers"
         )

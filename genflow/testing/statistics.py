@@ -12,18 +12,19 @@ LEAST = 5.0
 
 
 def p_value(counts: Tensor, probabilities: Tensor) -> float:
-    """Return Pearson's chi-square p-value of counts (S,) against probabilities (S,), rare cells together."""
+    """Return Pearson's chi-square p-value of counts (S,) against probabilities (S,), rare cells in groups."""
     expected, counts = probabilities.double() * counts.sum(), counts.double()
     if (counts[expected == 0] > 0).any():
         return 0.0
-    order = expected.argsort()
-    expected, counts = expected[order], counts[order]
-    # the rarest cells together are one, which has enough itself
-    rare = max(int((expected < LEAST).sum()), 1)
-    rare = max(rare, int((expected.cumsum(0) < LEAST).sum()) + 1)
-    expected, counts = (torch.cat([each[:rare].sum()[None], each[rare:]]) for each in (expected, counts))
-    if len(expected) < 2:
+    order = expected.argsort(stable=True)
+    groups: list[list[float]] = [[0.0, 0.0]]
+    for much, found in zip(expected[order].tolist(), counts[order].tolist(), strict=True):
+        if groups[-1][0] >= LEAST:
+            groups.append([0.0, 0.0])
+        groups[-1][0] += much
+        groups[-1][1] += found
+    if len(groups) < 2:  # there is but one object, or hardly any sample
         return 1.0
-    statistic = ((counts - expected) ** 2 / expected).sum()
-    freedom = torch.tensor((len(expected) - 1) / 2, dtype=torch.float64)
-    return float(torch.special.gammaincc(freedom, statistic / 2))
+    own, drawn = torch.tensor(groups, dtype=torch.float64).T
+    freedom = torch.tensor((len(groups) - 1) / 2, dtype=torch.float64)
+    return float(torch.special.gammaincc(freedom, ((drawn - own) ** 2 / own).sum() / 2))

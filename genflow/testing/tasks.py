@@ -111,7 +111,7 @@ class TaskUnderTest:
         Raises:
             Skipped: there are too many states, steps lead in a circle, or genflow refuses the task.
         """
-        return self.all.graph(self.env.n_actions)
+        return self.all.graph()
 
     @cached_property
     def ends(self) -> Tensor:

@@ -159,10 +159,18 @@ class PopulationTrainee(StackedPolicies):
     def _may_capture(self) -> bool:
         """Whether a step is asked for as a CUDA graph, or worth one, and of a kind that can be one."""
         options, longest = self.options, self.transitions.max_steps
+        reasons = {
+            "policies are not on a GPU": self.log_z.device.type != "cuda",
+            "distillation samples no trajectories": options.objective == "distill",
+            "trajectories are replayed": self.replay is not None,
+            "workers share the counted scores": self.world.size > 1,
+        }
+        against = next((reason for reason, holds in reasons.items() if holds), None)
+        if options.cuda_graph == "on" and against is not None and self._warn is not None:
+            self._warn(f"{self.structure.name}: cuda_graph=on changes nothing, as {against}")
         few = longest is not None and longest * self.members * options.batch_size <= GRAPH_ROWS
         asked = few if options.cuda_graph == "auto" else options.cuda_graph == "on"
-        balances = options.objective != "distill" and self.replay is None and self.world.size == 1
-        return asked and balances and self.log_z.device.type == "cuda"
+        return asked and against is None
 
     def _balance(self, own: slice, epsilon: float, rng: torch.Generator) -> dict[str, Tensor]:
         """Compute the gradients of a block in place, and return its losses and rewards (m,)."""

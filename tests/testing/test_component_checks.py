@@ -100,7 +100,8 @@ def test_a_mistake_of_a_reward_is_found(check, members, mend):
 
 def test_a_slow_reward_must_say_that_it_is_expensive(monkeypatch):
     monkeypatch.setattr(rewards, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
-    assert "write expensive = True" in found(rewards.check_expensive, paid())
+    (note,) = made(rewards.check_expensive, lambda: paid(), "here").notes
+    assert "write expensive = True" in note
     passes(rewards.check_expensive, paid(expensive=True))
 
 
