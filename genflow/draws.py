@@ -11,7 +11,7 @@ from torch import Tensor
 TINY, LOWEST = 1e-30, -1e30
 
 
-def drawn(scores: Tensor, gumbel: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def sample_actions(scores: Tensor, gumbel: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Draw actions (M, R) by logits and Gumbel noise (M, R, A), and tell where no action is allowed, (M, R).
 
     The argmax of both is a draw from the softmax of the logits (Maddison et al. 2014). A policy whose logits

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from genflow import exact
-from genflow.draws import drawn, gumbel_noise
+from genflow.draws import gumbel_noise, sample_actions
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 from genflow.rollouts import Rollouts, Trace, arranged
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class FixedRollouts:
     """Trajectories whose rewards are not yet known.
 
     Attributes:
@@ -70,7 +70,7 @@ class Walk:
 
 
 @torch.no_grad()
-def walk(transitions: Transitions, trace: Trace, uniform: Tensor, epsilon: Tensor) -> Walk:
+def sample_fixed(transitions: Transitions, trace: Trace, uniform: Tensor, epsilon: Tensor) -> FixedRollouts:
     """Take T steps with B trajectories of each of M policies.
 
     Args:
@@ -87,11 +87,13 @@ def walk(transitions: Transitions, trace: Trace, uniform: Tensor, epsilon: Tenso
     for own_gumbel, own_explored in zip(gumbel, explored, strict=True):
         logits, cache = trace(states)
         masks = transitions.forward_masks(states)
-        actions, stuck = drawn(logits.masked_fill(own_explored, 0.0), own_gumbel, masks)
+        actions, stuck = sample_actions(logits.masked_fill(own_explored, 0.0), own_gumbel, masks)
         any_stuck, valid, moving = any_stuck | stuck, moving, moving & (actions != exit_action)
         steps.append((states, masks, actions, valid, logits, *cache))
         # what has ended repeats its exit
         states = transitions.step(states, actions.masked_fill(~moving, exit_action))
     rows = (torch.stack(parts, 2).flatten(1, 2) for parts in zip(*steps, strict=True))
     every, masks, actions, valid, logits, *kept = rows
-    return Walk(transitions, every, masks, actions, valid, logits, tuple(kept), states, any_stuck, moving)
+    return FixedRollouts(
+        transitions, every, masks, actions, valid, logits, tuple(kept), states, any_stuck, moving
+    )

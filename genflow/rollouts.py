@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genflow import exact
-from genflow.draws import drawn, gumbel_noise
+from genflow.draws import gumbel_noise, sample_actions
 from genflow.errors import GenflowError
 from genflow.interfaces.transitions import Transitions
 
@@ -167,7 +167,7 @@ def sample(
         scores = logits if index is None else _rows(logits, index)
         if explored is not None:
             scores = scores.masked_fill(explored[:, :under_way], 0.0)
-        actions, stuck = drawn(scores, gumbel[:, :under_way], masks)
+        actions, stuck = sample_actions(scores, gumbel[:, :under_way], masks)
         valid, moving = moving, moving & (actions != exit_action)
         steps.append(
             (

@@ -12,7 +12,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-from genflow.fixed_rollouts import Walk, walk
+from genflow.fixed_rollouts import FixedRollouts, sample_fixed
 from genflow.rollouts import log_rewards
 from genflow.training.stacked import StackedPolicies
 
@@ -23,7 +23,7 @@ WARM_UP = 2
 class FixedStep:
     """The losses of new trajectories of M policies, and the gradients in place.
 
-    `walk` and `learn` neither wait for the device nor depend on values but in tensors.
+    `roll_out` and `learn` neither wait for the device nor depend on values but in tensors.
     """
 
     def __init__(self, policies: StackedPolicies) -> None:
@@ -35,7 +35,7 @@ class FixedStep:
         self.epsilon = torch.zeros((), dtype=torch.float32, device=device)
         self.log_reward = torch.zeros(shape, dtype=torch.float32, device=device)
         self._everyone = slice(0, policies.members)
-        self._walk, self._learn = self.walk, self.learn
+        self._roll_out, self._learn = self.roll_out, self.learn
 
     @classmethod
     def captured(cls, policies: StackedPolicies, warn: Callable[[str], None] | None) -> Self | None:
@@ -56,24 +56,24 @@ class FixedStep:
             )
         return None
 
-    def walk(self) -> Walk:
+    def roll_out(self) -> FixedRollouts:
         """Take the steps of all trajectories."""
         trace = self.policies.trace(self._everyone)
-        return walk(self.policies.transitions, trace, self.uniform, self.epsilon)
+        return sample_fixed(self.policies.transitions, trace, self.uniform, self.epsilon)
 
-    def learn(self, walked: Walk) -> tuple[Tensor, Tensor]:
+    def learn(self, rollouts: FixedRollouts) -> tuple[Tensor, Tensor]:
         """Return losses and mean rewards (M,)."""
-        losses = self.policies.balance(self._everyone, walked.rollouts(self.log_reward))
+        losses = self.policies.balance(self._everyone, rollouts.rollouts(self.log_reward))
         return losses, self.log_reward.double().exp().mean(1)
 
     def __call__(self, epsilon: float, rng: torch.Generator) -> dict[str, Tensor]:
         """Take new trajectories and compute the gradients; return losses and rewards (M,)."""
         self.uniform.uniform_(generator=rng)
         self.epsilon.fill_(epsilon)
-        walked = self._walk()
-        walked.require_ended()
-        self.log_reward.copy_(log_rewards(self.policies.transitions, walked.final))
-        losses, rewards = self._learn(walked)
+        rollouts = self._roll_out()
+        rollouts.require_ended()
+        self.log_reward.copy_(log_rewards(self.policies.transitions, rollouts.final))
+        losses, rewards = self._learn(rollouts)
         return {"loss": losses, "reward": rewards}
 
     def capture(self) -> None:
@@ -90,22 +90,22 @@ class FixedStep:
         try:
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UP):
-                    self.learn(self.walk())
+                    self.learn(self.roll_out())
         finally:
             torch.cuda.set_sync_debug_mode(before)
         torch.cuda.current_stream().wait_stream(stream)
-        walking, learning = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(walking, stream=stream):
-            walked = self.walk()
-        with torch.cuda.graph(learning, pool=walking.pool(), stream=stream):
-            found = self.learn(walked)
+        rolling, learning = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(rolling, stream=stream):
+            rollouts = self.roll_out()
+        with torch.cuda.graph(learning, pool=rolling.pool(), stream=stream):
+            found = self.learn(rollouts)
 
-        def replay_walk() -> Walk:
-            walking.replay()
-            return walked
+        def replay_rollouts() -> FixedRollouts:
+            rolling.replay()
+            return rollouts
 
-        def replay_learn(walked: Walk) -> tuple[Tensor, Tensor]:
+        def replay_learn(rollouts: FixedRollouts) -> tuple[Tensor, Tensor]:
             learning.replay()
             return found
 
-        self._walk, self._learn = replay_walk, replay_learn
+        self._roll_out, self._learn = replay_rollouts, replay_learn

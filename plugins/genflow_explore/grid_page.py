@@ -10,7 +10,7 @@ from . import tasks
 from .widgets import Dial, frame, message
 from .work import Latest, Worker
 
-#: a structure's field -> low, high, value, step and what it is: what the generator that ships was trained on
+#: a structure's field -> low, high, value, step and what it is, within what the generator that ships covers
 FIELDS: dict[str, tuple[float, float, tuple[float, ...], float, str, str]] = {
     "ndim": (1, 6, (2,), 1, "n", "dimensions"),
     "height": (2, 64, (8,), 1, "h", "positions of each"),

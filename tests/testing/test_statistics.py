@@ -28,7 +28,7 @@ def test_samples_of_the_distribution_pass_and_p_values_are_spread(states):
 @pytest.mark.parametrize("states", [30, 2_000, 20_000])
 def test_a_sampler_that_keeps_to_some_objects_is_found(states):
     even = torch.full((states,), 1 / states, dtype=torch.float64)
-    some = torch.where(torch.arange(states) < states // 2, 1.2, 0.8).double() / states
+    some = torch.where(torch.arange(states) < states // 2, 1.6, 0.4).double() / states
     few = torch.where(torch.arange(states) % (states // 10) == 0, 1.0, 0.0).double()
     assert p_value(drawn(some, 0), even) < UNLIKELY
     assert p_value(drawn(few / few.sum(), 0), even) < UNLIKELY

@@ -47,7 +47,7 @@ def test_it_is_the_plain_step(task, objective, way, monkeypatch):
 def test_it_neither_waits_for_the_device_nor_has_sizes_that_depend_on_values(objective, way):
     # on this device there are no values
     step = FixedStep(trainee(way(grid(2, 5)), device="meta", objective=objective))
-    losses, rewards = step.learn(step.walk())
+    losses, rewards = step.learn(step.roll_out())
     assert losses.shape == rewards.shape == (3,)
 
 
@@ -84,6 +84,17 @@ def test_what_cannot_be_captured_is_said_in_a_line(monkeypatch, capfd):
     assert [line.count("\n") for line in said] == [0, 0]
     assert "(no); its kernels are launched one by one" in said[0]
     assert "(GridTransitions.max_steps is not told)" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "reason"), [("tb", "policies are not on a GPU"), ("distill", "policies are not on a GPU")]
+)
+def test_a_graph_that_was_asked_for_and_cannot_be_is_told(objective, reason):
+    said = []
+    trainee(grid(2, 4), objective=objective, cuda_graph="on", warn=said.append)
+    assert [line.partition(": ")[2] for line in said] == [f"cuda_graph=on changes nothing, as {reason}"]
+    trainee(grid(2, 4), objective=objective, cuda_graph="auto", warn=said.append)
+    assert len(said) == 1
 
 
 @NEEDS_GPU
