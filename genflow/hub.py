@@ -136,17 +136,29 @@ def write_readme(folder: Path, card: Card, name: str | None = None) -> None:
         name: what the README calls it, by default the name of the folder.
 
     Raises:
-        GenflowError: the file cannot be read or written.
+        GenflowError: the file cannot be written.
     """
     path = folder / README
-    if not os.path.exists(path) or MARK in read_text(path):
+    if not os.path.exists(path) or _is_ours(path):
         write_bytes(path, readme(card, name or Path(os.path.abspath(folder)).name).encode())
 
 
+def _is_ours(path: Path) -> bool:
+    try:
+        return read_text(path).rstrip().endswith(MARK)
+    except GenflowError:  # ours is a text in UTF-8 that can be read
+        return False
+
+
 def readme(card: Card, name: str) -> str:
-    """Return the model card in the hub's form, Markdown under YAML, for a generator of this name."""
+    """Return the model card in the hub's form, Markdown under YAML, for a generator of this name.
+
+    If the name is the id of a repository, the example loads it from there, else from a folder to be filled in.
+    """
     import huggingface_hub
 
+    name = _plain(name)
+    source = name if HUB_ID.fullmatch(name) else "path/to/generator"
     shown = sorted(card.quality, key=lambda entry: entry.role != "test")[:MAX_ROWS]
     results = [
         huggingface_hub.EvalResult(
@@ -156,8 +168,8 @@ def readme(card: Card, name: str) -> str:
             dataset_name=card.env,
             dataset_config=_plain(entry.name),
             dataset_split=entry.role,
-            metric_type=metric,
-            metric_name=f"{metric}, mean of {entry.num} generated policies",
+            metric_type=_plain(metric),
+            metric_name=f"{_plain(metric)}, mean of {entry.num} generated policies",
             metric_value=value,
         )
         for entry in shown
@@ -184,12 +196,12 @@ def readme(card: Card, name: str) -> str:
         "```python",
         "import genflow  # the distribution is called genflownet",
         "",
-        f'policies = genflow.generate("{card.env}", "{example}", num=8, generator="{name}")',
+        f'policies = genflow.generate("{card.env}", "{example}", num=8, generator="{source}")',
         "```",
     ]
     if card.coverage:
         lines += ["", "## What it covers", "", "| field | from | to |", "|---|---|---|"]
-        lines += [f"| `{key}` | {low:g} | {high:g} |" for key, (low, high) in card.coverage.items()]
+        lines += [f"| `{_plain(key)}` | {low:g} | {high:g} |" for key, (low, high) in card.coverage.items()]
     if shown:
         metrics = list(dict.fromkeys(metric for entry in shown for metric in entry.metrics))
         lines += [
@@ -198,7 +210,7 @@ def readme(card: Card, name: str) -> str:
             "",
             "Means, in brackets those of untrained policies. No structure here was trained on.",
             "",
-            f"| structure | role | policies | {' | '.join(metrics)} |",
+            f"| structure | role | policies | {' | '.join(map(_plain, metrics))} |",
             "|---" * (3 + len(metrics)) + "|",
         ]
         for entry in shown:

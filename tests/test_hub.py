@@ -236,14 +236,19 @@ def test_the_figures_of_the_card_are_in_the_readme_as_the_hub_reads_them():
 def test_what_a_strangers_card_says_stays_in_its_cell(small):
     card = Generator.from_pretrained(small).card
     hostile = '<script>|\n---\n`"x" ' + "y" * 500
-    entry = card.quality[0].model_copy(update={"name": hostile})
+    metrics = {hostile: 0.5, "js": 0.25}
+    entry = card.quality[0].model_copy(update={"name": hostile, "metrics": metrics})
     more = {"license": "mit\ntags: [evil]"}
-    card = card.model_copy(update={"quality": [entry], "provenance": more})
+    coverage = {hostile: (1.0, 2.0)}
+    card = card.model_copy(update={"quality": [entry], "provenance": more, "coverage": coverage})
     text = readme(card, "me/grids")
     data = huggingface_hub.ModelCard(text).data
     assert "evil" not in data.tags and "<script" not in text
     (row,) = [line for line in text.splitlines() if "| selection |" in line]
-    assert row.count("|") == 5
+    assert row.count("|") == 6
+    (head,) = [line for line in text.splitlines() if "| structure | role |" in line]
+    (covered,) = [line for line in text.splitlines() if line.endswith(" | 1 | 2 |")]
+    assert head.count("|") == 6 and covered.count("|") == 4 and covered.count("`") == 2
 
 
 def test_a_readme_of_ones_own_is_kept(small, tmp_path):
@@ -256,6 +261,20 @@ def test_a_readme_of_ones_own_is_kept(small, tmp_path):
     (tmp_path / "a" / README).write_text("my own")
     generator.save_pretrained(tmp_path / "a")
     assert (tmp_path / "a" / README).read_text() == "my own"
+    for own in (f"{text}\nMore of mine.\n".encode(), "mé own".encode("latin-1")):
+        (tmp_path / "a" / README).write_bytes(own)
+        generator.save_pretrained(tmp_path / "a")
+        assert (tmp_path / "a" / README).read_bytes() == own
+
+
+def test_the_example_of_a_readme_names_a_folder_or_the_repository(small, tmp_path):
+    card = Generator.from_pretrained(small).card
+    assert 'generator="me/grids@v1")' in readme(card, "me/grids@v1")
+    write_readme(tmp_path, card, "generator")
+    text = (tmp_path / README).read_text()
+    assert "# generator\n" in text and 'generator="path/to/generator")' in text
+    with pytest.raises(GenflowError, match="path/to/generator is no folder"):  # nor asked for at the hub
+        locate("path/to/generator")
 
 
 def test_the_command_line_pushes_what_it_exports(hub, small, run, monkeypatch):
