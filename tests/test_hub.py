@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -118,6 +119,25 @@ def test_a_folder_comes_first_then_what_ships_then_the_hub(hub, small, tmp_path)
         assert locate(here) == Path(here)
     with pytest.raises(GenflowError, match="no id of a hub"):
         locate("hf://mine")
+
+
+def test_a_tilde_is_the_home(hub, small, monkeypatch):
+    monkeypatch.setenv("HOME", str(small.parent))
+    monkeypatch.setenv("USERPROFILE", str(small.parent))
+    assert locate(f"~/{small.name}") == small
+    with pytest.raises(GenflowError, match="holds no generator"):
+        Generator.from_pretrained("~nobody-of-this-name/grids")
+    Path("~", small.name).mkdir(parents=True)
+    assert locate(f"~/{small.name}") == Path("~", small.name)  # a folder that is there comes first
+    assert not hub.asked
+
+
+def test_reading_a_folder_imports_nothing_of_the_hub(small):
+    code = "import genflow, sys; genflow.Generator.from_pretrained(sys.argv[1]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(small)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "huggingface_hub" not in done.stdout.split(), done.stderr
 
 
 def test_what_is_in_the_cache_needs_no_network(hub, small, monkeypatch, tmp_path):
