@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from genflow.errors import GenflowError
 from genflow.model_card import Card
 from genflow.progress import Progress
 from genflow.schema import brief
-from genflow.storage.files import read_text, write_bytes
+from genflow.storage.files import MAX_JSON, read_text, write_bytes
 from genflow.version import __version__
 
 #: a repository, user/name, and perhaps a branch, tag or commit behind it
@@ -31,6 +32,8 @@ MARK = "<!-- Written by genflow from generator.json. Without this line, it is le
 #: the most measurements in a README; generator.json has all
 MAX_ROWS = 50
 LIBRARY = "genflownet"
+#: the most bytes of a file that is downloaded, by its suffix
+MAX_BYTES = {".json": MAX_JSON, ".safetensors": 2**32}
 
 
 def download(
@@ -50,12 +53,14 @@ def download(
         revision, token, cache_dir, local_files_only: as for ``huggingface_hub.snapshot_download``.
 
     Raises:
-        GenflowError: the repository cannot be had, or lacks one of the files.
+        GenflowError: the repository cannot be had, lacks one of the files, or has one that is too large.
     """
     whole = repository if revision is None else f"{repository}@{revision}"
     with _told(f"cannot download {whole}, which is no folder here"):
         import huggingface_hub
 
+        if not local_files_only:
+            _check_sizes(repository, files, revision, token)
         folder = huggingface_hub.snapshot_download(
             repository,
             revision=revision,
@@ -70,6 +75,22 @@ def download(
     if missing:
         raise GenflowError(f"{whole} on the hub holds no generator: {missing[0]} is missing")
     return Path(folder)
+
+
+def _check_sizes(
+    repository: str, files: Sequence[str], revision: str | None, token: str | bool | None
+) -> None:
+    found: list[Any] = []
+    # what does not work is said by the download, or does not matter to it if all is in the cache
+    with contextlib.suppress(Exception):
+        found = _api(token).get_paths_info(repository, list(files), revision=revision)
+    for each in found:
+        size, most = getattr(each, "size", 0), MAX_BYTES.get(os.path.splitext(each.path)[1], math.inf)
+        if size > most:
+            raise GenflowError(
+                f"{repository} on the hub: {brief(each.path)} has {size:,} bytes, more than {most:,}; nothing"
+                " was downloaded, as no generator is so large"
+            )
 
 
 def create_repository(
@@ -243,7 +264,7 @@ def _told(where: str) -> Iterator[None]:
     """Say in one line what goes wrong at the hub, whose library is quiet meanwhile.
 
     Raises:
-        GenflowError: `where`, why, and what to do.
+        GenflowError: `where`, why, and what to do. Mistakes in code are raised as they are.
     """
     from huggingface_hub import errors, utils
 
@@ -268,7 +289,9 @@ def _told(where: str) -> Iterator[None]:
         raise GenflowError(f"{where}: the hub cannot be reached; go online") from error
     except errors.LocalTokenNotFoundError as error:
         raise GenflowError(f"{where}: log in with `hf auth login`, or set HF_TOKEN") from error
-    except Exception as error:
+    except (GenflowError, AttributeError, LookupError, NameError, TypeError):
+        raise
+    except Exception as error:  # those of requests, httpx and hf_xet have no class in common
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
             raise GenflowError(
                 f"{where}: you may not; run `hf auth login`, or set HF_TOKEN to a token that may write"

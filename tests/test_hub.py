@@ -188,6 +188,30 @@ def test_what_cannot_be_had_is_said_in_one_line(hub, small, run, repository, wor
     assert words in said and said.count("\n") == 1 and repository.split("/")[1] in said
 
 
+@pytest.mark.parametrize(("name", "size"), [(CARD, 2**26 + 1), (TENSORS, 2**32 + 1)])
+def test_what_is_too_large_is_not_downloaded(hub, small, name, size):
+    hub.add_folder("somebody/grids", small)
+    hub.sizes[name] = size
+    with pytest.raises(GenflowError, match=rf"^somebody/grids on the hub: {name} has {size:,} bytes, more"):
+        locate("somebody/grids")
+    assert not hub.fetched("somebody/grids")
+    hub.sizes[name] -= 1
+    assert locate("somebody/grids")
+
+
+@pytest.mark.parametrize("mistake", [AttributeError, KeyError, NameError, TypeError])
+def test_a_mistake_in_code_is_not_taken_for_the_hubs(hub, small, monkeypatch, mistake):
+    def fail(*_args, **_options):
+        raise mistake("ours")
+
+    generator = Generator.from_pretrained(small)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fail)
+    for work in (lambda: locate("somebody/grids"), lambda: generator.push_to_hub("me/grids")):
+        with pytest.raises(mistake, match="ours"):
+            work()
+
+
 def test_no_network_is_said_in_one_line(hub, small, monkeypatch):
     point_at(monkeypatch, f"http://127.0.0.1:{free_port()}")
     for work in (lambda: locate("a/b"), lambda: Generator.from_pretrained(small).push_to_hub("me/grids")):
