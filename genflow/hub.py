@@ -174,7 +174,7 @@ def _is_ours(path: Path) -> bool:
 def readme(card: Card, name: str) -> str:
     """Return the model card in the hub's form, Markdown under YAML, for a generator of this name.
 
-    If the name is the id of a repository, the example loads it from there, else from a folder to be filled in.
+    If the name is the id of a repository, the example loads it from there, else from a folder to fill in.
     """
     import huggingface_hub
 
