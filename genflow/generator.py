@@ -131,8 +131,8 @@ class Generator:
     ) -> None:
         """Write ``generator.safetensors``, its model card ``generator.json``, and the same as ``README.md``.
 
-        The README is in the form of the Hugging Face hub. One that is there is written anew only if it has
-        the last line that genflow writes.
+        The README is in the form of the Hugging Face hub. One that is there is written anew only if it ends
+        in the last line that genflow writes.
 
         Args:
             folder: the folder to write to.

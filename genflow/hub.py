@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ from genflow.errors import GenflowError
 from genflow.model_card import Card
 from genflow.progress import Progress
 from genflow.schema import brief
-from genflow.storage.files import read_text, write_bytes
+from genflow.storage.files import MAX_JSON, read_text, write_bytes
 from genflow.version import __version__
 
 #: a repository, user/name, and perhaps a branch, tag or commit behind it
@@ -31,6 +32,8 @@ MARK = "<!-- Written by genflow from generator.json. Without this line, it is le
 #: the most measurements in a README; generator.json has all
 MAX_ROWS = 50
 LIBRARY = "genflownet"
+#: the most bytes of a file that is downloaded, by its suffix
+MAX_BYTES = {".json": MAX_JSON, ".safetensors": 2**32}
 
 
 def download(
@@ -50,12 +53,14 @@ def download(
         revision, token, cache_dir, local_files_only: as for ``huggingface_hub.snapshot_download``.
 
     Raises:
-        GenflowError: the repository cannot be had, or lacks one of the files.
+        GenflowError: the repository cannot be had, lacks one of the files, or has one that is too large.
     """
     whole = repository if revision is None else f"{repository}@{revision}"
     with _told(f"cannot download {whole}, which is no folder here"):
         import huggingface_hub
 
+        if not local_files_only:
+            _check_sizes(repository, files, revision, token)
         folder = huggingface_hub.snapshot_download(
             repository,
             revision=revision,
@@ -70,6 +75,22 @@ def download(
     if missing:
         raise GenflowError(f"{whole} on the hub holds no generator: {missing[0]} is missing")
     return Path(folder)
+
+
+def _check_sizes(
+    repository: str, files: Sequence[str], revision: str | None, token: str | bool | None
+) -> None:
+    found: list[Any] = []
+    # what does not work is said by the download, or does not matter to it if all is in the cache
+    with contextlib.suppress(Exception):
+        found = _api(token).get_paths_info(repository, list(files), revision=revision)
+    for each in found:
+        size, most = getattr(each, "size", 0), MAX_BYTES.get(os.path.splitext(each.path)[1], math.inf)
+        if size > most:
+            raise GenflowError(
+                f"{repository} on the hub: {brief(each.path)} has {size:,} bytes, more than {most:,}; nothing"
+                " was downloaded, as no generator is so large"
+            )
 
 
 def create_repository(
@@ -136,17 +157,29 @@ def write_readme(folder: Path, card: Card, name: str | None = None) -> None:
         name: what the README calls it, by default the name of the folder.
 
     Raises:
-        GenflowError: the file cannot be read or written.
+        GenflowError: the file cannot be written.
     """
     path = folder / README
-    if not os.path.exists(path) or MARK in read_text(path):
+    if not os.path.exists(path) or _is_ours(path):
         write_bytes(path, readme(card, name or Path(os.path.abspath(folder)).name).encode())
 
 
+def _is_ours(path: Path) -> bool:
+    try:
+        return read_text(path).rstrip().endswith(MARK)
+    except GenflowError:  # ours is a text in UTF-8 that can be read
+        return False
+
+
 def readme(card: Card, name: str) -> str:
-    """Return the model card in the hub's form, Markdown under YAML, for a generator of this name."""
+    """Return the model card in the hub's form, Markdown under YAML, for a generator of this name.
+
+    If the name is the id of a repository, the example loads it from there, else from a folder to fill in.
+    """
     import huggingface_hub
 
+    name = _plain(name)
+    source = name if HUB_ID.fullmatch(name) else "path/to/generator"
     shown = sorted(card.quality, key=lambda entry: entry.role != "test")[:MAX_ROWS]
     results = [
         huggingface_hub.EvalResult(
@@ -156,8 +189,8 @@ def readme(card: Card, name: str) -> str:
             dataset_name=card.env,
             dataset_config=_plain(entry.name),
             dataset_split=entry.role,
-            metric_type=metric,
-            metric_name=f"{metric}, mean of {entry.num} generated policies",
+            metric_type=_plain(metric),
+            metric_name=f"{_plain(metric)}, mean of {entry.num} generated policies",
             metric_value=value,
         )
         for entry in shown
@@ -184,12 +217,12 @@ def readme(card: Card, name: str) -> str:
         "```python",
         "import genflow  # the distribution is called genflownet",
         "",
-        f'policies = genflow.generate("{card.env}", "{example}", num=8, generator="{name}")',
+        f'policies = genflow.generate("{card.env}", "{example}", num=8, generator="{source}")',
         "```",
     ]
     if card.coverage:
         lines += ["", "## What it covers", "", "| field | from | to |", "|---|---|---|"]
-        lines += [f"| `{key}` | {low:g} | {high:g} |" for key, (low, high) in card.coverage.items()]
+        lines += [f"| `{_plain(key)}` | {low:g} | {high:g} |" for key, (low, high) in card.coverage.items()]
     if shown:
         metrics = list(dict.fromkeys(metric for entry in shown for metric in entry.metrics))
         lines += [
@@ -198,7 +231,7 @@ def readme(card: Card, name: str) -> str:
             "",
             "Means, in brackets those of untrained policies. No structure here was trained on.",
             "",
-            f"| structure | role | policies | {' | '.join(metrics)} |",
+            f"| structure | role | policies | {' | '.join(map(_plain, metrics))} |",
             "|---" * (3 + len(metrics)) + "|",
         ]
         for entry in shown:
@@ -231,7 +264,7 @@ def _told(where: str) -> Iterator[None]:
     """Say in one line what goes wrong at the hub, whose library is quiet meanwhile.
 
     Raises:
-        GenflowError: `where`, why, and what to do.
+        GenflowError: `where`, why, and what to do. Mistakes in code are raised as they are.
     """
     from huggingface_hub import errors, utils
 
@@ -256,7 +289,9 @@ def _told(where: str) -> Iterator[None]:
         raise GenflowError(f"{where}: the hub cannot be reached; go online") from error
     except errors.LocalTokenNotFoundError as error:
         raise GenflowError(f"{where}: log in with `hf auth login`, or set HF_TOKEN") from error
-    except Exception as error:
+    except (GenflowError, AttributeError, LookupError, NameError, TypeError):
+        raise
+    except Exception as error:  # those of requests, httpx and hf_xet have no class in common
         if getattr(getattr(error, "response", None), "status_code", None) in (401, 403):
             raise GenflowError(
                 f"{where}: you may not; run `hf auth login`, or set HF_TOKEN to a token that may write"

@@ -84,6 +84,8 @@ def _local(given: str, text: str, on_hub: bool) -> Path | None:
         GenflowError: it looks as if it were one of them, and is not there.
     """
     path = Path(given)
+    if not os.path.exists(path):
+        path = Path(os.path.expanduser(path))  # unlike Path.expanduser, leaves an unknown user's as it is
     if os.path.exists(path) or path.is_absolute() or given.startswith((".", "~")):
         return path
     first, slash, rest = text.partition("/")

@@ -60,11 +60,15 @@ _current: ContextVar[_Current | None] = ContextVar("tracking", default=None)
 
 @contextlib.contextmanager
 def tracked(options: TrackingOptions) -> Iterator[None]:
-    """Log what is measured inside.
+    """Log what is measured inside; inside of another such context with equal options, as that one does.
 
     Raises:
         GenflowError: a tracker is unknown, has a wrong option, or needs what is not installed.
     """
+    current = _current.get()
+    if current is not None and current.options == options:  # a tracker that has failed stays left out
+        yield
+        return
     known = registry().names("tracker")
     for name in options.options:
         if name not in known:
@@ -114,9 +118,11 @@ class Followed:
         try:
             yield
         except Exception as error:  # a plugin's code may raise anything
-            tracker, _last = self._logs.pop(name)
-            with contextlib.suppress(Exception):  # it may hold a file
-                tracker.close()
+            if logged := self._logs.pop(name, None):  # None where it cannot be built a second time
+                with contextlib.suppress(Exception):  # it may hold a file
+                    logged[0].close()
+            if name not in self._current.names:  # another log of it has failed before, and was told of
+                return
             self._current.names.remove(name)
             why = str(error) if isinstance(error, GenflowError) else f"{type(error).__name__}: {error}"
             self._progress.warn(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class Hub:
@@ -22,6 +22,7 @@ class Hub:
         gated: repositories whose files are for others.
         private: those that were created as private ones.
         writer: the token that may write; None means that anyone may.
+        sizes: path -> the size that is told of a file in place of its own.
         asked: "METHOD path" of each request.
         messages: of the commits.
     """
@@ -31,6 +32,7 @@ class Hub:
         self.gated: set[str] = set()
         self.private: set[str] = set()
         self.writer: str | None = None
+        self.sizes: dict[str, int] = {}
         self.asked: list[str] = []
         self.messages: list[str] = []
         self.url = ""
@@ -92,7 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path, body = self._asked(), self._body()
-        if self.hub.writer and self.headers["Authorization"] != f"Bearer {self.hub.writer}":
+        if "/paths-info/" in path:
+            self._tell_sizes(path, parse_qs(body.decode())["paths"])
+        elif self.hub.writer and self.headers["Authorization"] != f"Bearer {self.hub.writer}":
             self._refuse(401, "")
         elif path == "/api/repos/create":
             given = json.loads(body)
@@ -126,6 +130,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.messages.append(lines[0]["value"]["summary"])
                 url = f"{self.hub.url}/{repository}/commit/{commit}"
                 self._json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+    def _tell_sizes(self, path: str, names: list[str]) -> None:
+        repository, rest = self._split(path.removeprefix("/api/models/"))
+        if (tree := self._tree(repository, rest.partition("/")[2])) is not None:
+            sizes = {name: self.hub.sizes.get(name, len(tree[name])) for name in names if name in tree}
+            self._json([{"type": "file", "oid": "", "size": sizes[name], "path": name} for name in sizes])
 
     def _asked(self) -> str:
         path = unquote(urlsplit(self.path).path)

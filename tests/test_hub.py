@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub
@@ -120,6 +121,25 @@ def test_a_folder_comes_first_then_what_ships_then_the_hub(hub, small, tmp_path)
         locate("hf://mine")
 
 
+def test_a_tilde_is_the_home(hub, small, monkeypatch):
+    monkeypatch.setenv("HOME", str(small.parent))
+    monkeypatch.setenv("USERPROFILE", str(small.parent))
+    assert locate(f"~/{small.name}") == small
+    with pytest.raises(GenflowError, match="holds no generator"):
+        Generator.from_pretrained("~nobody-of-this-name/grids")
+    Path("~", small.name).mkdir(parents=True)
+    assert locate(f"~/{small.name}") == Path("~", small.name)  # a folder that is there comes first
+    assert not hub.asked
+
+
+def test_reading_a_folder_imports_nothing_of_the_hub(small):
+    code = "import genflow, sys; genflow.Generator.from_pretrained(sys.argv[1]); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(small)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "huggingface_hub" not in done.stdout.split(), done.stderr
+
+
 def test_what_is_in_the_cache_needs_no_network(hub, small, monkeypatch, tmp_path):
     hub.add_folder("somebody/grids", small)
     before = Generator.from_pretrained("somebody/grids")
@@ -166,6 +186,30 @@ def test_what_cannot_be_had_is_said_in_one_line(hub, small, run, repository, wor
     status, out, said = run("generate", "--generator", repository, "--structure", "ndim=2,height=3")
     assert status == 2 and not out
     assert words in said and said.count("\n") == 1 and repository.split("/")[1] in said
+
+
+@pytest.mark.parametrize(("name", "size"), [(CARD, 2**26 + 1), (TENSORS, 2**32 + 1)])
+def test_what_is_too_large_is_not_downloaded(hub, small, name, size):
+    hub.add_folder("somebody/grids", small)
+    hub.sizes[name] = size
+    with pytest.raises(GenflowError, match=rf"^somebody/grids on the hub: {name} has {size:,} bytes, more"):
+        locate("somebody/grids")
+    assert not hub.fetched("somebody/grids")
+    hub.sizes[name] -= 1
+    assert locate("somebody/grids")
+
+
+@pytest.mark.parametrize("mistake", [AttributeError, KeyError, NameError, TypeError])
+def test_a_mistake_in_code_is_not_taken_for_the_hubs(hub, small, monkeypatch, mistake):
+    def fail(*_args, **_options):
+        raise mistake("ours")
+
+    generator = Generator.from_pretrained(small)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", fail)
+    for work in (lambda: locate("somebody/grids"), lambda: generator.push_to_hub("me/grids")):
+        with pytest.raises(mistake, match="ours"):
+            work()
 
 
 def test_no_network_is_said_in_one_line(hub, small, monkeypatch):
@@ -236,14 +280,19 @@ def test_the_figures_of_the_card_are_in_the_readme_as_the_hub_reads_them():
 def test_what_a_strangers_card_says_stays_in_its_cell(small):
     card = Generator.from_pretrained(small).card
     hostile = '<script>|\n---\n`"x" ' + "y" * 500
-    entry = card.quality[0].model_copy(update={"name": hostile})
+    metrics = {hostile: 0.5, "js": 0.25}
+    entry = card.quality[0].model_copy(update={"name": hostile, "metrics": metrics})
     more = {"license": "mit\ntags: [evil]"}
-    card = card.model_copy(update={"quality": [entry], "provenance": more})
+    coverage = {hostile: (1.0, 2.0)}
+    card = card.model_copy(update={"quality": [entry], "provenance": more, "coverage": coverage})
     text = readme(card, "me/grids")
     data = huggingface_hub.ModelCard(text).data
     assert "evil" not in data.tags and "<script" not in text
     (row,) = [line for line in text.splitlines() if "| selection |" in line]
-    assert row.count("|") == 5
+    assert row.count("|") == 6
+    (head,) = [line for line in text.splitlines() if "| structure | role |" in line]
+    (covered,) = [line for line in text.splitlines() if line.endswith(" | 1 | 2 |")]
+    assert head.count("|") == 6 and covered.count("|") == 4 and covered.count("`") == 2
 
 
 def test_a_readme_of_ones_own_is_kept(small, tmp_path):
@@ -256,6 +305,20 @@ def test_a_readme_of_ones_own_is_kept(small, tmp_path):
     (tmp_path / "a" / README).write_text("my own")
     generator.save_pretrained(tmp_path / "a")
     assert (tmp_path / "a" / README).read_text() == "my own"
+    for own in (f"{text}\nMore of mine.\n".encode(), "mé own".encode("latin-1")):
+        (tmp_path / "a" / README).write_bytes(own)
+        generator.save_pretrained(tmp_path / "a")
+        assert (tmp_path / "a" / README).read_bytes() == own
+
+
+def test_the_example_of_a_readme_names_a_folder_or_the_repository(small, tmp_path):
+    card = Generator.from_pretrained(small).card
+    assert 'generator="me/grids@v1")' in readme(card, "me/grids@v1")
+    write_readme(tmp_path, card, "generator")
+    text = (tmp_path / README).read_text()
+    assert "# generator\n" in text and 'generator="path/to/generator")' in text
+    with pytest.raises(GenflowError, match="path/to/generator is no folder"):  # nor asked for at the hub
+        locate("path/to/generator")
 
 
 def test_the_command_line_pushes_what_it_exports(hub, small, run, monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import hashlib
 import json
 import os
 import pickle
@@ -542,6 +543,31 @@ def test_links_stay_in_the_folder_that_was_named(attacked, tmp_path, kind, which
     path.unlink()
     path.symlink_to(path.name)  # round in a circle
     assert refusal(load, folder)
+
+
+def test_links_of_a_hubs_cache_lead_to_contents_that_hashes_name(attacked, tmp_path):
+    folder = tmp_path / "models--x" / "snapshots" / "s"
+    shutil.copytree(attacked / "population", folder)
+    path = folder / "population.json"
+    data = path.read_bytes()
+    name = hashlib.sha256(data).hexdigest()
+    blobs = ("models--x/blobs", "blobs")
+    secrets = [f"{each}/{file}" for each in blobs for file in ("mine.json", "mi/mine.json", f"zz/{name}")]
+    for target in (*secrets, f"blobs/{name}", "models--y/blobs/" + name):
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / target).write_bytes(data)
+        path.unlink()
+        path.symlink_to(tmp_path / target)
+        assert "leads out of" in (refusal(Population.load, folder) or ""), target
+    shared = tmp_path / "blobs" / name[:2] / name
+    shared.parent.mkdir()
+    shared.write_bytes(data)
+    (tmp_path / "models--x" / "blobs" / name).symlink_to(shared)
+    (tmp_path / "models--x" / "blobs" / name[:40]).write_bytes(data)
+    for content in (name, name[:40]):
+        path.unlink()
+        path.symlink_to(f"../../blobs/{content}")
+        assert refusal(Population.load, folder) is None
 
 
 def test_a_zoo_does_not_lead_elsewhere(attacked, tmp_path):

@@ -7,6 +7,7 @@ environment, structure, policy and provenance.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from genflow.structure import Structure
 TENSORS = "population.safetensors"
 FACTS = "population.json"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+#: the name of a content in a cache of huggingface_hub, which nobody knows who does not know the content
+HASH = re.compile(r"[0-9a-f]{32,64}")
 #: the folders of a fine-tuning: the policies that it was given, and a random start beside them
 TRAININGS = ("finetuned", "from_random")
 #: the levels of folders that `find_populations` searches, as a run directory has zoo/<structure>/
@@ -141,16 +144,17 @@ def inside(folder: Path, name: str) -> Path:
     """Return the path of a name in a folder, after a check that it does not lead out of the folder.
 
     The author of a folder must not choose which files are read elsewhere. The folder itself may be a link. A
-    snapshot in the cache of huggingface_hub consists of links into the cache's folders of contents.
+    snapshot in the cache of huggingface_hub consists of links to contents beside it that their hashes name:
+    ``models--x/blobs/HASH``, or for several repositories ``blobs/HA/HASH``.
 
     Raises:
         GenflowError: the path is a symbolic link that leads out of the folder.
     """
     path, home = folder / name, Path(os.path.realpath(folder))
-    allowed = [home]
+    found, contents = Path(os.path.realpath(path)), []
     if home.parent.name == "snapshots" and (repository := home.parents[1]).name.startswith("models--"):
-        allowed += [repository / "blobs", repository.parent / "blobs"]
-    if not any(Path(os.path.realpath(path)).is_relative_to(each) for each in allowed):
+        contents = [repository / "blobs", repository.parent / "blobs" / found.name[:2]]
+    if not found.is_relative_to(home) and not (found.parent in contents and HASH.fullmatch(found.name)):
         raise GenflowError(f"{path} is a link that leads out of {folder}; put a copy in its place")
     return path
 

@@ -110,7 +110,16 @@ def test_the_tracker_of_the_guide_keeps_a_log_and_goes_on_with_it(tmp_path):
     for step in (1, 3):
         log.log(step, {"loss": 1 / step} | ({"js": 0.5} if step == 1 else {}))
     log.close()
-    assert names["Lines"]().open(tmp_path / "toy", {}) == {"loss": 3, "js": 1}
+    file = tmp_path / "toy" / "figures.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole + b'{"step": 4, "lo')  # a process was killed as it wrote
+    log = names["Lines"]()
+    assert log.open(tmp_path / "toy", {}) == {"loss": 3, "js": 1}
+    assert file.read_bytes() == whole
+    log.log(4, {"loss": 0.25})
+    assert names["Lines"]().open(tmp_path / "toy", {}) == {"loss": 4, "js": 1}
+    file.write_bytes(b'{"st')  # as it wrote the first
+    assert names["Lines"]().open(tmp_path / "toy", {}) == {} and not file.read_bytes()
 
 
 TRACKIO = f"""

@@ -147,6 +147,48 @@ def test_a_tracker_that_fails_is_one_line_and_hurts_nothing(recorder, tmp_path, 
     assert line.startswith("warning: tracker 'recorder' has failed") and "No space left on device" in line
 
 
+def test_a_tracker_that_cannot_be_built_again_is_one_line(recorder, tmp_path, capsys, monkeypatch):
+    built = []
+
+    def once(self, config):
+        Tracker.__init__(self, config)
+        built.append(self)
+        if len(built) == 2:
+            raise OSError("gone")
+
+    monkeypatch.setattr(Recorder, "__init__", once)
+    with tracked(by()):
+        first, second = learn(tmp_path / "a"), learn(tmp_path / "b")
+    assert len(built) == 2 and first == second == learn(tmp_path / "plain")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: tracker 'recorder' has failed") and "OSError: gone" in line
+
+
+def test_a_tracker_that_has_failed_stays_left_out_of_later_stages(recorder, tmp_path, capsys):
+    failing = by(recorder={"broken": "log"})
+    config = load_config(**SMALL, structures=TASKS[:1]).model_copy(update={"tracking": failing})
+    structures = config.training_structures()
+    with tracked(config.tracking):
+        for stage in ("zoo", "trained"):
+            train_zoo(config, structures, config.zoo, tmp_path / stage, Progress(quiet=True))
+        assert recorder.calls == ["open", "close"]
+        with tracked(by()):  # other options are another choice
+            learn(tmp_path / "toy")
+    assert capsys.readouterr().err.count("warning") == 1 and set(recorder.logs) == {TASKS[0], "toy"}
+
+
+def test_a_tracker_that_fails_in_two_logs_at_once_is_one_line(recorder, tmp_path, capsys):
+    quiet = Progress(quiet=True)
+    with (
+        tracked(by(recorder={"broken": "close"})),
+        Followed(tmp_path / "a", {}, quiet) as first,
+        Followed(tmp_path / "b", {}, quiet) as second,
+    ):
+        for followed in (first, second):
+            followed.tell({"loss": [[1, 0.5]]})
+    assert capsys.readouterr().err.count("warning") == 1
+
+
 def test_of_several_trackers_only_the_one_that_fails_is_left_out(third_party, recorder, tmp_path, capsys):
     third_party("register_trackers", "broken", f"{__name__}:Recorder")
     with tracked(by("broken", "recorder", broken={"broken": "open"})):
