@@ -1,9 +1,9 @@
 """``genflow new-plugin``: a distribution of one's own, written from the templates that ship.
 
 The templates are in ``templates/``: what all kinds share in ``common``, texts that several of them contain in
-``parts``, the rest in a folder a kind. Rewards have one more, `Environment.reward_template` or ``reward-any``.
-What architectures, metrics and encoders are tried on is in ``defaults.toml``. In the names of files and in
-their text ``$name`` and its like are replaced, as `string.Template` does.
+``parts``, the rest in a folder a kind. Rewards have one more, `Environment.reward_template` or
+``reward-any``. What architectures, metrics and encoders are tried on is in ``defaults.toml``. In the names of
+files and in their text ``$name`` and its like are replaced, as `string.Template` does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from genflow.registry import defaults, registry
 from genflow.schema import brief, reward_field
 from genflow.storage.files import TEMPORARY_SUFFIX, told_in_one_line
 from genflow.structure import Structure
-from genflow.structure_fields import fields_text, parse_fields, resolve_fields
+from genflow.structure_fields import at_default, field_text, parse_fields, resolve_fields
 
 SUFFIX = ".tmpl"
 #: kinds with a template
@@ -77,8 +77,7 @@ def write_plugin(
             raise GenflowError(f"{target} exists already; give another folder with --out")
         parts = _filled(templates.joinpath("parts"), values)
         values |= {f"part_{part.partition('.')[0]}": text.rstrip() for part, text in parts.items()}
-        recipe = _fill(folders[-1].joinpath(f"recipe.toml{SUFFIX}"), values)
-        values["tried"] = tomllib.loads(recipe)["structures"][0]  # by the tests
+        values["tried"] = _first_structure(folders[-1].joinpath(f"recipe.toml{SUFFIX}"), values)
         files: dict[str, str] = {}
         for each in folders:
             files |= _filled(each, values)
@@ -143,10 +142,14 @@ def _structures_of(name: str, env: str, given: Sequence[str]) -> dict[str, str]:
             " last is held out of training"
         )
     key = reward_field(cls.Config)
-    *trained, held_out = (f"{_as_parsed(env, each, key)},{key}={name}".lstrip(",") for each in named)
+    texts = [_as_parsed(env, each, key) for each in named]
+    *trained, held_out = (Structure.parse(env, text) for text in texts)
     if held_out in trained:
-        raise GenflowError(f"--structure {brief(named[-1])}, the last one, is held out; do not train on it")
-    return {"structures": _listed(trained), "selected": _listed([]), "held_out": _listed([held_out])}
+        raise GenflowError(
+            f"--structure {brief(named[-1])} is the last one, held out; do not train on it too"
+        )
+    texts = [f"{text},{key}={name}".lstrip(",") for text in texts]
+    return {"structures": _listed(texts[:-1]), "selected": _listed([]), "held_out": _listed(texts[-1:])}
 
 
 def _as_parsed(env: str, text: str, key: str | None) -> str:
@@ -168,8 +171,13 @@ def _as_parsed(env: str, text: str, key: str | None) -> str:
         raise GenflowError(
             f"{shown} names a file, which the plugin would not find where it is installed; leave it out"
         ) from None
-    kept = [each for each in fields if each not in {key, *paid}]
-    return fields_text((structure.environment.config, structure.arch.config), kept)
+    values, texts = structure.filled(), []
+    for config in (structure.environment.config, structure.arch.config):
+        for each in type(config).model_fields:
+            # a validator may have filled in what was not given
+            if each != key and (each in fields or not at_default(config, each)):
+                texts.append(f"{each}={field_text(type(config), each, values[each])}")
+    return ",".join(texts)
 
 
 def _listed(texts: Sequence[str]) -> str:
@@ -188,6 +196,14 @@ def _filled(folder: Traversable, values: Mapping[str, str], prefix: str = "") ->
         else:
             files[path] = _fill(each, values)
     return files
+
+
+def _first_structure(recipe: Traversable, values: Mapping[str, str]) -> str:
+    """What the tests of a template try: the first structure that its recipe trains on."""
+    try:
+        return str(tomllib.loads(_fill(recipe, values))["structures"][0])
+    except (LookupError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise GenflowError(f"template {recipe} is no recipe with structures: {brief(repr(error))}") from None
 
 
 def _fill(file: Traversable, values: Mapping[str, str]) -> str:

@@ -34,7 +34,15 @@ def shipped(env: str) -> list[Path]:
 
 
 def packaged(target: str, says: str) -> Path:
-    """Return the folder ``"package:folder"``, which may lack; `says` begins the error on a missing package."""
+    """Return the folder that ``"package:folder"`` names, whether or not it exists.
+
+    Args:
+        target: the folder.
+        says: how the error begins.
+
+    Raises:
+        GenflowError: the package is not installed.
+    """
     package, _, folder = target.partition(":")
     try:
         # packages are installed unzipped, so that the resource is a folder on disk

@@ -186,18 +186,6 @@ def field_text(model: type[BaseModel], key: str, value: Any) -> str:
     return to_text(value, _literals(kinds), flat=not any(map(_is_text, kinds)))
 
 
-def fields_text(configs: Iterable[BaseModel], keys: Iterable[str]) -> str:
-    """Write some fields of options as the text that `Structure.parse` reads, without quotation marks."""
-    values = {
-        key: (type(config), value)
-        for config in configs
-        for key, value in config.model_dump(mode="json").items()
-    }
-    return ",".join(
-        f"{key}={field_text(values[key][0], key, values[key][1])}" for key in keys if key in values
-    )
-
-
 def name_of(configs: Iterable[BaseModel], always: Container[str]) -> str:
     """Write the fields that differ from their default, and those of `always`; else the first field."""
     parts, rest = [], []
