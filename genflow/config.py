@@ -10,7 +10,6 @@ import contextlib
 import copy
 import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from genflow.distributed.process_group import require_gpu_for_each_worker
 from genflow.errors import GenflowError
 from genflow.given import read_structure
 from genflow.noise import Sampler
-from genflow.registry import registry
+from genflow.registry import defaults, registry
 from genflow.schema import Schema, validate
 from genflow.storage.files import read_json
 from genflow.storage.runs import PLUGIN_FILES
@@ -218,7 +217,8 @@ def load_config(
     Raises:
         GenflowError: the file cannot be read, a key is unknown, or a value does not fit.
     """
-    values = tomllib.loads(resources.files("genflow").joinpath("defaults.toml").read_text())
+    values = defaults()
+    del values["new_plugin"]  # the rest are options
     if file is not None:
         _merge(values, _read(Path(file)))
     below = copy.deepcopy(values)

@@ -1,8 +1,9 @@
 """``genflow new-plugin``: a distribution of one's own, written from the templates that ship.
 
 The templates are in ``templates/``: what all kinds share in ``common``, texts that several of them contain in
-``parts``, the rest in a folder a kind. Rewards have one more, ``reward-ENVIRONMENT`` or ``reward-other``. In
-the names of files and in their text ``$name`` and its like are replaced, as `string.Template` does.
+``parts``, the rest in a folder a kind. Rewards have one more, `Environment.reward_template` or
+``reward-any``. What architectures, metrics and encoders are tried on is in ``defaults.toml``. In the names of
+files and in their text ``$name`` and its like are replaced, as `string.Template` does.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from pathlib import Path
 from string import Template
 
 from genflow.errors import GenflowError, did_you_mean
-from genflow.registry import registry
+from genflow.pretrained import packaged
+from genflow.registry import defaults, registry
 from genflow.schema import brief, reward_field
 from genflow.storage.files import TEMPORARY_SUFFIX, told_in_one_line
 from genflow.structure import Structure
-from genflow.structure_fields import parse_fields
+from genflow.structure_fields import at_default, field_text, parse_fields, resolve_fields
 
 SUFFIX = ".tmpl"
 #: kinds with a template
@@ -52,29 +54,33 @@ def write_plugin(
         "package": package,
         "dist": package.replace("_", "-"),
         "dot": ".",  # a file whose name begins with one would not be packaged
-        "more": "",  # fields of the structures that several kinds train on
         "cls": "".join(part[:1].upper() + part[1:] for part in name.split("_")),
+        **_tried_on("rewards" if kind == "encoder" else "sizes"),
     }
     _require_free_name(values, kind, env)
-    folders = ["common", kind]
+    templates = resources.files("genflow").joinpath("templates")
+    folders = [templates.joinpath(each) for each in ("common", kind)]
     if kind == "reward":
         assert env is not None  # see `_require_rewards`
-        own = f"reward-{env}"
-        folders.append(own if own in _templates() and not structures else "reward-other")
-        values |= {"env": env} | _structures_of(name, env, structures)
+        own = registry().load("environment", env).reward_template
+        if own is None or structures:
+            folders.append(templates.joinpath("reward-any"))
+            values |= _structures_of(name, env, structures)
+        else:
+            folders.append(packaged(own, f"environment {env!r} says that the template of its rewards is"))
+        values["env"] = env
     elif env is not None or structures:
         raise GenflowError(f"--env and --structure are for rewards, not for the kind {kind}; leave them out")
     target = Path(folder) if folder is not None else Path(values["dist"])
     with told_in_one_line():
         if os.path.lexists(target):
             raise GenflowError(f"{target} exists already; give another folder with --out")
-        parts = _filled(_templates()["parts"], values)
+        parts = _filled(templates.joinpath("parts"), values)
         values |= {f"part_{part.partition('.')[0]}": text.rstrip() for part, text in parts.items()}
-        recipe = _templates()[folders[-1]].joinpath(f"recipe.toml{SUFFIX}").read_text(encoding="utf-8")
-        values["tried"] = tomllib.loads(Template(recipe).substitute(values))["structures"][0]  # by the tests
+        values["tried"] = _first_structure(folders[-1].joinpath(f"recipe.toml{SUFFIX}"), values)
         files: dict[str, str] = {}
         for each in folders:
-            files |= _filled(_templates()[each], values)
+            files |= _filled(each, values)
         _write(target, files)
     return target
 
@@ -120,6 +126,12 @@ def _require_rewards(env: str | None) -> None:
         )
 
 
+def _tried_on(which: str) -> dict[str, str]:
+    """What the templates say of environment and structures, where they are not the user's to choose."""
+    table = defaults()["new_plugin"]
+    return {"env": table["env"]} | {key: _listed(texts) for key, texts in table[which].items()}
+
+
 def _structures_of(name: str, env: str, given: Sequence[str]) -> dict[str, str]:
     """What the templates of a reward say of structures: those trained on, and the last one, held out."""
     cls = registry().load("environment", env)
@@ -130,23 +142,48 @@ def _structures_of(name: str, env: str, given: Sequence[str]) -> dict[str, str]:
             " last is held out of training"
         )
     key = reward_field(cls.Config)
-    for each in given:
-        fields = parse_fields(env, each)[0]
-        if key in fields:
-            raise GenflowError(
-                f"--structure {brief(each)} names a reward; leave {key} out, it is the new one"
-            )
-        Structure.parse(env, each)
-    *trained, held_out = (f"{each},{key}={name}" for each in named)
-    return {
-        "more": f",{key}={name}",
-        "structures": "\n".join(f'  "{each}",' for each in trained),
-        "held_out": held_out,
-    }
+    texts = [_as_parsed(env, each, key) for each in named]
+    *trained, held_out = (Structure.parse(env, text) for text in texts)
+    if held_out in trained:
+        raise GenflowError(
+            f"--structure {brief(named[-1])} is the last one, held out; do not train on it too"
+        )
+    texts = [f"{text},{key}={name}".lstrip(",") for text in texts]
+    return {"structures": _listed(texts[:-1]), "selected": _listed([]), "held_out": _listed(texts[-1:])}
 
 
-def _templates() -> dict[str, Traversable]:
-    return {each.name: each for each in resources.files("genflow").joinpath("templates").iterdir()}
+def _as_parsed(env: str, text: str, key: str | None) -> str:
+    """Write the fields of a structure but those of its reward, as text that needs no quotation marks."""
+    shown = f"--structure {brief(text)}"
+    fields, typed = parse_fields(env, text)
+    if key in typed:
+        raise GenflowError(f"{shown} names a reward; leave {key} out, it is the new one")
+    structure = Structure.parse(env, text)
+    reward = structure.environment.reward
+    paid = set(type(reward.config).model_fields if reward is not None else ())
+    if paid & typed:
+        raise GenflowError(
+            f"{shown} has options of another reward; leave {', '.join(sorted(paid & typed))} out"
+        )
+    try:
+        resolve_fields(env, structure.policy, fields, read_files=False, texts=typed)
+    except GenflowError:  # it was valid where files may be read
+        raise GenflowError(
+            f"{shown} names a file, which the plugin would not find where it is installed; leave it out"
+        ) from None
+    values, texts = structure.filled(), []
+    for config in (structure.environment.config, structure.arch.config):
+        for each in type(config).model_fields:
+            # a validator may have filled in what was not given
+            if each != key and (each in fields or not at_default(config, each)):
+                texts.append(f"{each}={field_text(type(config), each, values[each])}")
+    return ",".join(texts)
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Write texts without quotation marks as a list of TOML, one a line where there are several."""
+    lines = [f'"{each}"' for each in texts]
+    return f"[{''.join(lines)}]" if len(lines) < 2 else "[\n  " + ",\n  ".join(lines) + ",\n]"
 
 
 def _filled(folder: Traversable, values: Mapping[str, str], prefix: str = "") -> dict[str, str]:
@@ -157,8 +194,23 @@ def _filled(folder: Traversable, values: Mapping[str, str], prefix: str = "") ->
         if each.is_dir():
             files |= _filled(each, values, f"{path}/")
         else:
-            files[path] = Template(each.read_text(encoding="utf-8")).substitute(values)
+            files[path] = _fill(each, values)
     return files
+
+
+def _first_structure(recipe: Traversable, values: Mapping[str, str]) -> str:
+    """What the tests of a template try: the first structure that its recipe trains on."""
+    try:
+        return str(tomllib.loads(_fill(recipe, values))["structures"][0])
+    except (LookupError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise GenflowError(f"template {recipe} is no recipe with structures: {brief(repr(error))}") from None
+
+
+def _fill(file: Traversable, values: Mapping[str, str]) -> str:
+    try:
+        return Template(file.read_text(encoding="utf-8")).substitute(values)
+    except (KeyError, ValueError) as error:  # what another distribution ships may be wrong
+        raise GenflowError(f"template {file}: {brief(repr(error))}; is a $$ missing for a $?") from None
 
 
 def _write(target: Path, files: Mapping[str, str]) -> None:

@@ -29,17 +29,26 @@ def shipped(env: str) -> list[Path]:
     Raises:
         GenflowError: the environment is unknown, or names a package that is not installed.
     """
-    folders = []
-    for target in registry().load("environment", env).pretrained:
-        package, _, folder = target.partition(":")
-        try:
-            # packages are installed unzipped, so that the resource is a folder on disk
-            folders.append(Path(str(resources.files(package).joinpath(folder))))
-        except ModuleNotFoundError as error:
-            raise GenflowError(
-                f"environment {env!r} says that a generator ships in {target!r}, but {error}"
-            ) from error
-    return folders
+    targets = registry().load("environment", env).pretrained
+    return [packaged(target, f"environment {env!r} says that a generator ships") for target in targets]
+
+
+def packaged(target: str, says: str) -> Path:
+    """Return the folder that ``"package:folder"`` names, whether or not it exists.
+
+    Args:
+        target: the folder.
+        says: how the error begins.
+
+    Raises:
+        GenflowError: the package is not installed.
+    """
+    package, _, folder = target.partition(":")
+    try:
+        # packages are installed unzipped, so that the resource is a folder on disk
+        return Path(str(resources.files(package).joinpath(folder)))
+    except (ModuleNotFoundError, ValueError) as error:
+        raise GenflowError(f"{says} in {target!r}, but {error}") from error
 
 
 def locate(name: StrPath, revision: str | None = None, **hub: Any) -> Path:

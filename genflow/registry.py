@@ -330,10 +330,15 @@ def _import_target(kind: str, name: str, plugin: Plugin, target: str) -> type[An
 @cache
 def default_name(kind: str) -> str:
     """Return the default name of a kind in ``defaults.toml``."""
+    return str(defaults()[kind])
+
+
+def defaults() -> dict[str, Any]:
+    """Return what ``defaults.toml`` holds, the core's only mention of plugins."""
     import tomllib  # not needed to list plugins
     from importlib import resources
 
-    return str(tomllib.loads(resources.files("genflow").joinpath("defaults.toml").read_text())[kind])
+    return tomllib.loads(resources.files("genflow").joinpath("defaults.toml").read_text())
 
 
 @cache

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -74,6 +78,35 @@ def test_the_distribution_and_what_depends_on_it():
         assert re.match(r"[\w.-]+", each)[0] != "genflow"
     cited = re.search(r"^version: (.*)$", (REPOSITORY / "CITATION.cff").read_text(), re.MULTILINE)
     assert own["version"] == genflow.__version__ == cited[1]
+
+
+def test_sdist_and_the_wheel_made_from_it_hold_every_template(tmp_path):
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    names = [name for name in listed.stdout.split("\0") if (REPOSITORY / name).is_file()]
+    for name in names:  # a copy, since building leaves folders behind
+        if name.startswith(("genflow/", "plugins/")) or "/" not in name:
+            (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, tmp_path / "tree" / name)
+
+    def build(what: str, tree: Path) -> Path:
+        code = f"from setuptools import build_meta; build_meta.build_{what}({str(tmp_path)!r})"
+        subprocess.run([sys.executable, "-c", code], cwd=tree, check=True, capture_output=True)
+        return next(path for path in tmp_path.iterdir() if path.suffix in (".gz", ".whl")).replace(
+            tmp_path / what
+        )
+
+    with tarfile.open(build("sdist", tmp_path / "tree")) as sdist:
+        sdist.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    wheel = set(zipfile.ZipFile(build("wheel", unpacked)).namelist())
+    templates = {name for name in names if name.endswith(".tmpl")}
+    assert {name.split("/")[1] for name in templates} == {
+        "templates", "genflow_hypergrid", "genflow_molecule"
+    }  # fmt: skip
+    assert not [name for name in templates if not (unpacked / name).is_file()]
+    assert not {name.removeprefix("plugins/") for name in templates} - wheel
 
 
 def test_a_run_knows_its_version_under_whatever_name_it_is_installed(monkeypatch):

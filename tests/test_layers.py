@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import genflow
+from genflow.registry import registry
 
 REPO = Path(__file__).resolve().parents[1]
 MAX_LINES, MAX_COLUMNS = 350, 110
@@ -122,6 +123,21 @@ def test_the_core_names_no_plugin() -> None:
         f"{shown(name)}:{number}: names {match[0]}; ask the registry, or move this into the plugin"
         for name, path in modules().items()
         for number, line in enumerate(path.read_text().splitlines(), 1)
+        if (match := pattern.search(line))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_template_of_the_core_names_a_plugin() -> None:
+    """`genflow new-plugin` takes what is concrete from ``defaults.toml`` and from environments."""
+    names = "|".join(registry().names("environment"))
+    pattern = re.compile(rf"\bgenflow_\w+|\b(?:{names})s?\b|\brdkit\b")
+    files = sorted(path for path in REPO.glob("genflow/templates/**/*") if path.is_file())
+    assert len(files) > 30 and pattern.search("hypergrids")
+    wrong = [
+        f"{path.relative_to(REPO)}:{number}: names {match[0]}; see `Environment.reward_template`"
+        for path in files
+        for number, line in enumerate([path.name, *path.read_text().splitlines()])
         if (match := pattern.search(line))
     ]
     assert not wrong, "\n".join(wrong)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from genflow import GenflowError
 from genflow.cli.plugin_kit import KINDS as OFFERED
 from genflow.new_plugin import KINDS, write_plugin
+from genflow.registry import registry
 
 #: name -> kind and what else is given
 PLUGINS = {
@@ -23,7 +26,7 @@ PLUGINS = {
     "components": ("encoder", {}),
     "bump": ("reward", {"env": "hypergrid"}),
     "weighty": ("reward", {"env": "molecule"}),
-    "growing": ("reward", {"env": "hypergrid", "structures": ("ndim=1,height=4", "ndim=1,height=6")}),
+    "growing": ("reward", {"env": "hypergrid", "structures": ('ndim=1,height="4"', "ndim=1,height=6")}),
 }
 
 
@@ -165,6 +168,9 @@ def test_a_file_that_is_written_says_nothing_of_templates(folder):
         ("mine", "reward", {"env": "hypergrid", "structures": ("A",)}, "fewer than two structures"),
         ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,reward=paper")}, "leave reward out"),
         ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,heigth=3")}, "did you mean 'height'?"),
+        ("mine", "reward", {"env": "hypergrid", "structures": ("B", "A,R0=.2")}, "leave R0 out"),
+        ("mine", "reward", {"env": "hypergrid", "structures": ("E*,width=9", 'height="2",ndim=2,width=9')},
+         "held out; do not train on it too"),
         ("mine", "metric", {"env": "hypergrid"}, "leave them out"),
     ],
 )  # fmt: skip
@@ -173,6 +179,81 @@ def test_what_cannot_be_had_is_one_line_and_nothing_is_written(tmp_path, name, k
         write_plugin(name, kind, tmp_path / "new", **given)
     assert message in str(refused.value) and "\n" not in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_structure_that_names_a_file_is_refused_for_the_plugin_would_not_find_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = next(resources.files("genflow_molecule").joinpath("vocabularies").glob("*.json"))
+    shutil.copy(shipped, "blocks.json")
+    structures = ("blocks=4,max_blocks=2", "vocabulary=blocks.json,max_blocks=2")
+    with pytest.raises(GenflowError) as refused:
+        write_plugin("mine", "reward", tmp_path / "new", "molecule", structures)
+    assert "--structure vocabulary=blocks.json,max_blocks=2 names a file" in str(refused.value)
+    assert "\n" not in str(refused.value) and not (tmp_path / "new").exists()
+
+
+def test_structures_are_written_as_parsed_without_quotation_marks(tmp_path):
+    given = ('E*,height=4+3,width="8"', "height=[3,3]")
+    write_plugin("mine", "reward", tmp_path / "new", "hypergrid", given)
+    recipe = tomllib.loads((tmp_path / "new" / "recipe.toml").read_text())
+    assert recipe["structures"] == ["ndim=2,height=4+3,width=8,reward=mine"]
+    assert recipe["test_structures"] == ["ndim=2,height=3,reward=mine"]
+
+
+@pytest.fixture
+def template(tmp_path, monkeypatch):
+    """The folder that hypergrid says its template is in: of a distribution that is not genflow's."""
+    folder = tmp_path / "site" / "genflow_elsewhere" / "start"
+    (folder / "$package").mkdir(parents=True)
+    (folder / "$package" / "reward.py.tmpl").write_text("class $cls: costs = '$$1'\n")
+    (folder / "recipe.toml.tmpl").write_text('structures = ["ndim=2,height=7,reward=$name"]\n')
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    cls = registry().load("environment", "hypergrid")
+    monkeypatch.setattr(cls, "reward_template", "genflow_elsewhere:start")
+    return folder
+
+
+def test_an_environment_brings_the_template_of_its_rewards(tmp_path, template):
+    folder = write_plugin("mine", "reward", tmp_path / "new", "hypergrid")
+    assert (folder / "genflow_mine" / "reward.py").read_text() == "class Mine: costs = '$1'\n"
+    assert "ndim=2,height=7,reward=mine" in (folder / "tests" / "test_interface.py").read_text()
+    assert (folder / "Makefile").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("recipe.toml.tmpl", "steps = 3\n", "is no recipe with structures"),
+        ("recipe.toml.tmpl", "structures = [\n", "is no recipe with structures"),
+        ("$package/reward.py.tmpl", "costs = '$1'\n", "is a $$ missing"),
+        ("$package/reward.py.tmpl", "costs = $unheard\n", "is a $$ missing"),
+    ],
+)
+def test_a_template_that_is_wrong_is_one_line(tmp_path, template, file, text, message):
+    (template / file).write_text(text)
+    with pytest.raises(GenflowError) as refused:
+        write_plugin("mine", "reward", tmp_path / "new", "hypergrid")
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("where", ["genflow_nowhere:start", "genflow_elsewhere:nowhere", "nonsense:", ":x"])
+def test_a_template_that_is_not_there_is_one_line(tmp_path, template, monkeypatch, where):
+    monkeypatch.setattr(registry().load("environment", "hypergrid"), "reward_template", where)
+    with pytest.raises(GenflowError) as refused:
+        write_plugin("mine", "reward", tmp_path / "new", "hypergrid")
+    assert "\n" not in str(refused.value) and not (tmp_path / "new").exists()
+
+
+def test_make_check_installs_what_its_tests_need_first(folder, tmp_path):
+    python = tmp_path / "python"  # nothing is installed, and every command succeeds
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\n[ "$1" != -c ]\n')
+    python.chmod(0o755)
+    subprocess.run(["make", "check", f"PYTHON={python}"], cwd=folder / "shelf", check=True)
+    _, *said = (tmp_path / "said").read_text().splitlines()
+    assert said == ["-m pip install --editable .[test]", "-m genflow check shelf", "-m pytest"]
+    project = tomllib.loads((folder / "shelf" / "pyproject.toml").read_text())["project"]
+    assert any(each.startswith("pytest") for each in project["optional-dependencies"]["test"])
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):

@@ -59,6 +59,8 @@ class Environment(ABC):
     default_structures: ClassVar[tuple[str, ...]] = ()
     #: Pretrained generators as ``"package:folder"``. The first one that covers a structure is used.
     pretrained: ClassVar[tuple[str, ...]] = ()
+    #: What `genflow new-plugin --kind reward` starts from, as ``"package:folder"``; None means any reward.
+    reward_template: ClassVar[str | None] = None
 
     class Config(Schema):
         """Options of this task.

@@ -70,6 +70,7 @@ class Hypergrid(Environment):
         "genflow_hypergrid:pretrained/narrow",
         "genflow_hypergrid:pretrained/separable",
     )
+    reward_template = "genflow_hypergrid:reward_template"
     reward: Reward
 
     class Config(Schema):

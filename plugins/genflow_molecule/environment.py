@@ -70,6 +70,7 @@ class Molecule(Environment):
     }
     default_structures: ClassVar = ("small",)
     pretrained: ClassVar = ("genflow_molecule:pretrained/molecule",)
+    reward_template: ClassVar = "genflow_molecule:reward_template"
     reward: Reward
 
     @classmethod
