@@ -111,9 +111,14 @@ class UnitDescriptions:
 
 def _table(what: str, values: Tensor) -> Tensor:
     values = values.detach().float()
-    if values.ndim != 2 or not torch.isfinite(values).all():
+    if values.ndim == 2 and not torch.isfinite(values).all():
+        row, column = (~torch.isfinite(values)).nonzero()[0].tolist()
         raise GenflowError(
-            f"{what} of units must be a finite table with a row a unit, not of shape {tuple(values.shape)}"
+            f"{what} of units must be finite, and column {column} of unit {row} is {float(values[row, column])}"
+        )
+    if values.ndim != 2:
+        raise GenflowError(
+            f"{what} of units must be a table with a row a unit, not of shape {tuple(values.shape)}"
         )
     return values
 

@@ -172,6 +172,11 @@ class Structure:
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
         """
+        if not isinstance(text, str):
+            raise GenflowError(
+                f"a structure to parse is a text, not {type(text).__name__}; make one of fields with"
+                " Structure.build(env, fields)"
+            )
         known = cls.in_use(env, policy or default_name("policy"), text)
         if known is not None:
             return known

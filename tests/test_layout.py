@@ -126,8 +126,8 @@ def test_costly_amounts_are_made_when_they_are_first_read_and_only_once():
 @pytest.mark.parametrize(
     ("describe", "says"),
     [
-        (lambda: UnitDescriptions(torch.ones(3)), "amounts of units must be a finite table"),
-        (lambda: UnitDescriptions(torch.full((3, 1), torch.nan)), "amounts of units must be a finite table"),
+        (lambda: UnitDescriptions(torch.ones(3)), "amounts of units must be a table with a row a unit"),
+        (lambda: UnitDescriptions(torch.full((3, 1), torch.nan)), "finite, and column 0 of unit 0 is nan"),
         (lambda: UnitDescriptions(torch.ones(3, 1), coordinates=torch.ones(3)), "coordinates of units"),
         (lambda: UnitDescriptions(torch.ones(3, 1), coordinates=torch.ones(4, 1)), "3 rows of amounts for 4"),
         (lambda: UnitDescriptions(torch.ones(3, 1), {"kind": torch.zeros(3)}), "category 'kind'.*int64"),

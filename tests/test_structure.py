@@ -242,3 +242,8 @@ def test_a_name_stays_in_its_folder_and_within_a_file_name():
         assert "/" not in odd.name and "\0" not in odd.name
         assert len(odd.name.encode()) <= 150
     assert structure.name == "ndim=2,height=4,width=128"
+
+
+def test_fields_are_no_text_to_parse():
+    with pytest.raises(GenflowError, match=r"is a text, not dict; make one of fields with Structure\.build"):
+        Structure.parse("hypergrid", {"ndim": 2, "height": 4})

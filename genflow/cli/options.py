@@ -46,7 +46,10 @@ _OPTIONS = [
         help="Structure: a preset, key=value pairs, or both; repeatable.",
     ),
     click.option(
-        "--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder (default: runs/<env>)."
+        "--out",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Output folder (by default one in runs/<env>).",
     ),
     click.option("--seed", type=int, metavar="N", help="Seed of everything random."),
     click.option(
