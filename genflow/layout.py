@@ -114,7 +114,8 @@ def _table(what: str, values: Tensor) -> Tensor:
     if values.ndim == 2 and not torch.isfinite(values).all():
         row, column = (~torch.isfinite(values)).nonzero()[0].tolist()
         raise GenflowError(
-            f"{what} of units must be finite, and column {column} of unit {row} is {float(values[row, column])}"
+            f"{what} of units must be finite, and column {column} of unit {row} is"
+            f" {float(values[row, column])}"
         )
     if values.ndim != 2:
         raise GenflowError(

@@ -31,6 +31,7 @@ from genflow.structure_fields import (
     content,
     name_of,
     parse_fields,
+    require_text,
     resolve_fields,
     reward_fields,
     written,
@@ -172,11 +173,7 @@ class Structure:
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
         """
-        if not isinstance(text, str):
-            raise GenflowError(
-                f"a structure to parse is a text, not {type(text).__name__}; make one of fields with"
-                " Structure.build(env, fields)"
-            )
+        require_text(text)
         known = cls.in_use(env, policy or default_name("policy"), text)
         if known is not None:
             return known

@@ -34,7 +34,8 @@ KINDS = ("environment", "reward", "policy", "encoder", "denoiser", "metric")
     multiple=True,
     metavar="NAME|key=value,...",
     shell_complete=completion.presets,
-    help="A structure small enough to enumerate; repeatable; by default the two smallest presets of at least 20 states.",
+    help="A structure small enough to enumerate; repeatable. By default the two smallest presets of at least"
+    " 20 states.",
 )
 @json_option
 def check(name: str, kind: str | None, env: str | None, structures: tuple[str, ...], as_json: bool) -> None:
