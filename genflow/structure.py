@@ -31,11 +31,11 @@ from genflow.structure_fields import (
     content,
     name_of,
     parse_fields,
-    require_text,
     resolve_fields,
     reward_fields,
     written,
 )
+from genflow.value_text import require_text
 
 #: equal structures are the same object, so that they share cached results
 _alive: WeakValueDictionary[Any, Structure] = WeakValueDictionary()
@@ -173,8 +173,7 @@ class Structure:
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
         """
-        require_text(text)
-        known = cls.in_use(env, policy or default_name("policy"), text)
+        known = cls.in_use(env, policy or default_name("policy"), require_text(text))
         if known is not None:
             return known
         fields, texts = parse_fields(env, text)

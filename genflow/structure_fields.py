@@ -281,19 +281,6 @@ def _is_text(kind: Any) -> bool:
     return kind is Literal or not (isinstance(kind, type) and (issubclass(kind, no_text) or _is_list(kind)))
 
 
-def require_text(text: Any) -> None:
-    """Raise an error for what is no text, such as the fields of a structure.
-
-    Raises:
-        GenflowError: it is none.
-    """
-    if not isinstance(text, str):
-        raise GenflowError(
-            f"a structure to parse is a text, not {type(text).__name__}; make one of fields with"
-            " Structure.build(env, fields)"
-        )
-
-
 def parse_fields(env: str, text: str) -> tuple[dict[str, Any], set[str]]:
     """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``.
 

@@ -175,3 +175,17 @@ def _unquoted(text: str) -> str:
 def count_of(n: int, one: str, many: str = "") -> str:
     """Return a number with what it counts, "1 policy" or "2,000 policies"; `many` is `one` with an s."""
     return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+
+
+def require_text(text: Any) -> str:
+    """Return a structure's text as it is.
+
+    Raises:
+        GenflowError: it is no text, such as the fields of a structure.
+    """
+    if isinstance(text, str):
+        return text
+    raise GenflowError(
+        f"a structure to parse is a text, not {type(text).__name__}; make one of fields with"
+        " Structure.build(env, fields)"
+    )
