@@ -121,9 +121,9 @@ class Generator:
     def rounded(self) -> Generator:
         """Return a copy rounded to float16, which `save_pretrained(half=True)` stores without loss."""
         other = copy.deepcopy(self)
-        with torch.no_grad():
-            for parameter in (*other.encoder.parameters(), *other.denoiser.parameters()):
-                parameter.copy_(parameter.half())
+        for module in (other.encoder, other.denoiser):
+            # loaded, so that what a module has computed of them is computed anew
+            module.load_state_dict({n: each.half() for n, each in module.named_parameters()}, strict=False)
         return other
 
     def save_pretrained(

@@ -227,8 +227,8 @@ class AutoencoderTrainee(GraphTrainee):
         self.average = moving_average(self.encoder, options.ema) if options.ema else None
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return one group of all parameters of the encoder."""
-        return [{"params": list(self.encoder.parameters())}]
+        """Return one group of all parameters of the encoder that learn."""
+        return [{"params": [each for each in self.encoder.parameters() if each.requires_grad]}]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of the encoder, of its average and of the objective."""

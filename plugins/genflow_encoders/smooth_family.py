@@ -4,7 +4,7 @@ The family is linear in a style: weights = base + sum over k of style_k variatio
     the same
 random functions of the units for every structure, so a style means the same everywhere, and all members start
 in one basin. The functions are drawn once and then stored, since another version of torch may draw other
-numbers.
+numbers: as parameters that do not learn, so that a generator that is exported in float16 has them so.
 
 Shapes: M policies, D parameters, Z style numbers, R random features, U units of an axis, F coordinates of a
     unit.
@@ -31,7 +31,7 @@ FAMILY_SEED = 20_240_917
 
 
 class SmoothFamily(nn.Module):
-    """Random functions of the units of every parameter with two axes, as buffers; biases are zero, gains one.
+    """Random functions of the units of every parameter with two axes; biases are zero, gains one.
 
     Hidden units are known by their number, so a narrow layer is the first part of a wide one.
     """
@@ -56,10 +56,11 @@ class SmoothFamily(nn.Module):
                 self._reserve(name, side, (units, RANDOM_FEATURES))
 
     def _reserve(self, name: str, part: str, shape: tuple[int, ...]) -> None:
-        self.register_buffer(_key(name, part), torch.zeros(shape, dtype=torch.float32))
+        table = nn.Parameter(torch.zeros(shape, dtype=torch.float32), requires_grad=False)
+        self.register_parameter(_key(name, part), table)
 
     def _part(self, name: str, part: str) -> Tensor:
-        return self.get_buffer(_key(name, part))
+        return self.get_parameter(_key(name, part))
 
     @classmethod
     def of(
@@ -96,7 +97,7 @@ class SmoothFamily(nn.Module):
     def _restore(self, stored: Mapping[str, Tensor]) -> bool:
         """Take the first part of stored tensors, of a wider zoo perhaps; False if they do not reach."""
         parts = {}
-        for name, own in self.named_buffers():
+        for name, own in self.named_parameters():
             found = stored.get(name)
             if found is None or found.ndim != own.ndim:
                 return False
