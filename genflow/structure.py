@@ -167,8 +167,7 @@ class Structure:
     def parse(cls, env: str, text: str, policy: str | None = None) -> Structure:
         """Parse ``PRESET``, ``key=value,...`` or ``PRESET,key=value,...``.
 
-        Lists are written ``a+b`` or ``[a,b]`` and tables ``{key:value}``, see `genflow.value_text`. The text
-        may also be the `name` of a structure in use.
+        Lists are ``a+b`` or ``[a,b]``, tables ``{key:value}``. It may be the `name` of a structure in use.
 
         Raises:
             GenflowError: a preset or key is unknown, or a value is invalid.
