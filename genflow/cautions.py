@@ -131,11 +131,10 @@ def _by_fields(structure: Structure, training: Sequence[Fields]) -> str | None:
     known = [_scalars(other) for other in training]
     outside: list[str] = []
     rare: list[str] = []
-    outside += _counts_far_out(structure, training)
+    outside += _counts_far_out(structure, training) + _told_far_out(structure, training)
     own = {key: values for key, values in _scalars(structure.fields()).items() if roles[key] != "fixed"}
     for key in sorted(own, key=lambda key: roles[key] != "size"):
-        lengths = {len(own[key]), *(len(each[key]) for each in known if key in each)}
-        if roles[key] == "told" and len(lengths) > 1:
+        if roles[key] == "told" and isinstance(structure.fields()[key], list | tuple):
             continue  # what each unit of a task pays, which places of other tasks say nothing of
         for place, value in enumerate(own[key]):
             others = [each[key][place] for each in known if len(each.get(key, ())) > place]
@@ -199,6 +198,26 @@ def _counts_far_out(structure: Structure, training: Sequence[Fields]) -> list[st
         if _far_out(own, min(others), max(others)):
             found.append(_said(key, own, min(others), max(others)))
     return found
+
+
+def _told_far_out(structure: Structure, training: Sequence[Fields]) -> list[str]:
+    """Say which told lists and tables hold a number far beyond all of training's, wherever it stands."""
+    found, roles = [], structure.roles()
+    for key, value in structure.fields().items():
+        if roles[key] != "told" or not isinstance(value, list | tuple):
+            continue
+        others = [number for other in training for number in _numbers_in(other.get(key))]
+        for number in dict.fromkeys((min(own), max(own)) if others and (own := _numbers_in(value)) else ()):
+            if _far_out(number, min(others), max(others)):
+                found.append(_said(key, number, min(others), max(others)))
+    return found
+
+
+def _numbers_in(value: Any) -> list[float]:
+    """All numbers in lists of any depth."""
+    if isinstance(value, list | tuple):
+        return [number for each in value for number in _numbers_in(each)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _count(value: Any) -> int | None:
