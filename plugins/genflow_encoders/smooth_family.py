@@ -1,13 +1,12 @@
 """The smooth family: initial weights of a zoo's members, built from the meaning of the units.
 
 The family is linear in a style: weights = base + sum over k of style_k variation_k. Base and variations are
-    the same
-random functions of the units for every structure, so a style means the same everywhere, and all members start
-in one basin. The functions are drawn once and then stored, since another version of torch may draw other
-numbers: as parameters that do not learn, so that a generator that is exported in float16 has them so.
+the same random functions of the units for every structure, so a style means the same everywhere, and all
+members start in one basin. The functions are drawn once and then stored, since another version of torch may
+draw other numbers: as parameters that do not learn, so that a generator exported in float16 has them so.
 
 Shapes: M policies, D parameters, Z style numbers, R random features, U units of an axis, F coordinates of a
-    unit.
+unit.
 """
 
 from __future__ import annotations
