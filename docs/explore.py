@@ -39,11 +39,12 @@ def main() -> None:
     ):
         assert server.stdout is not None
         driver.get(server.stdout.readline().split()[2])
-        waited_for(driver, lambda: "JS" in driver.find_element("css selector", "body").text)
-        drawn = driver.find_element("css selector", ".samples").text
+        body = driver.find_element("css selector", "body")
+        waited_for(driver, lambda: "JS" in body.text)
+        shown = body.text
         # once more, when everything is loaded, for the time that it takes then
         driver.find_element("xpath", "//button[contains(., 'Another policy')]").click()
-        waited_for(driver, lambda: driver.find_element("css selector", ".samples").text != drawn)
+        waited_for(driver, lambda: "JS" in body.text and body.text != shown)
         time.sleep(1)  # until the pictures are painted
         picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
         picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
