@@ -206,18 +206,11 @@ def _told_far_out(structure: Structure, training: Sequence[Fields]) -> list[str]
     for key, value in structure.fields().items():
         if roles[key] != "told" or not isinstance(value, list | tuple):
             continue
-        others = [number for other in training for number in _numbers_in(other.get(key))]
-        for number in dict.fromkeys((min(own), max(own)) if others and (own := _numbers_in(value)) else ()):
+        others = [number for other in training for number in numbers_of(other.get(key))]
+        for number in dict.fromkeys((min(own), max(own)) if others and (own := numbers_of(value)) else ()):
             if _far_out(number, min(others), max(others)):
                 found.append(_said(key, number, min(others), max(others)))
     return found
-
-
-def _numbers_in(value: Any) -> list[float]:
-    """All numbers in lists of any depth."""
-    if isinstance(value, list | tuple):
-        return [number for each in value for number in _numbers_in(each)]
-    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _count(value: Any) -> int | None:

@@ -92,7 +92,7 @@ def check(
                 f" {_text(value)}{_WAY_OUT if paid and texts else ''}"
             )
         # the effect of a value that never varied was not learned
-        numbers = any(map(numbers_of, [value, *values]))
+        numbers = any(map(_holds_number, [value, *values]))
         if (numbers or not reads_units) and all(known == values[0] for known in values):
             fixed[key] = value
     if not any(all(other.get(key) == value for key, value in fixed.items()) for other in training):
@@ -163,8 +163,15 @@ def distance(a: Structure, b: Structure) -> float:
 
 
 def numbers_of(value: Any) -> list[float]:
-    """Return the numbers that a field holds: itself, or those in its list."""
-    return [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, int | float)]
+    """Return the numbers that a field holds: itself, or those in its list, of any depth."""
+    if isinstance(value, list | tuple):
+        return [number for each in value for number in numbers_of(each)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def _holds_number(value: Any) -> bool:
+    """Return whether a value is a number or a list with one, which no encoder reads from units alone."""
+    return any(isinstance(v, int | float) for v in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _named(value: Any) -> bool:
@@ -175,7 +182,7 @@ def _named(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list | tuple) and len(value) == len(numbers_of(value)):
+    if isinstance(value, list | tuple) and all(isinstance(each, int | float) for each in value):
         return brief("+".join(map(str, value[:10])))
     text = value if isinstance(value, str) else to_text(value)
     return brief(text) if len(text) <= MAX_VALUE else f"{brief(text, MAX_VALUE)} {text_digest(text)}"

@@ -466,6 +466,13 @@ def spins(**fields) -> Structure:
     return Structure.of(Spins(Spins.Config(**fields)), grid(2, 4).arch, "spins", "mlp3")
 
 
+def test_a_coverage_bounds_every_number_of_a_table():
+    within, beyond = (spins(couplings=((0, number), (1, 0))) for number in (2, 3))
+    check(within, [within.fields()], {"couplings": (0, 2)}, reads_units=True)
+    with pytest.raises(GenflowError, match=r"^couplings=.* is outside .* covers: couplings 0 to 2$"):
+        check(beyond, [beyond.fields()], {"couplings": (0, 2)}, reads_units=True)
+
+
 class Paid(Environment):
     """A task whose units tell what each of them pays."""
 
